@@ -1,0 +1,37 @@
+"""The errors a user can act on.
+
+Contract: the message of an `EdgeEftError` is shown to the user as it stands, on one line. It says
+what was seen and what to do about it. Anything else that escapes is a defect of edge_eft.
+"""
+
+
+class EdgeEftError(Exception):
+    """Base of every error that edge_eft raises on purpose; the CLI exits with status 2 on it."""
+
+
+class ModelFileError(EdgeEftError):
+    """A model file is missing, damaged, not what it claims to be, or not the one expected."""
+
+
+class RecipeError(EdgeEftError):
+    """A recipe has an unknown key, lacks a role, or holds a value of the wrong kind."""
+
+
+class VocabularyError(EdgeEftError):
+    """Two models cannot be combined because their tokens differ."""
+
+
+class PromptError(EdgeEftError):
+    """A prompt or chat template cannot be turned into tokens, or does not fit the context."""
+
+
+class RequestError(EdgeEftError):
+    """A parameter of a generation is out of its range."""
+
+
+class NotEnoughMemoryError(EdgeEftError):
+    """The models of a recipe do not fit together into the memory that is free."""
+
+
+class EngineError(EdgeEftError):
+    """llama.cpp failed, or a model gave numbers that are none."""

@@ -1,0 +1,209 @@
+"""From a row of combined logits to a token, by rules that depend on nothing but their arguments.
+
+The order is fixed: repetition, presence and frequency penalties → logit bias → temperature →
+top-k → top-p → min-p → choose. `candidates` does all but the last and returns the distribution
+that is left; `choose` picks from it.
+
+The choice is argmax(log p + g) with g a Gumbel variate (the Gumbel-max trick draws exactly from
+p) that is a function of (seed, position, token id). So a seed means one text: batching, drafts
+and timing cannot change it, and a draft model that shares the noise agrees with the emulation as
+often as their distributions allow.
+
+NumPy only; it knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EngineError, RequestError
+from .nucleus import largest, nucleus
+
+MAX_SEED = 2**64 - 1
+
+
+def _number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
+    """`value` as a float in [low, high] (or (low, high]); RequestError names it otherwise."""
+    fits = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (low < value if open_low else low <= value)
+        and value <= high
+    )
+    if not fits:
+        bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
+        raise RequestError(f"{name} is {value!r}; it must be a number in {bounds}")
+    return float(value)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise RequestError(f"{name} is {value!r}; it must be a whole number in [{low}, {high}]")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How one request chooses its tokens.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p: keep the smallest set of likeliest tokens whose probability is at least this.
+        min_p: keep tokens at least this likely relative to the likeliest.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that the
+            reply already has (arXiv 1909.05858 §4.1); 1 is off.
+        presence_penalty: subtracted once from the logit of each token that the reply has.
+        frequency_penalty: subtracted once per occurrence.
+        logit_bias: token id → number added to its logit; −inf forbids it.
+        seed: of the Gumbel noise, 0 … 2⁶⁴−1.
+
+    Penalties look at the reply only: prompts differ between the roles, generated tokens do not.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _number("temperature", self.temperature, 0.0, 100.0)
+        _whole("top_k", self.top_k, 0, 2**31 - 1)
+        _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        _number("min_p", self.min_p, 0.0, 1.0)
+        _number("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_low=True)
+        _number("presence_penalty", self.presence_penalty, -100.0, 100.0)
+        _number("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
+        _whole("seed", self.seed, 0, MAX_SEED)
+        for token, bias in self.logit_bias.items():
+            _whole("a token id in logit_bias", token, 0, 2**31 - 1)
+            if bias != -math.inf:
+                _number(f"logit_bias of token {token}", bias, -1e4, 1e4)
+
+
+def sample(
+    logits: NDArray[np.float32],
+    sampling: Sequence[Sampling],
+    positions: Sequence[int],
+    counts: Sequence[Mapping[int, int]],
+) -> NDArray[np.int64]:
+    """One token per slot.
+
+    Args:
+        logits: (slots, vocab) float32, not changed; −inf excludes a token.
+        sampling: per slot.
+        positions: per slot, index of the token in its reply (0 is the first).
+        counts: per slot, token id → occurrences in the reply so far.
+
+    Returns:
+        (slots,) int64 token ids.
+
+    Raises:
+        EngineError: a row has no token left.
+    """
+    tokens = [
+        choose(*candidates(row, s, count), s.seed, position)
+        for row, s, position, count in zip(logits, sampling, positions, counts, strict=True)
+    ]
+    return np.array(tokens, dtype=np.int64)
+
+
+def candidates(
+    logits: NDArray[np.float32], sampling: Sampling, counts: Mapping[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The distribution that is left after all options.
+
+    Args:
+        logits: (vocab,) float32, not changed.
+        sampling: the options.
+        counts: token id → occurrences in the reply so far, for the penalties.
+
+    Returns:
+        (n,) token ids and (n,) their log-probabilities, normalised over these n.
+
+    Raises:
+        EngineError: no token is left.
+    """
+    logits = _penalised(logits, sampling, counts)
+    best = int(logits.argmax())
+    if not np.isfinite(logits[best]):
+        raise EngineError("no token is left to choose from; is everything excluded by logit_bias?")
+    if sampling.temperature == 0.0:
+        return np.array([best]), np.zeros(1)
+
+    vocab = len(logits)
+    top_k = min(sampling.top_k or vocab, vocab)
+    ids = largest(logits, top_k)
+    scaled = logits[ids].astype(np.float64) / sampling.temperature
+    log_p = scaled - (np.log(np.exp(scaled - scaled.max()).sum()) + scaled.max())
+    if sampling.top_p < 1.0:
+        kept = nucleus(log_p, sampling.top_p)
+        ids, log_p = ids[kept], log_p[kept]
+    if sampling.min_p > 0.0:
+        kept = log_p >= log_p.max() + math.log(sampling.min_p)
+        ids, log_p = ids[kept], log_p[kept]
+    return ids, log_p - np.log(np.exp(log_p).sum())
+
+
+def choose(ids: NDArray[np.int64], log_p: NDArray[np.float64], seed: int, position: int) -> int:
+    """argmax(log p + g) over the candidates: an exact draw from p, the same for the same noise."""
+    if len(ids) == 1:
+        return int(ids[0])
+    return int(ids[np.argmax(log_p + gumbel(seed, position, ids))])
+
+
+def gumbel(seed: int, position: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) standard Gumbel variates, each a function of (seed, position, token id) alone.
+
+    SplitMix64 (Steele, Lea, Flood 2014) started at a hash of seed and position; token ids count
+    its steps. A counter-based generator lets any subset of a vocabulary be drawn alone, which
+    np.random's streams do not.
+    """
+    start = _mix(np.array([position], np.uint64) + _mix(np.array([seed], np.uint64) + _GOLDEN))
+    bits = _mix(start + (ids.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return -np.log(-np.log(uniform))
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser; arrays wrap modulo 2⁶⁴ silently, as it needs."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _penalised(
+    logits: NDArray[np.float32], s: Sampling, counts: Mapping[int, int]
+) -> NDArray[np.float32]:
+    """Penalties, then bias; the row itself where none is asked for."""
+    penalised = s.repetition_penalty != 1.0 or s.presence_penalty or s.frequency_penalty
+    if not (penalised and counts) and not s.logit_bias:
+        return logits
+    logits = logits.copy()
+    if penalised and counts:
+        ids = np.fromiter(counts.keys(), np.int64, len(counts))
+        times = np.fromiter(counts.values(), np.float32, len(counts))
+        seen = logits[ids]
+        penalty = np.float32(s.repetition_penalty)
+        seen = np.where(seen > 0, seen / penalty, seen * penalty)
+        logits[ids] = seen - s.presence_penalty - s.frequency_penalty * times
+    for token, bias in s.logit_bias.items():
+        if token >= len(logits):
+            raise RequestError(f"logit_bias names token {token}; the ids end at {len(logits) - 1}")
+        logits[token] += bias
+    return logits
