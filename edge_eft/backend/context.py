@@ -1,0 +1,309 @@
+"""Tokens and KV cache on one model, and the one way to move them: `Context.advance`."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, RequestError
+from .library import CACHE_LADDER, KV_TYPES, CacheKind, L, last_error
+from .model import Model
+
+log = logging.getLogger(__name__)
+
+N_BATCH = 512
+
+
+class AbortedError(EngineError):
+    """A decode was stopped by `Context.abort`; the context is consistent and can go on."""
+
+
+@dataclass
+class _Sequence:
+    """What the KV cache holds for one sequence: `tokens[:n]`, and more where `unsure`."""
+
+    tokens: NDArray[np.int32]
+    n: int = 0
+    unsure: bool = False
+
+
+class Context:
+    """Tokens and KV cache of up to `n_slots` sequences on one model; belongs to one thread.
+
+    Args:
+        model: loaded with its weights.
+        n_ctx: tokens per slot; the slots share one cache of n_ctx · n_slots.
+        n_slots: sequences, numbered from 0.
+        n_threads: of every decode; constant, because another count rounds differently.
+        n_outputs: logit rows that one call of `advance` may ask for, over all sequences. The
+            compute buffer holds this many rows, instead of n_batch.
+        cache: KV type and flash attention.
+        lora: an adapter from `model.load_adapter`, in force for the life of the context.
+        cb_eval: llama.cpp's tensor callback (a ctypes function), for calibration.
+
+    Raises:
+        EngineError: llama.cpp refuses the combination (the caller tries the next cache kind).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_slots: int = 1,
+        n_threads: int = 1,
+        n_outputs: int = 1,
+        cache: CacheKind = CACHE_LADDER[0],
+        lora: Any = None,
+        cb_eval: Any = None,
+    ) -> None:
+        if model.vocab_only:
+            raise EngineError(f"{model.name} was loaded without its weights")
+        self.model = model
+        self.n_ctx = n_ctx
+        self.n_outputs = n_outputs
+        self.cache = cache
+        params = L.llama_context_default_params()
+        params.n_ctx = n_ctx * n_slots
+        params.n_batch = params.n_ubatch = N_BATCH
+        params.n_seq_max = n_slots
+        params.kv_unified = True
+        params.swa_full = True  # otherwise a rollback past the window is silently wrong
+        params.n_outputs_max = n_outputs
+        params.n_threads = params.n_threads_batch = n_threads
+        params.type_k = params.type_v = KV_TYPES[cache.kv_type]
+        params.flash_attn_type = int(
+            L.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if cache.flash_attn
+            else L.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        # strlen as the callback: no Python, and no GIL, at each of the 500 graph nodes of a
+        # token. It returns 0 while the flag byte is 0 and 1 once it is set.
+        self._abort_flag = ctypes.create_string_buffer(2)
+        params.abort_callback = ctypes.cast(_STRLEN, L.ggml_abort_callback)
+        params.abort_callback_data = ctypes.addressof(self._abort_flag)
+        if cb_eval is not None:
+            params.cb_eval = cb_eval
+        self._cb_eval = cb_eval
+        self._context = L.llama_init_from_model(model._model, params)
+        if not self._context:
+            raise EngineError(f"{model.name} cannot run with {cache}: {last_error()}")
+        # The finaliser holds the model, so that weights outlive the contexts on them.
+        self.close = weakref.finalize(self, _free_context, self._context, model, self._abort_flag)
+        self._memory = L.llama_get_memory(self._context)
+        self.n_batch: int = L.llama_n_batch(self._context)
+        self.n_vocab = model.n_vocab
+        self._sequences = [_Sequence(np.empty(n_ctx, np.int32)) for _ in range(n_slots)]
+        self._batch = _Batch(self.n_batch)
+        self.decoded_tokens = 0
+        self.decoded_anew = 0
+        if lora is not None:
+            adapters = (L.llama_adapter_lora_p_ctypes * 1)(lora)
+            if L.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0)):
+                raise EngineError(f"{model.name} does not take the LoRA adapter: {last_error()}")
+
+    def tokens(self, sequence: int) -> NDArray[np.int32]:
+        """(n,) int32: the tokens whose KV the cache holds for `sequence`; a view."""
+        held = self._sequences[sequence]
+        return held.tokens[: held.n]
+
+    def abort(self) -> None:
+        """Stop the decode that is under way; from any thread. See `resume`."""
+        self._abort_flag[0] = b"\1"
+
+    def resume(self) -> None:
+        """Take `abort` back, so that `advance` works again."""
+        self._abort_flag[0] = b"\0"
+
+    def advance(
+        self, targets: Mapping[int, tuple[NDArray[np.int32], int]]
+    ) -> dict[int, NDArray[np.float32]]:
+        """Bring sequences to hold exactly the given tokens; the one way to move a context.
+
+        What the cache already holds of each sequence is kept, what differs is rolled back, the
+        rest is decoded, all sequences in one ragged batch (several, if it exceeds n_batch).
+
+        Args:
+            targets: sequence → (tokens, keep_last). tokens: (n ≥ 1,) int32, the whole content
+                from position 0. keep_last: rows wanted, for the last 1 ≤ keep_last ≤ n tokens.
+
+        Returns:
+            sequence → (keep_last, n_vocab) float32 logits that follow those tokens. Views into
+            llama.cpp's buffer: the next `advance` overwrites them.
+
+        Raises:
+            RequestError: more tokens than n_ctx, no token, or a token id out of range.
+            EngineError: llama.cpp failed. AbortedError: `abort` was called.
+            After either, and whenever an exception passes, `tokens` says what the cache holds.
+        """
+        self._validate(targets)
+        head, tail = [], []
+        for sequence, (tokens, keep_last) in targets.items():
+            split = len(tokens) - keep_last
+            start = self._roll_back(sequence, tokens, split)
+            head.append(_Span(sequence, start, tokens[start:split]))
+            tail.append(_Span(sequence, split, tokens[split:]))
+        # All wanted rows must come from the last decode: the next one overwrites them.
+        chunks = list(_chunks(head, self.n_batch))
+        last = []
+        if chunks and _size(chunks[-1]) + _size(tail) <= self.n_batch:
+            last = chunks.pop()
+        for chunk in chunks:
+            self._decode(chunk, n_silent=_size(chunk))
+        self._decode(last + tail, n_silent=_size(last))
+        return self._rows(tail, first=_size(last))
+
+    def _validate(self, targets: Mapping[int, tuple[NDArray[np.int32], int]]) -> None:
+        if sum(keep_last for _, keep_last in targets.values()) > self.n_outputs:
+            raise RequestError(f"more than the {self.n_outputs} logit rows that were planned for")
+        for sequence, (tokens, keep_last) in targets.items():
+            if not 0 <= sequence < len(self._sequences):
+                raise RequestError(f"there is no sequence {sequence}")
+            if not 1 <= keep_last <= len(tokens):
+                raise RequestError(f"{keep_last} rows wanted after {len(tokens)} tokens")
+            if len(tokens) > self.n_ctx:
+                raise RequestError(f"{len(tokens)} tokens do not fit a context of {self.n_ctx}")
+            if not (tokens.min() >= 0 and tokens.max() < self.n_vocab):
+                raise RequestError(f"a token id is outside 0 … {self.n_vocab - 1}")
+
+    def _roll_back(self, sequence: int, tokens: NDArray[np.int32], at_most: int) -> int:
+        """Remove what differs from `tokens`, or lies beyond `at_most`; how many tokens are left."""
+        held = self._sequences[sequence]
+        n = min(held.n, len(tokens))
+        differing = np.flatnonzero(held.tokens[:n] != tokens[:n])
+        n = min(int(differing[0]) if len(differing) else n, at_most)
+        if n < held.n or held.unsure:
+            if not L.llama_memory_seq_rm(self._memory, sequence, n, -1):
+                # Recurrent state cannot go back by a few tokens: decode the sequence anew.
+                log.info("%s cannot roll back; %d tokens are decoded anew", self.model.name, n)
+                self.decoded_anew += n
+                L.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+                n = 0
+            held.n, held.unsure = n, False
+        return n
+
+    def _decode(self, spans: list[_Span], *, n_silent: int) -> None:
+        """One llama_decode, with logits for all but the first `n_silent` tokens.
+
+        Micro-batches that were done before a failure stay in the cache. So the sequences count
+        as unsure until all is noted, and are rolled back before they are used again.
+        """
+        n = self._batch.fill(spans, n_silent)
+        for span in spans:
+            self._sequences[span.sequence].unsure = True
+        status = L.llama_decode(self._context, self._batch.native)
+        if status == 2:
+            raise AbortedError("generation was cancelled")
+        if status:
+            reason = "no room is left in the KV cache" if status == 1 else last_error()
+            raise EngineError(f"{self.model.name}: llama_decode returned {status}: {reason}")
+        for span in spans:
+            held = self._sequences[span.sequence]
+            end = span.start + len(span.tokens)
+            held.tokens[span.start : end] = span.tokens
+            held.n = end
+        for span in spans:
+            self._sequences[span.sequence].unsure = False
+        self.decoded_tokens += n
+
+    def _rows(self, tail: list[_Span], first: int) -> dict[int, NDArray[np.float32]]:
+        """The logits of each span of the last batch; `first` is the batch index of the first."""
+        rows = {}
+        for span in tail:
+            n = len(span.tokens)
+            pointers = [L.llama_get_logits_ith(self._context, i) for i in range(first, first + n)]
+            if not all(pointers):
+                raise EngineError(f"{self.model.name}: llama.cpp gave no logits")
+            begin, end = (ctypes.addressof(p.contents) for p in (pointers[0], pointers[-1]))
+            if end - begin == (n - 1) * self.n_vocab * 4:
+                rows[span.sequence] = np.ctypeslib.as_array(pointers[0], (n, self.n_vocab))
+            else:  # micro-batches may leave rows apart
+                parts = [np.ctypeslib.as_array(p, (self.n_vocab,)) for p in pointers]
+                rows[span.sequence] = np.stack(parts)
+            first += n
+        return rows
+
+
+class _Span(NamedTuple):
+    """Consecutive tokens of one sequence, from position `start`."""
+
+    sequence: int
+    start: int
+    tokens: NDArray[np.int32]
+
+
+def _size(spans: list[_Span]) -> int:
+    return sum(len(span.tokens) for span in spans)
+
+
+def _chunks(spans: list[_Span], n_max: int) -> Iterator[list[_Span]]:
+    """The same tokens in the same order, in lists of at most `n_max` tokens."""
+    chunk: list[_Span] = []
+    for sequence, start, tokens in spans:
+        while len(tokens):
+            taken = tokens[: n_max - _size(chunk)]
+            chunk.append(_Span(sequence, start, taken))
+            start, tokens = start + len(taken), tokens[len(taken) :]
+            if _size(chunk) == n_max:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk
+
+
+class _Batch:
+    """A llama_batch over NumPy memory, so that filling it is a few slice assignments."""
+
+    def __init__(self, n_max: int) -> None:
+        self._token = np.zeros(n_max, np.int32)
+        self._position = np.zeros(n_max, np.int32)
+        self._sequence = np.zeros(n_max, np.int32)
+        self._logits = np.zeros(n_max, np.int8)
+        self._n_sequences = np.ones(n_max, np.int32)
+        # seq_id is an array of pointers, one per token, each to that token's sequence ids.
+        addresses = self._sequence.ctypes.data + 4 * np.arange(n_max, dtype=np.uintp)
+        self._sequence_pointers = np.ascontiguousarray(addresses, dtype=np.uintp)
+        fields: dict[str, Any] = {name: kind for name, kind, *_ in L.llama_batch._fields_}
+        self.native = L.llama_batch(
+            n_tokens=0,
+            token=self._token.ctypes.data_as(fields["token"]),
+            pos=self._position.ctypes.data_as(fields["pos"]),
+            n_seq_id=self._n_sequences.ctypes.data_as(fields["n_seq_id"]),
+            seq_id=self._sequence_pointers.ctypes.data_as(fields["seq_id"]),
+            logits=self._logits.ctypes.data_as(fields["logits"]),
+        )
+
+    def fill(self, spans: list[_Span], n_silent: int) -> int:
+        """Puts the spans one behind the other; how many tokens they have together."""
+        n = 0
+        for sequence, start, tokens in spans:
+            end = n + len(tokens)
+            self._token[n:end] = tokens
+            self._position[n:end] = np.arange(start, start + len(tokens))
+            self._sequence[n:end] = sequence
+            n = end
+        self._logits[:n_silent] = 0
+        self._logits[n_silent:n] = 1
+        self.native.n_tokens = n
+        return n
+
+
+def _strlen() -> Any:
+    """libc's strlen, used as an abort callback that needs no Python."""
+    libc = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+    return libc.strlen
+
+
+_STRLEN = _strlen()
+
+
+def _free_context(context: Any, *_kept_alive: Any) -> None:
+    L.llama_free(context)

@@ -1,0 +1,96 @@
+"""The native library itself: loading it, its log, its threads and the kinds of KV cache."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+import threading
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import psutil
+
+# Before llama_cpp loads libgomp: two busy OpenMP teams that spin at barriers slow each other
+# 40–190×; a short spin keeps idle speed. A user's own setting wins.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+import llama_cpp as L  # noqa: N812
+
+log = logging.getLogger("edge_eft.llama")
+
+
+# ggml's levels: 1 debug, 2 info, 3 warning, 4 error, 5 continues the line before. Errors become
+# exceptions here, so in the log they are INFO; the rest is talk for llama.cpp's developers.
+_LEVELS = {4: logging.INFO}
+_partial = threading.local()
+
+
+@L.llama_log_callback
+def _to_logging(level: int, text: bytes, _: Any) -> None:
+    line = codecs.decode(text or b"", "utf-8", "replace")
+    if level == 5:
+        line = getattr(_partial, "line", "") + line
+        level = getattr(_partial, "level", 1)
+    _partial.line, _partial.level = line, level
+    if line.endswith("\n"):
+        log.log(_LEVELS.get(level, logging.DEBUG), "%s", line.rstrip())
+        if level == 4:
+            _partial.errors = [*getattr(_partial, "errors", []), line.strip()][-2:]
+        _partial.line = ""
+
+
+@lru_cache(maxsize=1)
+def start_library() -> None:
+    """Once per process. `_to_logging` is a module global, as the callback must never be freed."""
+    L.llama_log_set(_to_logging, ctypes.c_void_p(0))
+    L.llama_backend_init()
+
+
+def last_error() -> str:
+    """What llama.cpp last complained of on this thread, and forgets it."""
+    errors, _partial.errors = getattr(_partial, "errors", []), []
+    return "; ".join(errors) or "llama.cpp gave no reason"
+
+
+def gpu_available() -> bool:
+    """Whether this build of llama.cpp has a GPU backend (Metal, CUDA, Vulkan …)."""
+    return bool(L.llama_supports_gpu_offload())
+
+
+def default_threads() -> tuple[int, str]:
+    """Threads for decoding, and why: decoding is bound by memory, so physical cores are enough."""
+    if sys.platform == "darwin":
+        # Efficiency cores hold up the others at every barrier.
+        with contextlib.suppress(Exception):
+            libc = ctypes.CDLL(None)
+            value, size = ctypes.c_int(0), ctypes.c_size_t(4)
+            name = b"hw.perflevel0.physicalcpu"
+            if libc.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0) == 0:
+                return value.value, "performance cores"
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical = psutil.cpu_count(logical=False) or usable or 1
+    return max(1, min(physical, usable or 1)), "physical cores that this process may use"
+
+
+class CacheKind(NamedTuple):
+    """Type of the KV cache and whether flash attention computes on it."""
+
+    kv_type: str
+    flash_attn: bool
+
+    def __str__(self) -> str:
+        return f"{self.kv_type.upper()} KV, flash attention {'on' if self.flash_attn else 'off'}"
+
+
+KV_TYPES = {"f32": L.GGML_TYPE_F32, "f16": L.GGML_TYPE_F16, "q8_0": L.GGML_TYPE_Q8_0}
+
+# Q8_0 with flash attention gives the same logits to a token decoded alone or in a block, and is
+# the smallest. Head sizes that are no multiple of 32 refuse it; some backends lack the kernels.
+CACHE_LADDER = (CacheKind("q8_0", True), CacheKind("f16", True), CacheKind("f16", False))
+
+# For measuring quantisation of weights, where rounding in the cache would blur the figures.
+EXACT_CACHE = CacheKind("f32", False)

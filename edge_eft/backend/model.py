@@ -1,0 +1,147 @@
+"""The weights and vocabulary of one GGUF file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, ModelFileError, RequestError
+from ..gguf_check import GGUFHeader, read_header
+from .library import L, last_error, start_library
+
+
+class Model:
+    """The weights and vocabulary of one GGUF file, shared by any number of contexts.
+
+    Args:
+        path: the file; its header is checked before native code sees it.
+        n_gpu_layers: layers on the GPU; None: all, where there is one.
+        vocab_only: load no weights; such a model cannot make a `Context`.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or not a model that llama.cpp can load.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        n_gpu_layers: int | None = None,
+        vocab_only: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.header: GGUFHeader = read_header(self.path)
+        if self.header.is_adapter:
+            raise ModelFileError(
+                f"{self.path} is a LoRA adapter, not a model: "
+                'name it as tuned = { lora = "…", on = "reference" }'
+            )
+        start_library()
+        params = L.llama_model_default_params()
+        params.vocab_only = vocab_only
+        params.n_gpu_layers = -1 if n_gpu_layers is None else n_gpu_layers
+        self._model = L.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not self._model:
+            raise ModelFileError(f"llama.cpp cannot load {self.path}: {last_error()}")
+        self.close = weakref.finalize(self, L.llama_model_free, self._model)
+        self.vocab_only = vocab_only
+        self._vocab = L.llama_model_get_vocab(self._model)
+        self.name = self.path.name
+        self.n_vocab: int = L.llama_vocab_n_tokens(self._vocab)
+        self.n_ctx_train: int = L.llama_model_n_ctx_train(self._model)
+        self.bos_token = self._token(L.llama_vocab_bos)
+        self.eos_token = self._token(L.llama_vocab_eos)
+        self.eot_token = self._token(L.llama_vocab_eot)
+        self.add_bos = bool(L.llama_vocab_get_add_bos(self._vocab))
+        template = L.llama_model_chat_template(self._model, None)
+        self.chat_template = template.decode("utf-8", "replace") if template else None
+        self._pieces: dict[tuple[int, bool], bytes] = {}
+
+    def _token(self, getter: Any) -> int | None:
+        token = getter(self._vocab)
+        return token if 0 <= token < self.n_vocab else None
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """All ids with which this model ends a reply."""
+        is_end = L.llama_vocab_is_eog
+        return frozenset(t for t in range(self.n_vocab) if is_end(self._vocab, t))
+
+    @cached_property
+    def _texts(self) -> list[bytes]:
+        get_text = L.llama_vocab_get_text
+        return [get_text(self._vocab, token) or b"" for token in range(self.n_vocab)]
+
+    def token_texts(self) -> list[bytes]:
+        """The vocabulary's own text of every id, as the file has it."""
+        return self._texts
+
+    @cached_property
+    def _attributes(self) -> NDArray[np.int32]:
+        get_attr = L.llama_vocab_get_attr
+        return np.array([get_attr(self._vocab, t) for t in range(self.n_vocab)], np.int32)
+
+    def token_attributes(self) -> NDArray[np.int32]:
+        """(n_vocab,) int32 of LLAMA_TOKEN_ATTR_* bits."""
+        return self._attributes
+
+    def tokenize(
+        self, text: str, *, add_special: bool = False, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of `text`.
+
+        Args:
+            text: any text.
+            add_special: add BOS (and EOS) as the file says.
+            parse_special: let texts such as `<|im_end|>` become control tokens; never on for
+                text that a user or a model wrote.
+        """
+        data = text.encode("utf-8", "surrogatepass")
+        n_max = len(data) + 16
+        for _ in range(2):
+            buffer = (L.llama_token * n_max)()
+            n = L.llama_tokenize(
+                self._vocab, data, len(data), buffer, n_max, add_special, parse_special
+            )
+            if n >= 0:
+                return list(buffer[:n])
+            n_max = -n
+        raise EngineError(f"{self.name} cannot tokenise a text of {len(data)} bytes")
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that a token prints; b"" for a control token unless `special`."""
+        key = (token, special)
+        if key not in self._pieces:
+            if not 0 <= token < self.n_vocab:
+                raise RequestError(
+                    f"token {token} is not in {self.name}: ids end at {self.n_vocab}"
+                )
+            size = 128
+            buffer = ctypes.create_string_buffer(size)
+            n = L.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+            if n < 0:
+                buffer = ctypes.create_string_buffer(-n)
+                n = L.llama_token_to_piece(self._vocab, token, buffer, -n, 0, special)
+            self._pieces[key] = buffer.raw[: max(n, 0)]
+        return self._pieces[key]
+
+    def load_adapter(self, path: str | os.PathLike[str]) -> Any:
+        """A LoRA adapter for contexts of this model; it is freed with the model.
+
+        Raises:
+            ModelFileError: not an adapter, or made for a model of other shapes.
+        """
+        header = read_header(path)
+        if not header.is_adapter:
+            raise ModelFileError(f"{path} is a model, not a LoRA adapter")
+        adapter = L.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not adapter:
+            raise ModelFileError(f"{path} does not fit {self.name}: {last_error()}")
+        return adapter
