@@ -1,0 +1,198 @@
+"""What goes into the emulator and what comes out of it, as plain data.
+
+Requests and steps turn into JSON and back, so that a child process or a server can carry them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from .combiner import Weights
+from .errors import RequestError
+from .sampling import Sampling
+
+Prompt = str | Sequence[Mapping[str, Any]]
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Request(Sampling):
+    """One generation: a prompt, the weights of the models, and all of `Sampling`'s options.
+
+    Attributes:
+        prompt: a string is raw text, given as it is to every role; a list of
+            {"role": …, "content": …} messages goes through each role's prompt format.
+        weights: how much of each model enters.
+        max_tokens: at most so many tokens are generated; the context's end may come first.
+        seed: None draws one, which is then readable here.
+        stop: the reply ends before the first of these strings; none of it is given out.
+        conservative: P of EFT's conservative decoding, in (0, 1]; None is off.
+        explain: with n > 0 every step says what each role thought: the log-probability of the
+            chosen token and the role's own n likeliest.
+
+    Raises:
+        RequestError: a value is out of its range; the message names it.
+    """
+
+    prompt: Prompt
+    _: KW_ONLY
+    weights: Weights = field(default_factory=Weights)
+    max_tokens: int = 256
+    seed: int | None = None  # type: ignore[assignment]
+    stop: Sequence[str] = ()
+    conservative: float | None = None
+    explain: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed is None:
+            object.__setattr__(self, "seed", secrets.randbits(32))
+        super().__post_init__()
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if not all(isinstance(text, str) and text for text in stop):
+            raise RequestError(f"stop is {self.stop!r}; it must be non-empty strings")
+        object.__setattr__(self, "stop", stop)
+        for name, value, low in (("max_tokens", self.max_tokens, 1), ("explain", self.explain, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise RequestError(f"{name} is {value!r}; it must be a whole number ≥ {low}")
+        p = self.conservative
+        if p is not None and not (isinstance(p, int | float) and 0.0 < p <= 1.0):
+            raise RequestError(f"conservative is {p!r}; it must be a number in (0, 1]")
+        if not isinstance(self.weights, Weights):
+            raise RequestError(f"weights is {self.weights!r}; it must be a Weights")
+
+    def with_weights(self, weights: Weights) -> Request:
+        """The same request under other weights."""
+        return replace(self, weights=weights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {
+            "weights": self.weights.to_dict(),
+            "stop": list(self.stop),
+            "logit_bias": {str(token): bias for token, bias in self.logit_bias.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Request:
+        """The inverse of `to_dict`. Raises RequestError for a field it does not know."""
+        if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
+            raise RequestError(f"a request has no field {unknown[0]!r}")
+        options = dict(values)
+        if "weights" in options:
+            options["weights"] = Weights.from_dict(options["weights"])
+        if "logit_bias" in options:
+            bias = options["logit_bias"]
+            options["logit_bias"] = {int(token): value for token, value in bias.items()}
+        return cls(**options)
+
+
+@dataclass
+class Timings:
+    """Where the time went, in seconds.
+
+    Decoding is per role. A batch that several slots share counts in full for each of them.
+
+    Attributes:
+        prefill: role → decoding up to and including the prompt's last token.
+        decode: role → decoding of generated tokens.
+        combine: forming the weighted sum and its normaliser.
+        sample: penalties, filters, choice.
+        text: detokenising and stop strings.
+        total: wall clock of it all, which is more than the sum of the parts.
+    """
+
+    prefill: dict[str, float] = field(default_factory=dict)
+    decode: dict[str, float] = field(default_factory=dict)
+    combine: float = 0.0
+    sample: float = 0.0
+    text: float = 0.0
+    total: float = 0.0
+
+    def add(self, other: Timings) -> None:
+        """Adds another's times to these."""
+        for mine, theirs in ((self.prefill, other.prefill), (self.decode, other.decode)):
+            for role, seconds in theirs.items():
+                mine[role] = mine.get(role, 0.0) + seconds
+        self.combine += other.combine
+        self.sample += other.sample
+        self.text += other.text
+        self.total += other.total
+
+
+@dataclass(frozen=True)
+class RoleView:
+    """What one role thought of a step: log-probabilities under that model alone.
+
+    Attributes:
+        logprob: of the chosen token.
+        top: the role's own likeliest tokens: (token id, text, log-probability), best first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, str, float], ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token with what is known of it.
+
+    Attributes:
+        request_id: from `Emulator.submit`.
+        index: position in the reply, from 0.
+        token: its id; the end token in the step that ends a reply by it.
+        text: what can now be shown; empty while a character or a possible stop string is
+            incomplete, more than the token's own text afterwards.
+        logprob: log-probability of the token in the combined distribution, before temperature
+            and all other sampling options.
+        timings: of this step.
+        finish_reason: in the last step of a reply: "stop" (end token or stop string) or "length".
+        explain: role → RoleView, where asked for.
+    """
+
+    request_id: int
+    index: int
+    token: int
+    text: str
+    logprob: float
+    timings: Timings
+    finish_reason: FinishReason | None = None
+    explain: Mapping[str, RoleView] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished reply.
+
+    Attributes:
+        text: the reply, without end token and stop string.
+        tokens: the ids generated, without the end token.
+        finish_reason: "stop" or "length".
+        prompt_tokens: length of the base's prompt; other roles' prompts may differ.
+        timings: summed over the steps.
+        seed: that gives this text again.
+    """
+
+    text: str
+    tokens: list[int]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    timings: Timings
+    seed: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens per second after the first one, which waits for the prompt."""
+        seconds = self.timings.total - sum(self.timings.prefill.values())
+        return (len(self.tokens) - 1) / seconds if len(self.tokens) > 1 and seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
