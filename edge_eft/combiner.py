@@ -141,6 +141,8 @@ class Weights:
             else:
                 result[f"tuned:{name}"] = weight
                 result[f"reference:{name}"] = -self.beta * weight
+        if not any(result.values()):
+            raise RequestError(f"weights {self.to_dict()} leave no model to choose tokens by")
         return result
 
     def conservative_role(self, deltas: Mapping[str, float]) -> str:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -23,73 +22,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import memory, vocabulary
-from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads, gpu_available
-from .combiner import BASE, Combiner, Weights, log_partition
+from .backend import common_prefix
+from .combiner import Combiner, Weights, log_partition
 from .errors import EngineError, PromptError, RequestError
-from .nucleus import largest
-from .recipe import ModelSpec, Recipe, from_files, load_recipe, verify
-from .request import FinishReason, Generation, Prompt, Request, RoleView, Step, Timings
+from .explain import explain
+from .live import OUTPUTS_PER_SLOT, Live, TokenSequence
+from .recipe import Recipe, from_files, load_recipe
+from .request import FinishReason, Generation, Prompt, Request, Step, Timings
 from .sampling import sample
-from .template import PromptFormat, continue_raw, encode_raw
+from .seats import Rows, Seat, Seats
+from .speculative import Drafter
+from .template import continue_raw, encode_raw
 from .text import TextStream
 
-log = logging.getLogger(__name__)
-
-DEFAULT_N_CTX = 4096
-OUTPUTS_PER_SLOT = 16  # logit rows per slot in one decode: blocks of `score`, drafts
 REMEMBERED_REPLIES = 256
-
-
-@dataclass
-class Seat:
-    """One context and the roles that it serves: several deltas may share a reference."""
-
-    roles: tuple[str, ...]
-    model: Model
-    context: Context
-    prompt: PromptFormat
-
-    @property
-    def name(self) -> str:
-        """The first of its roles."""
-        return self.roles[0]
-
-
-@dataclass
-class _Sequence:
-    """A role's prompt and the reply so far, (n_ctx,) int32 of which `n` are in use."""
-
-    tokens: NDArray[np.int32]
-    n: int
-
-    @classmethod
-    def of(cls, prompt: Sequence[int], n_ctx: int) -> _Sequence:
-        tokens = np.empty(n_ctx, np.int32)
-        tokens[: len(prompt)] = prompt
-        return cls(tokens, len(prompt))
-
-    def append(self, token: int) -> None:
-        self.tokens[self.n] = token
-        self.n += 1
-
-    def view(self) -> NDArray[np.int32]:
-        return self.tokens[: self.n]
-
-
-@dataclass
-class _Live:
-    """A request in work: its slot, one sequence per seat, and the reply so far."""
-
-    id: int
-    request: Request
-    coefficients: dict[str, float]
-    sequences: list[_Sequence]
-    text: TextStream
-    prompt_tokens: int
-    slot: int = -1
-    tokens: list[int] = field(default_factory=list)
-    counts: Counter[int] = field(default_factory=Counter)
 
 
 class Emulator:
@@ -117,28 +63,28 @@ class Emulator:
         n_gpu_layers: int | None = None,
         n_slots: int = 1,
     ) -> None:
-        for name, value in (("n_ctx", n_ctx), ("n_threads", n_threads), ("n_slots", n_slots)):
-            if value is not None and value < 1:
-                raise RequestError(f"{name} is {value}; it must be 1 or more")
         self.recipe = recipe
-        self.n_slots = n_slots
         self.deltas = {delta.name: delta.weight for delta in recipe.deltas.values()}
-        self.n_threads, self.threads_reason = (
-            default_threads() if n_threads is None else (n_threads, "as given")
+        self.setup = Seats(
+            recipe, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, n_slots=n_slots
         )
-        self._stack = contextlib.ExitStack()
-        try:
-            self._load(n_ctx, n_gpu_layers)
-        except BaseException:
-            self._stack.close()
-            raise
+        self.seats: list[Seat] = self.setup.seats
+        self.n_ctx, self.n_slots = self.setup.n_ctx, n_slots
+        self.vocabulary = self.setup.vocabulary
+        self._combiner = Combiner(
+            self.vocabulary.n_vocab,
+            self.vocabulary.end_token,
+            self.vocabulary.end_tokens,
+            self.vocabulary.masked,
+        )
+        self._drafter = Drafter(self.seats, self._combiner, self.n_ctx)
+        self.drafts = self._drafter.policy
+        self._combined = np.empty((1, self.vocabulary.n_vocab), np.float32)
+        self._scratch = np.empty_like(self._combined)
         self._ids = itertools.count()
-        self._waiting: deque[_Live] = deque()
-        self._live: dict[int, _Live] = {}
+        self._waiting: deque[Live] = deque()
+        self._live: dict[int, Live] = {}
         self._replies: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        width = self.vocabulary.n_vocab
-        self._combined = np.empty((OUTPUTS_PER_SLOT, width), np.float32)
-        self._scratch = np.empty((OUTPUTS_PER_SLOT, width), np.float32)
 
     @classmethod
     def load(
@@ -184,85 +130,6 @@ class Emulator:
             n_slots=n_slots,
         )
 
-    def _load(self, n_ctx: int | None, n_gpu_layers: int | None) -> None:
-        roles = self.recipe.roles()
-        verify(self.recipe)
-        headers = memory.headers(roles)
-        trained = min(header.n_ctx_train for header in headers.values())
-        self.n_ctx = n_ctx or min(self.recipe.n_ctx or DEFAULT_N_CTX, trained)
-        if self.n_ctx > trained:
-            log.warning("n_ctx %d exceeds the %d of the training", self.n_ctx, trained)
-        n_outputs = OUTPUTS_PER_SLOT * self.n_slots
-        self.memory = memory.estimate(
-            roles, headers, n_ctx=self.n_ctx, n_slots=self.n_slots, n_outputs=n_outputs
-        )
-        if not gpu_available():
-            memory.check(self.memory)
-
-        models: dict[str, Model] = {}
-        for spec in roles.values():
-            key = os.path.realpath(spec.file)
-            if key not in models:
-                models[key] = Model(spec.file, n_gpu_layers=n_gpu_layers)
-                self._stack.callback(models[key].close)
-        by_role = {role: models[os.path.realpath(spec.file)] for role, spec in roles.items()}
-        self.vocabulary = vocabulary.reconcile(by_role)
-        for warning in self.vocabulary.warnings:
-            log.warning("%s", warning)
-        self._combiner = Combiner(
-            self.vocabulary.n_vocab,
-            self.vocabulary.end_token,
-            self.vocabulary.end_tokens,
-            self.vocabulary.masked,
-        )
-        self.seats = self._seats(roles, by_role, n_outputs)
-        self._seat_of = {role: seat for seat in self.seats for role in seat.roles}
-
-    def _seats(
-        self, roles: Mapping[str, ModelSpec], models: Mapping[str, Model], n_outputs: int
-    ) -> list[Seat]:
-        """One context per distinct (side, model, adapter, prompt), all with one kind of cache."""
-        shared: dict[tuple[Any, ...], list[str]] = {}
-        for role, spec in roles.items():
-            side = role.partition(":")[0]
-            shared.setdefault((side, models[role], spec.lora, spec.prompt), []).append(role)
-        formats = {key: PromptFormat(key[3], models[names[0]]) for key, names in shared.items()}
-        for kind in CACHE_LADDER:
-            with contextlib.ExitStack() as stack:
-                try:
-                    contexts = {
-                        key: self._context(key[1], key[2], kind, n_outputs, stack) for key in shared
-                    }
-                except EngineError as error:
-                    if kind == CACHE_LADDER[-1]:
-                        raise
-                    log.info("%s; trying the next kind of cache", error)
-                    self.cache_reason = str(error)
-                    continue
-                self._stack.push(stack.pop_all())
-                break
-        self.cache: CacheKind = kind
-        if kind == CACHE_LADDER[0]:
-            self.cache_reason = "smallest, and every model takes it"
-        return [
-            Seat(tuple(names), key[1], contexts[key], formats[key]) for key, names in shared.items()
-        ]
-
-    def _context(
-        self, model: Model, lora: Any, kind: CacheKind, n_outputs: int, stack: contextlib.ExitStack
-    ) -> Context:
-        context = Context(
-            model,
-            n_ctx=self.n_ctx,
-            n_slots=self.n_slots,
-            n_threads=self.n_threads,
-            n_outputs=n_outputs,
-            cache=kind,
-            lora=lora and model.load_adapter(lora),
-        )
-        stack.callback(context.close)
-        return context
-
     # -- the step loop ---------------------------------------------------------------------
 
     def submit(self, request: Request) -> int:
@@ -272,12 +139,14 @@ class Emulator:
             PromptError: the prompt does not fit the context, or a template fails on it.
             RequestError: the weights name what the recipe does not have.
         """
+        return self._submit(request).id
+
+    def _submit(self, request: Request) -> Live:
         live = self._prepare(request)
         self._waiting.append(live)
-        return live.id
+        return live
 
-    def _prepare(self, request: Request) -> _Live:
-        coefficients = self._coefficients(request, request.weights)
+    def _prepare(self, request: Request) -> Live:
         sequences = []
         for seat in self.seats:
             ids = self._encode(seat, request.prompt)
@@ -286,20 +155,30 @@ class Emulator:
                     f"the prompt is {len(ids)} tokens for {seat.name}, and {self.n_ctx - 1} fit "
                     f"(n_ctx {self.n_ctx} less one for the reply); shorten it or raise n_ctx"
                 )
-            sequences.append(_Sequence.of(ids, self.n_ctx))
-        return _Live(
+            sequences.append(TokenSequence.of(ids, self.n_ctx))
+        live = Live(
             id=next(self._ids),
             request=request,
-            coefficients=coefficients,
+            coefficients={},
             sequences=sequences,
             text=TextStream(self.seats[0].model.piece, request.stop),
             prompt_tokens=sequences[0].n,
         )
+        self._weigh(live, request.weights)
+        return live
 
-    def _coefficients(self, request: Request, weights: Weights) -> dict[str, float]:
-        if request.conservative is not None:
+    def _weigh(self, live: Live, weights: Weights) -> None:
+        """Put weights into force. The tuned model with the largest coefficient drafts."""
+        if live.request.conservative is not None:
             weights.conservative_role(self.deltas)
-        return weights.coefficients(self.deltas)
+        live.coefficients = weights.coefficients(self.deltas)
+        live.request = replace(live.request, weights=weights)
+        tuned = [role for role in live.coefficients if role.startswith("tuned:")]
+        drafter = max(tuned, key=lambda role: live.coefficients[role])
+        others = [role for role, c in live.coefficients.items() if c and role != drafter]
+        live.drafter = None
+        if others and live.coefficients[drafter] > 0:
+            live.drafter = next(i for i, s in enumerate(self.seats) if drafter in s.roles)
 
     def _encode(self, seat: Seat, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -307,27 +186,33 @@ class Emulator:
         return seat.prompt.encode(prompt, replies=self._replies)
 
     def step(self) -> list[Step]:
-        """One more token for every live request, in one batch per model.
+        """Go on with every live request, in one batch per model.
 
         Returns:
-            one Step per live request; [] when there is nothing to do. A step with a
-            `finish_reason` is the request's last.
+            At least one Step per live request, several where drafts were accepted; [] when there
+            is nothing to do. A step with a `finish_reason` is its request's last.
 
         Raises:
             EngineError: llama.cpp failed or a model gave NaN. AbortedError: `interrupt`.
                 Requests stay live and contexts consistent; `cancel` what should not go on.
         """
         self._admit()
-        if not self._live:
+        lives = list(self._live.values())
+        if not lives:
             return []
         started = perf_counter()
-        rows, decode_seconds = self._advance(list(self._live.values()))
+        in_prefill = any(not live.tokens for live in lives)
+        seconds: dict[str, float] = {}
+        with contextlib.ExitStack() as stack:
+            for live in lives:
+                stack.enter_context(live.drafting())
+            self._drafter.draft(lives, seconds)
+            rows = self.setup.advance(lives, seconds)
         steps = []
-        for live in list(self._live.values()):
-            step = self._choose(live, rows[live.slot], decode_seconds, started)
-            steps.append(step)
-            if step.finish_reason:
-                self._finish(live)
+        for live in lives:
+            steps += self._verify(live, rows[live.slot], seconds, started)
+        if not in_prefill:
+            self._drafter.observe(lives, perf_counter() - started)
         return steps
 
     def _admit(self) -> None:
@@ -339,42 +224,18 @@ class Emulator:
             free.remove(live.slot)
             self._live[live.id] = live
 
-    def _held(self, live: _Live, slot: int) -> int:
+    def _held(self, live: Live, slot: int) -> int:
         """How many of the request's prompt tokens the caches of a slot hold already."""
-        total = 0
-        for seat, sequence in zip(self.seats, live.sequences, strict=True):
-            held, wanted = seat.context.tokens(slot), sequence.view()
-            n = min(len(held), len(wanted))
-            differing = np.flatnonzero(held[:n] != wanted[:n])
-            total += int(differing[0]) if len(differing) else n
-        return total
-
-    def _advance(
-        self, lives: Sequence[_Live], keep_last: int = 1
-    ) -> tuple[dict[int, dict[str, NDArray[np.float32]]], dict[str, float]]:
-        """Bring every needed seat up to date: slot → role → (keep_last, n_vocab) logits."""
-        rows: dict[int, dict[str, NDArray[np.float32]]] = {live.slot: {} for live in lives}
-        seconds = {}
-        for i, seat in enumerate(self.seats):
-            targets = {
-                live.slot: (live.sequences[i].view(), keep_last)
-                for live in lives
-                if live.request.explain or any(live.coefficients[r] for r in seat.roles)
-            }
-            if not targets:
-                continue
-            begun = perf_counter()
-            for slot, logits in seat.context.advance(targets).items():
-                rows[slot] |= dict.fromkeys(seat.roles, logits)
-            seconds[seat.name] = perf_counter() - begun
-        return rows, seconds
+        return sum(
+            common_prefix(seat.context.tokens(slot), sequence.view())
+            for seat, sequence in zip(self.seats, live.sequences, strict=True)
+        )
 
     def _combine(
-        self, live: _Live, rows: Mapping[str, NDArray[np.float32]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(rows, vocab) combined logits and (rows,) their log-partition."""
-        n = len(next(iter(rows.values())))
-        out, scratch = self._combined[:n], self._scratch[:n]
+        self, live: Live, rows: Mapping[str, NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], float]:
+        """(1, vocab) combined logits, overwritten by the next call, and their log-partition."""
+        out, scratch = self._combined, self._scratch
         if live.request.conservative is None:
             self._combiner.combine(rows, live.coefficients, out=out, scratch=scratch)
         else:
@@ -386,71 +247,78 @@ class Emulator:
                 out=out,
                 scratch=scratch,
             )
-        return out, log_partition(out, scratch)
+        return out, float(log_partition(out, scratch)[0])
+
+    def _verify(
+        self,
+        live: Live,
+        rows: Rows,
+        seconds: dict[str, float],
+        started: float,
+    ) -> list[Step]:
+        """Choose tokens for as long as they are the drafted ones, and the one that follows."""
+        drafts: list[int | None] = [*live.draft]
+        if live.draft_ends:
+            drafts.append(self.vocabulary.end_token)
+        steps: list[Step] = []
+        n_rows = min(len(parts) for parts in rows.values())
+        for j in range(n_rows):
+            timings = Timings()
+            if j == 0:
+                # The block's decodes are charged to its first token.
+                setattr(timings, "decode" if live.tokens else "prefill", dict(seconds))
+            tested = j < len(drafts)
+            step = self._choose(live, {role: parts[j] for role, parts in rows.items()}, timings)
+            accepted = step.token == drafts[j] if tested else None
+            now = perf_counter()
+            timings.total, started = now - started, now
+            steps.append(replace(step, accepted=accepted))
+            if accepted is not None:
+                self.drafts.observe_draft(accepted)
+            if step.finish_reason:
+                self._finish(live, step.finish_reason)
+            if step.finish_reason or not accepted:
+                break
+        return steps
 
     def _choose(
-        self,
-        live: _Live,
-        rows: Mapping[str, NDArray[np.float32]],
-        decode_seconds: dict[str, float],
-        started: float,
+        self, live: Live, rows: Mapping[str, NDArray[np.float32]], timings: Timings
     ) -> Step:
-        """Combine, sample, take the token into the reply: numbered as in the module's docstring."""
+        """Combine → sample → text: one token of one request."""
         index, request = len(live.tokens), live.request
         t0 = perf_counter()
         logits, log_z = self._combine(live, rows)
         t1 = perf_counter()
         token = int(sample(logits, [request], [index], [live.counts])[0])
-        logprob = float(logits[0, token] - log_z[0])
+        logprob = float(logits[0, token]) - log_z
         t2 = perf_counter()
         text, finish_reason = self._take(live, token)
-        explain = self._explain(rows, token, request.explain) if request.explain else None
         t3 = perf_counter()
-        timings = Timings(combine=t1 - t0, sample=t2 - t1, text=t3 - t2, total=t3 - started)
-        if index == 0:
-            timings.prefill = decode_seconds
-        else:
-            timings.decode = decode_seconds
-        return Step(live.id, index, token, text, logprob, timings, finish_reason, explain)
+        timings.combine, timings.sample, timings.text = t1 - t0, t2 - t1, t3 - t2
+        views = (
+            explain(rows, token, request.explain, self._combiner, self.seats[0].model.piece)
+            if request.explain
+            else None
+        )
+        return Step(live.id, index, token, text, logprob, timings, finish_reason, views)
 
-    def _take(self, live: _Live, token: int) -> tuple[str, FinishReason | None]:
-        """Append the token to the reply and to every role's sequence; text to show, and the end."""
+    def _take(self, live: Live, token: int) -> tuple[str, FinishReason | None]:
+        """Make the token part of the reply; text to show, and whether the reply ends."""
         if token == self.vocabulary.end_token:
             return live.text.flush(), "stop"
-        live.tokens.append(token)
-        live.counts[token] += 1
+        full = live.room(self.n_ctx) <= 1
+        live.take(token)
         text = live.text.push(token)
         if live.text.finished:
             return text, "stop"
-        full = max(sequence.n for sequence in live.sequences) >= self.n_ctx
-        if full or len(live.tokens) >= live.request.max_tokens:
+        if full:
             return text + live.text.flush(), "length"
-        for sequence in live.sequences:
-            sequence.append(token)
         return text, None
 
-    def _explain(
-        self, rows: Mapping[str, NDArray[np.float32]], token: int, n: int
-    ) -> dict[str, RoleView]:
-        views = {}
-        model = self.seats[0].model
-        for role, row in rows.items():
-            log_p = np.empty_like(self._combined[:1])
-            self._combiner.combine(rows, {role: 1.0}, out=log_p, scratch=self._scratch[:1])
-            log_p -= log_partition(log_p, self._scratch[:1])
-            ids = largest(log_p[0], min(n, row.shape[-1]))
-            top = sorted(((int(i), float(log_p[0, i])) for i in ids), key=lambda t: -t[1])
-            views[role] = RoleView(
-                float(log_p[0, token]),
-                tuple(
-                    (i, model.piece(i, special=True).decode("utf-8", "replace"), p) for i, p in top
-                ),
-            )
-        return views
-
-    def _finish(self, live: _Live) -> None:
+    def _finish(self, live: Live, reason: FinishReason) -> None:
         """Free the slot, and remember the reply's ids for when it comes back in a prompt."""
-        self._live.pop(live.id, None)
+        del self._live[live.id]
+        live.finish_reason = reason
         text = live.text.text
         if not live.tokens:
             return
@@ -468,9 +336,7 @@ class Emulator:
         Raises:
             RequestError: no such request is in work, or the weights do not suit the recipe.
         """
-        live = self._find(request_id)
-        live.coefficients = self._coefficients(live.request, weights)
-        live.request = replace(live.request, weights=weights)
+        self._weigh(self._find(request_id), weights)
 
     def cancel(self, request_id: int) -> None:
         """Stop a request; its slot is free at once. Nothing happens if it has ended already."""
@@ -478,11 +344,12 @@ class Emulator:
             live = self._find(request_id)
             if live.slot < 0:
                 self._waiting.remove(live)
+                live.finish_reason = "cancelled"
             else:
                 live.text.flush()
-                self._finish(live)
+                self._finish(live, "cancelled")
 
-    def _find(self, request_id: int) -> _Live:
+    def _find(self, request_id: int) -> Live:
         for live in (*self._live.values(), *self._waiting):
             if live.id == request_id:
                 return live
@@ -514,34 +381,34 @@ class Emulator:
         Raises:
             as `submit`, at the first step, and as `step`.
         """
-        request_id = self.submit(_as_request(prompt, options))
+        yield from self._steps_of(self._submit(_as_request(prompt, options)))
+
+    def _steps_of(self, live: Live) -> Iterator[Step]:
+        """Steps until this request ends; other live requests go on beside it."""
         try:
-            while True:
-                for step in self.step():
-                    if step.request_id == request_id:
-                        yield step
-                        if step.finish_reason:
-                            return
+            while live.finish_reason is None:
+                yield from (step for step in self.step() if step.request_id == live.id)
         finally:
-            self.cancel(request_id)
+            self.cancel(live.id)
 
     def generate(self, prompt: Prompt | Request, **options: Any) -> Generation:
-        """One whole reply; arguments as `stream`."""
-        request = _as_request(prompt, options)
-        timings, text, tokens = Timings(), "", []
-        for step in self.stream(request):
+        """One whole reply; arguments and errors as `stream`."""
+        live = self._submit(_as_request(prompt, options))
+        timings, text, verdicts = Timings(), [], []
+        for step in self._steps_of(live):
             timings.add(step.timings)
-            text += step.text
-            if step.token != self.vocabulary.end_token:
-                tokens.append(step.token)
-        assert step.finish_reason is not None
+            text.append(step.text)
+            verdicts.append(step.accepted)
+        assert live.finish_reason is not None
         return Generation(
-            text,
-            tokens,
-            step.finish_reason,
-            len(self._encode(self.seats[0], request.prompt)),
-            timings,
-            request.seed or 0,
+            text="".join(text),
+            tokens=live.tokens,
+            finish_reason=live.finish_reason,
+            prompt_tokens=live.prompt_tokens,
+            timings=timings,
+            seed=live.request.seed or 0,
+            drafts_tested=len(verdicts) - verdicts.count(None),
+            drafts_accepted=verdicts.count(True),
         )
 
     def score(
@@ -580,19 +447,18 @@ class Emulator:
             raise PromptError(
                 f"prompt and completion are {longest + len(completion)} tokens and {self.n_ctx} fit"
             )
+        # The completion takes the place of a draft: all models see a block of it at once.
+        live.drafter = None
         scores = np.empty(len(completion), np.float32)
         for begin in range(0, len(completion), OUTPUTS_PER_SLOT):
             block = list(completion[begin : begin + OUTPUTS_PER_SLOT])
-            # The row that predicts a token follows the token before it.
-            for sequence in live.sequences:
-                for token in block[:-1]:
-                    sequence.append(token)
-            rows, _ = self._advance([live], keep_last=len(block))
-            logits, log_z = self._combine(live, rows[live.slot])
-            ids = [self._slot_token(token) for token in block]
-            scores[begin : begin + len(block)] = logits[np.arange(len(block)), ids] - log_z
-            for sequence in live.sequences:
-                sequence.append(block[-1])
+            with live.drafting():
+                live.propose(block[:-1])
+                rows = self.setup.advance([live], {})[live.slot]
+            for j, token in enumerate(block):
+                logits, log_z = self._combine(live, {role: part[j] for role, part in rows.items()})
+                scores[begin + j] = logits[0, self._slot_token(token)] - log_z
+                live.take(token)
         return scores
 
     def _slot_token(self, token: int) -> int:
@@ -608,7 +474,7 @@ class Emulator:
         """Free contexts and models. Nothing else may be called afterwards."""
         self._live.clear()
         self._waiting.clear()
-        self._stack.close()
+        self.setup.close()
 
     def __enter__(self) -> Emulator:
         return self
@@ -630,6 +496,3 @@ def _as_request(prompt: Prompt | Request, options: Mapping[str, Any]) -> Request
             )
         return prompt
     return Request(prompt, **options)
-
-
-__all__ = ["BASE", "Emulator", "Seat"]

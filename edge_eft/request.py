@@ -14,6 +14,7 @@ from .combiner import Weights
 from .errors import RequestError
 from .sampling import Sampling
 
+MAX_DRAFT = 15  # a block of 16 with the token behind it
 Prompt = str | Sequence[Mapping[str, Any]]
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -45,6 +46,7 @@ class Request(Sampling):
     stop: Sequence[str] = ()
     conservative: float | None = None
     explain: int = 0
+    draft: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if self.seed is None:
@@ -57,6 +59,8 @@ class Request(Sampling):
         for name, value, low in (("max_tokens", self.max_tokens, 1), ("explain", self.explain, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise RequestError(f"{name} is {value!r}; it must be a whole number ≥ {low}")
+        if self.draft != "auto" and not (type(self.draft) is int and 0 <= self.draft <= MAX_DRAFT):
+            raise RequestError(f'draft is {self.draft!r}; it must be "auto" or 0 … {MAX_DRAFT}')
         p = self.conservative
         if p is not None and not (isinstance(p, int | float) and 0.0 < p <= 1.0):
             raise RequestError(f"conservative is {p!r}; it must be a number in (0, 1]")
@@ -151,6 +155,7 @@ class Step:
         timings: of this step.
         finish_reason: in the last step of a reply: "stop" (end token or stop string) or "length".
         explain: role → RoleView, where asked for.
+        accepted: whether it is the token that was drafted; None where no draft was tested.
     """
 
     request_id: int
@@ -161,6 +166,7 @@ class Step:
     timings: Timings
     finish_reason: FinishReason | None = None
     explain: Mapping[str, RoleView] | None = None
+    accepted: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -178,6 +184,7 @@ class Generation:
         prompt_tokens: length of the base's prompt; other roles' prompts may differ.
         timings: summed over the steps.
         seed: that gives this text again.
+        drafts_tested, drafts_accepted: drafted tokens that were compared, and that were right.
     """
 
     text: str
@@ -186,6 +193,8 @@ class Generation:
     prompt_tokens: int
     timings: Timings
     seed: int
+    drafts_tested: int = 0
+    drafts_accepted: int = 0
 
     @property
     def tokens_per_second(self) -> float:

@@ -8,7 +8,7 @@ llama.cpp aborts the process of a caller that misuses it (GGML_ASSERT), so every
 trip an assertion is checked in Python first.
 """
 
-from .context import AbortedError, Context
+from .context import AbortedError, Context, common_prefix
 from .library import (
     CACHE_LADDER,
     EXACT_CACHE,
@@ -25,6 +25,7 @@ __all__ = [
     "CacheKind",
     "Context",
     "Model",
+    "common_prefix",
     "default_threads",
     "gpu_available",
 ]

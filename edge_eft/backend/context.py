@@ -177,9 +177,7 @@ class Context:
     def _roll_back(self, sequence: int, tokens: NDArray[np.int32], at_most: int) -> int:
         """Remove what differs from `tokens`, or lies beyond `at_most`; how many tokens are left."""
         held = self._sequences[sequence]
-        n = min(held.n, len(tokens))
-        differing = np.flatnonzero(held.tokens[:n] != tokens[:n])
-        n = min(int(differing[0]) if len(differing) else n, at_most)
+        n = min(common_prefix(held.tokens[: held.n], tokens), at_most)
         if n < held.n or held.unsure:
             if not L.llama_memory_seq_rm(self._memory, sequence, n, -1):
                 # Recurrent state cannot go back by a few tokens: decode the sequence anew.
@@ -230,6 +228,13 @@ class Context:
                 rows[span.sequence] = np.stack(parts)
             first += n
         return rows
+
+
+def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+    """How many leading tokens two sequences share."""
+    n = min(len(a), len(b))
+    differing = np.flatnonzero(a[:n] != b[:n])
+    return int(differing[0]) if len(differing) else n
 
 
 class _Span(NamedTuple):

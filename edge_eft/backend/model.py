@@ -59,6 +59,9 @@ class Model:
         self.bos_token = self._token(L.llama_vocab_bos)
         self.eos_token = self._token(L.llama_vocab_eos)
         self.eot_token = self._token(L.llama_vocab_eot)
+        # All ids with which this model ends a reply: llama.cpp knows more of them than EOS and EOT.
+        is_end = L.llama_vocab_is_eog
+        self.end_tokens = frozenset(t for t in range(self.n_vocab) if is_end(self._vocab, t))
         self.add_bos = bool(L.llama_vocab_get_add_bos(self._vocab))
         template = L.llama_model_chat_template(self._model, None)
         self.chat_template = template.decode("utf-8", "replace") if template else None
@@ -67,12 +70,6 @@ class Model:
     def _token(self, getter: Any) -> int | None:
         token = getter(self._vocab)
         return token if 0 <= token < self.n_vocab else None
-
-    @cached_property
-    def end_tokens(self) -> frozenset[int]:
-        """All ids with which this model ends a reply."""
-        is_end = L.llama_vocab_is_eog
-        return frozenset(t for t in range(self.n_vocab) if is_end(self._vocab, t))
 
     @cached_property
     def _texts(self) -> list[bytes]:

@@ -1,0 +1,106 @@
+"""A request in work: what each role has been told, the reply so far, and the draft beyond it.
+
+Plain state with the few moves that keep it consistent; it knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .request import MAX_DRAFT, FinishReason, Request
+from .text import TextStream
+
+OUTPUTS_PER_SLOT = (
+    MAX_DRAFT + 1
+)  # logit rows per slot in one decode: a draft and the token behind it
+
+
+@dataclass
+class TokenSequence:
+    """One role's prompt and the shared reply: (n_ctx,) int32, of which `n` are in use."""
+
+    tokens: NDArray[np.int32]
+    n: int
+
+    @classmethod
+    def of(cls, prompt: Sequence[int], n_ctx: int) -> TokenSequence:
+        """A sequence that holds a prompt and has room up to `n_ctx`."""
+        tokens = np.empty(n_ctx, np.int32)
+        tokens[: len(prompt)] = prompt
+        return cls(tokens, len(prompt))
+
+    def append(self, token: int) -> None:
+        """One more token."""
+        self.tokens[self.n] = token
+        self.n += 1
+
+    def view(self) -> NDArray[np.int32]:
+        """(n,) int32, not a copy."""
+        return self.tokens[: self.n]
+
+
+@dataclass
+class Live:
+    """A request in work.
+
+    Attributes:
+        coefficients: role → coefficient, from the request's weights.
+        sequences: one per seat.
+        drafter: index of the seat that drafts; None where drafts cannot help.
+        slot: sequence number in every context; −1 while waiting.
+        tokens, counts, text: the reply so far.
+        draft: tokens proposed and not yet verified; `draft_ends` if the end token follows them.
+        draft_rows: (1, vocab) logits of the drafter, a copy for each proposal.
+    """
+
+    id: int
+    request: Request
+    coefficients: dict[str, float]
+    sequences: list[TokenSequence]
+    text: TextStream
+    prompt_tokens: int
+    drafter: int | None = None
+    slot: int = -1
+    tokens: list[int] = field(default_factory=list)
+    counts: Counter[int] = field(default_factory=Counter)
+    finish_reason: FinishReason | None = None
+    draft: list[int] = field(default_factory=list)
+    draft_ends: bool = False
+    draft_rows: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def room(self, n_ctx: int) -> int:
+        """How many more tokens the reply can take: by max_tokens, and by the context's end."""
+        longest = max(sequence.n for sequence in self.sequences)
+        return min(self.request.max_tokens - len(self.tokens), n_ctx - longest + 1)
+
+    def take(self, token: int) -> None:
+        """The token becomes part of the reply and of every role's sequence."""
+        self.tokens.append(token)
+        self.counts[token] += 1
+        for sequence in self.sequences:
+            if sequence.n < len(sequence.tokens):
+                sequence.append(token)
+
+    def propose(self, tokens: Sequence[int]) -> None:
+        """Extend the draft; within `drafting`."""
+        self.draft += tokens
+        for sequence in self.sequences:
+            for token in tokens:
+                sequence.append(token)
+
+    @contextmanager
+    def drafting(self) -> Iterator[None]:
+        """Within it sequences may hold a draft; afterwards they hold what they held before."""
+        lengths = [sequence.n for sequence in self.sequences]
+        self.draft, self.draft_rows, self.draft_ends = [], [], False
+        try:
+            yield
+        finally:
+            for sequence, n in zip(self.sequences, lengths, strict=True):
+                sequence.n = n

@@ -1,0 +1,210 @@
+"""From a recipe to loaded models, each role with a context of its own, and their moving together.
+
+A **seat** is one context and the roles it serves: deltas that share a reference and its prompt
+share the seat. Models are loaded once per file, so a base that is also a reference, or a tuned
+model that is the reference with a LoRA adapter, costs one set of weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import memory, vocabulary
+from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
+from .errors import EngineError, RequestError
+from .live import OUTPUTS_PER_SLOT, Live
+from .recipe import ModelSpec, Recipe, verify
+from .template import PromptFormat
+
+log = logging.getLogger(__name__)
+
+Rows = dict[str, list[NDArray[np.float32]]]
+
+DEFAULT_N_CTX = 4096
+
+
+@dataclass
+class Seat:
+    """One context and the roles that it serves."""
+
+    roles: tuple[str, ...]
+    model: Model
+    context: Context
+    prompt: PromptFormat
+
+    @property
+    def name(self) -> str:
+        """The first of its roles."""
+        return self.roles[0]
+
+    def advance(
+        self, targets: Mapping[int, tuple[NDArray[np.int32], int]], seconds: dict[str, float]
+    ) -> dict[int, NDArray[np.float32]]:
+        """`Context.advance`, timed."""
+        if not targets:
+            return {}
+        begun = perf_counter()
+        rows = self.context.advance(targets)
+        seconds[self.name] = seconds.get(self.name, 0.0) + perf_counter() - begun
+        return rows
+
+
+class Seats:
+    """All seats of a recipe, and how they were set up.
+
+    Attributes:
+        seats: the base's first.
+        n_ctx, n_slots: tokens per slot, slots.
+        n_threads, threads_reason: of every decode, and why so many.
+        cache, cache_reason: kind of KV cache, one for all roles, and why this one.
+        vocabulary: what the models' vocabularies share.
+        memory: the estimate made before loading.
+
+    Raises:
+        ModelFileError, RecipeError, VocabularyError, NotEnoughMemoryError, EngineError,
+        RequestError: it cannot be loaded, and nothing stays loaded.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        n_ctx: int | None,
+        n_threads: int | None,
+        n_gpu_layers: int | None,
+        n_slots: int,
+    ) -> None:
+        for name, value in (("n_ctx", n_ctx), ("n_threads", n_threads), ("n_slots", n_slots)):
+            if value is not None and value < 1:
+                raise RequestError(f"{name} is {value}; it must be 1 or more")
+        roles = recipe.roles()
+        verify(recipe)
+        headers = memory.headers(roles)
+        trained = min(header.n_ctx_train for header in headers.values())
+        self.n_ctx = n_ctx or min(recipe.n_ctx or DEFAULT_N_CTX, trained)
+        if self.n_ctx > trained:
+            log.warning("n_ctx is %d; the models were trained on %d", self.n_ctx, trained)
+        self.n_slots = n_slots
+        self.n_threads, self.threads_reason = (
+            default_threads() if n_threads is None else (n_threads, "as given")
+        )
+        self.memory = memory.estimate(
+            roles,
+            headers,
+            n_ctx=self.n_ctx,
+            n_slots=n_slots,
+            n_outputs=OUTPUTS_PER_SLOT * n_slots,
+        )
+        # What a GPU has free is not known here; unified memory is, and counts alike.
+        memory.check(self.memory)
+        with contextlib.ExitStack() as stack:
+            models = self._models(roles, n_gpu_layers, stack)
+            self.vocabulary = vocabulary.reconcile(models)
+            for warning in self.vocabulary.warnings:
+                log.warning("%s", warning)
+            self.seats = self._open(roles, models, stack)
+            self._stack = stack.pop_all()
+
+    def advance(self, lives: Sequence[Live], seconds: dict[str, float]) -> dict[int, Rows]:
+        """Bring every needed context to the end of each request's sequence, draft included.
+
+        Args:
+            lives: the requests, each in a slot of its own.
+            seconds: seat → time, to which what the decodes took is added.
+
+        Returns:
+            slot → role → (1, n_vocab) float32 logits, one row per draft that is to be verified
+            and one for the token behind them (not if the draft ends the reply). Roles of
+            coefficient 0 are left out, and their contexts where they are, unless the request
+            wants explanations; they catch up when they are needed.
+        """
+        rows: dict[int, Rows] = {live.slot: {} for live in lives}
+        for i, seat in enumerate(self.seats):
+            targets = {}
+            for live in lives:
+                if live.drafter == i and live.draft_rows:
+                    rows[live.slot] |= dict.fromkeys(seat.roles, live.draft_rows)
+                    if not live.draft_ends:
+                        targets[live.slot] = (live.sequences[i].view(), 1)
+                elif live.request.explain or any(live.coefficients[r] for r in seat.roles):
+                    targets[live.slot] = (live.sequences[i].view(), len(live.draft) + 1)
+            for slot, logits in seat.advance(targets, seconds).items():
+                drafted = rows[slot].get(seat.name, [])
+                new = [logits[j : j + 1] for j in range(len(logits))]
+                rows[slot] |= dict.fromkeys(seat.roles, drafted + new)
+        return rows
+
+    def close(self) -> None:
+        """Free contexts and models."""
+        self._stack.close()
+
+    @staticmethod
+    def _models(
+        roles: Mapping[str, ModelSpec], n_gpu_layers: int | None, stack: contextlib.ExitStack
+    ) -> dict[str, Model]:
+        loaded: dict[str, Model] = {}
+        for spec in roles.values():
+            path = os.path.realpath(spec.file)
+            if path not in loaded:
+                loaded[path] = Model(spec.file, n_gpu_layers=n_gpu_layers)
+                stack.callback(loaded[path].close)
+        return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
+
+    def _open(
+        self,
+        roles: Mapping[str, ModelSpec],
+        models: Mapping[str, Model],
+        stack: contextlib.ExitStack,
+    ) -> list[Seat]:
+        shared: dict[tuple[Any, ...], list[str]] = {}
+        for role, spec in roles.items():
+            side = role.partition(":")[0]
+            shared.setdefault((side, models[role], spec.lora, spec.prompt), []).append(role)
+        reason = "the smallest, and every model takes it"
+        for kind in CACHE_LADDER:
+            opened = contextlib.ExitStack()
+            try:
+                contexts = [
+                    self._context(model, lora, kind, opened) for _, model, lora, _ in shared
+                ]
+            except EngineError as error:
+                opened.close()
+                if kind == CACHE_LADDER[-1]:
+                    raise
+                reason = str(error)
+                log.info("%s; trying the next kind of cache", reason)
+                continue
+            stack.push(opened)
+            self.cache: CacheKind = kind
+            self.cache_reason = reason
+            break
+        return [
+            Seat(tuple(names), model, context, PromptFormat(prompt or "plain", model))
+            for ((_, model, _, prompt), names), context in zip(
+                shared.items(), contexts, strict=True
+            )
+        ]
+
+    def _context(
+        self, model: Model, lora: Any, kind: CacheKind, stack: contextlib.ExitStack
+    ) -> Context:
+        context = Context(
+            model,
+            n_ctx=self.n_ctx,
+            n_slots=self.n_slots,
+            n_threads=self.n_threads,
+            n_outputs=OUTPUTS_PER_SLOT * self.n_slots,
+            cache=kind,
+            lora=lora and model.load_adapter(lora),
+        )
+        stack.callback(context.close)
+        return context
