@@ -1,0 +1,177 @@
+"""Can these models be combined, and which token ends a reply.
+
+The rows of all roles are added up id by id, so an id must mean the same token to all of them, over
+the common width. This room compares what the models say of their tokens and knows nothing of
+logits: it hands the combiner the width, the end tokens of each role and the ids to mask.
+
+An id falls into one of three cases, each role compared with the base:
+
+- The texts agree: one token, whatever types the converters wrote. The type decides only how a
+  role's own prompt is tokenised and whether the token prints; a token that is a control token in
+  one file and text in another is usable, and reported.
+- The texts differ, and neither file says that the token is text a model writes (normal or byte):
+  a fine-tune renamed a reserved token or filled a padding. The id is masked and reported.
+- The texts differ otherwise: not the same vocabulary, `VocabularyError`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from .errors import VocabularyError
+
+# Bits of llama_token_attr (llama.h); those above say how to tokenise, not what the token is.
+NORMAL, CONTROL, BYTE = 4, 8, 32
+_KIND = 0b111111
+_WRITTEN = NORMAL | BYTE
+
+_SHOWN = 5
+
+
+class VocabularySource(Protocol):
+    """What is asked of a model here; `backend.Model` is one."""
+
+    name: str
+    n_vocab: int
+    end_tokens: frozenset[int]
+    eos_token: int | None
+
+    def token_texts(self) -> list[bytes]: ...
+
+    def token_attributes(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class CommonVocabulary:
+    """What the roles of one emulation share.
+
+    Attributes:
+        n_vocab: width of the combined row, the smallest of the roles' widths.
+        end_token: the id below `n_vocab` that stands for the end of a reply; None if no role has
+            an end token there, and then no reply ends by itself.
+        end_tokens: role → (n,) int32, the ids whose probability the role adds up into the end
+            slot. Below the role's own width, which may be above `n_vocab`. Never empty unless
+            `end_token` is None: a role without end tokens gives the slot its own value there.
+        masked: (n,) int32, ids below `n_vocab` that are −inf in the combined row: the roles' end
+            tokens except `end_token`, and the ids that mean different tokens.
+        warnings: lines for the user.
+    """
+
+    n_vocab: int
+    end_token: int | None
+    end_tokens: dict[str, np.ndarray]
+    masked: np.ndarray
+    warnings: tuple[str, ...]
+
+
+def reconcile(models: Mapping[str, VocabularySource]) -> CommonVocabulary:
+    """Compare the vocabularies of the roles and settle what they share.
+
+    Args:
+        models: role → its model, the base first. Roles may share one model.
+
+    Raises:
+        VocabularyError: a model has no tokens, or an id is a normal token in one model and
+            another token in a second one; the message names the first such id.
+    """
+    for role, model in models.items():
+        if model.n_vocab <= 0:
+            raise VocabularyError(
+                f"{role} ({model.name}) has no vocabulary; use a GGUF file that carries its "
+                f"tokenizer"
+            )
+    n_vocab = min(model.n_vocab for model in models.values())
+    renamed, warnings = _compare_with_base(models, n_vocab)
+
+    end_token = _end_slot(models, n_vocab)
+    end_tokens: dict[str, np.ndarray] = {}
+    for role, model in models.items():
+        ids = sorted(model.end_tokens)
+        if not ids and end_token is not None:
+            ids = [end_token]
+            warnings.append(f"{role} ({model.name}) names no end token; {end_token} is taken")
+        end_tokens[role] = np.array(ids, np.int32)
+    if end_token is None:
+        warnings.append(
+            f"no model has an end token below the common width {n_vocab}: replies end only at a "
+            f"stop string or at max_tokens"
+        )
+
+    ends = {i for ids in end_tokens.values() for i in ids.tolist() if i < n_vocab}
+    masked = np.array(sorted((ends | renamed) - {end_token}), np.int32)
+    return CommonVocabulary(n_vocab, end_token, end_tokens, masked, tuple(warnings))
+
+
+def _end_slot(models: Mapping[str, VocabularySource], n_vocab: int) -> int | None:
+    base = next(iter(models.values()))
+    if base.eos_token is not None and 0 <= base.eos_token < n_vocab:
+        return base.eos_token
+    for model in models.values():
+        below = [i for i in model.end_tokens if i < n_vocab]
+        if below:
+            return min(below)
+    return None
+
+
+def _compare_with_base(
+    models: Mapping[str, VocabularySource], n_vocab: int
+) -> tuple[set[int], list[str]]:
+    """The ids that mean different tokens, and a warning for each role that has any."""
+    (base_role, base), *others = models.items()
+    renamed: set[int] = set()
+    warnings: list[str] = []
+    compared = {id(base)}
+    for role, model in others:
+        if id(model) in compared:
+            continue
+        compared.add(id(model))
+        pair = f"{base_role} ({base.name}) and {role} ({model.name})"
+        ids, lines = _compare(pair, base, model, n_vocab)
+        renamed |= ids
+        warnings += lines
+    return renamed, warnings
+
+
+def _compare(
+    pair: str, base: VocabularySource, model: VocabularySource, n_vocab: int
+) -> tuple[set[int], list[str]]:
+    base_texts, texts = base.token_texts()[:n_vocab], model.token_texts()[:n_vocab]
+    base_kinds = base.token_attributes()[:n_vocab] & _KIND
+    kinds = model.token_attributes()[:n_vocab] & _KIND
+    # One list comparison in C settles the usual case: 262k equal texts in a few ms.
+    differing: list[int] = []
+    if texts != base_texts:
+        differing = [i for i in range(n_vocab) if base_texts[i] != texts[i]]
+    warnings = []
+    for i in differing:
+        if (base_kinds[i] | kinds[i]) & _WRITTEN:
+            raise VocabularyError(
+                f"{pair} have different vocabularies: token {i} is {_show(base_texts[i])} in the "
+                f"one and {_show(texts[i])} in the other ({len(differing)} of {n_vocab} tokens "
+                f"differ); use models of one family"
+            )
+    if differing:
+        names = [f"{i} {_show(base_texts[i])} → {_show(texts[i])}" for i in differing[:_SHOWN]]
+        warnings.append(
+            f"{pair} name reserved tokens differently, which are therefore never generated: "
+            f"{_listing(names, len(differing))}"
+        )
+    retyped = np.flatnonzero((base_kinds ^ kinds) & CONTROL)
+    retyped = np.setdiff1d(retyped, np.array(differing, np.int64))
+    if len(retyped):
+        names = [f"{i} {_show(base_texts[i])}" for i in retyped[:_SHOWN].tolist()]
+        warnings.append(
+            f"{pair} disagree on what is a control token: {_listing(names, len(retyped))}"
+        )
+    return set(differing), warnings
+
+
+def _show(text: bytes) -> str:
+    return repr(text.decode("utf-8", "backslashreplace"))
+
+
+def _listing(names: Sequence[str], n: int) -> str:
+    more = f" and {n - len(names)} more" if n > len(names) else ""
+    return ", ".join(names) + more
