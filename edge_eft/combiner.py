@@ -14,32 +14,18 @@ NumPy only. It knows nothing of contexts, tokens' texts or sampling.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import number
 from .errors import EngineError, RequestError
 from .nucleus import nucleus
 
 BASE = "base"
-
-
-def _strength(name: str, value: object) -> float:
-    """`value` as a finite number ≥ 0; RequestError otherwise.
-
-    A negative strength would undo the tuning instead of applying it, which is how safety tuning
-    is stripped from a model ("emulated disalignment"); it is refused, not clamped.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RequestError(f"{name} is {value!r}; it must be a finite number, 0 or more")
-    if value < 0:
-        raise RequestError(f"{name} is {value}; it must be 0 or more (0 is the base model alone)")
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -55,16 +41,20 @@ class Weights:
     role: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", _strength("alpha", self.alpha))
+        # A negative strength would undo the tuning instead of applying it, which is how safety
+        # tuning is stripped from a model ("emulated disalignment"): refused, not clamped.
+        object.__setattr__(self, "alpha", number("alpha", self.alpha, 0.0))
         if self.beta is not None:
-            object.__setattr__(self, "beta", _strength("beta", self.beta))
+            object.__setattr__(self, "beta", number("beta", self.beta, 0.0))
             if self.alpha != 1.0:
                 raise RequestError(f"beta {self.beta} and alpha {self.alpha} exclude each other")
         if self.mix is not None:
             if not isinstance(self.mix, Mapping) or not self.mix:
-                raise RequestError(f"mix is {self.mix!r}; give at least one name=weight")
-            mix = {name: _strength(f"the weight of {name!r}", w) for name, w in self.mix.items()}
-            object.__setattr__(self, "mix", MappingProxyType(mix))
+                raise RequestError(f"mix is {self.mix!r:.40}; give at least one name=weight")
+            if unnamed := [name for name in self.mix if not isinstance(name, str)]:
+                raise RequestError(f"mix names {unnamed[0]!r}; a delta's name is a string")
+            mix = {name: number(f"the weight of {name!r}", w, 0.0) for name, w in self.mix.items()}
+            object.__setattr__(self, "mix", mix)
         if self.role is not None and not isinstance(self.role, str):
             raise RequestError(f"only is {self.role!r}; it must name one role")
         if self.role is not None and (self.mix or self.beta is not None or self.alpha != 1.0):
@@ -248,6 +238,7 @@ class Combiner:
         with np.errstate(invalid="ignore", over="ignore"):
             for role, coefficient in active.items():
                 row = rows[role][..., : self.n_vocab]
+                _check_logits(role, row)
                 if coefficient == 1.0:
                     out += row
                 elif coefficient == -1.0:
@@ -255,16 +246,17 @@ class Combiner:
                 else:
                     np.multiply(row, coefficient, out=scratch)
                     out += scratch
-        # max() passes NaN on and shows +inf; −inf with a negative coefficient becomes one of them.
-        if not np.isfinite(out.max(axis=-1)).all():
-            self._mend(rows, active, out)
-        if self.end_token is not None and self._merges:
-            ends = {role: self._end_logit(role, rows[role]) for role in active}
-            excluded = np.any([np.isneginf(end) for end in ends.values()], axis=0)
-            with np.errstate(invalid="ignore"):
+            if not np.isfinite(out.max(axis=-1)).all():
+                # −inf with a negative coefficient became +inf, or NaN beside another −inf.
+                for role in active:
+                    out[np.isneginf(rows[role][..., : self.n_vocab])] = -np.inf
+            if self.end_token is not None and self._merges:
+                ends = {role: self._end_logit(role, rows[role]) for role in active}
+                excluded = np.any([np.isneginf(end) for end in ends.values()], axis=0)
                 end = sum(active[role] * ends[role] for role in active)
-            out[..., self.end_token] = np.where(excluded, -np.inf, end)
+                out[..., self.end_token] = np.where(excluded, -np.inf, end)
         out[..., self.masked] = -np.inf
+        _check_sum(out)
         return out
 
     def combine_conservative(
@@ -291,13 +283,14 @@ class Combiner:
                 continue
             log_p = self.combine(rows, {role: 1.0}, out=out, scratch=scratch)
             log_p -= log_partition(log_p, scratch)[..., None]
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):
                 total += np.where(np.isneginf(log_p), -np.inf, c * log_p)
         log_p_tuned = self.combine(rows, {tuned: 1.0}, out=out, scratch=scratch)
         log_p_tuned -= log_partition(log_p_tuned, scratch)[..., None]
         for row, mixed in zip(log_p_tuned, total, strict=True):
             inside = nucleus(row, top_p)
             row[inside] = mixed[inside]
+        _check_sum(out)
         return out
 
     def _end_logit(self, role: str, row: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -305,29 +298,26 @@ class Combiner:
         ids = self.end_tokens.get(role)
         if ids is None or not len(ids):
             return row[..., self.end_token]
+        _check_logits(role, row[..., ids])
         return np.logaddexp.reduce(row[..., ids], axis=-1)
 
-    def _mend(
-        self,
-        rows: Mapping[str, NDArray[np.float32]],
-        active: Mapping[str, float],
-        out: NDArray[np.float32],
-    ) -> None:
-        """Puts −inf where any row has it, or says which model gave numbers that are none."""
-        excluded = np.zeros(out.shape, dtype=bool)
-        for role in active:
-            row = rows[role][..., : self.n_vocab]
-            for name, bad in (("NaN", np.isnan(row)), ("+inf", np.isposinf(row))):
-                if bad.any():
-                    token = int(np.argwhere(bad)[0][-1])
-                    raise EngineError(
-                        f"the model in role {role!r} gave {name} for token {token}; its file may "
-                        "be damaged, or this backend computes it wrongly (try --gpu-layers 0)"
-                    )
-            excluded |= np.isneginf(row)
-        out[excluded] = -np.inf
-        top = out.max(axis=-1)
-        if np.isneginf(top).any():
-            raise EngineError("every token is excluded by one model or another: nothing to choose")
-        if not np.isfinite(top).all():
-            raise EngineError("the weighted sum of logits exceeds float32; use smaller weights")
+
+def _check_logits(role: str, logits: NDArray[np.float32]) -> None:
+    """EngineError, with the name of the model, where it gave NaN or +inf: max() shows both."""
+    top = logits.max(axis=-1)
+    if not (np.isnan(top) | np.isposinf(top)).any():
+        return
+    token = int(np.argwhere(np.isnan(logits) | np.isposinf(logits))[0][-1])
+    name = "NaN" if np.isnan(top).any() else "+inf"
+    raise EngineError(
+        f"the model in role {role!r} gave {name} as the logit of token {token}; its file may be "
+        "damaged, or this backend computes it wrongly (try it with no layers on the GPU)"
+    )
+
+
+def _check_sum(out: NDArray[np.float32]) -> None:
+    if not np.isfinite(out.max(axis=-1)).all():
+        raise EngineError(
+            "no token is left: each is excluded (−inf) by one model or another, or the weights are "
+            "so large that the sum of logits exceeds float32"
+        )

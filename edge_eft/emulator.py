@@ -147,6 +147,7 @@ class Emulator:
         return live
 
     def _prepare(self, request: Request) -> Live:
+        request.check_vocabulary(self.vocabulary.n_vocab)
         sequences = []
         for seat in self.seats:
             ids = self._encode(seat, request.prompt)
@@ -250,11 +251,7 @@ class Emulator:
         return out, float(log_partition(out, scratch)[0])
 
     def _verify(
-        self,
-        live: Live,
-        rows: Rows,
-        seconds: dict[str, float],
-        started: float,
+        self, live: Live, rows: Rows, seconds: dict[str, float], started: float
     ) -> list[Step]:
         """Choose tokens for as long as they are the drafted ones, and the one that follows."""
         drafts: list[int | None] = [*live.draft]
@@ -264,9 +261,8 @@ class Emulator:
         n_rows = min(len(parts) for parts in rows.values())
         for j in range(n_rows):
             timings = Timings()
-            if j == 0:
-                # The block's decodes are charged to its first token.
-                setattr(timings, "decode" if live.tokens else "prefill", dict(seconds))
+            if j == 0:  # the block's decodes are charged to its first token
+                (timings.decode if live.tokens else timings.prefill).update(seconds)
             tested = j < len(drafts)
             step = self._choose(live, {role: parts[j] for role, parts in rows.items()}, timings)
             accepted = step.token == drafts[j] if tested else None

@@ -51,6 +51,8 @@ def nucleus(log_p: NDArray[np.floating], top_p: float) -> NDArray[np.int64]:
         (n ≥ 1,) int64 ids, ascending; all tokens of finite log-probability if rounding keeps
         their sum below `top_p`.
     """
+    if top_p >= 1.0:  # where rounding could reach 1 before the last token
+        return np.flatnonzero(np.isfinite(log_p))
     ids = largest(log_p, min(512, len(log_p)))
     if np.exp(log_p[ids].astype(np.float64)).sum() < top_p:
         ids = np.flatnonzero(np.isfinite(log_p))

@@ -1,15 +1,18 @@
 """What goes into the emulator and what comes out of it, as plain data.
 
-Requests and steps turn into JSON and back, so that a child process or a server can carry them.
+Requests turn into JSON and back, steps and generations into JSON, so that a child process or a
+server can carry them.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from .checks import number, whole
 from .combiner import Weights
 from .errors import RequestError
 from .sampling import Sampling
@@ -52,45 +55,58 @@ class Request(Sampling):
         if self.seed is None:
             object.__setattr__(self, "seed", secrets.randbits(32))
         super().__post_init__()
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if not all(isinstance(text, str) and text for text in stop):
-            raise RequestError(f"stop is {self.stop!r}; it must be non-empty strings")
-        object.__setattr__(self, "stop", stop)
-        for name, value, low in (("max_tokens", self.max_tokens, 1), ("explain", self.explain, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise RequestError(f"{name} is {value!r}; it must be a whole number ≥ {low}")
-        if self.draft != "auto" and not (type(self.draft) is int and 0 <= self.draft <= MAX_DRAFT):
-            raise RequestError(f'draft is {self.draft!r}; it must be "auto" or 0 … {MAX_DRAFT}')
-        p = self.conservative
-        if p is not None and not (isinstance(p, int | float) and 0.0 < p <= 1.0):
-            raise RequestError(f"conservative is {p!r}; it must be a number in (0, 1]")
+        if not isinstance(self.prompt, str | Sequence) or not all(
+            isinstance(message, str | Mapping) for message in self.prompt
+        ):
+            raise RequestError(f"prompt is {self.prompt!r:.40}; it must be text or messages")
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+        if not isinstance(stop, Sequence) or not all(isinstance(s, str) and s for s in stop):
+            raise RequestError(f"stop is {self.stop!r:.40}; it must be non-empty strings")
+        object.__setattr__(self, "stop", tuple(stop))
+        whole("max_tokens", self.max_tokens, 1)
+        whole("explain", self.explain, 0)
+        if self.draft != "auto":
+            whole("draft, unless auto,", self.draft, 0, MAX_DRAFT)
+        if self.conservative is not None:
+            number("conservative", self.conservative, 0.0, 1.0, open_low=True)
         if not isinstance(self.weights, Weights):
-            raise RequestError(f"weights is {self.weights!r}; it must be a Weights")
+            raise RequestError(f"weights is {self.weights!r:.40}; it must be a Weights")
 
     def with_weights(self, weights: Weights) -> Request:
         """The same request under other weights."""
         return replace(self, weights=weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Plain data for JSON, which has no −inf: a forbidden token's bias is None."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return values | {
-            "weights": self.weights.to_dict(),
-            "stop": list(self.stop),
-            "logit_bias": {str(token): bias for token, bias in self.logit_bias.items()},
-        }
+        bias = {str(t): None if b == -math.inf else b for t, b in self.logit_bias.items()}
+        more = {"weights": self.weights.to_dict(), "stop": list(self.stop), "logit_bias": bias}
+        return values | more
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
-        """The inverse of `to_dict`. Raises RequestError for a field it does not know."""
+        """The inverse of `to_dict`; what is left out has its default.
+
+        Raises:
+            RequestError: a field is not known, missing or wrong.
+        """
         if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
             raise RequestError(f"a request has no field {unknown[0]!r}")
-        options = dict(values)
+        if "prompt" not in values:
+            raise RequestError("a request needs a prompt")
+        options = {name: value for name, value in values.items() if value is not None}
         if "weights" in options:
             options["weights"] = Weights.from_dict(options["weights"])
-        if "logit_bias" in options:
-            bias = options["logit_bias"]
-            options["logit_bias"] = {int(token): value for token, value in bias.items()}
+        if bias := options.get("logit_bias"):
+            try:
+                options["logit_bias"] = {
+                    int(token): -math.inf if value is None else value
+                    for token, value in bias.items()
+                }
+            except (AttributeError, ValueError):
+                raise RequestError(
+                    f"logit_bias is {bias!r:.40}; it must map token ids to numbers"
+                ) from None
         return cls(**options)
 
 
@@ -169,8 +185,12 @@ class Step:
     accepted: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+        """Plain data for JSON, which has no −inf: the log-probability of the impossible is None."""
+        values = asdict(self)
+        for view in (values, *(values["explain"] or {}).values()):
+            if view["logprob"] == -math.inf:
+                view["logprob"] = None
+        return values
 
 
 @dataclass(frozen=True)

@@ -17,36 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import number, whole
 from .errors import EngineError, RequestError
 from .nucleus import largest, nucleus
 
 MAX_SEED = 2**64 - 1
-
-
-def _number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
-    """`value` as a float in [low, high] (or (low, high]); RequestError names it otherwise."""
-    fits = (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and (low < value if open_low else low <= value)
-        and value <= high
-    )
-    if not fits:
-        bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
-        raise RequestError(f"{name} is {value!r}; it must be a number in {bounds}")
-    return float(value)
-
-
-def _whole(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"{name} is {value!r}; it must be a whole number in [{low}, {high}]")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +58,27 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _number("temperature", self.temperature, 0.0, 100.0)
-        _whole("top_k", self.top_k, 0, 2**31 - 1)
-        _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
-        _number("min_p", self.min_p, 0.0, 1.0)
-        _number("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_low=True)
-        _number("presence_penalty", self.presence_penalty, -100.0, 100.0)
-        _number("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
-        _whole("seed", self.seed, 0, MAX_SEED)
-        for token, bias in self.logit_bias.items():
-            _whole("a token id in logit_bias", token, 0, 2**31 - 1)
-            if bias != -math.inf:
-                _number(f"logit_bias of token {token}", bias, -1e4, 1e4)
+        number("temperature", self.temperature, 0.0, 100.0)
+        whole("top_k", self.top_k, 0)
+        number("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        number("min_p", self.min_p, 0.0, 1.0)
+        number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        number("presence_penalty", self.presence_penalty, -100.0, 100.0)
+        number("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
+        whole("seed", self.seed, 0, MAX_SEED)
+        bias = {} if self.logit_bias is None else self.logit_bias
+        if not isinstance(bias, Mapping):
+            raise RequestError(f"logit_bias is {bias!r:.40}; it must map token ids to numbers")
+        for token, value in bias.items():
+            whole("a token id in logit_bias", token, 0)
+            if value != -math.inf:
+                number(f"logit_bias of token {token}", value, -1e4, 1e4)
+        object.__setattr__(self, "logit_bias", dict(bias))
+
+    def check_vocabulary(self, n_vocab: int) -> None:
+        """RequestError if `logit_bias` names a token that is none."""
+        if (last := max(self.logit_bias, default=0)) >= n_vocab:
+            raise RequestError(f"logit_bias names token {last}; the ids end at {n_vocab - 1}")
 
 
 def sample(
@@ -103,7 +91,7 @@ def sample(
 
     Args:
         logits: (slots, vocab) float32, not changed; −inf excludes a token.
-        sampling: per slot.
+        sampling: per slot; it must have passed `check_vocabulary`.
         positions: per slot, index of the token in its reply (0 is the first).
         counts: per slot, token id → occurrences in the reply so far.
 
@@ -146,8 +134,10 @@ def candidates(
     vocab = len(logits)
     top_k = min(sampling.top_k or vocab, vocab)
     ids = largest(logits, top_k)
-    scaled = logits[ids].astype(np.float64) / sampling.temperature
-    log_p = scaled - (np.log(np.exp(scaled - scaled.max()).sum()) + scaled.max())
+    with np.errstate(over="ignore"):  # a temperature near 0 leaves the best token alone
+        scaled = (logits[ids].astype(np.float64) - logits[best]) / sampling.temperature
+    ids, scaled = ids[np.isfinite(scaled)], scaled[np.isfinite(scaled)]
+    log_p = scaled - np.log(np.exp(scaled).sum())
     if sampling.top_p < 1.0:
         kept = nucleus(log_p, sampling.top_p)
         ids, log_p = ids[kept], log_p[kept]
@@ -173,7 +163,7 @@ def gumbel(seed: int, position: int, ids: NDArray[np.int64]) -> NDArray[np.float
     """
     start = _mix(np.array([position], np.uint64) + _mix(np.array([seed], np.uint64) + _GOLDEN))
     bits = _mix(start + (ids.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # never 0 or 1
     return -np.log(-np.log(uniform))
 
 
@@ -203,7 +193,5 @@ def _penalised(
         seen = np.where(seen > 0, seen / penalty, seen * penalty)
         logits[ids] = seen - s.presence_penalty - s.frequency_penalty * times
     for token, bias in s.logit_bias.items():
-        if token >= len(logits):
-            raise RequestError(f"logit_bias names token {token}; the ids end at {len(logits) - 1}")
         logits[token] += bias
     return logits

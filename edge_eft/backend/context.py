@@ -162,6 +162,8 @@ class Context:
         return self._rows(tail, first=_size(last))
 
     def _validate(self, targets: Mapping[int, tuple[NDArray[np.int32], int]]) -> None:
+        if not self.close.alive:
+            raise EngineError(f"this context of {self.model.name} is closed")
         if sum(keep_last for _, keep_last in targets.values()) > self.n_outputs:
             raise RequestError(f"more than the {self.n_outputs} logit rows that were planned for")
         for sequence, (tokens, keep_last) in targets.items():

@@ -100,6 +100,8 @@ class Model:
             parse_special: let texts such as `<|im_end|>` become control tokens; never on for
                 text that a user or a model wrote.
         """
+        if not self.close.alive:
+            raise EngineError(f"{self.name} is closed")
         data = text.encode("utf-8", "surrogatepass")
         n_max = len(data) + 16
         for _ in range(2):
@@ -116,6 +118,8 @@ class Model:
         """The bytes that a token prints; b"" for a control token unless `special`."""
         key = (token, special)
         if key not in self._pieces:
+            if not self.close.alive:
+                raise EngineError(f"{self.name} is closed")
             if not 0 <= token < self.n_vocab:
                 raise RequestError(
                     f"token {token} is not in {self.name}: ids end at {self.n_vocab}"
