@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -24,18 +23,17 @@ from numpy.typing import NDArray
 
 from .backend import common_prefix
 from .combiner import Combiner, Weights, log_partition
-from .errors import EngineError, PromptError, RequestError
+from .errors import PromptError, RequestError
 from .explain import explain
 from .live import OUTPUTS_PER_SLOT, Live, TokenSequence
 from .recipe import Recipe, from_files, load_recipe
 from .request import FinishReason, Generation, Prompt, Request, Step, Timings
 from .sampling import sample
 from .seats import Rows, Seat, Seats
+from .slots import Replies, Slots
 from .speculative import Drafter
 from .template import continue_raw, encode_raw
 from .text import TextStream
-
-REMEMBERED_REPLIES = 256
 
 
 class Emulator:
@@ -82,9 +80,8 @@ class Emulator:
         self._combined = np.empty((1, self.vocabulary.n_vocab), np.float32)
         self._scratch = np.empty_like(self._combined)
         self._ids = itertools.count()
-        self._waiting: deque[Live] = deque()
-        self._live: dict[int, Live] = {}
-        self._replies: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._slots = Slots(n_slots)
+        self._replies = Replies()
 
     @classmethod
     def load(
@@ -139,12 +136,9 @@ class Emulator:
             PromptError: the prompt does not fit the context, or a template fails on it.
             RequestError: the weights name what the recipe does not have.
         """
-        return self._submit(request).id
-
-    def _submit(self, request: Request) -> Live:
         live = self._prepare(request)
-        self._waiting.append(live)
-        return live
+        self._slots.enqueue(live)
+        return live.id
 
     def _prepare(self, request: Request) -> Live:
         request.check_vocabulary(self.vocabulary.n_vocab)
@@ -162,7 +156,7 @@ class Emulator:
             request=request,
             coefficients={},
             sequences=sequences,
-            text=TextStream(self.seats[0].model.piece, request.stop),
+            text=self._text_stream(request),
             prompt_tokens=sequences[0].n,
         )
         self._weigh(live, request.weights)
@@ -197,10 +191,15 @@ class Emulator:
             EngineError: llama.cpp failed or a model gave NaN. AbortedError: `interrupt`.
                 Requests stay live and contexts consistent; `cancel` what should not go on.
         """
-        self._admit()
-        lives = list(self._live.values())
+        self._fill()
+        return [step for live in self._slots for step in self._give_out(live)]
+
+    def _fill(self) -> None:
+        """Choose tokens for every live request; they are pending until they are given out."""
+        self._slots.admit(self._kept)
+        lives = self._slots.live()
         if not lives:
-            return []
+            return
         started = perf_counter()
         in_prefill = any(not live.tokens for live in lives)
         seconds: dict[str, float] = {}
@@ -209,28 +208,38 @@ class Emulator:
                 stack.enter_context(live.drafting())
             self._drafter.draft(lives, seconds)
             rows = self.setup.advance(lives, seconds)
-        steps = []
         for live in lives:
-            steps += self._verify(live, rows[live.slot], seconds, started)
+            self._verify(live, rows[live.slot], seconds, started)
         if not in_prefill:
             self._drafter.observe(lives, perf_counter() - started)
-        return steps
 
-    def _admit(self) -> None:
-        """Give waiting requests the free slots, each the one that holds most of its prompt."""
-        free = set(range(self.n_slots)) - {live.slot for live in self._live.values()}
-        while self._waiting and free:
-            live = self._waiting.popleft()
-            live.slot = max(sorted(free), key=lambda slot: self._held(live, slot))
-            free.remove(live.slot)
-            self._live[live.id] = live
+    def _give_out(self, live: Live) -> Iterator[Step]:
+        """The pending steps of a request, which ends with its last step."""
+        while live.pending:
+            step = live.pending.popleft()
+            if step.finish_reason:
+                self._finish(live, step.finish_reason)
+            yield step
 
-    def _held(self, live: Live, slot: int) -> int:
-        """How many of the request's prompt tokens the caches of a slot hold already."""
-        return sum(
-            common_prefix(seat.context.tokens(slot), sequence.view())
+    def _retract(self, live: Live) -> None:
+        """Make the reply what the reader has seen of it: tokens behind that are taken back."""
+        if live.pending:
+            live.retract()
+            live.text = self._text_stream(live.request)
+            for token in live.tokens:
+                live.text.push(token)
+
+    def _text_stream(self, request: Request) -> TextStream:
+        return TextStream(self.seats[0].model.piece, request.stop)
+
+    def _kept(self, live: Live, slot: int) -> float:
+        """The share of what a slot's caches hold that the request's prompt keeps."""
+        pairs = [
+            (seat.context.tokens(slot), sequence.view())
             for seat, sequence in zip(self.seats, live.sequences, strict=True)
-        )
+        ]
+        n_held = sum(len(held) for held, _ in pairs)
+        return sum(common_prefix(held, wanted) for held, wanted in pairs) / max(n_held, 1)
 
     def _combine(
         self, live: Live, rows: Mapping[str, NDArray[np.float32]]
@@ -250,14 +259,11 @@ class Emulator:
             )
         return out, float(log_partition(out, scratch)[0])
 
-    def _verify(
-        self, live: Live, rows: Rows, seconds: dict[str, float], started: float
-    ) -> list[Step]:
+    def _verify(self, live: Live, rows: Rows, seconds: dict[str, float], started: float) -> None:
         """Choose tokens for as long as they are the drafted ones, and the one that follows."""
         drafts: list[int | None] = [*live.draft]
         if live.draft_ends:
             drafts.append(self.vocabulary.end_token)
-        steps: list[Step] = []
         n_rows = min(len(parts) for parts in rows.values())
         for j in range(n_rows):
             timings = Timings()
@@ -268,14 +274,13 @@ class Emulator:
             accepted = step.token == drafts[j] if tested else None
             now = perf_counter()
             timings.total, started = now - started, now
-            steps.append(replace(step, accepted=accepted))
+            live.pending.append(replace(step, accepted=accepted))
             if accepted is not None:
                 self.drafts.observe_draft(accepted)
             if step.finish_reason:
-                self._finish(live, step.finish_reason)
+                live.slot = -1
             if step.finish_reason or not accepted:
                 break
-        return steps
 
     def _choose(
         self, live: Live, rows: Mapping[str, NDArray[np.float32]], timings: Timings
@@ -313,43 +318,28 @@ class Emulator:
 
     def _finish(self, live: Live, reason: FinishReason) -> None:
         """Free the slot, and remember the reply's ids for when it comes back in a prompt."""
-        del self._live[live.id]
-        live.finish_reason = reason
-        text = live.text.text
-        if not live.tokens:
-            return
-        piece = self.seats[0].model.piece
-        # A reply that was cut by a stop string is not what its tokens say: it is tokenised anew.
-        if b"".join(map(piece, live.tokens)) == text.encode():
-            self._replies[text] = tuple(live.tokens)
-            self._replies.move_to_end(text)
-            if len(self._replies) > REMEMBERED_REPLIES:
-                self._replies.popitem(last=False)
+        self._slots.release(live, reason)
+        self._replies.remember(live.text.text, live.tokens, self.seats[0].model.piece)
 
     def set_weights(self, request_id: int, weights: Weights) -> None:
-        """Change the weights of a request; acts from the next token.
+        """Change the weights of a request; acts from the next token that is given out.
 
         Raises:
             RequestError: no such request is in work, or the weights do not suit the recipe.
         """
-        self._weigh(self._find(request_id), weights)
+        live = self._slots.find(request_id)
+        if not isinstance(weights, Weights):
+            raise RequestError(f"weights is {weights!r:.40}; it must be a Weights")
+        self._weigh(live, weights)
+        self._retract(live)
 
     def cancel(self, request_id: int) -> None:
         """Stop a request; its slot is free at once. Nothing happens if it has ended already."""
         with contextlib.suppress(RequestError):
-            live = self._find(request_id)
-            if live.slot < 0:
-                self._waiting.remove(live)
-                live.finish_reason = "cancelled"
-            else:
-                live.text.flush()
-                self._finish(live, "cancelled")
-
-    def _find(self, request_id: int) -> Live:
-        for live in (*self._live.values(), *self._waiting):
-            if live.id == request_id:
-                return live
-        raise RequestError(f"no request {request_id} is in work")
+            live = self._slots.find(request_id)
+            self._retract(live)
+            live.text.flush()
+            self._finish(live, "cancelled")
 
     def interrupt(self) -> None:
         """Stop the decode that is under way, within milliseconds; from any thread.
@@ -377,19 +367,22 @@ class Emulator:
         Raises:
             as `submit`, at the first step, and as `step`.
         """
-        yield from self._steps_of(self._submit(_as_request(prompt, options)))
+        yield from self._steps_of(self._prepare(_as_request(prompt, options)))
 
     def _steps_of(self, live: Live) -> Iterator[Step]:
-        """Steps until this request ends; other live requests go on beside it."""
+        """Steps until this request ends; those of other live requests stay pending for them."""
         try:
+            self._slots.enqueue(live)
             while live.finish_reason is None:
-                yield from (step for step in self.step() if step.request_id == live.id)
+                if not live.pending:
+                    self._fill()
+                yield from self._give_out(live)
         finally:
             self.cancel(live.id)
 
     def generate(self, prompt: Prompt | Request, **options: Any) -> Generation:
         """One whole reply; arguments and errors as `stream`."""
-        live = self._submit(_as_request(prompt, options))
+        live = self._prepare(_as_request(prompt, options))
         timings, text, verdicts = Timings(), [], []
         for step in self._steps_of(live):
             timings.add(step.timings)
@@ -434,15 +427,14 @@ class Emulator:
             completion = continue_raw(completion, self.seats[0].model)
         request = Request(prompt, weights=weights or Weights(), conservative=conservative)
         live = self._prepare(request)
-        busy = {other.slot for other in self._live.values()}
-        live.slot = next((s for s in range(self.n_slots) if s not in busy), -1)
-        if live.slot < 0:
-            raise EngineError(f"all {self.n_slots} slots are in use; step or cancel them first")
+        self._slots.place(live, self._kept)
         longest = max(sequence.n for sequence in live.sequences)
-        if longest + len(completion) > self.n_ctx:
+        if longest + len(completion) - 1 > self.n_ctx:  # the last token is not decoded
             raise PromptError(
-                f"prompt and completion are {longest + len(completion)} tokens and {self.n_ctx} fit"
+                f"prompt and completion are {longest + len(completion)} tokens and "
+                f"{self.n_ctx + 1} fit"
             )
+        slots = [self.vocabulary.slot_of(token) for token in completion]
         # The completion takes the place of a draft: all models see a block of it at once.
         live.drafter = None
         scores = np.empty(len(completion), np.float32)
@@ -453,23 +445,14 @@ class Emulator:
                 rows = self.setup.advance([live], {})[live.slot]
             for j, token in enumerate(block):
                 logits, log_z = self._combine(live, {role: part[j] for role, part in rows.items()})
-                scores[begin + j] = logits[0, self._slot_token(token)] - log_z
+                scores[begin + j] = logits[0, slots[begin + j]] - log_z
                 live.take(token)
         return scores
 
-    def _slot_token(self, token: int) -> int:
-        """A token id, with every role's end ids meaning the merged end slot."""
-        ends = self.vocabulary.end_tokens.values()
-        if self.vocabulary.end_token is not None and any(token in ids for ids in ends):
-            return self.vocabulary.end_token
-        if not 0 <= token < self.vocabulary.n_vocab:
-            raise RequestError(f"token {token} is outside 0 … {self.vocabulary.n_vocab - 1}")
-        return token
-
     def close(self) -> None:
         """Free contexts and models. Nothing else may be called afterwards."""
-        self._live.clear()
-        self._waiting.clear()
+        for live in self._slots:
+            self._slots.release(live, "cancelled")
         self.setup.close()
 
     def __enter__(self) -> Emulator:

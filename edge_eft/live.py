@@ -5,7 +5,7 @@ Plain state with the few moves that keep it consistent; it knows nothing of mode
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .request import MAX_DRAFT, FinishReason, Request
+from .request import MAX_DRAFT, FinishReason, Request, Step
 from .text import TextStream
 
 OUTPUTS_PER_SLOT = (
@@ -27,13 +27,14 @@ class TokenSequence:
 
     tokens: NDArray[np.int32]
     n: int
+    n_prompt: int
 
     @classmethod
     def of(cls, prompt: Sequence[int], n_ctx: int) -> TokenSequence:
         """A sequence that holds a prompt and has room up to `n_ctx`."""
         tokens = np.empty(n_ctx, np.int32)
         tokens[: len(prompt)] = prompt
-        return cls(tokens, len(prompt))
+        return cls(tokens, len(prompt), len(prompt))
 
     def append(self, token: int) -> None:
         """One more token."""
@@ -53,8 +54,9 @@ class Live:
         coefficients: role → coefficient, from the request's weights.
         sequences: one per seat.
         drafter: index of the seat that drafts; None where drafts cannot help.
-        slot: sequence number in every context; −1 while waiting.
+        slot: sequence number in every context; −1 without one.
         tokens, counts, text: the reply so far.
+        pending: steps that are chosen and not yet given out.
         draft: tokens proposed and not yet verified; `draft_ends` if the end token follows them.
         draft_rows: (1, vocab) logits of the drafter, a copy for each proposal.
     """
@@ -69,6 +71,7 @@ class Live:
     slot: int = -1
     tokens: list[int] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
+    pending: deque[Step] = field(default_factory=deque)
     finish_reason: FinishReason | None = None
     draft: list[int] = field(default_factory=list)
     draft_ends: bool = False
@@ -86,6 +89,19 @@ class Live:
         for sequence in self.sequences:
             if sequence.n < len(sequence.tokens):
                 sequence.append(token)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step is chosen, though perhaps not given out."""
+        return bool(self.pending and self.pending[-1].finish_reason)
+
+    def retract(self) -> None:
+        """Take back what nobody has seen: the tokens of the pending steps. `text` is left to do."""
+        del self.tokens[self.pending[0].index :]
+        self.pending.clear()
+        self.counts = Counter(self.tokens)
+        for sequence in self.sequences:
+            sequence.n = sequence.n_prompt + len(self.tokens)
 
     def propose(self, tokens: Sequence[int]) -> None:
         """Extend the draft; within `drafting`."""

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from . import memory, vocabulary
 from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
-from .errors import EngineError, RequestError
+from .checks import whole
+from .errors import EngineError
 from .live import OUTPUTS_PER_SLOT, Live
 from .recipe import ModelSpec, Recipe, verify
 from .template import PromptFormat
@@ -83,9 +84,14 @@ class Seats:
         n_gpu_layers: int | None,
         n_slots: int,
     ) -> None:
-        for name, value in (("n_ctx", n_ctx), ("n_threads", n_threads), ("n_slots", n_slots)):
-            if value is not None and value < 1:
-                raise RequestError(f"{name} is {value}; it must be 1 or more")
+        whole("n_slots", n_slots, 1, 64)
+        for name, value, low, high in (
+            ("n_ctx", n_ctx, 1, 2**24),
+            ("n_threads", n_threads, 1, 512),
+            ("n_gpu_layers", n_gpu_layers, 0, 10_000),
+        ):
+            if value is not None:
+                whole(name, value, low, high)
         roles = recipe.roles()
         verify(recipe)
         headers = memory.headers(roles)
@@ -169,13 +175,12 @@ class Seats:
         for role, spec in roles.items():
             side = role.partition(":")[0]
             shared.setdefault((side, models[role], spec.lora, spec.prompt), []).append(role)
+        adapters = {key: key[2] and key[1].load_adapter(key[2]) for key in shared}
         reason = "the smallest, and every model takes it"
         for kind in CACHE_LADDER:
             opened = contextlib.ExitStack()
             try:
-                contexts = [
-                    self._context(model, lora, kind, opened) for _, model, lora, _ in shared
-                ]
+                contexts = [self._context(key[1], adapters[key], kind, opened) for key in shared]
             except EngineError as error:
                 opened.close()
                 if kind == CACHE_LADDER[-1]:
@@ -195,7 +200,7 @@ class Seats:
         ]
 
     def _context(
-        self, model: Model, lora: Any, kind: CacheKind, stack: contextlib.ExitStack
+        self, model: Model, adapter: Any, kind: CacheKind, stack: contextlib.ExitStack
     ) -> Context:
         context = Context(
             model,
@@ -204,7 +209,7 @@ class Seats:
             n_threads=self.n_threads,
             n_outputs=OUTPUTS_PER_SLOT * self.n_slots,
             cache=kind,
-            lora=lora and model.load_adapter(lora),
+            lora=adapter,
         )
         stack.callback(context.close)
         return context

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import VocabularyError
+from .errors import RequestError, VocabularyError
 
 # Bits of llama_token_attr (llama.h); those above say how to tokenise, not what the token is.
 NORMAL, CONTROL, BYTE = 4, 8, 32
@@ -64,6 +64,18 @@ class CommonVocabulary:
     end_tokens: dict[str, np.ndarray]
     masked: np.ndarray
     warnings: tuple[str, ...]
+
+    def slot_of(self, token: int) -> int:
+        """Where a token stands in the combined row: every role's end ids mean the end slot.
+
+        Raises:
+            RequestError: it stands nowhere.
+        """
+        if any(token in ids for ids in self.end_tokens.values()) and self.end_token is not None:
+            return self.end_token
+        if not 0 <= token < self.n_vocab:
+            raise RequestError(f"token {token} is outside 0 … {self.n_vocab - 1}")
+        return token
 
 
 def reconcile(models: Mapping[str, VocabularySource]) -> CommonVocabulary:

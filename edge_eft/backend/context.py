@@ -40,7 +40,7 @@ class Context:
 
     Args:
         model: loaded with its weights.
-        n_ctx: tokens per slot; the slots share one cache of n_ctx · n_slots.
+        n_ctx: tokens per slot; each slot has a cache of its own.
         n_slots: sequences, numbered from 0.
         n_threads: of every decode; constant, because another count rounds differently.
         n_outputs: logit rows that one call of `advance` may ask for, over all sequences. The
@@ -69,15 +69,18 @@ class Context:
             raise EngineError(f"{model.name} was loaded without its weights")
         self.model = model
         self.n_ctx = n_ctx
-        self.n_outputs = n_outputs
         self.cache = cache
         params = L.llama_context_default_params()
         params.n_ctx = n_ctx * n_slots
-        params.n_batch = params.n_ubatch = N_BATCH
+        n_outputs = max(n_outputs, n_slots)  # llama.cpp asserts at least one row per sequence
+        params.n_batch = max(N_BATCH, n_outputs)
+        params.n_ubatch = N_BATCH
         params.n_seq_max = n_slots
-        params.kv_unified = True
+        # A unified cache refills freed cells out of order, and attention then sums in another
+        # order: what one slot did would change another's logits.
+        params.kv_unified = False
         params.swa_full = True  # otherwise a rollback past the window is silently wrong
-        params.n_outputs_max = n_outputs
+        self.n_outputs = params.n_outputs_max = n_outputs
         params.n_threads = params.n_threads_batch = n_threads
         params.type_k = params.type_v = KV_TYPES[cache.kv_type]
         params.flash_attn_type = int(
@@ -144,6 +147,8 @@ class Context:
             EngineError: llama.cpp failed. AbortedError: `abort` was called.
             After either, and whenever an exception passes, `tokens` says what the cache holds.
         """
+        if not targets:
+            return {}
         self._validate(targets)
         head, tail = [], []
         for sequence, (tokens, keep_last) in targets.items():
@@ -181,13 +186,14 @@ class Context:
         held = self._sequences[sequence]
         n = min(common_prefix(held.tokens[: held.n], tokens), at_most)
         if n < held.n or held.unsure:
+            held.n, held.unsure = n, True  # first, lest an interrupt leave more noted than is there
             if not L.llama_memory_seq_rm(self._memory, sequence, n, -1):
                 # Recurrent state cannot go back by a few tokens: decode the sequence anew.
                 log.info("%s cannot roll back; %d tokens are decoded anew", self.model.name, n)
                 self.decoded_anew += n
                 L.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-                n = 0
-            held.n, held.unsure = n, False
+                held.n = n = 0
+            held.unsure = False
         return n
 
     def _decode(self, spans: list[_Span], *, n_silent: int) -> None:

@@ -1,0 +1,379 @@
+"""Rounds in which every way of generating answers every prompt, one way right after the other.
+
+What a machine does beside a benchmark changes its figures more than most improvements do. So all
+ways are measured in one process, prompt by prompt and in an order that is drawn anew each time, and
+are compared by the ratios of the rounds. A **way** is the emulation with some number of drafts, or
+a model alone: bare decodes (`backend/bare.py`) of the very tokens that the emulation chose.
+
+Tokens count from the second of a reply, whose first one waits for the prompt, up to and including
+its end token; time counts likewise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+from ..backend.bare import Bare
+from ..combiner import Weights
+from ..emulator import Emulator
+from ..errors import PromptError, RequestError
+from ..request import MAX_DRAFT, Prompt, Request, Timings
+from ..seats import Seat
+from ..speculative import BLOCKS, DraftPolicy
+from ..template import encode_raw
+from .prompts import last_text, next_turn
+
+AUTO = "auto"
+EMULATED = "emulated"
+PREFILL_TOKENS = 400
+N_SECOND_TURNS = 4  # a round
+N_DECODES = 5  # of each block length, a round
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        tokens: longest reply.
+        rounds: after one that is not counted.
+        temperature, seed: of every request; each prompt has a seed of its own.
+        ignore_end: replies go on to `tokens`.
+        drafts: fixed numbers of drafts to try, beside none and "auto".
+    """
+
+    tokens: int = 64
+    rounds: int = 5
+    temperature: float = 0.0
+    seed: int = 0
+    ignore_end: bool = False
+    drafts: tuple[int, ...] = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply, and what came after its first token.
+
+    Attributes:
+        tokens: ids in order, the end token included.
+        seconds: from the first token to the last.
+        tested, accepted: drafts.
+        timings: where the time went; None for bare decodes.
+    """
+
+    tokens: tuple[int, ...]
+    seconds: float
+    tested: int = 0
+    accepted: int = 0
+    timings: Timings | None = None
+
+
+class Way(Protocol):
+    """One way to answer prompt number `index`."""
+
+    def answer(self, index: int) -> Reply:
+        """The reply, timed."""
+
+
+class EmulatedWay:
+    """The emulation with a fixed number of drafts, or "auto" with a policy of its own.
+
+    Every way has its own policy, so that "auto" learns from no blocks but those that it chose.
+    """
+
+    def __init__(self, emulator: Emulator, requests: Sequence[Request]) -> None:
+        self._emulator = emulator
+        self._requests = requests
+        self._policy = DraftPolicy()
+
+    def answer(self, index: int) -> Reply:
+        """Submit, and step to the end."""
+        emulator = self._emulator
+        emulator.drafts = emulator._drafter.policy = self._policy
+        identity = emulator.submit(self._requests[index])
+        try:
+            steps = emulator.step()
+            begun = perf_counter()
+            n_first = len(steps)
+            while not steps[-1].finish_reason:
+                steps += emulator.step()
+            seconds = perf_counter() - begun
+        finally:
+            emulator.cancel(identity)
+        timings = Timings()
+        for step in steps[n_first:]:
+            timings.add(step.timings)
+        verdicts = [step.accepted for step in steps]
+        return Reply(
+            tuple(step.token for step in steps),
+            seconds,
+            tested=len(verdicts) - verdicts.count(None),
+            accepted=verdicts.count(True),
+            timings=timings,
+        )
+
+
+class BareWay:
+    """One model alone, decoding the tokens of given replies."""
+
+    def __init__(
+        self, bare: Bare, prompts: Sequence[Sequence[int]], replies: Sequence[tuple[int, ...]]
+    ) -> None:
+        self._bare, self._prompts, self._replies = bare, prompts, replies
+
+    def answer(self, index: int) -> Reply:
+        """Decode a reply's tokens but the last, each of which gives the logits of the next."""
+        self._bare.start(self._prompts[index])
+        return Reply(self._replies[index], self._bare.decode_each(self._replies[index][:-1]))
+
+
+@dataclass
+class Tally:
+    """What a way did, round by round."""
+
+    tokens: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    tested: int = 0
+    accepted: int = 0
+    compared: int = 0
+    equal: int = 0
+    timings: Timings = field(default_factory=Timings)
+
+    def begin_round(self) -> None:
+        """What is added now belongs to another round."""
+        self.tokens.append(0)
+        self.seconds.append(0.0)
+
+    def add(self, reply: Reply, expected: tuple[int, ...]) -> None:
+        """One more reply of this round."""
+        self.tokens[-1] += len(reply.tokens) - 1
+        self.seconds[-1] += reply.seconds
+        self.tested += reply.tested
+        self.accepted += reply.accepted
+        self.compared += 1
+        self.equal += reply.tokens == expected
+        if reply.timings:
+            self.timings.add(reply.timings)
+
+    def rates(self) -> list[float]:
+        """Tokens per second of each round."""
+        return [n / s if s else 0.0 for n, s in zip(self.tokens, self.seconds, strict=True)]
+
+
+@dataclass
+class Figures:
+    """What came of it: the raw material of `report.py`.
+
+    Attributes:
+        tallies: way → what it did.
+        roles: seats in use, the base's first: name → the way of its bare decodes.
+        drafter: the seat that drafts.
+        replies: per prompt, the tokens of the emulation without drafts.
+        decodes: seat → tokens in a batch → mean seconds of each round.
+        prefill: (tokens of the base's prompt, seconds) of each measurement, all models.
+        first_turns, second_turns: seconds to the first token.
+        peak_bytes: of the process, after the emulator had answered everything in every way.
+    """
+
+    tallies: dict[str, Tally]
+    roles: dict[str, str]
+    drafter: str
+    replies: list[tuple[int, ...]]
+    decodes: dict[str, dict[int, list[float]]]
+    prefill: list[tuple[int, float]] = field(default_factory=list)
+    first_turns: list[float] = field(default_factory=list)
+    second_turns: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+
+
+def active_seats(emulator: Emulator) -> list[Seat]:
+    """The seats whose models enter the emulation, the base's first."""
+    coefficients = Weights().coefficients(emulator.deltas)
+    return [seat for seat in emulator.seats if any(coefficients.get(r) for r in seat.roles)]
+
+
+def drafting_seat(emulator: Emulator) -> Seat:
+    """The seat of the tuned model with the largest coefficient."""
+    coefficients = Weights().coefficients(emulator.deltas)
+    tuned = [role for role in coefficients if role.startswith("tuned:")]
+    role = max(tuned, key=lambda name: coefficients[name])
+    return next(seat for seat in emulator.seats if role in seat.roles)
+
+
+def encode(seat: Seat, prompt: Prompt) -> list[int]:
+    """A prompt as this seat's model is told it."""
+    if isinstance(prompt, str):
+        return encode_raw(prompt, seat.model)
+    return seat.prompt.encode(prompt)
+
+
+def bare_context(emulator: Emulator, seat: Seat, n_ctx: int) -> Bare:
+    """A bare context on the seat's model, set up as the seat's own."""
+    lora = emulator.recipe.roles()[seat.name].lora
+    return Bare(
+        seat.model,
+        n_ctx=n_ctx,
+        n_threads=emulator.setup.n_threads,
+        n_outputs=MAX_DRAFT + 1,
+        cache=emulator.setup.cache,
+        lora=seat.model.load_adapter(lora) if lora else None,
+    )
+
+
+def room_for(emulator: Emulator, prompts: Sequence[Prompt], n_tokens: int) -> int:
+    """Context length of a bare context that holds any prompt, a reply and a block."""
+    longest = max(len(encode(s, p)) for s in active_seats(emulator) for p in prompts)
+    return -(-(longest + n_tokens + MAX_DRAFT + 1) // 256) * 256
+
+
+class Session:
+    """A loaded emulator, the prompts, and everything that is measured on them.
+
+    Args:
+        emulator: with one slot.
+        prompts: two or more that fit its context.
+        plan: what to measure.
+
+    Raises:
+        PromptError: a prompt does not fit. RequestError: no reply has a second token.
+    """
+
+    def __init__(self, emulator: Emulator, prompts: Sequence[Prompt], plan: Plan) -> None:
+        self.emulator, self.prompts, self.plan = emulator, list(prompts), plan
+        self.ways: dict[str, Way] = {}
+        drafts: dict[str, int | str] = {EMULATED: 0}
+        drafts |= {f"drafts of {k}": k for k in plan.drafts} | {AUTO: AUTO}
+        for name, draft in drafts.items():
+            requests = [self._request(i, draft) for i in range(len(prompts))]
+            for request in requests:
+                emulator.cancel(emulator.submit(request))
+            self.ways[name] = EmulatedWay(emulator, requests)
+        self._seats = active_seats(emulator)
+        self._random = random.Random(plan.seed)
+        self._bares: dict[str, Bare] = {}
+
+    def _request(self, index: int, draft: int | str) -> Request:
+        end = self.emulator.vocabulary.end_token
+        return Request(
+            self.prompts[index],
+            max_tokens=self.plan.tokens,
+            temperature=self.plan.temperature,
+            seed=self.plan.seed + index,
+            logit_bias={end: -math.inf} if self.plan.ignore_end and end is not None else {},
+            draft=draft,  # type: ignore[arg-type]
+        )
+
+    def warm_up(self, peak: Callable[[], int]) -> Figures:
+        """Answer everything once in every emulated way, uncounted; then open the bare contexts."""
+        emulated = self.ways[EMULATED]
+        replies = [emulated.answer(i).tokens for i in range(len(self.prompts))]
+        if max(map(len, replies)) < 2:
+            raise RequestError("no reply has a second token; give other prompts or more --tokens")
+        for name, way in self.ways.items():
+            if name != EMULATED:
+                for i in range(len(self.prompts)):
+                    way.answer(i)
+        peak_bytes = peak()
+        n_ctx = room_for(self.emulator, self.prompts, self.plan.tokens)
+        drafter = drafting_seat(self.emulator)
+        roles = {}
+        for seat in self._seats:
+            self._bares[seat.name] = bare_context(self.emulator, seat, n_ctx)
+            ids = [encode(seat, prompt) for prompt in self.prompts]
+            side = seat.name.partition(":")[0]
+            single = sum(s.name.startswith(side) for s in self._seats) == 1
+            roles[seat.name] = f"{side if single else seat.name} alone"
+            self.ways[roles[seat.name]] = BareWay(self._bares[seat.name], ids, replies)
+        self.ways["base alone, again"] = self.ways[roles[self._seats[0].name]]
+        return Figures(
+            tallies={},
+            roles=roles,
+            drafter=drafter.name,
+            replies=replies,
+            decodes={seat.name: {} for seat in self._seats},
+            peak_bytes=peak_bytes,
+        )
+
+    def run(self, figures: Figures, progress: Callable[[int], None]) -> None:
+        """The rounds; `progress` is told the number of each that is done."""
+        figures.tallies = {name: Tally() for name in self.ways}
+        for number in range(self.plan.rounds):
+            for tally in figures.tallies.values():
+                tally.begin_round()
+            for i in range(len(self.prompts)):
+                for name in self._random.sample(list(self.ways), len(self.ways)):
+                    figures.tallies[name].add(self.ways[name].answer(i), figures.replies[i])
+            self._measure_decodes(figures)
+            self._measure_prefill(figures)
+            self._measure_turns(figures, number)
+            progress(number + 1)
+
+    def close(self) -> None:
+        """Free the bare contexts; the emulator stays."""
+        for bare in self._bares.values():
+            bare.close()
+
+    def _measure_decodes(self, figures: Figures) -> None:
+        """Single decodes of every block length, behind a prompt."""
+        index = max(range(len(self.prompts)), key=lambda i: len(figures.replies[i]))
+        reply = figures.replies[index]
+        block = (reply * (MAX_DRAFT + 1))[: MAX_DRAFT + 1]
+        jobs = [
+            (seat, k + 1)
+            for seat in self._seats
+            for k in BLOCKS
+            if not k or seat.name != figures.drafter
+        ]
+        for seat, n in self._random.sample(jobs, len(jobs)):
+            bare = self._bares[seat.name]
+            bare.start(encode(seat, self.prompts[index]))
+            # The first decode of a new length also builds its graph.
+            seconds = [bare.decode_block(block[:n]) for _ in range(1 + N_DECODES)][1:]
+            figures.decodes[seat.name].setdefault(n, []).append(mean(seconds))
+
+    def _measure_prefill(self, figures: Figures) -> None:
+        """A prompt of some hundred tokens, on caches that hold nothing of it."""
+        emulator = self.emulator
+        text, seat = " ".join(map(last_text, self.prompts)), self._seats[0]
+        words = (text.split() * PREFILL_TOKENS)[: 2 * PREFILL_TOKENS]
+        per_word = len(encode_raw(" ".join(words), seat.model)) / len(words)
+        n_words = int(min(PREFILL_TOKENS, 0.8 * emulator.n_ctx) / per_word)
+        request = Request(" ".join(words[:n_words]), max_tokens=1, temperature=0.0)
+        self._forget()
+        begun = perf_counter()
+        done = emulator.generate(request)
+        figures.prefill.append((done.prompt_tokens, perf_counter() - begun))
+
+    def _measure_turns(self, figures: Figures, number: int) -> None:
+        """Seconds to the first token: on empty caches, and when a conversation goes on."""
+        n = len(self.prompts)
+        for i in range(number * N_SECOND_TURNS, (number + 1) * N_SECOND_TURNS):
+            prompt, following = self.prompts[i % n], last_text(self.prompts[(i + 1) % n])
+            self._forget()
+            figures.first_turns.append(self._first_token(prompt))
+            reply = self.emulator.generate(self._request(i % n, AUTO)).text
+            second = next_turn(prompt, reply, following) if reply.strip() else None
+            if second is not None:
+                with contextlib.suppress(PromptError):
+                    figures.second_turns.append(self._first_token(second))
+
+    def _first_token(self, prompt: Prompt) -> float:
+        begun = perf_counter()
+        self.emulator.generate(Request(prompt, max_tokens=1, temperature=0.0))
+        return perf_counter() - begun
+
+    def _forget(self) -> None:
+        """Let every cache hold a token with which the next prompt does not begin."""
+        for seat in self._seats:
+            held = seat.context.tokens(0)
+            other = 1 if len(held) and held[0] == 0 else 0
+            seat.context.advance({0: (np.array([other], np.int32), 1)})

@@ -1,0 +1,129 @@
+"""One step of the emulation against the three bare decodes that it cannot do without.
+
+Step by step at the same position: one `Emulator.step` without drafts, and the bare decodes of the
+same token on contexts of the same kind, twice, in an order that is drawn each time. The ratio of
+the two bare ones (A/A) says what the machine's noise makes of a ratio that is 1.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..combiner import Combiner, log_partition
+from ..emulator import Emulator
+from ..request import Prompt, Request
+from ..sampling import Sampling, sample
+from .measure import active_seats, bare_context, encode, room_for
+
+N_PAIRS = 30  # at least
+LARGE_VOCABULARY = 152_000
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds of each step, and of the bare decodes of its token, twice; one entry per pair."""
+
+    steps: NDArray[np.float64]
+    bare: NDArray[np.float64]
+    bare_again: NDArray[np.float64]
+    n_vocab: int
+
+
+def measure_steps(
+    emulator: Emulator,
+    prompts: Sequence[Prompt],
+    *,
+    n_tokens: int,
+    rounds: int,
+    progress: Callable[[int], None],
+) -> Overhead:
+    """Greedy replies of at most `n_tokens`, one per round, and more until there are 30 pairs."""
+    seats = active_seats(emulator)
+    n_ctx = room_for(emulator, prompts, n_tokens)
+    bares = [bare_context(emulator, seat, n_ctx) for seat in seats]
+    rng = random.Random(0)
+    times: dict[str, list[float]] = {"step": [], "bare": [], "bare again": []}
+    last = [0]
+    steps: list[Any] = []
+
+    def step() -> float:
+        begun = perf_counter()
+        steps.extend(emulator.step())
+        return perf_counter() - begun
+
+    def bare() -> float:
+        begun = perf_counter()
+        for context in bares:
+            context.decode_each(last)
+        seconds = perf_counter() - begun
+        for context in bares:
+            context.take_back(1)
+        return seconds
+
+    measured = {"step": step, "bare": bare, "bare again": bare}
+    n_replies = 0
+    try:
+        while n_replies < rounds or len(times["step"]) < N_PAIRS:
+            prompt = prompts[n_replies % len(prompts)]
+            request = Request(prompt, max_tokens=n_tokens, temperature=0.0, draft=0)
+            for seat, context in zip(seats, bares, strict=True):
+                context.start(encode(seat, prompt))
+            identity = emulator.submit(request)
+            try:
+                steps[:] = emulator.step()
+                while not steps[-1].finish_reason:
+                    last[0] = steps[-1].token
+                    for name in rng.sample(list(measured), len(measured)):
+                        times[name].append(measured[name]())
+                    for context in bares:
+                        context.decode_each(last)
+            finally:
+                emulator.cancel(identity)
+            n_replies += 1
+            progress(n_replies)
+            if n_replies >= rounds + 20 * N_PAIRS:
+                break
+    finally:
+        for context in bares:
+            context.close()
+    return Overhead(
+        np.array(times["step"]),
+        np.array(times["bare"]),
+        np.array(times["bare again"]),
+        emulator.vocabulary.n_vocab,
+    )
+
+
+def measure_choice(n_vocab: int = LARGE_VOCABULARY, n: int = 50) -> dict[str, list[float]]:
+    """Seconds to combine three rows and choose a token: greedy, and at the default options.
+
+    Args:
+        n_vocab: tokens; the default is the vocabulary of the Qwen family.
+        n: repetitions.
+    """
+    rng = np.random.default_rng(0)
+    coefficients = {"base": 1.0, "tuned": 1.0, "reference": -1.0}
+    rows = [
+        {role: 3 * rng.standard_normal((1, n_vocab), np.float32) for role in coefficients}
+        for _ in range(4)
+    ]
+    combiner = Combiner(n_vocab)
+    out = np.empty((1, n_vocab), np.float32)
+    scratch = np.empty_like(out)
+    ways = {"greedy": Sampling(temperature=0.0), "sampled": Sampling()}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for i in range(n):
+        for name, sampling in ways.items():
+            begun = perf_counter()
+            combiner.combine(rows[i % 4], coefficients, out=out, scratch=scratch)
+            log_partition(out, scratch)
+            sample(out, [sampling], [i], [{}])
+            seconds[name].append(perf_counter() - begun)
+    return seconds

@@ -1,0 +1,286 @@
+"""Figures as a table for people and as one object for programs.
+
+Medians over rounds, with quartiles. Two ways are compared by the ratios of the rounds, in which
+both answered the same prompts in the same minute; the interval is a bootstrap of their median.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+
+from ..backend import gpu_available
+from .measure import AUTO, EMULATED, Figures, Plan
+from .model import CostModel
+from .overhead import Overhead
+from .peers import NAME as PEERS
+
+BASE, AGAIN = "base alone", "base alone, again"
+BARE_SUM = "sum of the bare decodes"
+N_BOOTSTRAP = 4000
+
+
+# -- statistics ----------------------------------------------------------------------------
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and the quartiles below and above it."""
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return float(middle), float(low), float(high)
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """The median of the paired ratios and its bootstrap interval of 95 %."""
+    ratios = np.array(above) / np.array(below)
+    drawn = np.random.default_rng(0).integers(len(ratios), size=(N_BOOTSTRAP, len(ratios)))
+    low, high = np.percentile(np.median(ratios[drawn], axis=1), (2.5, 97.5))
+    return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
+
+
+# -- the machine ---------------------------------------------------------------------------
+
+
+def peak_bytes() -> int:
+    """The most resident memory that this process has had so far."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": _processor(),
+        "cores": psutil.cpu_count(logical=False),
+        "usable_cpus": usable,
+        "memory_mib": round(psutil.virtual_memory().total / 2**20),
+        "gpu": gpu_available(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "llama_cpp_python": _version("llama-cpp-python"),
+        "edge_eft": _version("edge-eft"),
+        "load_average": round(psutil.getloadavg()[0], 2),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# -- one object ----------------------------------------------------------------------------
+
+
+def rates(figures: Figures) -> dict[str, list[float]]:
+    """Way → tokens per second of each round, and the sum of the bare decodes as if one way."""
+    found = {name: tally.rates() for name, tally in figures.tallies.items()}
+    alone = [found[way] for way in figures.roles.values()]
+    found[BARE_SUM] = [1 / sum(1 / rate for rate in row) for row in zip(*alone, strict=True)]
+    return found
+
+
+def cost_model(figures: Figures) -> CostModel:
+    """From the median times of the run's own bare decodes."""
+    medians = {
+        seat: {n: median(seconds) for n, seconds in costs.items()}
+        for seat, costs in figures.decodes.items()
+    }
+    verifiers = [costs for seat, costs in medians.items() if seat != figures.drafter]
+    return CostModel(medians[figures.drafter][1], verifiers)
+
+
+def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures as plain data; tokens per second are medians over rounds.
+
+    Args:
+        figures: of a run.
+        plan: that it followed.
+        about: what was run, put first.
+    """
+    found = rates(figures)
+    tps = {name: quartiles(values)[0] for name, values in found.items()}
+    auto = figures.tallies[AUTO]
+    acceptance = auto.accepted / auto.tested if auto.tested else 0.0
+    lengths = [len(reply) - 1 for reply in figures.replies]
+    costs = cost_model(figures)
+    predicted = costs.best_rate(acceptance, lengths)
+    drafts = {str(k): f"drafts of {k}" for k in plan.drafts}
+    result: dict[str, Any] = {
+        **about,
+        "base_alone_tps": tps[BASE],
+        "tuned_alone_tps": tps[figures.roles[figures.drafter]],
+        "bare_sum_tps": tps[BARE_SUM],
+        "emulated_tps": tps[EMULATED],
+        "drafted_tps": {k: tps[name] for k, name in drafts.items()},
+        "auto_tps": tps[AUTO],
+        "acceptance": acceptance,
+        "acceptance_of": {k: _acceptance(figures, name) for k, name in drafts.items()},
+        "predicted_auto_tps": predicted,
+        "predicted_endless_tps": costs.best_endless_rate(acceptance),
+        "predicted_emulated_tps": costs.rate(acceptance, 0, lengths),
+        "prefill_tps": median(n / seconds for n, seconds in figures.prefill),
+        "first_turn_ttft_s": median(figures.first_turns),
+        "second_turn_ttft_s": median(figures.second_turns) if figures.second_turns else None,
+        "peak_mib": figures.peak_bytes / 2**20,
+        "quartiles_tps": {name: quartiles(values)[1:] for name, values in found.items()},
+        "ratios": _ratios(found, drafts.values()),
+        "equal": {
+            name: [tally.equal, tally.compared]
+            for name, tally in figures.tallies.items()
+            if name in (EMULATED, AUTO, PEERS, *drafts.values())
+        },
+        "shares": {name: _shares(figures, name) for name in (EMULATED, AUTO)},
+        "decode_ms": {
+            seat: {n: 1000 * median(seconds) for n, seconds in sorted(costs.items())}
+            for seat, costs in figures.decodes.items()
+        },
+        "reply_tokens": {
+            "mean": sum(map(len, figures.replies)) / len(figures.replies),
+            "least": min(map(len, figures.replies)),
+            "most": max(map(len, figures.replies)),
+        },
+        "machine": machine(),
+    }
+    if PEERS in tps:
+        result["peers_tps"] = tps[PEERS]
+    return result
+
+
+def _acceptance(figures: Figures, way: str) -> float:
+    tally = figures.tallies[way]
+    return tally.accepted / tally.tested if tally.tested else 0.0
+
+
+def _ratios(found: Mapping[str, list[float]], drafted: Any) -> dict[str, dict[str, float]]:
+    best = max((EMULATED, *drafted), key=lambda name: median(found[name]))
+    pairs = {
+        "base alone, again / base alone (A/A)": (AGAIN, BASE),
+        "auto / base alone": (AUTO, BASE),
+        "auto / emulated": (AUTO, EMULATED),
+        "auto / best fixed": (AUTO, best),
+        "emulated / sum of the bare decodes": (EMULATED, BARE_SUM),
+        "emulated / base alone": (EMULATED, BASE),
+    }
+    if PEERS in found:
+        pairs["auto / three Llama objects"] = (AUTO, PEERS)
+        pairs["emulated / three Llama objects"] = (EMULATED, PEERS)
+    return {name: ratio(found[above], found[below]) for name, (above, below) in pairs.items()}
+
+
+def _shares(figures: Figures, way: str) -> dict[str, float]:
+    """Part → share of the wall clock. The parts exceed 1 where models decode side by side."""
+    tally = figures.tallies[way]
+    timings, total = tally.timings, sum(tally.seconds)
+    parts = dict(timings.decode)
+    parts |= {"combine": timings.combine, "sample": timings.sample, "text": timings.text}
+    shares = {name: seconds / total for name, seconds in parts.items()} if total else {}
+    return shares | {"other": max(0.0, 1 - sum(shares.values()))}
+
+
+def overhead_object(overhead: Overhead, choice: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """The overhead of a step, as plain data."""
+    return {
+        "pairs": len(overhead.steps),
+        "n_vocab": overhead.n_vocab,
+        "step_ms": 1000 * median(overhead.steps),
+        "bare_sum_ms": 1000 * median(overhead.bare),
+        "step_ratio": ratio(overhead.steps.tolist(), overhead.bare.tolist()),
+        "aa_ratio": ratio(overhead.bare_again.tolist(), overhead.bare.tolist()),
+        "choice_152k_ms": {name: 1000 * median(seconds) for name, seconds in choice.items()},
+    }
+
+
+# -- tables --------------------------------------------------------------------------------
+
+
+def as_table(result: Mapping[str, Any], found: Mapping[str, Sequence[float]]) -> str:
+    """`as_object` for people; `found` from `rates`."""
+    base = quartiles(found[BASE])[0]
+    lines = [f"{'tokens per second':<26}{'median':>9}   {'quartiles':<19}{'of base':>7}"]
+    for name, values in sorted(found.items(), key=lambda item: median(item[1])):
+        middle, low, high = quartiles(values)
+        spread = f"{low:,.1f} … {high:,.1f}"
+        lines.append(f"{name:<26}{middle:>9,.1f}   {spread:<19}{middle / base:>6.2f}×")
+    lines += ["", f"{'ratio of rounds':<40}{'median':>9}   95 % interval"]
+    for name, about in result["ratios"].items():
+        interval = f"{about['low']:.3f} … {about['high']:.3f}"
+        lines.append(f"{name:<40}{about['median']:>9.3f}   {interval}")
+    lines += ["", *_facts(result), "", *_decodes(result["decode_ms"])]
+    return "\n".join(lines)
+
+
+def _facts(result: Mapping[str, Any]) -> list[str]:
+    """Name and value, a line each."""
+    second = result["second_turn_ttft_s"]
+    length = result["reply_tokens"]
+    predicted, endless = result["predicted_auto_tps"], result["predicted_endless_tps"]
+    facts = {
+        "replies": f"{length['least']} to {length['most']} tokens, {length['mean']:.1f} on average",
+        "acceptance": f"{result['acceptance']:.1%} of the tested drafts (auto)",
+        "predicted": f"{predicted:,.1f} tokens/s by the cost model, {endless:,.1f} without ends; "
+        f"auto reaches {result['auto_tps'] / predicted:.1%}",
+        "prefill": f"{result['prefill_tps']:,.0f} tokens/s, all models",
+        "first token": f"{1000 * result['first_turn_ttft_s']:,.1f} ms; "
+        + ("raw prompts have no second turn" if second is None else f"{1000 * second:,.1f} ms")
+        + (" in the second turn" if second is not None else ""),
+        "peak memory": f"{result['peak_mib']:,.0f} MiB",
+    }
+    for name, shares in result["shares"].items():
+        facts[f"time, {name}"] = ", ".join(f"{part} {s:.1%}" for part, s in shares.items())
+    same = ", ".join(f"{name} {n}/{of}" for name, (n, of) in result["equal"].items())
+    facts["same tokens"] = same
+    return [f"{name:<16}{value}" for name, value in facts.items()]
+
+
+def _decodes(decode_ms: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Milliseconds of a decode, by the tokens in it."""
+    sizes = sorted({n for costs in decode_ms.values() for n in costs})
+    lines = [f"{'decode of n tokens, ms':<26}" + "".join(f"{n:>8}" for n in sizes)]
+    for seat, costs in decode_ms.items():
+        cells = (f"{costs[n]:>8.2f}" if n in costs else f"{'':>8}" for n in sizes)
+        lines.append(f"{seat:<26}" + "".join(cells))
+    return lines
+
+
+def overhead_table(result: Mapping[str, Any]) -> str:
+    """`overhead_object` for people."""
+    step, noise = result["step_ratio"], result["aa_ratio"]
+    choice = ", ".join(f"{name} {ms:.2f} ms" for name, ms in result["choice_152k_ms"].items())
+    return "\n".join(
+        (
+            f"{result['pairs']} pairs, vocabulary of {result['n_vocab']:,}",
+            f"{'a step':<28}{result['step_ms']:.3f} ms",
+            f"{BARE_SUM:<28}{result['bare_sum_ms']:.3f} ms",
+            f"{'step / bare':<28}{_interval(step)}",
+            f"{'bare / bare (A/A)':<28}{_interval(noise)}",
+            f"{'combine + choose at 152,000':<28}{choice}",
+        )
+    )
+
+
+def _interval(about: Mapping[str, float]) -> str:
+    return f"{about['median']:.4f}   95 % interval {about['low']:.4f} … {about['high']:.4f}"

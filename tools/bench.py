@@ -1,0 +1,10 @@
+"""The benchmark, from a checkout: the same program as `edge-eft bench`."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from edge_eft.bench.command import main
+
+    main()
