@@ -27,7 +27,7 @@ from .errors import PromptError, RequestError
 from .explain import explain
 from .live import OUTPUTS_PER_SLOT, Live, TokenSequence
 from .recipe import Recipe, from_files, load_recipe
-from .request import FinishReason, Generation, Prompt, Request, Step, Timings
+from .request import FinishReason, Generation, Prompt, Reply, Request, Step, Timings
 from .sampling import sample
 from .seats import Rows, Seat, Seats
 from .slots import Replies, Slots
@@ -139,6 +139,10 @@ class Emulator:
         live = self._prepare(request)
         self._slots.enqueue(live)
         return live.id
+
+    def check(self, request: Request) -> int:
+        """Length of the base's prompt; raises what `submit` would, and submits nothing."""
+        return self._prepare(request).prompt_tokens
 
     def _prepare(self, request: Request) -> Live:
         request.check_vocabulary(self.vocabulary.n_vocab)
@@ -383,22 +387,10 @@ class Emulator:
     def generate(self, prompt: Prompt | Request, **options: Any) -> Generation:
         """One whole reply; arguments and errors as `stream`."""
         live = self._prepare(_as_request(prompt, options))
-        timings, text, verdicts = Timings(), [], []
+        reply = Reply(live.request, live.prompt_tokens, self.vocabulary.end_token)
         for step in self._steps_of(live):
-            timings.add(step.timings)
-            text.append(step.text)
-            verdicts.append(step.accepted)
-        assert live.finish_reason is not None
-        return Generation(
-            text="".join(text),
-            tokens=live.tokens,
-            finish_reason=live.finish_reason,
-            prompt_tokens=live.prompt_tokens,
-            timings=timings,
-            seed=live.request.seed or 0,
-            drafts_tested=len(verdicts) - verdicts.count(None),
-            drafts_accepted=verdicts.count(True),
-        )
+            reply.take(step)
+        return reply.generation()
 
     def score(
         self,

@@ -200,7 +200,7 @@ class Generation:
     Attributes:
         text: the reply, without end token and stop string.
         tokens: the ids generated, without the end token.
-        finish_reason: "stop" or "length".
+        finish_reason: "stop", "length", or "cancelled" if more was to come.
         prompt_tokens: length of the base's prompt; other roles' prompts may differ.
         timings: summed over the steps.
         seed: that gives this text again.
@@ -225,3 +225,51 @@ class Generation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
+
+
+@dataclass
+class Reply:
+    """A reply as its steps come in.
+
+    Attributes:
+        request: what it answers.
+        prompt_tokens: length of the base's prompt.
+        end_token: the id that is no part of the text.
+        text, tokens, timings: so far.
+    """
+
+    request: Request
+    prompt_tokens: int
+    end_token: int | None
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    timings: Timings = field(default_factory=Timings)
+    _verdicts: list[bool | None] = field(default_factory=list)
+    _finish_reason: FinishReason = "cancelled"
+
+    @property
+    def begun(self) -> bool:
+        """Whether more than white space has come."""
+        return bool(self.text.strip())
+
+    def take(self, step: Step) -> None:
+        """Add the next step."""
+        self.text += step.text
+        self.timings.add(step.timings)
+        self._verdicts.append(step.accepted)
+        self._finish_reason = step.finish_reason or "cancelled"
+        if step.token != self.end_token:
+            self.tokens.append(step.token)
+
+    def generation(self) -> Generation:
+        """What has come so far; its finish reason is "cancelled" if more was to come."""
+        return Generation(
+            self.text,
+            self.tokens,
+            self._finish_reason,
+            self.prompt_tokens,
+            self.timings,
+            self.request.seed or 0,
+            drafts_tested=len(self._verdicts) - self._verdicts.count(None),
+            drafts_accepted=self._verdicts.count(True),
+        )

@@ -28,6 +28,10 @@ from .template import PromptFormat
 
 log = logging.getLogger(__name__)
 
+# A decode of a model this small takes microseconds per operation, and threads wait for each other
+# after every one: where another program holds a core, that costs 15 times what it saves.
+SMALL = 32 << 20
+
 Rows = dict[str, list[NDArray[np.float32]]]
 
 DEFAULT_N_CTX = 4096
@@ -65,7 +69,8 @@ class Seats:
     Attributes:
         seats: the base's first.
         n_ctx, n_slots: tokens per slot, slots.
-        n_threads, threads_reason: of every decode, and why so many.
+        n_threads, threads_reason: of a decode, and why so many. Constant, and no matter of
+            timing: another count may round differently.
         cache, cache_reason: kind of KV cache, one for all roles, and why this one.
         vocabulary: what the models' vocabularies share.
         memory: the estimate made before loading.
@@ -97,12 +102,12 @@ class Seats:
         headers = memory.headers(roles)
         trained = min(header.n_ctx_train for header in headers.values())
         self.n_ctx = n_ctx or min(recipe.n_ctx or DEFAULT_N_CTX, trained)
-        if self.n_ctx > trained:
-            log.warning("n_ctx is %d; the models were trained on %d", self.n_ctx, trained)
         self.n_slots = n_slots
-        self.n_threads, self.threads_reason = (
-            default_threads() if n_threads is None else (n_threads, "as given")
-        )
+        self.n_threads, self.threads_reason = n_threads or 0, "as given"
+        self._adapts = n_threads is None
+        if self._adapts:
+            self.n_threads, self.threads_reason = default_threads()
+            self.threads_reason += f"; one for models below {SMALL >> 20} MiB"
         self.memory = memory.estimate(
             roles,
             headers,
@@ -112,6 +117,8 @@ class Seats:
         )
         # What a GPU has free is not known here; unified memory is, and counts alike.
         memory.check(self.memory)
+        if self.n_ctx > trained:
+            log.warning("n_ctx is %d; the models were trained on %d", self.n_ctx, trained)
         with contextlib.ExitStack() as stack:
             models = self._models(roles, n_gpu_layers, stack)
             self.vocabulary = vocabulary.reconcile(models)
@@ -206,7 +213,7 @@ class Seats:
             model,
             n_ctx=self.n_ctx,
             n_slots=self.n_slots,
-            n_threads=self.n_threads,
+            n_threads=1 if self._adapts and model.header.n_bytes < SMALL else self.n_threads,
             n_outputs=OUTPUTS_PER_SLOT * self.n_slots,
             cache=kind,
             lora=adapter,

@@ -32,7 +32,7 @@ BLOCKS = (0, 1, 2, 3, 5, 7, 11, MAX_DRAFT)
 
 _COST_MEMORY = 0.25  # weight of the newest measurement in a running mean
 _ACCEPTANCE_MEMORY = 0.02  # likewise, per tested draft
-_EXPLORE_EVERY = 24  # blocks, until the runner-up is measured again
+_EXPLORE_EVERY = 32  # blocks, until a rival of the best length is measured again
 _OPTIMISM = 0.15  # an unmeasured block length is assumed to cost so much less than it may
 
 
@@ -47,7 +47,7 @@ class DraftPolicy:
 
     Costs are kept per number of requests decoded together, since they differ. What a block of a
     length not yet tried costs is interpolated, a little optimistically, so that it gets tried if
-    it could win; noise is answered by measuring the runner-up again now and then.
+    it could win; noise is answered by measuring rivals again now and then.
     """
 
     acceptance: float = 0.75
@@ -65,10 +65,13 @@ class DraftPolicy:
             return 0
         rates = {k: self._rate(k, costs) for k in lengths}
         ranked = sorted(lengths, key=lambda k: rates[k], reverse=True)
-        if len(ranked) > 1 and self._blocks % _EXPLORE_EVERY == _EXPLORE_EVERY - 1:
-            near = [k for k in ranked if rates[k] > 0.7 * rates[ranked[0]]]
-            return min(near, key=lambda k: self._measured_at.get((n_live, k), 0))
-        return ranked[0]
+        best = ranked[0]
+        if self._blocks % _EXPLORE_EVERY == _EXPLORE_EVERY - 1:
+            i = lengths.index(best)
+            neighbours = lengths[max(0, i - 1) : i + 2]
+            rivals = [k for k in lengths if rates[k] > 0.7 * rates[best] or k in neighbours]
+            return min(rivals, key=lambda k: self._measured_at.get((n_live, k), 0))
+        return best
 
     def predicted_rate(self, n_live: int, k: int) -> float:
         """Tokens per second and request that blocks of `k` drafts should give; 0.0 if unknown."""
@@ -96,7 +99,8 @@ class DraftPolicy:
     @staticmethod
     def _cost(k: int, costs: dict[int, float]) -> float:
         if k in costs:
-            return costs[k]
+            # A shorter block costs no more than a longer one: what says otherwise is noise.
+            return min(cost for m, cost in costs.items() if m >= k)
         known = sorted(costs)
         below = max((m for m in known if m < k), default=known[0])
         above = min((m for m in known if m > k), default=None)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from edge_eft.bench.command import main
+    from edge_eft.cli import main
 
+    sys.argv.insert(1, "bench")
     main()

@@ -69,6 +69,7 @@ class Context:
             raise EngineError(f"{model.name} was loaded without its weights")
         self.model = model
         self.n_ctx = n_ctx
+        self.n_threads = n_threads
         self.cache = cache
         params = L.llama_context_default_params()
         params.n_ctx = n_ctx * n_slots

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +18,9 @@ import click
 import numpy as np
 
 from ..backend import CACHE_LADDER, Context, Model, default_threads
-from ..cli import Defaults, Models, cli, model_options, read_prompts
 from ..errors import EngineError, RequestError
+from ..options import Models, model_options
+from ..prompts import Defaults, read_prompts
 from ..recipe import Recipe
 from ..request import Prompt
 from .inflate import check_type, inflate, parse_count
@@ -220,9 +220,3 @@ def talk(text: str) -> None:
 def progress_to(rounds: int) -> Callable[[int], None]:
     """A callback that says which round is done."""
     return lambda number: talk(f"round {number} of {rounds}")
-
-
-def main() -> None:
-    """`tools/bench.py`: the command as the console script runs it, errors in one line included."""
-    cli.add_command(command)
-    cli.main(args=["bench", *sys.argv[1:]], prog_name="edge-eft")

@@ -222,7 +222,7 @@ def bare_context(emulator: Emulator, seat: Seat, n_ctx: int) -> Bare:
     return Bare(
         seat.model,
         n_ctx=n_ctx,
-        n_threads=emulator.setup.n_threads,
+        n_threads=seat.context.n_threads,
         n_outputs=MAX_DRAFT + 1,
         cache=emulator.setup.cache,
         lora=seat.model.load_adapter(lora) if lora else None,

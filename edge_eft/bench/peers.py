@@ -51,7 +51,7 @@ class PeersWay:
         self._peers = Peers(
             *(specs[by_side[side].name].file for side in PeerPrompts._fields),
             n_ctx=room_for(emulator, prompts, plan.tokens),
-            n_threads=emulator.setup.n_threads,
+            n_threads=by_side["base"].context.n_threads,
             n_gpu_layers=n_gpu_layers,
             cache=emulator.setup.cache,
         )

@@ -1,0 +1,5 @@
+"""`python -m edge_eft`, the same as `edge-eft`."""
+
+from .cli import main
+
+main()

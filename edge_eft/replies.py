@@ -1,0 +1,223 @@
+"""Replies on a terminal: as they come, what they took, several side by side.
+
+Consumes steps and knows nothing of how they come about. Ctrl-C stops a reply here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import click
+from prompt_toolkit.utils import get_cwidth
+
+from .backend import AbortedError
+from .combiner import Weights
+from .request import Generation, Reply, Request, Timings
+from .text import ControlFilter
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
+
+dim = partial(click.style, dim=True)
+
+
+def times(timings: Timings) -> dict[str, float]:
+    """Part → seconds, of prompt and reply together: the roles, then combine and sample."""
+    parts = Timings(decode=dict(timings.decode))
+    parts.add(Timings(decode=timings.prefill))
+    sides = ("base", "tuned", "reference")
+    roles = sorted(parts.decode, key=lambda role: sides.index(role.partition(":")[0]))
+    return {role: parts.decode[role] for role in roles} | {
+        "combine": timings.combine,
+        "sample": timings.sample,
+    }
+
+
+def report(done: Generation) -> str:
+    """One line: tokens, tokens per second, and where the time went."""
+    total = done.timings.total or 1.0
+    shares = ", ".join(f"{part} {t / total:.0%}" for part, t in times(done.timings).items())
+    n = len(done.tokens)
+    tested = done.drafts_tested
+    drafts = f"drafts {done.drafts_accepted}/{tested} right" if tested else ""
+    speed = f"{done.tokens_per_second:.1f} tokens/s" if done.tokens_per_second else ""
+    ends = {"length": "cut at max_tokens or the context's end", "cancelled": "stopped"}
+    parts = (f"{n} token{'s' * (n != 1)}", speed, shares, drafts, ends.get(done.finish_reason, ""))
+    return " · ".join(part for part in parts if part)
+
+
+def answer_all(emulator: Emulator, requests: Sequence[Request]) -> Iterator[tuple[int, Generation]]:
+    """Answer many requests in the emulator's slots; (index, reply) as they finish."""
+    waiting = iter(enumerate(requests))
+    replies: dict[int, tuple[int, Reply]] = {}
+    while True:
+        while len(replies) < emulator.n_slots and (entry := next(waiting, None)):
+            index, request = entry
+            reply = begin(emulator, request)
+            replies[emulator.submit(request)] = index, reply
+        if not replies:
+            return
+        for step in emulator.step():
+            replies[step.request_id][1].take(step)
+            if step.finish_reason:
+                index, reply = replies.pop(step.request_id)
+                yield index, reply.generation()
+
+
+def begin(emulator: Emulator, request: Request) -> Reply:
+    """A reply of which no step has come; raises what `submit` would."""
+    return Reply(request, emulator.check(request), emulator.vocabulary.end_token)
+
+
+@contextlib.contextmanager
+def interruptible(emulator: Emulator) -> Iterator[list[int]]:
+    """Ctrl-C inside the block stops the decode under way; yields the list of the presses.
+
+    Python runs signal handlers between its own instructions, so during a long decode only the
+    wake-up file descriptor tells at once, and a thread that waits for it.
+    """
+    presses: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield presses
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def watch() -> None:
+        while numbers := reader.recv(16):
+            if signal.SIGINT in numbers:
+                emulator.interrupt()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    handler = signal.signal(signal.SIGINT, lambda *_: presses.append(1))
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watcher.start()
+    try:
+        yield presses
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+        writer.close()
+        watcher.join()
+        reader.close()
+        emulator.resume()
+
+
+def stream(emulator: Emulator, reply: Reply, show: Callable[[str], None]) -> int:
+    """Let a reply come, giving its text to `show`; how often Ctrl-C was pressed meanwhile.
+
+    After Ctrl-C the steps that are there are still taken, so that reply and emulator agree on it.
+    """
+    with interruptible(emulator) as presses, contextlib.suppress(AbortedError):
+        for step in emulator.stream(reply.request):
+            show(step.text)
+            reply.take(step)
+    return len(presses)
+
+
+def talk(line: str) -> None:
+    """One dim line on stderr."""
+    click.echo(dim(ControlFilter().filter(line)), err=True)
+
+
+def terminal_width() -> int:
+    """Columns to use: the terminal's, and no line longer than 100."""
+    return max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
+
+
+def supports(characters: str) -> bool:
+    """Whether stdout can show these characters."""
+    try:
+        characters.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def tidy(text: str) -> str:
+    """A model's text without control characters and outer white space."""
+    return ControlFilter().filter(text).strip()
+
+
+def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
+    """Lines of at most `width` columns; what exceeds `max_lines` ends in an ellipsis."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in re.findall(r"\S+|\s+", paragraph.expandtabs(4)):
+            for piece in [word] if get_cwidth(word) <= width else list(word):
+                if get_cwidth(line + piece) > width:
+                    lines.append(line.rstrip())
+                    line = ""
+                line += piece if line or not piece.isspace() else ""
+        lines.append(line.rstrip())
+    if max_lines and len(lines) > max_lines:
+        last = lines[max_lines - 1]
+        while get_cwidth(last) > width - 2:
+            last = last[:-1]
+        lines = [*lines[: max_lines - 1], f"{last.rstrip()} …"]
+    return lines
+
+
+def row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
+    """One row of a table: cells of several lines (styled or not) in columns."""
+    rows = []
+    for line in zip_longest(*cells, fillvalue=""):
+        padded = (
+            text + " " * (width - get_cwidth(click.unstyle(text)))
+            for text, width in zip(line, widths, strict=True)
+        )
+        rows.append("  ".join(padded).rstrip())
+    return "\n".join(rows)
+
+
+def rule(widths: Sequence[int]) -> str:
+    """The line below a table's heading."""
+    return dim("─" * (sum(widths) + 2 * (len(widths) - 1)))
+
+
+def side_by_side(answers: Mapping[str, tuple[Request, Generation]]) -> str:
+    """Replies in columns, each with its speed; one below the other where columns get narrow."""
+    texts = {way: tidy(done.text) or "(nothing)" for way, (_, done) in answers.items()}
+    notes = {
+        way: dim(f"{len(done.tokens)} tokens · {done.tokens_per_second:.1f}/s")
+        for way, (_, done) in answers.items()
+    }
+    width = (terminal_width() + 2) // len(answers) - 2
+    if width < 24:
+        parts = (f"{click.style(way, bold=True)}\n{texts[way]}\n{notes[way]}" for way in texts)
+        return "\n\n".join(parts)
+    widths = [width] * len(texts)
+    return "\n".join(
+        (
+            row([[click.style(way, bold=True)] for way in texts], widths),
+            rule(widths),
+            row([wrap(text, width) for text in texts.values()], widths),
+            row([[note] for note in notes.values()], widths),
+        )
+    )
+
+
+def compare(emulator: Emulator, request: Request) -> dict[str, tuple[Request, Generation]]:
+    """The same request to the base alone, each tuned model in use alone, and the emulation."""
+    weights = request.weights if request.weights.role is None else Weights()
+    emulated = replace(request, weights=weights)
+    roles = [r for r in weights.coefficients(emulator.deltas) if r.startswith("tuned:")]
+    used = [r for r in roles if weights.coefficients(emulator.deltas)[r]] or roles[:1]
+    alone = replace(request, conservative=None)
+    ways = {"base": alone.with_weights(Weights.only("base"))}
+    for role in used:
+        ways[role if len(roles) > 1 else "tuned"] = alone.with_weights(Weights.only(role))
+    ways["emulated"] = emulated
+    return {way: (asked, emulator.generate(asked)) for way, asked in ways.items()}
