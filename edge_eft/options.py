@@ -66,9 +66,7 @@ SETTINGS = {
     "repetition_penalty": Setting(float, "R", "Damp tokens the reply has; 1 is off. Default 1."),
     "presence_penalty": Setting(float, "R", "Subtracted once from such tokens. Default 0."),
     "frequency_penalty": Setting(float, "R", "Subtracted once per occurrence. Default 0."),
-    "draft": Setting(
-        _draft, "N", "Tokens that tuned drafts ahead, for speed. Default auto."
-    ),
+    "draft": Setting(_draft, "N", "Tokens that tuned drafts ahead, for speed. Default auto."),
     "seed": Setting(int, "N", "The same seed gives the same text. Default: another each time."),
 }
 _OF_WEIGHTS = ("alpha", "beta", "mix", "only")

@@ -130,7 +130,8 @@ def test_set_weights_acts_from_the_next_token(family, first, second, draft):
         other = emulator.submit(Request(family.prompts[1], max_tokens=n, **GREEDY, **draft))
         request_id = emulator.submit(request)
         steps = []
-        while len(steps) < 4:
+        # A block of drafts may hold a whole reply of atlas.
+        while len(steps) < (1 if draft["draft"] else 4):
             new = [step for step in emulator.step() if step.request_id == request_id]
             assert new[-1].finish_reason is None, "the reply is too short for this test"
             steps += new
