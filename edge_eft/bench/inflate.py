@@ -202,11 +202,9 @@ def inflate(
 
 
 def _gguf() -> Any:
-    try:
-        import gguf
-        import gguf.quants
-    except ImportError:
-        raise RequestError("--inflate writes GGUF files with a package: pip install gguf") from None
+    import gguf
+    import gguf.quants
+
     # It warns of every key that is written anew, and reports its progress.
     logging.getLogger("gguf.gguf_writer").setLevel(logging.ERROR)
     return gguf

@@ -1,0 +1,12 @@
+"""The converter: a tuned small model and its reference, quantised together, into a recipe.
+
+`command.py` is the command line, `job.py` the order of the work. The native part runs in a child
+process (`worker.py`), so that a crash in it is an error message and not the end of the program.
+Nothing here knows how to emulate; what it writes, `edge-eft run` takes as it stands.
+"""
+
+from ..errors import EdgeEftError
+
+
+class ConversionError(EdgeEftError):
+    """A conversion cannot start or finish; nothing is left behind."""

@@ -1,0 +1,169 @@
+"""The inputs of one conversion, compared with each other, and their masters.
+
+All that can be told from headers is told first; then vocabularies; weights come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..gguf_check import read_header
+from . import ConversionError
+from .masters import Master, MasterMaker, hf_bytes, hyperparameters
+from .options import Options
+from .sources import Source, check_adapter_fits, check_same_family, check_same_shapes, inspect
+from .talk import Talk
+from .workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inspected inputs of one conversion."""
+
+    reference: Source
+    tuned: Mapping[str, Source]
+    base: Source | None
+
+    @property
+    def all(self) -> list[Source]:
+        """The base, if there is one, the reference, and the tuned inputs."""
+        return [*([self.base] if self.base else []), self.reference, *self.tuned.values()]
+
+    @property
+    def models(self) -> list[Source]:
+        """Those that are models and no adapters, the base first, as `reconcile` wants them."""
+        return [source for source in self.all if not source.is_adapter]
+
+
+def stays_adapter(tuned: Source, options: Options) -> bool:
+    """Whether this input is an adapter that is kept as one; a LoRA GGUF always is."""
+    return tuned.kind == "lora" or (tuned.kind == "peft" and options.keep_lora)
+
+
+def converts_base(base: Source, options: Options) -> bool:
+    """Whether the base becomes a file of ours; a GGUF file only if --base-type is given."""
+    return base.kind == "hf" or options.base_type is not None
+
+
+def gather(options: Options) -> Inputs:
+    """Inspect all inputs and compare what their headers say.
+
+    Raises:
+        ConversionError, ModelFileError: an input is none, or they do not belong together.
+    """
+    trust = options.trust_remote_code
+    reference = inspect(options.reference, "reference", trust_remote_code=trust)
+    if reference.is_adapter:
+        raise ConversionError(f"{reference} is an adapter; only tuned may be one")
+    tuned = {}
+    for name, path in options.tuned.items():
+        role = "tuned" if len(options.tuned) == 1 else f"tuned:{name}"
+        source = inspect(path, role, trust_remote_code=trust)
+        if source.is_adapter:
+            check_adapter_fits(source, reference)
+            if source.kind == "peft" and reference.kind != "hf":
+                raise ConversionError(
+                    f"{source} is a PEFT adapter: the reference must be the Hugging Face "
+                    f"directory that it was trained on, not {reference.path.name}"
+                )
+        elif source.kind == reference.kind:
+            check_same_family(reference, source)
+        tuned[name] = source
+    base = None
+    if options.base is not None:
+        base = inspect(options.base, "base", trust_remote_code=trust)
+        if base.is_adapter:
+            raise ConversionError(f"{base} is an adapter; only tuned may be one")
+    return Inputs(reference, tuned, base)
+
+
+def check_vocabularies(inputs: Inputs, maker: MasterMaker, talk: Talk) -> int:
+    """Compare vocabularies by vocabulary.py, and architectures across kinds of input.
+
+    Directories are converted without their weights for it, which takes seconds.
+
+    Returns:
+        The width that all roles share.
+    """
+    files: dict[str, Path] = {}
+    with talk.step("comparing vocabularies") as progress:
+        for i, source in enumerate(inputs.models):
+            files[source.role] = maker.vocabulary_file(source)
+            progress(i + 1, len(inputs.models))
+    reference = read_header(files["reference"])
+    for role, path in files.items():
+        header = read_header(path)
+        if role in ("base", "reference"):
+            continue
+        if header.architecture != reference.architecture:
+            raise ConversionError(
+                f"{role} is of architecture {header.architecture} and reference of "
+                f"{reference.architecture}: tuned must be a fine-tune of the reference"
+            )
+        ours, theirs = hyperparameters(header), hyperparameters(reference)
+        for key in sorted(ours.keys() & theirs.keys()):
+            if key.endswith(("block_count", "length", "count")) and ours[key] != theirs[key]:
+                raise ConversionError(
+                    f"{role} and reference differ in shape: {key} is {ours[key]} and {theirs[key]}"
+                )
+    found = maker.worker.work(
+        "vocabulary", models={role: str(path) for role, path in files.items()}
+    )
+    for warning in found["warnings"]:
+        talk.warn(warning)
+    return int(found["n_vocab"])
+
+
+@dataclass(frozen=True)
+class Masters:
+    """The masters of one conversion; `tuned` by name of the delta."""
+
+    reference: Master
+    tuned: Mapping[str, Master]
+    base: Master | None
+
+
+def make_masters(
+    inputs: Inputs, options: Options, maker: MasterMaker, workspace: Workspace
+) -> Masters:
+    """Turn every input into its unquantised GGUF, and compare their tensors one by one."""
+    needed = hf_bytes(inputs.reference) + sum(
+        hf_bytes(s) or hf_bytes(inputs.reference) for s in inputs.tuned.values()
+    )
+    workspace.check_space(needed, "converting the pair to F32 files")
+    reference = maker.make(inputs.reference)
+    tuned = {}
+    for name, source in inputs.tuned.items():
+        if not source.is_adapter:
+            tuned[name] = maker.make(source)
+        elif stays_adapter(source, options):
+            tuned[name] = maker.make_kept_adapter(source, reference)
+        else:
+            tuned[name] = maker.make_merged(source, inputs.reference)
+    reference_shapes = _shapes(reference.gguf)
+    for master in tuned.values():
+        if master.lora is None:
+            check_same_shapes(
+                reference_shapes, _shapes(master.gguf), str(inputs.reference), str(master.source)
+            )
+        else:
+            header = read_header(master.lora)
+            shapes = {t.name: tuple(t.shape) for t in header.tensors}
+            adapter = replace(master.source, kind="lora", shapes=shapes, header=header)
+            model = replace(
+                inputs.reference,
+                kind="gguf",
+                shapes=reference_shapes,
+                header=read_header(reference.gguf),
+            )
+            check_adapter_fits(adapter, model)
+    base = None
+    if inputs.base is not None:
+        base = maker.make(inputs.base)
+    return Masters(reference, tuned, base)
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    return {tensor.name: tuple(tensor.shape) for tensor in read_header(path).tensors}

@@ -1,0 +1,123 @@
+"""One conversion from beginning to end: the order of the work, and what it leaves behind.
+
+inspect → compare vocabularies and shapes → masters → plan and disk space → calibrate
+    → quantise both sides alike → check → measure → publish
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..backend import default_threads
+from .children import Worker
+from .inputs import (
+    Inputs,
+    Masters,
+    check_vocabularies,
+    converts_base,
+    gather,
+    make_masters,
+    stays_adapter,
+)
+from .masters import MasterMaker
+from .options import AUTO, Options
+from .publish import Outcome, Publisher
+from .recipe_text import versions
+from .report import build_report
+from .sources import Source
+from .sweep import Sweep
+from .talk import Talk
+from .workspace import Workspace
+
+
+def convert(options: Options, talk: Talk) -> Outcome:
+    """Do one conversion; nothing with a final name is there unless all of it succeeded.
+
+    Raises:
+        EdgeEftError: with one line for the user; nothing is left behind.
+    """
+    inputs = gather(options)
+    with (
+        Workspace(options.out, options.name, force=options.force) as workspace,
+        Worker() as worker,
+    ):
+        workspace.check_free(_expected_targets(options, inputs))
+        maker = MasterMaker(workspace, worker, talk, options.llama_cpp)
+        n_vocab = check_vocabularies(inputs, maker, talk)
+        masters = make_masters(inputs, options, maker, workspace)
+        metadata = {s.role: _file_metadata(s, options) for s in inputs.all}
+        base = _final_base(masters, options, metadata, maker)
+        sweep = Sweep(
+            options,
+            masters,
+            base,
+            n_vocab,
+            maker=maker,
+            workspace=workspace,
+            talk=talk,
+            metadata=metadata,
+        )
+        winner = sweep.winner()
+        report = build_report(options, winner, sweep, talk.warnings)
+        return Publisher(options, inputs, masters, workspace).publish(base, winner, report)
+
+
+def _expected_targets(options: Options, inputs: Inputs) -> list[Path]:
+    """The results that are known before anything is measured."""
+    targets = [options.recipe_path, options.report_path]
+    if options.share:
+        return targets  # whether a model file is written depends on its content
+    if inputs.base is not None and converts_base(inputs.base, options):
+        targets.append(options.final_base_path)
+    if options.type != AUTO:
+        targets.append(options.model_path("reference", options.type))
+    for name, source in inputs.tuned.items():
+        if stays_adapter(source, options):
+            targets.append(options.lora_path(name))
+        elif options.type != AUTO:
+            targets.append(options.model_path(name, options.type))
+    return targets
+
+
+def _file_metadata(source: Source, options: Options) -> dict[str, str]:
+    """Provenance for the GGUF file: what decides its content, so that equal files are equal."""
+    flags = f"--type {options.type.lower()}"
+    if options.calibrate:
+        flags += f" --calibrate {options.calibrate.name}"
+    return {
+        "edge_eft.source": source.path.resolve().name,
+        "edge_eft.source_sha256": source.sha256,
+        "edge_eft.command": f"edge-eft convert {flags}",
+        "edge_eft.versions": versions("edge-eft", "llama-cpp-python"),
+    }
+
+
+def _final_base(
+    masters: Masters,
+    options: Options,
+    metadata: Mapping[str, Mapping[str, str]],
+    maker: MasterMaker,
+) -> Path | None:
+    """The base as the recipe will name it: a GGUF is taken as it is unless --base-type is given."""
+    master, worker = masters.base, maker.worker
+    if master is None:
+        return None
+    if not converts_base(master.source, options):
+        worker.work("probe", model=master.gguf)
+        return master.gguf
+    type_name = options.final_base_type
+    target = maker.workspace.path(f"base-{type_name}.gguf")
+    with maker.talk.step(f"base → {type_name}") as progress:
+        worker.work(
+            "quantize",
+            on_progress=progress,
+            source=master.gguf,
+            target=target,
+            type_name=type_name,
+            metadata=metadata["base"],
+            n_threads=default_threads()[0],
+            allow_requantize=options.allow_requantize,
+        )
+    worker.work("probe", model=target)
+    return target

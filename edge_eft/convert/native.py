@@ -1,0 +1,160 @@
+"""The tasks of the child process: everything that makes llama.cpp read a file.
+
+Each `task_NAME` is called by `worker.py` with JSON values (paths as `Path`) and returns one.
+Measuring uses the exact cache (F32 KV, no flash attention) and one thread, on the CPU: rounding
+there would blur what rounding the weights did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend import EXACT_CACHE, Context, Model, default_threads, quantize
+from ..backend.imatrix import ImportanceCollector
+from ..errors import EngineError
+from ..vocabulary import reconcile
+from . import ConversionError
+
+Progress = Callable[[int, int], None]
+
+PATHS = frozenset({"source", "target", "model", "lora", "imatrix"})
+
+
+def task_plan(source: Path, type_name: str, progress: Progress, **options: Any) -> list[Any]:
+    """[[tensor, type before, type after, bytes after]] for each tensor; nothing is written."""
+    planned = quantize.plan(source, type_name, **options)
+    return [[t.name, t.source_type, t.target_type, t.size_bytes] for t in planned]
+
+
+def task_quantize(
+    source: Path,
+    target: Path,
+    type_name: str,
+    progress: Progress,
+    imatrix: Path | None = None,
+    **options: Any,
+) -> None:
+    """Write `target`; see `backend.quantize.quantize` for the options."""
+    importance = load_imatrix(imatrix) if imatrix else None
+    quantize.quantize(
+        source, target, type_name, on_progress=progress, imatrix=importance, **options
+    )
+
+
+def load_imatrix(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What `task_imatrix` wrote: tensor name → (n_columns,) float32."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
+
+
+def task_vocabulary(models: Mapping[str, str], progress: Progress) -> dict[str, Any]:
+    """Whether the models of these roles can be combined: the common width, and warnings."""
+    loaded = {role: Model(path, n_gpu_layers=0, vocab_only=True) for role, path in models.items()}
+    common = reconcile(loaded)
+    return {"n_vocab": common.n_vocab, "warnings": list(common.warnings)}
+
+
+def task_tokenize(model: Path, text: str, window: int, limit: int, progress: Progress) -> list[Any]:
+    """The text as windows of token ids, each beginning with BOS where the model wants one.
+
+    Returns a list of lists of at most `window` ids, `limit` ids together (BOS not counted).
+    """
+    loaded = Model(model, n_gpu_layers=0, vocab_only=True)
+    tokens = loaded.tokenize(text)[:limit]
+    start = [loaded.bos_token] if loaded.add_bos and loaded.bos_token is not None else []
+    step = window - len(start)
+    windows = [start + tokens[i : i + step] for i in range(0, len(tokens), step)]
+    return [w for w in windows if len(w) > len(start) + 1] or windows[:1]
+
+
+def task_probe(model: Path, progress: Progress, lora: Path | None = None) -> None:
+    """Load the model as a user would, decode a few tokens, insist on finite logits."""
+    loaded = Model(model, n_gpu_layers=0)
+    tokens = np.arange(min(8, loaded.n_vocab), dtype=np.int32)
+    context = _exact_context(loaded, len(tokens), lora)
+    rows = context.advance({0: (tokens, len(tokens))})[0]
+    if not np.isfinite(rows).all():
+        raise ConversionError(f"{model.name} gives logits that are not finite; nothing was kept")
+
+
+def task_rows(
+    model: Path,
+    windows: list[list[int]],
+    n_vocab: int,
+    target: Path,
+    progress: Progress,
+    lora: Path | None = None,
+) -> list[int]:
+    """Write the logits after every token of every window: (positions, n_vocab) float32, .npy.
+
+    Returns its shape. Columns beyond `n_vocab`, the common width, are cut off.
+    """
+    loaded = Model(model, n_gpu_layers=0)
+    context = _exact_context(loaded, max(map(len, windows)), lora)
+    shape = (sum(map(len, windows)), n_vocab)
+    rows = np.lib.format.open_memmap(target, "w+", np.float32, shape)
+    done = 0
+    for window in windows:
+        tokens = np.array(window, np.int32)
+        rows[done : done + len(window)] = _rows(context, tokens)[:, :n_vocab]
+        done += len(window)
+        progress(done, shape[0])
+    if not np.isfinite(rows).all():
+        raise ConversionError(f"{model.name} gives logits that are not finite on the text")
+    rows.flush()
+    return list(shape)
+
+
+def _rows(context: Context, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+    return context.advance({0: (tokens, len(tokens))})[0]
+
+
+def _exact_context(
+    model: Model, n_ctx: int, lora: Path | None, *, n_threads: int = 1, cb_eval: Any = None
+) -> Context:
+    """A context whose own rounding is negligible; `n_ctx` rows can be asked of it at once."""
+    if model.n_ctx_train and n_ctx > model.n_ctx_train:
+        raise EngineError(f"{model.name} was trained for {model.n_ctx_train} tokens, not {n_ctx}")
+    return Context(
+        model,
+        n_ctx=n_ctx,
+        n_threads=n_threads,
+        n_outputs=n_ctx,
+        cache=EXACT_CACHE,
+        lora=model.load_adapter(lora) if lora else None,
+        cb_eval=cb_eval,
+    )
+
+
+def task_imatrix(
+    models: list[list[str | None]], windows: list[list[int]], target: Path, progress: Progress
+) -> int:
+    """Write the joint importance matrix of [[model, adapter or None]] on the text, as .npz.
+
+    Returns how many matrices it covers.
+    """
+    collector = ImportanceCollector()
+    total = len(models) * len(windows)
+    for i, (path, lora) in enumerate(models):
+        loaded = Model(str(path), n_gpu_layers=0)
+        context = _exact_context(
+            loaded,
+            max(map(len, windows)),
+            Path(lora) if lora else None,
+            n_threads=default_threads()[0],
+            cb_eval=collector.callback,
+        )
+        for j, window in enumerate(windows):
+            context.advance({0: (np.array(window, np.int32), 1)})
+            collector.check()
+            progress(i * len(windows) + j + 1, total)
+        context.close()
+        loaded.close()
+    means = collector.means()
+    np.savez(target, allow_pickle=False, **means)
+    return len(means)

@@ -1,0 +1,396 @@
+"""Quantising a pair in one way or in many, measuring each, and choosing.
+
+Both sides of the pair always get the same plan: same type, same importance matrix, and where one
+side has tied embeddings and the other not, the same type for both tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backend import default_threads
+from ..backend.quantize import NEEDS_IMATRIX, TYPES, UNQUANTISED
+from ..gguf_check import read_header
+from . import ConversionError
+from .fidelity import Fidelity, Pair, measure
+from .inputs import Masters
+from .masters import Master, MasterMaker
+from .options import AUTO, Options
+from .talk import Talk
+from .workspace import Workspace
+
+# What `--type auto` tries: every type of these that the engine offers, by its planned size.
+AUTO_TYPES = (
+    *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1"),
+    *("Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q2_K"),
+)
+# Types whose quantisation makes no use of an importance matrix (ggml_quantize_chunk).
+IGNORES_IMATRIX = UNQUANTISED | {"Q8_0"}
+
+WINDOW = 256
+MEASURED_TOKENS = 512
+CALIBRATION_TOKENS = 8192
+DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to quantise the pair; files are in the workspace, or the kept adapter's."""
+
+    type: str
+    calibrated: bool
+    reference: Path
+    tuned: Mapping[str, Path]
+    size_bytes: int
+    n_fallback: int
+    fidelity: Fidelity
+
+    def figures(self) -> dict[str, Any]:
+        """For the report: JSON values."""
+        return {
+            "size_bytes": self.size_bytes,
+            **asdict(self.fidelity),
+            "calibrated": self.calibrated,
+            "fallback_tensors": self.n_fallback,
+        }
+
+    def discard(self) -> None:
+        """Remove its files."""
+        for path in {self.reference, *self.tuned.values()}:
+            path.unlink(missing_ok=True)
+
+
+class Sweep:
+    """Quantises and measures one pair (or several on one reference) in a workspace."""
+
+    def __init__(
+        self,
+        options: Options,
+        masters: Masters,
+        base: Path | None,
+        n_vocab: int,
+        *,
+        maker: MasterMaker,
+        workspace: Workspace,
+        talk: Talk,
+        metadata: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        self.options, self.masters, self.base, self.n_vocab = options, masters, base, n_vocab
+        self.maker, self.workspace, self.talk, self.metadata = maker, workspace, talk, metadata
+        self.figures: dict[str, list[dict[str, Any]]] = {}
+        self._plans: dict[tuple[str, str], list[list[str | int]]] = {}
+        self._n = 0
+
+    # -- the text and the unquantised side ------------------------------------------------
+
+    @property
+    def text_path(self) -> Path:
+        return self.options.text or DEFAULT_TEXT
+
+    def _windows(self, path: Path, limit: int) -> list[list[int]]:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConversionError(f"{path} cannot be read as UTF-8 text: {error}") from None
+        masters = [self.masters.reference, *self.masters.tuned.values()]
+        trained = [read_header(m.gguf).n_ctx_train for m in masters]
+        window = min([WINDOW, *(n for n in trained if n)])
+        windows = self.maker.worker.work(
+            "tokenize", model=self.masters.reference.gguf, text=text, window=window, limit=limit
+        )
+        if not windows or len(windows[0]) < 2:
+            raise ConversionError(f"{path} holds too little text to measure on")
+        if any(token >= self.n_vocab for window in windows for token in window):
+            raise ConversionError(f"{path} has tokens beyond the common vocabulary")
+        return list(windows)
+
+    @cached_property
+    def windows(self) -> list[list[int]]:
+        """The measured text as token ids."""
+        return self._windows(self.text_path, MEASURED_TOKENS)
+
+    @property
+    def n_positions(self) -> int:
+        return sum(map(len, self.windows))
+
+    def _rows(self, model: Path, label: str, lora: Path | None = None) -> np.ndarray:
+        self._n += 1
+        target = self.workspace.path(f"rows-{self._n}.npy")
+        self.workspace.check_space(4 * self.n_positions * self.n_vocab, "measuring")
+        with self.talk.step(label) as progress:
+            self.maker.worker.work(
+                "rows",
+                on_progress=progress,
+                model=model,
+                windows=self.windows,
+                n_vocab=self.n_vocab,
+                target=target,
+                lora=lora,
+            )
+        rows: np.ndarray = np.load(target, mmap_mode="r")
+        target.unlink()  # the mapping keeps it until it is let go
+        return rows
+
+    @cached_property
+    def exact_pairs(self) -> list[Pair]:
+        """Logits of the unquantised pairs."""
+        path = self.maker.widened(self.masters.reference)
+        reference = self._rows(path, "measuring the unquantised reference")
+        pairs = []
+        for name, master in self.masters.tuned.items():
+            model = path if master.lora else self.maker.widened(master)
+            label = f"measuring the unquantised {name}"
+            pairs.append(Pair(self._rows(model, label, master.lora), reference))
+        return pairs
+
+    @cached_property
+    def base_rows(self) -> np.ndarray | None:
+        if self.base is None:
+            return None
+        return self._rows(self.base, "measuring the base")
+
+    # -- quantising -----------------------------------------------------------------------
+
+    @cached_property
+    def imatrix(self) -> Path | None:
+        """The joint importance matrix of the whole pair, if --calibrate names a text."""
+        if self.options.calibrate is None:
+            return None
+        windows = self._windows(self.options.calibrate, CALIBRATION_TOKENS)
+        exact = self.maker.widened(self.masters.reference)
+        models: list[list[str | None]] = [[str(exact), None]]
+        for master in self.masters.tuned.values():
+            model = exact if master.lora else self.maker.widened(master)
+            models.append([str(model), str(master.lora) if master.lora else None])
+        target = self.workspace.path("importance.npz")
+        with self.talk.step("calibrating tuned and reference together") as progress:
+            self.maker.worker.work(
+                "imatrix", on_progress=progress, models=models, windows=windows, target=target
+            )
+        return target
+
+    def plan(self, master: Master, type_name: str) -> list[list[str | int]]:
+        """[tensor, type before, type after, bytes after] for each tensor."""
+        key = (master.role, type_name)
+        if key not in self._plans:
+            self._plans[key] = self.maker.worker.work(
+                "plan", source=master.gguf, type_name=type_name, allow_requantize=True
+            )
+        return self._plans[key]
+
+    def planned_size(self, type_name: str) -> int:
+        """Bytes of the pair's files in this type, to within a few kB; adapters included."""
+        total = self._adapters_size
+        for master in self._own_models:
+            header = read_header(master.gguf)
+            total += header.file_size - header.n_bytes  # vocabulary and the like
+            total += sum(int(size) for *_, size in self.plan(master, type_name))
+        return total
+
+    def _auto_sizes(self) -> dict[str, int]:
+        """Type → planned size, of the types to try; of those with one and the same plan, one."""
+        by_plan: dict[tuple[str | int, ...], str] = {}
+        for name in AUTO_TYPES:
+            if name in TYPES:
+                plan = tuple(after for _, _, after, _ in self.plan(self.masters.reference, name))
+                by_plan.setdefault(plan, name)
+        return {name: self.planned_size(name) for name in by_plan.values()}
+
+    @cached_property
+    def _adapters_size(self) -> int:
+        loras = [m.lora for m in self.masters.tuned.values() if m.lora]
+        return sum(path.stat().st_size for path in loras)
+
+    @property
+    def _own_models(self) -> list[Master]:
+        """The masters that become files of their own: not adapters on the reference."""
+        own = [m for m in self.masters.tuned.values() if m.lora is None]
+        return [self.masters.reference, *own]
+
+    @cached_property
+    def _embeddings_disagree(self) -> bool:
+        tied = {
+            "output.weight" not in {t.name for t in read_header(m.gguf).tensors}
+            for m in self._own_models
+        }
+        return len(tied) > 1
+
+    def check_requantising(self, type_name: str) -> None:
+        """Raise unless only unquantised tensors change, or --allow-requantize was given."""
+        for master in self._own_models:
+            changed = [
+                str(before)
+                for _, before, after, _ in self.plan(master, type_name)
+                if before != after and str(before).upper() not in UNQUANTISED
+            ]
+            if not changed:
+                continue
+            what = f"{master.source} is quantised already ({changed[0].upper()})"
+            if not self.options.allow_requantize:
+                raise ConversionError(
+                    f"{what}; use an F16, BF16 or F32 file, or pass --allow-requantize"
+                )
+            self.talk.warn(
+                f"{what}: quantising it again adds to its errors, and the report "
+                "cannot see those that it has"
+            )
+
+    def quantised(self, type_name: str, *, calibrated: bool) -> Candidate:
+        """Quantise, check and measure the pair in one type."""
+        options: dict[str, Any] = {
+            "allow_requantize": self.options.allow_requantize,
+            "n_threads": default_threads()[0],
+            "imatrix": self.imatrix if calibrated else None,
+        }
+        if self._embeddings_disagree and type_name not in UNQUANTISED:
+            plan = {
+                str(name): after
+                for name, _, after, _ in self.plan(self.masters.reference, type_name)
+            }
+            options["output_type"] = plan.get("output.weight", plan["token_embd.weight"])
+        suffix = f"{type_name}{'-calibrated' if calibrated else ''}.gguf"
+        shown = f"{type_name}{', calibrated' if calibrated else ''}"
+        files: dict[str, Path] = {}
+        for master in self._own_models:
+            target = self.workspace.path(f"{master.role.replace(':', '-')}-{suffix}")
+            with self.talk.step(f"{master.role} → {shown}") as progress:
+                self.maker.worker.work(
+                    "quantize",
+                    on_progress=progress,
+                    source=master.gguf,
+                    target=target,
+                    type_name=type_name,
+                    metadata=self.metadata[master.role],
+                    **options,
+                )
+            self.maker.worker.work("probe", model=target)
+            files[master.role] = target
+        reference = files["reference"]
+        tuned = {
+            name: master.lora or files[master.role] for name, master in self.masters.tuned.items()
+        }
+        n_fallback = _check_alike(list(files.values()), type_name)
+        size = sum(path.stat().st_size for path in {reference, *tuned.values()})
+        reference_rows = self._rows(reference, f"measuring reference {shown}")
+        pairs = []
+        for name, master in self.masters.tuned.items():
+            model = reference if master.lora else tuned[name]
+            pairs.append(
+                Pair(self._rows(model, f"measuring {name} {shown}", master.lora), reference_rows)
+            )
+        alpha = self.options.alpha if self.base is not None else 1.0
+        fidelity = measure(self.exact_pairs, pairs, self.base_rows, alpha)
+        candidate = Candidate(type_name, calibrated, reference, tuned, size, n_fallback, fidelity)
+        self.figures.setdefault(type_name, []).append(candidate.figures())
+        return candidate
+
+    def best_of_type(self, type_name: str) -> Candidate:
+        """The pair in one type; with --calibrate the better of calibrated and not."""
+        if self.options.calibrate is None or type_name in IGNORES_IMATRIX:
+            return self.quantised(type_name, calibrated=False)
+        calibrated = self.quantised(type_name, calibrated=True)
+        if type_name in NEEDS_IMATRIX:
+            return calibrated
+        plain = self.quantised(type_name, calibrated=False)
+        better, worse = sorted((calibrated, plain), key=lambda c: c.fidelity.kl_mean)
+        worse.discard()
+        return better
+
+    # -- choosing -------------------------------------------------------------------------
+
+    def winner(self) -> Candidate:
+        """The pair in the type asked for, or the best choice for `auto`."""
+        if self.options.type != AUTO:
+            if self.options.type in NEEDS_IMATRIX and self.options.calibrate is None:
+                raise ConversionError(
+                    f"{self.options.type} needs an importance matrix: pass --calibrate TEXT"
+                )
+            self.check_requantising(self.options.type)
+            self._check_space(self.planned_size(self.options.type))
+            return self.best_of_type(self.options.type)
+        sizes = self._auto_sizes()
+        self.check_requantising(max(sizes, key=lambda name: sizes[name]))
+        self._check_space(2 * max(sizes.values()))
+        if self.options.max_kl is not None:
+            return self._smallest_good_enough(sizes, self.options.max_kl)
+        assert self.options.max_bytes is not None  # the command sees to it
+        return self._best_that_fits(sizes, self.options.max_bytes)
+
+    def _check_space(self, n_bytes: int) -> None:
+        rows = 4 * self.n_positions * self.n_vocab * (2 + 2 * len(self.masters.tuned))
+        self.workspace.check_space(n_bytes + rows, f"the pair in {self.options.type.lower()}")
+
+    def _smallest_good_enough(self, sizes: Mapping[str, int], max_kl: float) -> Candidate:
+        limit = self.options.max_bytes
+        nearest: Candidate | None = None
+        for name in sorted(sizes, key=lambda n: sizes[n]):
+            if limit is not None and sizes[name] > limit:
+                continue
+            candidate = self.best_of_type(name)
+            if candidate.fidelity.kl_mean <= max_kl and _fits(candidate, limit):
+                return candidate
+            candidate.discard()
+            if nearest is None or candidate.fidelity.kl_mean < nearest.fidelity.kl_mean:
+                nearest = candidate
+        seen = (
+            f"the best, {nearest.type}, has {nearest.fidelity.kl_mean:.4g}"
+            if nearest
+            else (f"none is as small as {limit:,} bytes")
+        )
+        raise ConversionError(f"no type reaches a mean KL of {max_kl:g}: {seen}")
+
+    def _best_that_fits(self, sizes: Mapping[str, int], limit: int) -> Candidate:
+        best: Candidate | None = None
+        n_worse = 0
+        for name in sorted(sizes, key=lambda n: -sizes[n]):
+            # Errors grow as files shrink, not quite steadily: three in a row settle it.
+            if sizes[name] > limit or n_worse == 3:
+                continue
+            candidate = self.best_of_type(name)
+            if not _fits(candidate, limit):
+                candidate.discard()
+            elif best is None or candidate.fidelity.kl_mean < best.fidelity.kl_mean:
+                if best is not None:
+                    best.discard()
+                best, n_worse = candidate, 0
+            else:
+                candidate.discard()
+                n_worse += 1
+        if best is None:
+            smallest = min(sizes.values())
+            raise ConversionError(
+                f"no type makes the pair as small as {limit:,} bytes: the smallest takes "
+                f"{smallest:,}"
+            )
+        return best
+
+
+def _fits(candidate: Candidate, limit: int | None) -> bool:
+    return limit is None or candidate.size_bytes <= limit
+
+
+def _check_alike(files: list[Path], type_name: str) -> int:
+    """Raise unless the tensors that all files have are of the same types in all.
+
+    Returns how many tensors of the first are of a type outside the mix's family: rows that
+    K-quants cannot divide fall back to simpler types.
+    """
+    types = [{t.name: t.type for t in read_header(path).tensors} for path in files]
+    for other in types[1:]:
+        for name in types[0].keys() & other.keys():
+            if types[0][name] != other[name]:
+                raise ConversionError(
+                    f"the two sides of the pair differ in type: {name} is {types[0][name]} and "
+                    f"{other[name]}; use an unquantised file for both"
+                )
+    if "_K" not in type_name and not type_name.startswith("IQ"):
+        return 0
+    family = ("_K",) if "_K" in type_name else ("IQ", "_K")
+    quantised = [t for t in types[0].values() if t not in UNQUANTISED]
+    return sum(not any(mark in t for mark in family) for t in quantised)
