@@ -30,7 +30,7 @@ from .seats import Seat
 # of these sizes are the ones worth trying.
 BLOCKS = (0, 1, 2, 3, 5, 7, 11, MAX_DRAFT)
 
-_COST_MEMORY = 0.25  # weight of the newest measurement in a running mean
+_DOWN, _UP = 0.7, 0.15  # weight of the newest cost in the running mean, lower or higher than it
 _ACCEPTANCE_MEMORY = 0.02  # likewise, per tested draft
 _EXPLORE_EVERY = 32  # blocks, until a rival of the best length is measured again
 _OPTIMISM = 0.15  # an unmeasured block length is assumed to cost so much less than it may
@@ -69,7 +69,7 @@ class DraftPolicy:
         if self._blocks % _EXPLORE_EVERY == _EXPLORE_EVERY - 1:
             i = lengths.index(best)
             neighbours = lengths[max(0, i - 1) : i + 2]
-            rivals = [k for k in lengths if rates[k] > 0.7 * rates[best] or k in neighbours]
+            rivals = [k for k in lengths if rates[k] > 0.5 * rates[best] or k in neighbours]
             return min(rivals, key=lambda k: self._measured_at.get((n_live, k), 0))
         return best
 
@@ -81,8 +81,14 @@ class DraftPolicy:
     def observe_cost(self, n_live: int, k: int, seconds: float) -> None:
         """A block of `k` drafts for `n_live` requests took so long, all models together."""
         costs = self._costs.setdefault(n_live, {})
-        old = costs.get(k, seconds)
-        costs[k] = old + _COST_MEMORY * (seconds - old)
+        # What else the machine does only ever adds time, so a lower figure is believed sooner,
+        # and none counts for more than twice what it should be.
+        if k in costs:
+            old = costs[k]
+            weight = _DOWN if seconds < old else _UP
+            costs[k] = old + weight * (min(seconds, 2 * old) - old)
+        else:
+            costs[k] = min(seconds, 2 * self._guess(k, costs)) if costs else seconds
         self._blocks += 1
         self._measured_at[n_live, k] = self._blocks
 
@@ -94,26 +100,26 @@ class DraftPolicy:
         self.acceptance += memory * (accepted - self.acceptance)
 
     def _rate(self, k: int, costs: dict[int, float]) -> float:
-        return expected_tokens(self.acceptance, k) / self._cost(k, costs)
-
-    @staticmethod
-    def _cost(k: int, costs: dict[int, float]) -> float:
         if k in costs:
             # A shorter block costs no more than a longer one: what says otherwise is noise.
-            return min(cost for m, cost in costs.items() if m >= k)
+            cost = min(cost for m, cost in costs.items() if m >= k)
+        else:
+            cost = (1 - _OPTIMISM) * self._guess(k, costs)
+        return expected_tokens(self.acceptance, k) / cost
+
+    @staticmethod
+    def _guess(k: int, costs: dict[int, float]) -> float:
         known = sorted(costs)
         below = max((m for m in known if m < k), default=known[0])
         above = min((m for m in known if m > k), default=None)
         if above is not None and below < above:
             share = (k - below) / (above - below)
-            guess = costs[below] + share * (costs[above] - costs[below])
-        elif below > known[0]:
+            return costs[below] + share * (costs[above] - costs[below])
+        if below > known[0]:
             slope = (costs[below] - costs[known[0]]) / (below - known[0])
-            guess = costs[below] + slope * (k - below)
-        else:
-            # Only one length is known: another draft should cost a fraction of a whole step.
-            guess = costs[below] * (1 + 0.2 * (k - below))
-        return (1 - _OPTIMISM) * guess
+            return costs[below] + slope * (k - below)
+        # Only one length is known: another draft should cost a fraction of a whole step.
+        return costs[below] * (1 + 0.2 * abs(k - below))
 
 
 class Drafter:
