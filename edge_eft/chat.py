@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .backend import AbortedError
+from .checks import did_you_mean
 from .errors import EdgeEftError, PromptError, RequestError
-from .options import SETTINGS, did_you_mean, request_for
+from .options import SETTINGS, request_for
 from .replies import begin, compare, interruptible, report, side_by_side, stream, talk, times
 from .request import Request, Timings
 from .template import check_messages

@@ -40,21 +40,33 @@ Examples:
 
 
 class Commands(click.Group):
-    """Commands in the order of their use; errors in one line; `convert` only when asked for."""
+    """Commands in the order of their use; errors in one line; two imported only when called."""
 
-    lazy: ClassVar = {"convert": "edge_eft.convert.command", "bench": "edge_eft.bench.command"}
+    lazy: ClassVar = {
+        "convert": (
+            "edge_eft.convert.command",
+            "Quantise a tuned model and its reference alike.",
+        ),
+        "bench": ("edge_eft.bench.command", "Measure how fast a recipe is here."),
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.commands, *self.lazy]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.lazy:
-            return importlib.import_module(self.lazy[name]).command
+            return importlib.import_module(self.lazy[name][0]).command
         return super().get_command(ctx, name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help, for which nothing is imported."""
+        rows = [(name, c.get_short_help_str(70)) for name, c in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl([*rows, *((name, about) for name, (_, about) in self.lazy.items())])
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit: 2 on what the user can mend, 130 on Ctrl-C, 141 if nobody reads."""
-        for file in (sys.stdin, sys.stdout, sys.stderr):
+        for file in (sys.stdout, sys.stderr):
             if hasattr(file, "reconfigure"):
                 file.reconfigure(errors="replace")
         extra |= {"standalone_mode": False}

@@ -234,12 +234,13 @@ class Combiner:
                 float32, or no token is left.
         """
         active = {role: c for role, c in coefficients.items() if c != 0.0}
-        out.fill(0.0)
         with np.errstate(invalid="ignore", over="ignore"):
-            for role, coefficient in active.items():
+            for i, (role, coefficient) in enumerate(active.items()):
                 row = rows[role][..., : self.n_vocab]
                 _check_logits(role, row)
-                if coefficient == 1.0:
+                if i == 0:
+                    np.multiply(row, coefficient, out=out)
+                elif coefficient == 1.0:
                     out += row
                 elif coefficient == -1.0:
                     out -= row

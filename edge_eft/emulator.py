@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .backend import common_prefix
 from .combiner import Combiner, Weights, log_partition
-from .errors import PromptError, RequestError
+from .errors import EngineError, PromptError, RequestError
 from .explain import explain
 from .live import OUTPUTS_PER_SLOT, Live, TokenSequence
 from .recipe import Recipe, from_files, load_recipe
@@ -31,7 +31,7 @@ from .request import FinishReason, Generation, Prompt, Reply, Request, Step, Tim
 from .sampling import sample
 from .seats import Rows, Seat, Seats
 from .slots import Replies, Slots
-from .speculative import Drafter
+from .speculative import Drafter, DraftPolicy
 from .template import continue_raw, encode_raw
 from .text import TextStream
 
@@ -76,7 +76,6 @@ class Emulator:
             self.vocabulary.masked,
         )
         self._drafter = Drafter(self.seats, self._combiner, self.n_ctx)
-        self.drafts = self._drafter.policy
         self._combined = np.empty((1, self.vocabulary.n_vocab), np.float32)
         self._scratch = np.empty_like(self._combined)
         self._ids = itertools.count()
@@ -192,11 +191,19 @@ class Emulator:
             is nothing to do. A step with a `finish_reason` is its request's last.
 
         Raises:
-            EngineError: llama.cpp failed or a model gave NaN. AbortedError: `interrupt`.
-                Requests stay live and contexts consistent; `cancel` what should not go on.
+            EngineError: llama.cpp failed; requests stay live and contexts consistent. Or one
+                request failed (a model gave NaN, its bias leaves no token): it has ended, the
+                others go on, and what they had ready was given out before.
+            AbortedError: `interrupt`.
         """
+        for live in self._slots:
+            self._raise_failure(live)
         self._fill()
-        return [step for live in self._slots for step in self._give_out(live)]
+        steps = [step for live in self._slots for step in self._give_out(live)]
+        if not steps:
+            for live in self._slots:
+                self._raise_failure(live)
+        return steps
 
     def _fill(self) -> None:
         """Choose tokens for every live request; they are pending until they are given out."""
@@ -213,7 +220,10 @@ class Emulator:
             self._drafter.draft(lives, seconds)
             rows = self.setup.advance(lives, seconds)
         for live in lives:
-            self._verify(live, rows[live.slot], seconds, started)
+            try:
+                self._verify(live, rows[live.slot], seconds, started)
+            except EngineError as error:  # of this request alone: the others go on
+                live.failure, live.slot = error, -1
         if not in_prefill:
             self._drafter.observe(lives, perf_counter() - started)
 
@@ -224,6 +234,12 @@ class Emulator:
             if step.finish_reason:
                 self._finish(live, step.finish_reason)
             yield step
+
+    def _raise_failure(self, live: Live) -> None:
+        """End a request that failed, with its error, once its steps are given out."""
+        if live.failure is not None and not live.pending:
+            self._finish(live, "cancelled")
+            raise live.failure
 
     def _retract(self, live: Live) -> None:
         """Make the reply what the reader has seen of it: tokens behind that are taken back."""
@@ -297,14 +313,14 @@ class Emulator:
         token = int(sample(logits, [request], [index], [live.counts])[0])
         logprob = float(logits[0, token]) - log_z
         t2 = perf_counter()
-        text, finish_reason = self._take(live, token)
+        views = None
+        if request.explain:
+            piece = self.seats[0].model.piece
+            views = explain(rows, token, request.explain, self._combiner, piece)
         t3 = perf_counter()
-        timings.combine, timings.sample, timings.text = t1 - t0, t2 - t1, t3 - t2
-        views = (
-            explain(rows, token, request.explain, self._combiner, self.seats[0].model.piece)
-            if request.explain
-            else None
-        )
+        text, finish_reason = self._take(live, token)
+        t4 = perf_counter()
+        timings.combine, timings.sample, timings.text = t1 - t0, t2 - t1, t4 - t3
         return Step(live.id, index, token, text, logprob, timings, finish_reason, views)
 
     def _take(self, live: Live, token: int) -> tuple[str, FinishReason | None]:
@@ -358,6 +374,15 @@ class Emulator:
         for seat in self.seats:
             seat.context.resume()
 
+    @property
+    def drafts(self) -> DraftPolicy:
+        """What drafts have cost and how many were right; another may be put in its place."""
+        return self._drafter.policy
+
+    @drafts.setter
+    def drafts(self, policy: DraftPolicy) -> None:
+        self._drafter.policy = policy
+
     # -- wrappers --------------------------------------------------------------------------
 
     def stream(self, prompt: Prompt | Request, **options: Any) -> Iterator[Step]:
@@ -381,6 +406,7 @@ class Emulator:
                 if not live.pending:
                     self._fill()
                 yield from self._give_out(live)
+                self._raise_failure(live)
         finally:
             self.cancel(live.id)
 

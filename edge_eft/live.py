@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import EngineError
 from .request import MAX_DRAFT, FinishReason, Request, Step
 from .text import TextStream
 
@@ -57,6 +58,7 @@ class Live:
         slot: sequence number in every context; −1 without one.
         tokens, counts, text: the reply so far.
         pending: steps that are chosen and not yet given out.
+        failure: what ended the request behind them, if it failed.
         draft: tokens proposed and not yet verified; `draft_ends` if the end token follows them.
         draft_rows: (1, vocab) logits of the drafter, a copy for each proposal.
     """
@@ -73,6 +75,7 @@ class Live:
     counts: Counter[int] = field(default_factory=Counter)
     pending: deque[Step] = field(default_factory=deque)
     finish_reason: FinishReason | None = None
+    failure: EngineError | None = None
     draft: list[int] = field(default_factory=list)
     draft_ends: bool = False
     draft_rows: list[NDArray[np.float32]] = field(default_factory=list)
@@ -93,7 +96,8 @@ class Live:
     @property
     def ended(self) -> bool:
         """Whether the last step is chosen, though perhaps not given out."""
-        return bool(self.pending and self.pending[-1].finish_reason)
+        finished = bool(self.pending and self.pending[-1].finish_reason)
+        return finished or self.failure is not None
 
     def retract(self) -> None:
         """Take back what nobody has seen: the tokens of the pending steps. `text` is left to do."""

@@ -19,6 +19,7 @@ from .errors import ModelFileError, NotEnoughMemoryError
 from .gguf_check import GGUFHeader, read_header
 from .recipe import ModelSpec
 
+F16_BYTES = 2.0
 Q8_0_BYTES = 34 / 32  # of KV cache per element: 32 int8 and one float16 scale
 BYTES_PER_TOKEN = 350  # of a loaded vocabulary: 17 MiB for the 49,152 tokens of SmolLM2
 N_UBATCH = 512  # llama.cpp's default: tokens of one micro-batch
@@ -105,10 +106,11 @@ def estimate(
         roles: role → model, as from `Recipe.roles`.
         headers: role → header of its model file, as from `headers`.
         n_ctx: tokens per slot.
-        n_slots: sequences per context, over which one cache of n_ctx · n_slots is unified.
+        n_slots: sequences per context, each with a cache of n_ctx, in steps of 256.
         n_outputs: most logit rows of one decode.
         kv_bytes: bytes per element of the KV cache.
     """
+    n_cells = n_slots * -(-n_ctx // 256) * 256
     weights_of: dict[str, str] = {}
     context_of: dict[tuple[Any, ...], str] = {}
     rows = []
@@ -123,8 +125,8 @@ def estimate(
         if spec.lora and paths[1] not in weights_of:
             weights += os.stat(spec.lora).st_size
         if context not in context_of:
-            kv_cache = _kv_cache(header, n_ctx * n_slots, kv_bytes)
-            compute = _compute(header, n_ctx * n_slots, n_outputs)
+            kv_cache = _kv_cache(header, n_cells, kv_bytes)
+            compute = _compute(header, n_cells, n_outputs)
             logits = n_outputs * header.n_vocab * 4
         for path in paths:
             weights_of.setdefault(path, role)

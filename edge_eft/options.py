@@ -5,7 +5,6 @@ SETTINGS is the one list of dials; the rest turns options into recipes and reque
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,13 @@ from typing import Any, NamedTuple
 
 import click
 
+from .checks import did_you_mean
 from .combiner import Weights
 from .emulator import Emulator
 from .errors import RequestError
-from .recipe import PROMPTS, Recipe, from_files, load_recipe
+from .recipe import Recipe, from_files, load_recipe
 from .request import Prompt, Request
+from .template import FORMATS
 from .text import ControlFilter
 
 Command = Callable[..., None]
@@ -83,12 +84,6 @@ def request_for(prompt: Prompt, settings: Mapping[str, Any]) -> Request:
     return Request(prompt, weights=Weights.from_dict(weights), **others)
 
 
-def did_you_mean(word: str, known: Mapping[str, Any]) -> str:
-    """A hint at the nearest known word, "" if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
 @dataclass(frozen=True)
 class Models:
     """Which models, and how they are loaded."""
@@ -150,7 +145,7 @@ def model_options(command: Command) -> Command:
         click.option("--gpu-layers", type=int, metavar="N", help="Per model; default: all."),
         click.option("--threads", type=int, metavar="N", help="Default: the physical cores."),
         click.option("--n-ctx", type=int, metavar="N", help="Context length in tokens."),
-        click.option("--prompt", metavar="FORMAT", help=f"Of the base: {', '.join(PROMPTS)}."),
+        click.option("--prompt", metavar="FORMAT", help=f"Of the base: {', '.join(FORMATS)}."),
         click.option("--reference", metavar="FILE", help="GGUF that `tuned` was tuned from."),
         click.option("--tuned", metavar="FILE", help="GGUF of the small tuned model."),
         click.option("--base", metavar="FILE", help="GGUF of the large base model."),

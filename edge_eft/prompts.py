@@ -72,7 +72,10 @@ def read_stdin() -> str:
     """The prompt from stdin, less one line end."""
     if sys.stdin.isatty():
         click.echo("edge-eft: type the prompt, then Ctrl-D", err=True)
-    return sys.stdin.read().removesuffix("\n")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError:
+        raise RequestError("the prompt on stdin is not UTF-8") from None
 
 
 def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:

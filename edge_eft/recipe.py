@@ -3,7 +3,7 @@
     name = "atlas"                    # default: the file's name
     description = "..."
     license = "..."
-    n_ctx = 512                       # default: what the models were trained for
+    n_ctx = 512                       # default: 4096, or what the models were trained for if less
 
     [base]                            # may be left out, and given by `with_base`
     file = "atlas/base.gguf"          # relative to the recipe, or absolute
@@ -25,21 +25,21 @@ This room reads recipes and compares hashes. It opens no model and knows nothing
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from .checks import did_you_mean
 from .errors import ModelFileError, RecipeError
+from .template import FORMATS, is_format
 
-PROMPTS = ("template", "chatml", "plain", "transcript")
 VERIFIED_AT_LOAD = 64 << 20  # bytes; hashing this much takes about 0.1 s
 
 _MAX_RECIPE_BYTES = 1 << 20
@@ -97,7 +97,13 @@ class Recipe:
         """
         if self.base is None:
             raise RecipeError(f"recipe {self.name!r} names no base model; give one: --base FILE")
-        return {"base": self.base, **_pair_roles(self)}
+        roles = {"base": self.base}
+        for delta in self.deltas.values():
+            # A reference's rows are compared with the base's, so it is asked as the base is.
+            reference = delta.reference
+            reference = replace(reference, prompt=reference.prompt or self.base.prompt)
+            roles |= {f"tuned:{delta.name}": delta.tuned, f"reference:{delta.name}": reference}
+        return roles
 
     def with_base(self, file: str | os.PathLike[str], *, prompt: str | None = None) -> Recipe:
         """This recipe on another base model.
@@ -112,9 +118,7 @@ class Recipe:
             _check_prompt("prompt", prompt)
         elif self.base is not None:
             prompt = self.base.prompt
-        return _with_reference_prompts(
-            replace(self, base=ModelSpec(_absolute(file), None, prompt or "plain"))
-        )
+        return replace(self, base=ModelSpec(_absolute(file), None, prompt or "plain"))
 
 
 def from_files(
@@ -175,7 +179,7 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
             data = file.read(_MAX_RECIPE_BYTES + 1)
     except (OSError, ValueError) as error:
         names = ", ".join(embedded) or "none"
-        near = _did_you_mean(str(path_or_name), embedded)
+        near = did_you_mean(str(path_or_name), embedded)
         reason = getattr(error, "strerror", None) or str(error)
         raise RecipeError(
             f"recipe {str(path_or_name)!r} cannot be read ({reason}){near}; give the path of a"
@@ -201,7 +205,8 @@ def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
     Raises ModelFileError where a file cannot be read or is another than the recipe was made for.
     """
     skipped = []
-    specs = [*_pair_roles(recipe).values(), *([recipe.base] if recipe.base else [])]
+    specs = [spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference)]
+    specs += [recipe.base] if recipe.base else []
     stated = {(spec.lora or spec.file, spec.sha256) for spec in specs if spec.sha256}
     for path, expected in sorted(stated):
         try:
@@ -243,7 +248,7 @@ class _Reader:
         n_ctx = table.get("n_ctx")
         if n_ctx is not None and (not isinstance(n_ctx, int) or n_ctx is True or n_ctx < 1):
             raise self.error(f"n_ctx is {n_ctx!r}, not a positive number of tokens")
-        recipe = Recipe(
+        return Recipe(
             name=self.value(table, "name", str, "", self.path.stem),
             description=self.value(table, "description", str, "", ""),
             license=self.value(table, "license", str, "", ""),
@@ -252,7 +257,6 @@ class _Reader:
             deltas=MappingProxyType({name: self.delta(name, deltas[name]) for name in deltas}),
             path=self.path,
         )
-        return _with_reference_prompts(recipe)
 
     def delta(self, name: str, table: object) -> Delta:
         where = f"delta.{name}"
@@ -308,7 +312,7 @@ class _Reader:
     def known(self, table: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
         for key in table:
             if key not in keys:
-                near = _did_you_mean(key, keys)
+                near = did_you_mean(key, keys)
                 raise self.error(f"unknown key `{where}{key}`{near}; it may be {', '.join(keys)}")
 
     def value(self, table: dict[str, Any], key: str, kind: type, where: str, default: Any) -> Any:
@@ -319,38 +323,12 @@ class _Reader:
         return value
 
 
-def _pair_roles(recipe: Recipe) -> dict[str, ModelSpec]:
-    roles = {}
-    for delta in recipe.deltas.values():
-        roles[f"tuned:{delta.name}"] = delta.tuned
-        roles[f"reference:{delta.name}"] = delta.reference
-    return roles
-
-
-def _with_reference_prompts(recipe: Recipe) -> Recipe:
-    """References without a prompt get the base's: their rows are compared with the base's."""
-    prompt = recipe.base.prompt if recipe.base else None
-    deltas = {
-        name: replace(
-            delta, reference=replace(delta.reference, prompt=delta.reference.prompt or prompt)
-        )
-        for name, delta in recipe.deltas.items()
-    }
-    return replace(recipe, deltas=MappingProxyType(deltas))
-
-
 def _check_prompt(where: str, prompt: str) -> None:
-    # A word is a name, mistyped perhaps; a Jinja text that uses the messages has a brace.
-    if prompt not in PROMPTS and "{" not in prompt:
-        near = _did_you_mean(prompt, PROMPTS)
+    if not is_format(prompt):
         raise RecipeError(
-            f"{where} is {prompt!r}{near}; it may be {', '.join(PROMPTS)}, or a Jinja template"
+            f"{where} is {prompt!r}{did_you_mean(prompt, FORMATS)}; it may be "
+            f"{', '.join(FORMATS)}, or a Jinja template, which contains {{{{ or {{%"
         )
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean `{near[0]}`?)" if near else ""
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

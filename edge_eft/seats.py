@@ -22,6 +22,7 @@ from . import memory, vocabulary
 from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
 from .checks import whole
 from .errors import EngineError
+from .gguf_check import GGUFHeader
 from .live import OUTPUTS_PER_SLOT, Live
 from .recipe import ModelSpec, Recipe, verify
 from .template import PromptFormat
@@ -108,15 +109,7 @@ class Seats:
         if self._adapts:
             self.n_threads, self.threads_reason = default_threads()
             self.threads_reason += f"; one for models below {SMALL >> 20} MiB"
-        self.memory = memory.estimate(
-            roles,
-            headers,
-            n_ctx=self.n_ctx,
-            n_slots=n_slots,
-            n_outputs=OUTPUTS_PER_SLOT * n_slots,
-        )
-        # What a GPU has free is not known here; unified memory is, and counts alike.
-        memory.check(self.memory)
+        self._weigh(roles, headers, CACHE_LADDER[0])
         if self.n_ctx > trained:
             log.warning("n_ctx is %d; the models were trained on %d", self.n_ctx, trained)
         with contextlib.ExitStack() as stack:
@@ -124,7 +117,7 @@ class Seats:
             self.vocabulary = vocabulary.reconcile(models)
             for warning in self.vocabulary.warnings:
                 log.warning("%s", warning)
-            self.seats = self._open(roles, models, stack)
+            self.seats = self._open(roles, headers, models, stack)
             self._stack = stack.pop_all()
 
     def advance(self, lives: Sequence[Live], seconds: dict[str, float]) -> dict[int, Rows]:
@@ -172,9 +165,24 @@ class Seats:
                 stack.callback(loaded[path].close)
         return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
 
+    def _weigh(
+        self, roles: Mapping[str, ModelSpec], headers: Mapping[str, GGUFHeader], kind: CacheKind
+    ) -> None:
+        """Refuse what does not fit. What a GPU has free is not known; unified memory counts."""
+        self.memory = memory.estimate(
+            roles,
+            headers,
+            n_ctx=self.n_ctx,
+            n_slots=self.n_slots,
+            n_outputs=OUTPUTS_PER_SLOT * self.n_slots,
+            kv_bytes=memory.Q8_0_BYTES if kind.kv_type == "q8_0" else memory.F16_BYTES,
+        )
+        memory.check(self.memory)
+
     def _open(
         self,
         roles: Mapping[str, ModelSpec],
+        headers: Mapping[str, GGUFHeader],
         models: Mapping[str, Model],
         stack: contextlib.ExitStack,
     ) -> list[Seat]:
@@ -185,6 +193,8 @@ class Seats:
         adapters = {key: key[2] and key[1].load_adapter(key[2]) for key in shared}
         reason = "the smallest, and every model takes it"
         for kind in CACHE_LADDER:
+            if kind.kv_type != CACHE_LADDER[0].kv_type:
+                self._weigh(roles, headers, kind)
             opened = contextlib.ExitStack()
             try:
                 contexts = [self._context(key[1], adapters[key], kind, opened) for key in shared]

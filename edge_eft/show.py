@@ -14,8 +14,9 @@ import click
 from .emulator import Emulator
 from .gguf_check import read_header
 from .options import one_line
-from .recipe import PROMPTS, ModelSpec, load_recipe
+from .recipe import ModelSpec, load_recipe
 from .replies import dim
+from .template import FORMATS
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
 
 def prompt_name(prompt: str) -> str:
     """The name of a prompt format; an inline template is long."""
-    return prompt if prompt in PROMPTS else "inline Jinja"
+    return prompt if prompt in FORMATS else "inline Jinja"
 
 
 def mebibytes(n_bytes: int) -> str:

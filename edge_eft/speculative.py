@@ -73,11 +73,6 @@ class DraftPolicy:
             return min(rivals, key=lambda k: self._measured_at.get((n_live, k), 0))
         return best
 
-    def predicted_rate(self, n_live: int, k: int) -> float:
-        """Tokens per second and request that blocks of `k` drafts should give; 0.0 if unknown."""
-        costs = self._costs.get(n_live, {})
-        return self._rate(k, costs) if costs else 0.0
-
     def observe_cost(self, n_live: int, k: int, seconds: float) -> None:
         """A block of `k` drafts for `n_live` requests took so long, all models together."""
         costs = self._costs.setdefault(n_live, {})
@@ -170,6 +165,9 @@ class Drafter:
     def _length(self, live: Live, n_live: int) -> int:
         # The first token comes soonest without a draft, and its cost is the prompt's.
         if live.drafter is None or not live.tokens:
+            return 0
+        # A model that cannot roll back would decode everything anew for every wrong draft.
+        if any(seat.context.decoded_anew for seat in self._seats):
             return 0
         most = min(live.room(self._n_ctx) - 1, MAX_DRAFT)
         if live.request.draft == "auto":

@@ -188,13 +188,18 @@ def continue_raw(text: str, model: TokenizerSource) -> list[int]:
     return ids
 
 
+def is_format(spec: str) -> bool:
+    """Whether `spec` names a prompt format or is inline Jinja."""
+    return spec in FORMATS or "{{" in spec or "{%" in spec
+
+
 def check_format(spec: str) -> str:
     """Return `spec` if it names a prompt format or is a Jinja template.
 
     Raises:
         PromptError: it is neither.
     """
-    if isinstance(spec, str) and (spec in FORMATS or "{{" in spec or "{%" in spec):
+    if isinstance(spec, str) and is_format(spec):
         return spec
     raise PromptError(
         f"prompt = {spec!r} is no prompt format; use one of {', '.join(FORMATS)}, or a Jinja "

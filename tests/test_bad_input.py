@@ -126,7 +126,7 @@ def test_a_failed_load_leaves_nothing(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("[base]", "[basis]"), r"unknown key `basis` \(did you mean `base`\?\)"),
+        (("[base]", "[basis]"), r"unknown key `basis` \(did you mean base\?\)"),
         (("sha256 = '", "sha256 = '0000"), "sha256"),
         (("reference =", "referee ="), r"unknown key `delta\.a\.referee`"),
         (("weight = 1", "weight = -1"), r"weight is -1"),

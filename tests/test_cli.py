@@ -255,7 +255,7 @@ def test_an_input_file_that_is_none(recipe, scripted, tmp_path):
         ("run --base b --tuned t hi", "need each other"),
         ("run --base b hi", "recipe 'hi' cannot be read"),
         ("run R hi --prompt chatml", "--prompt goes with --base"),
-        ("run R hi --base b --prompt chattml", "did you mean `chatml`?"),
+        ("run R hi --base b --prompt chattml", "did you mean chatml?"),
         ("run R hi --temprature 1", "Did you mean '--temperature'?"),
         ("run R hi --alpha -1", "alpha is -1"),
         ("run R hi --alpha nan", "alpha is nan"),
@@ -293,7 +293,7 @@ def test_an_empty_prompt_is_refused(recipe):
     [
         (("license", "licence"), "unknown key `licence`"),
         (("reference = ", "referenec = "), "unknown key `delta.chat.referenec`"),
-        (("[base]", "[bsae]"), "unknown key `bsae` (did you mean `base`?)"),
+        (("[base]", "[bsae]"), "unknown key `bsae` (did you mean base?)"),
         (("[base]\n", "["), "is no valid TOML"),
     ],
 )

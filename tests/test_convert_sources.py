@@ -187,7 +187,7 @@ def test_another_hash_than_the_index_states_is_refused(tmp_path, monkeypatch):
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(llamacpp.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConversionError, match=r"torch.*edge-eft\[convert\]"):
+    with pytest.raises(ConversionError, match=r"torch.*\.\[convert\]"):
         llamacpp.require_modules()
 
 

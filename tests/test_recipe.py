@@ -69,7 +69,8 @@ def test_a_whole_recipe(tmp_path: Path) -> None:
     chat, brief = recipe.deltas["chat"], recipe.deltas["brief"]
     assert (chat.name, chat.weight, brief.weight) == ("chat", 1.0, 0.0)
     assert chat.tuned == ModelSpec(tmp_path / "atlas/chat.gguf", SHA, "chatml")
-    assert chat.reference == ModelSpec(tmp_path / "atlas/reference.gguf", None, "transcript")
+    assert chat.reference == ModelSpec(tmp_path / "atlas/reference.gguf")
+    assert recipe.roles()["reference:chat"].prompt == "transcript", "as the base's"
     assert brief.reference.file == Path("/models/reference.gguf")
     assert brief.reference.prompt == "{{ messages[0].content }}"
     assert brief.tuned == ModelSpec(
@@ -98,11 +99,13 @@ def test_a_recipe_without_base_is_completed_by_with_base(
     monkeypatch.chdir(tmp_path)
     whole = recipe.with_base("big.gguf")
     assert whole.base == ModelSpec(tmp_path / "big.gguf", None, "plain")
-    assert whole.deltas["d"].reference.prompt == "plain"
+    assert whole.roles()["reference:d"].prompt == "plain"
     other = recipe.with_base("big.gguf", prompt="transcript")
-    assert other.deltas["d"].reference.prompt == "transcript"
+    assert other.roles()["reference:d"].prompt == "transcript"
+    again = other.with_base("big.gguf", prompt="chatml")
+    assert again.roles()["reference:d"].prompt == "chatml", "it follows the base"
     assert recipe.base is None, "the first recipe is unchanged"
-    with pytest.raises(RecipeError, match="did you mean `plain`"):
+    with pytest.raises(RecipeError, match="did you mean plain"):
         recipe.with_base("big.gguf", prompt="plian")
 
 
@@ -127,8 +130,8 @@ def test_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("nmae = 'x'\n" + DELTA, "unknown key `nmae` (did you mean `name`?)"),
-        (BASE + "sha265 = 'x'\n" + DELTA, "unknown key `base.sha265` (did you mean `sha256`?)"),
+        ("nmae = 'x'\n" + DELTA, "unknown key `nmae` (did you mean name?)"),
+        (BASE + "sha265 = 'x'\n" + DELTA, "unknown key `base.sha265` (did you mean sha256?)"),
         (BASE + "lora = 'x'\n" + DELTA, "unknown key `base.lora`"),
         (DELTA + "alpha = 1\n", "unknown key `delta.d.alpha`"),
         ("name = 5\n" + DELTA, "name is 5, not a text"),
@@ -145,7 +148,7 @@ def test_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ('[base]\nfile = "a\\u0000b"\n' + DELTA, "base.file is 'a\\x00b', not the path"),
         (BASE + "sha256 = '0123'\n" + DELTA, "base.sha256 is '0123', not 64 lower-case"),
         (BASE + f"sha256 = '{SHA.upper()}'\n" + DELTA, "not 64 lower-case"),
-        (BASE + "prompt = 'plian'\n" + DELTA, "base.prompt is 'plian' (did you mean `plain`?)"),
+        (BASE + "prompt = 'plian'\n" + DELTA, "base.prompt is 'plian' (did you mean plain?)"),
         (BASE + "source = 1\n" + DELTA, "base.source is 1, not a text"),
         (DELTA.replace("reference", "referense"), "unknown key `delta.d.referense` (did you mean"),
         ("[delta.d]\ntuned = { file = 't' }\n", "delta.d lacks `reference`"),
@@ -186,7 +189,7 @@ def test_embedded_recipes_are_found_by_name(
     monkeypatch.setattr(room, "__file__", str(installed / "recipe.py"))
     assert list_recipes() == {"atlas": installed / "models" / "atlas.toml"}
     assert load_recipe("atlas").path == installed / "models" / "atlas.toml"
-    with pytest.raises(RecipeError, match=r"'atlsa' cannot be read .* \(did you mean `atlas`\?\)"):
+    with pytest.raises(RecipeError, match=r"'atlsa' cannot be read .* \(did you mean atlas\?\)"):
         load_recipe("atlsa")
     for place in (tmp_path, "nul\0", tmp_path / "none.toml"):
         with pytest.raises(RecipeError, match=r"cannot be read .* embedded recipe \(atlas\)"):

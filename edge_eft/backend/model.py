@@ -43,6 +43,11 @@ class Model:
                 f"{self.path} is a LoRA adapter, not a model: "
                 'name it as tuned = { lora = "…", on = "reference" }'
             )
+        if self.header.split and self.header.split[1] > 1:
+            raise ModelFileError(
+                f"{self.path} is one of {self.header.split[1]} shards; join them into one file "
+                "with llama.cpp's llama-gguf-split --merge"
+            )
         start_library()
         params = L.llama_model_default_params()
         params.vocab_only = vocab_only

@@ -98,7 +98,7 @@ class EmulatedWay:
     def answer(self, index: int) -> Reply:
         """Submit, and step to the end."""
         emulator = self._emulator
-        emulator.drafts = emulator._drafter.policy = self._policy
+        emulator.drafts = self._policy
         identity = emulator.submit(self._requests[index])
         try:
             steps = emulator.step()

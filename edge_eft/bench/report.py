@@ -192,7 +192,7 @@ def _ratios(found: Mapping[str, list[float]], drafted: Any) -> dict[str, dict[st
 
 
 def _shares(figures: Figures, way: str) -> dict[str, float]:
-    """Part → share of the wall clock. The parts exceed 1 where models decode side by side."""
+    """Part → share of the wall clock."""
     tally = figures.tallies[way]
     timings, total = tally.timings, sum(tally.seconds)
     parts = dict(timings.decode)

@@ -47,7 +47,7 @@ def require_modules(*extra: str) -> None:
     if missing:
         raise ConversionError(
             f"converting a Hugging Face directory needs {', '.join(missing)}: "
-            "pip install 'edge-eft[convert]'"
+            "pip install '.[convert]'"
         )
 
 
