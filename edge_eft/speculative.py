@@ -30,15 +30,19 @@ from .seats import Seat
 # of these sizes are the ones worth trying.
 BLOCKS = (0, 1, 2, 3, 5, 7, 11, MAX_DRAFT)
 
-_DOWN, _UP = 0.7, 0.15  # weight of the newest cost in the running mean, lower or higher than it
+_COST_MEMORY = 0.2  # weight of the newest measurement in a running mean
+_LENGTH_MEMORY = 0.1  # likewise, of the length that drafts come to have
 _ACCEPTANCE_MEMORY = 0.02  # likewise, per tested draft
-_EXPLORE_EVERY = 32  # blocks, until a rival of the best length is measured again
+_PLAN_EVERY = 4  # blocks
+_EXPLORE_EVERY = 256  # blocks, until a rival of the best length is measured again
 _OPTIMISM = 0.15  # an unmeasured block length is assumed to cost so much less than it may
 
 
-def expected_tokens(acceptance: float, k: int) -> float:
-    """Mean tokens of a block of `k` drafts: 1 + a + … + aᵏ."""
-    return sum(acceptance**i for i in range(k + 1))
+def expected_tokens(acceptance: float, k: float) -> float:
+    """Mean tokens of a block of `k` drafts: 1 + a + … + aᵏ; `k` may be a mean itself."""
+    if acceptance > 0.999:
+        return k + 1
+    return (1 - acceptance ** (k + 1)) / (1 - acceptance)
 
 
 @dataclass
@@ -54,34 +58,46 @@ class DraftPolicy:
     tested: int = 0
     accepted: int = 0
     _costs: dict[int, dict[int, float]] = field(default_factory=dict)
+    _lengths: dict[int, float] = field(default_factory=dict)
+    _chosen: dict[int, int] = field(default_factory=dict)
     _blocks: int = 0
     _measured_at: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def plan(self, n_live: int, most: int = MAX_DRAFT) -> int:
         """How many tokens to draft, at most `most`, for each of `n_live` requests."""
         costs = self._costs.get(n_live, {})
-        lengths = [k for k in BLOCKS if k <= most]
-        if not costs or not lengths:
+        if not costs or most < 1:
             return 0
+        # Planning takes time as well; where a step takes a millisecond that is felt.
+        if self._blocks % _PLAN_EVERY and n_live in self._chosen:
+            return max(k for k in BLOCKS if k <= min(most, self._chosen[n_live]))
+        best = self._best(n_live, costs)
+        self._chosen[n_live] = best
+        return max(k for k in BLOCKS if k <= min(most, best))
+
+    def _best(self, n_live: int, costs: dict[int, float]) -> int:
+        lengths = list(BLOCKS)
         rates = {k: self._rate(k, costs) for k in lengths}
-        ranked = sorted(lengths, key=lambda k: rates[k], reverse=True)
-        best = ranked[0]
-        if self._blocks % _EXPLORE_EVERY == _EXPLORE_EVERY - 1:
+        best = max(lengths, key=lambda k: rates[k])
+        if self._blocks % _EXPLORE_EVERY == 0 and self._blocks:
             i = lengths.index(best)
             neighbours = lengths[max(0, i - 1) : i + 2]
             rivals = [k for k in lengths if rates[k] > 0.5 * rates[best] or k in neighbours]
             return min(rivals, key=lambda k: self._measured_at.get((n_live, k), 0))
         return best
 
-    def observe_cost(self, n_live: int, k: int, seconds: float) -> None:
-        """A block of `k` drafts for `n_live` requests took so long, all models together."""
+    def observe_cost(self, n_live: int, k: int, seconds: float, drafted: float) -> None:
+        """A block for which `k` drafts were planned took so long, all models together.
+
+        `drafted` is how many there were: a draft that ends the reply is shorter, and cheaper, and
+        where replies are short most of them are.
+        """
+        length = self._lengths.get(k, drafted)
+        self._lengths[k] = length + _LENGTH_MEMORY * (drafted - length)
         costs = self._costs.setdefault(n_live, {})
-        # What else the machine does only ever adds time, so a lower figure is believed sooner,
-        # and none counts for more than twice what it should be.
+        # A stall counts for no more than twice what the block should have taken.
         if k in costs:
-            old = costs[k]
-            weight = _DOWN if seconds < old else _UP
-            costs[k] = old + weight * (min(seconds, 2 * old) - old)
+            costs[k] += _COST_MEMORY * (min(seconds, 2 * costs[k]) - costs[k])
         else:
             costs[k] = min(seconds, 2 * self._guess(k, costs)) if costs else seconds
         self._blocks += 1
@@ -100,7 +116,7 @@ class DraftPolicy:
             cost = min(cost for m, cost in costs.items() if m >= k)
         else:
             cost = (1 - _OPTIMISM) * self._guess(k, costs)
-        return expected_tokens(self.acceptance, k) / cost
+        return expected_tokens(self.acceptance, self._lengths.get(k, k)) / cost
 
     @staticmethod
     def _guess(k: int, costs: dict[int, float]) -> float:
@@ -134,6 +150,7 @@ class Drafter:
         self._seats = seats
         self._combiner = combiner
         self._n_ctx = n_ctx
+        self._planned: list[int] = []
         self._logits = np.empty((1, combiner.n_vocab), np.float32)
         self._scratch = np.empty_like(self._logits)
 
@@ -144,8 +161,9 @@ class Drafter:
             lives: the requests.
             seconds: seat → time, to which what the decodes took is added.
         """
-        lengths = {live.id: self._length(live, len(lives)) for live in lives}
-        for j in range(max(lengths.values())):
+        self._planned = [self._length(live, len(lives)) for live in lives]
+        lengths = {live.id: k for live, k in zip(lives, self._planned, strict=True)}
+        for j in range(max(self._planned)):
             for i, seat in enumerate(self._seats):
                 drafting = {
                     live.slot: live
@@ -157,10 +175,15 @@ class Drafter:
                     self._propose(drafting[slot], seat.name, row.copy())
 
     def observe(self, lives: Sequence[Live], seconds: float) -> None:
-        """A whole step took so long; it tells the cost of a block if all drafted alike."""
-        lengths = {len(live.draft_rows) for live in lives}
-        if len(lengths) == 1 and not any(live.draft_ends for live in lives):
-            self.policy.observe_cost(len(lives), lengths.pop(), seconds)
+        """A whole step took so long; it tells the cost of a block if the same was planned for all.
+
+        Args:
+            lives: the requests of the last `draft`.
+            seconds: of the step, verification included.
+        """
+        if len(set(self._planned)) == 1:
+            drafted = sum(len(live.draft) for live in lives) / len(lives)
+            self.policy.observe_cost(len(lives), self._planned[0], seconds, drafted)
 
     def _length(self, live: Live, n_live: int) -> int:
         # The first token comes soonest without a draft, and its cost is the prompt's.
