@@ -65,7 +65,7 @@ def default_threads() -> tuple[int, str]:
     """Threads for decoding, and why: decoding is bound by memory, so physical cores are enough."""
     if sys.platform == "darwin":
         # Efficiency cores hold up the others at every barrier.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(OSError, AttributeError):
             libc = ctypes.CDLL(None)
             value, size = ctypes.c_int(0), ctypes.c_size_t(4)
             name = b"hw.perflevel0.physicalcpu"
