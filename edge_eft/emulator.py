@@ -160,7 +160,6 @@ class Emulator:
             coefficients={},
             sequences=sequences,
             text=self._text_stream(request),
-            prompt_tokens=sequences[0].n,
         )
         self._weigh(live, request.weights)
         return live

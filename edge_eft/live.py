@@ -68,7 +68,6 @@ class Live:
     coefficients: dict[str, float]
     sequences: list[TokenSequence]
     text: TextStream
-    prompt_tokens: int
     drafter: int | None = None
     slot: int = -1
     tokens: list[int] = field(default_factory=list)
@@ -92,6 +91,11 @@ class Live:
         for sequence in self.sequences:
             if sequence.n < len(sequence.tokens):
                 sequence.append(token)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the base's prompt."""
+        return self.sequences[0].n_prompt
 
     @property
     def ended(self) -> bool:

@@ -69,20 +69,17 @@ class DraftPolicy:
         if not costs or most < 1:
             return 0
         # Planning takes time as well; where a step takes a millisecond that is felt.
-        if self._blocks % _PLAN_EVERY and n_live in self._chosen:
-            return max(k for k in BLOCKS if k <= min(most, self._chosen[n_live]))
-        best = self._best(n_live, costs)
-        self._chosen[n_live] = best
-        return max(k for k in BLOCKS if k <= min(most, best))
+        if self._blocks % _PLAN_EVERY == 0 or n_live not in self._chosen:
+            self._chosen[n_live] = self._best(n_live, costs)
+        return max(k for k in BLOCKS if k <= min(most, self._chosen[n_live]))
 
     def _best(self, n_live: int, costs: dict[int, float]) -> int:
-        lengths = list(BLOCKS)
-        rates = {k: self._rate(k, costs) for k in lengths}
-        best = max(lengths, key=lambda k: rates[k])
+        rates = {k: self._rate(k, costs) for k in BLOCKS}
+        best = max(BLOCKS, key=lambda k: rates[k])
         if self._blocks % _EXPLORE_EVERY == 0 and self._blocks:
-            i = lengths.index(best)
-            neighbours = lengths[max(0, i - 1) : i + 2]
-            rivals = [k for k in lengths if rates[k] > 0.5 * rates[best] or k in neighbours]
+            i = BLOCKS.index(best)
+            neighbours = BLOCKS[max(0, i - 1) : i + 2]
+            rivals = [k for k in BLOCKS if rates[k] > 0.5 * rates[best] or k in neighbours]
             return min(rivals, key=lambda k: self._measured_at.get((n_live, k), 0))
         return best
 

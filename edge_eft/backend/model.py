@@ -63,7 +63,6 @@ class Model:
         self.n_ctx_train: int = L.llama_model_n_ctx_train(self._model)
         self.bos_token = self._token(L.llama_vocab_bos)
         self.eos_token = self._token(L.llama_vocab_eos)
-        self.eot_token = self._token(L.llama_vocab_eot)
         # All ids with which this model ends a reply: llama.cpp knows more of them than EOS and EOT.
         is_end = L.llama_vocab_is_eog
         self.end_tokens = frozenset(t for t in range(self.n_vocab) if is_end(self._vocab, t))
