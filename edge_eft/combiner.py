@@ -234,30 +234,27 @@ class Combiner:
                 float32, or no token is left.
         """
         active = {role: c for role, c in coefficients.items() if c != 0.0}
+        cut = {role: rows[role][..., : self.n_vocab] for role in active}
         with np.errstate(invalid="ignore", over="ignore"):
-            for i, (role, coefficient) in enumerate(active.items()):
-                row = rows[role][..., : self.n_vocab]
-                _check_logits(role, row)
-                if i == 0:
-                    np.multiply(row, coefficient, out=out)
-                elif coefficient == 1.0:
-                    out += row
-                elif coefficient == -1.0:
-                    out -= row
-                else:
-                    np.multiply(row, coefficient, out=scratch)
-                    out += scratch
-            if not np.isfinite(out.max(axis=-1)).all():
+            _add_up(cut, active, out, scratch)
+            # A bad logit shows in the sum's maximum, but +inf that was subtracted in its own row's.
+            tops = [out.max(axis=-1), *(cut[r].max(axis=-1) for r, c in active.items() if c < 0)]
+            sound = bool(np.isfinite(tops).all())
+            if not sound:
+                for role, row in cut.items():
+                    _check_logits(role, row)
                 # −inf with a negative coefficient became +inf, or NaN beside another −inf.
-                for role in active:
-                    out[np.isneginf(rows[role][..., : self.n_vocab])] = -np.inf
+                for row in cut.values():
+                    out[np.isneginf(row)] = -np.inf
             if self.end_token is not None and self._merges:
                 ends = {role: self._end_logit(role, rows[role]) for role in active}
                 excluded = np.any([np.isneginf(end) for end in ends.values()], axis=0)
                 end = sum(active[role] * ends[role] for role in active)
                 out[..., self.end_token] = np.where(excluded, -np.inf, end)
-        out[..., self.masked] = -np.inf
-        _check_sum(out)
+        if len(self.masked):
+            out[..., self.masked] = -np.inf
+        if self._merges or len(self.masked) or not sound:
+            _check_sum(out)
         return out
 
     def combine_conservative(
@@ -301,6 +298,24 @@ class Combiner:
             return row[..., self.end_token]
         _check_logits(role, row[..., ids])
         return np.logaddexp.reduce(row[..., ids], axis=-1)
+
+
+def _add_up(
+    rows: Mapping[str, NDArray[np.float32]],
+    coefficients: Mapping[str, float],
+    out: NDArray[np.float32],
+    scratch: NDArray[np.float32],
+) -> None:
+    """Σ coefficient · row into `out`, in as few passes as there are additions."""
+    (first, c), *others = coefficients.items()
+    total = rows[first] if c == 1.0 else np.multiply(rows[first], c, out=out)
+    for role, c in others:
+        if abs(c) == 1.0:
+            total = (np.add if c > 0 else np.subtract)(total, rows[role], out=out)
+        else:
+            total = np.add(total, np.multiply(rows[role], c, out=scratch), out=out)
+    if total is not out:
+        np.copyto(out, total)
 
 
 def _check_logits(role: str, logits: NDArray[np.float32]) -> None:

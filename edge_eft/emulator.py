@@ -212,19 +212,24 @@ class Emulator:
             return
         started = perf_counter()
         in_prefill = any(not live.tokens for live in lives)
+        n_before = sum(len(live.pending) for live in lives)
         seconds: dict[str, float] = {}
-        with contextlib.ExitStack() as stack:
-            for live in lives:
-                stack.enter_context(live.drafting())
+        for live in lives:
+            live.begin_draft()
+        try:
             self._drafter.draft(lives, seconds)
             rows = self.setup.advance(lives, seconds)
+        finally:
+            for live in lives:
+                live.end_draft()
         for live in lives:
             try:
                 self._verify(live, rows[live.slot], seconds, started)
             except EngineError as error:  # of this request alone: the others go on
                 live.failure, live.slot = error, -1
         if not in_prefill:
-            self._drafter.observe(lives, perf_counter() - started)
+            n_tokens = sum(len(live.pending) for live in lives) - n_before
+            self._drafter.observe(lives, n_tokens, perf_counter() - started)
 
     def _give_out(self, live: Live) -> Iterator[Step]:
         """The pending steps of a request, which ends with its last step."""
@@ -280,31 +285,34 @@ class Emulator:
 
     def _verify(self, live: Live, rows: Rows, seconds: dict[str, float], started: float) -> None:
         """Choose tokens for as long as they are the drafted ones, and the one that follows."""
-        drafts: list[int | None] = [*live.draft]
-        if live.draft_ends:
-            drafts.append(self.vocabulary.end_token)
-        n_rows = min(len(parts) for parts in rows.values())
-        for j in range(n_rows):
+        for j in range(len(live.draft) + 1):
             timings = Timings()
             if j == 0:  # the block's decodes are charged to its first token
                 (timings.decode if live.tokens else timings.prefill).update(seconds)
-            tested = j < len(drafts)
-            step = self._choose(live, {role: parts[j] for role, parts in rows.items()}, timings)
-            accepted = step.token == drafts[j] if tested else None
+            proposal = live.proposals[j] if live.proposals else None
+            # Behind the draft the drafter only told what it would have said; an end it said.
+            draft = proposal.token if proposal and (j < len(live.draft) or proposal.ends) else None
+            step = self._choose(
+                live, {role: parts[j] for role, parts in rows.items()}, draft, timings
+            )
             now = perf_counter()
             timings.total, started = now - started, now
-            live.pending.append(replace(step, accepted=accepted))
-            if accepted is not None:
-                self.drafts.observe_draft(accepted)
+            live.pending.append(step)
+            if proposal:
+                self.drafts.observe_draft(proposal.confidence, step.token == proposal.token)
             if step.finish_reason:
                 live.slot = -1
-            if step.finish_reason or not accepted:
+            if step.finish_reason or not step.accepted:
                 break
 
     def _choose(
-        self, live: Live, rows: Mapping[str, NDArray[np.float32]], timings: Timings
+        self,
+        live: Live,
+        rows: Mapping[str, NDArray[np.float32]],
+        draft: int | None,
+        timings: Timings,
     ) -> Step:
-        """Combine → sample → text: one token of one request."""
+        """Combine → sample → text: one token of one request, and whether it is the draft."""
         index, request = len(live.tokens), live.request
         t0 = perf_counter()
         logits, log_z = self._combine(live, rows)
@@ -320,7 +328,8 @@ class Emulator:
         text, finish_reason = self._take(live, token)
         t4 = perf_counter()
         timings.combine, timings.sample, timings.text = t1 - t0, t2 - t1, t4 - t3
-        return Step(live.id, index, token, text, logprob, timings, finish_reason, views)
+        accepted = None if draft is None else token == draft
+        return Step(live.id, index, token, text, logprob, timings, finish_reason, views, accepted)
 
     def _take(self, live: Live, token: int) -> tuple[str, FinishReason | None]:
         """Make the token part of the reply; text to show, and whether the reply ends."""
@@ -457,9 +466,12 @@ class Emulator:
         scores = np.empty(len(completion), np.float32)
         for begin in range(0, len(completion), OUTPUTS_PER_SLOT):
             block = list(completion[begin : begin + OUTPUTS_PER_SLOT])
-            with live.drafting():
-                live.propose(block[:-1])
+            live.begin_draft()
+            live.propose(block[:-1])
+            try:
                 rows = self.setup.advance([live], {})[live.slot]
+            finally:
+                live.end_draft()
             for j, token in enumerate(block):
                 logits, log_z = self._combine(live, {role: part[j] for role, part in rows.items()})
                 scores[begin + j] = logits[0, slots[begin + j]] - log_z

@@ -6,9 +6,9 @@ Plain state with the few moves that keep it consistent; it knows nothing of mode
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,20 @@ class TokenSequence:
         return self.tokens[: self.n]
 
 
+class Proposal(NamedTuple):
+    """What the drafter says at one position.
+
+    Attributes:
+        token: drawn from the drafter's own distribution.
+        confidence: its probability in it, before temperature and all other options.
+        ends: whether it is the end token, behind which nothing is drafted.
+    """
+
+    token: int
+    confidence: float
+    ends: bool
+
+
 @dataclass
 class Live:
     """A request in work.
@@ -59,7 +73,8 @@ class Live:
         tokens, counts, text: the reply so far.
         pending: steps that are chosen and not yet given out.
         failure: what ended the request behind them, if it failed.
-        draft: tokens proposed and not yet verified; `draft_ends` if the end token follows them.
+        draft: tokens that were drafted and are not yet verified.
+        proposals: what the drafter said at each of their positions, and behind the last one.
         draft_rows: (1, vocab) logits of the drafter, a copy for each proposal.
     """
 
@@ -76,7 +91,7 @@ class Live:
     finish_reason: FinishReason | None = None
     failure: EngineError | None = None
     draft: list[int] = field(default_factory=list)
-    draft_ends: bool = False
+    proposals: list[Proposal] = field(default_factory=list)
     draft_rows: list[NDArray[np.float32]] = field(default_factory=list)
 
     def room(self, n_ctx: int) -> int:
@@ -103,28 +118,34 @@ class Live:
         finished = bool(self.pending and self.pending[-1].finish_reason)
         return finished or self.failure is not None
 
+    @property
+    def draft_ends(self) -> bool:
+        """Whether the end token is proposed behind the draft."""
+        return bool(self.proposals and self.proposals[-1].ends)
+
     def retract(self) -> None:
         """Take back what nobody has seen: the tokens of the pending steps. `text` is left to do."""
         del self.tokens[self.pending[0].index :]
         self.pending.clear()
         self.counts = Counter(self.tokens)
+        self._rewind()
+
+    def _rewind(self) -> None:
+        """Let the sequences end where the reply does (of one that is full a token is missing)."""
         for sequence in self.sequences:
-            sequence.n = sequence.n_prompt + len(self.tokens)
+            sequence.n = min(sequence.n_prompt + len(self.tokens), len(sequence.tokens))
 
     def propose(self, tokens: Sequence[int]) -> None:
-        """Extend the draft; within `drafting`."""
+        """Extend the draft; between `begin_draft` and `end_draft`."""
         self.draft += tokens
         for sequence in self.sequences:
             for token in tokens:
                 sequence.append(token)
 
-    @contextmanager
-    def drafting(self) -> Iterator[None]:
-        """Within it sequences may hold a draft; afterwards they hold what they held before."""
-        lengths = [sequence.n for sequence in self.sequences]
-        self.draft, self.draft_rows, self.draft_ends = [], [], False
-        try:
-            yield
-        finally:
-            for sequence, n in zip(self.sequences, lengths, strict=True):
-                sequence.n = n
+    def begin_draft(self) -> None:
+        """From here to `end_draft` the sequences may hold a draft."""
+        self.draft, self.proposals, self.draft_rows = [], [], []
+
+    def end_draft(self) -> None:
+        """The sequences hold what they held before; `draft` still says what was drafted."""
+        self._rewind()

@@ -129,9 +129,9 @@ class Seats:
 
         Returns:
             slot → role → (1, n_vocab) float32 logits, one row per draft that is to be verified
-            and one for the token behind them (not if the draft ends the reply). Roles of
-            coefficient 0 are left out, and their contexts where they are, unless the request
-            wants explanations; they catch up when they are needed.
+            and one for the token behind them. Roles of coefficient 0 are left out, and their
+            contexts where they are, unless the request wants explanations; they catch up when
+            they are needed.
         """
         rows: dict[int, Rows] = {live.slot: {} for live in lives}
         for i, seat in enumerate(self.seats):
@@ -139,14 +139,11 @@ class Seats:
             for live in lives:
                 if live.drafter == i and live.draft_rows:
                     rows[live.slot] |= dict.fromkeys(seat.roles, live.draft_rows)
-                    if not live.draft_ends:
-                        targets[live.slot] = (live.sequences[i].view(), 1)
                 elif live.request.explain or any(live.coefficients[r] for r in seat.roles):
                     targets[live.slot] = (live.sequences[i].view(), len(live.draft) + 1)
             for slot, logits in seat.advance(targets, seconds).items():
-                drafted = rows[slot].get(seat.name, [])
-                new = [logits[j : j + 1] for j in range(len(logits))]
-                rows[slot] |= dict.fromkeys(seat.roles, drafted + new)
+                parts = [logits[j : j + 1] for j in range(len(logits))]
+                rows[slot] |= dict.fromkeys(seat.roles, parts)
         return rows
 
     def close(self) -> None:

@@ -6,128 +6,229 @@ A draft is accepted iff it is the token that the emulation chooses itself at tha
 draft and emulation share their noise (see `sampling`), the text is the same with and without
 drafts, and only its speed depends on what is decided here.
 
-A block of k drafts costs (k+1) tuned decodes and one (k+1)-token decode of each other model. If
-each draft is accepted with probability a, it yields 1 + a + … + aᵏ tokens. `DraftPolicy` measures
-both while it runs and takes the k that gives the most tokens per second; `Drafter` proposes.
+A block of k drafts costs k+1 tuned decodes and one (k+1)-token decode of each other model, and
+yields one token more than it has accepted drafts. `DraftPolicy` learns while it runs what blocks
+cost, and how often the tuned model is right when it is so sure of itself; it lets a draft go on
+for as long as the next token is worth its time. `Drafter` proposes.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .combiner import Combiner
-from .live import Live
+from .combiner import Combiner, log_partition
+from .live import Live, Proposal
 from .request import MAX_DRAFT
 from .sampling import sample
 from .seats import Seat
 
-# CPU kernels work in steps of 4 rows and GPU kernels in powers of two, so blocks (k + 1 tokens)
-# of these sizes are the ones worth trying.
-BLOCKS = (0, 1, 2, 3, 5, 7, 11, MAX_DRAFT)
+# Probabilities that the tuned model gives its draft, between which acceptance is learnt apart.
+CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
 
 _COST_MEMORY = 0.2  # weight of the newest measurement in a running mean
-_LENGTH_MEMORY = 0.1  # likewise, of the length that drafts come to have
+_RATE_MEMORY = 0.01  # likewise, of tokens and seconds per block
 _ACCEPTANCE_MEMORY = 0.02  # likewise, per tested draft
-_PLAN_EVERY = 4  # blocks
-_EXPLORE_EVERY = 256  # blocks, until a rival of the best length is measured again
 _OPTIMISM = 0.15  # an unmeasured block length is assumed to cost so much less than it may
+_CURVE_EVERY = 4  # blocks; planning takes time as well, and steps may take half a millisecond
+_FORGET_AFTER = 512  # blocks, until what was not measured again counts as unmeasured
+_FIRST_PLAIN, _FIRST_DRAFTED = 4, 32  # blocks
+_PROBE_EVERY, _PROBE = 512, 16  # blocks
 
 
-def expected_tokens(acceptance: float, k: float) -> float:
-    """Mean tokens of a block of `k` drafts: 1 + a + … + aᵏ; `k` may be a mean itself."""
-    if acceptance > 0.999:
-        return k + 1
-    return (1 - acceptance ** (k + 1)) / (1 - acceptance)
+@dataclass
+class _Mean:
+    """A running mean in which the newest of n values weighs 1/n, and at least `memory`."""
+
+    memory: float
+    value: float = 0.0
+    n: int = 0
+
+    def add(self, value: float) -> None:
+        self.n += 1
+        self.value += max(self.memory, 1 / self.n) * (value - self.value)
+
+
+def _unstalled(seconds: float, usual: float) -> float:
+    """A stall counts for no more than twice the usual; 0 if that is not known."""
+    return min(seconds, 2 * usual) if usual else seconds
+
+
+class _Mode:
+    """Tokens per second of the blocks that were drafted, or of those that were not."""
+
+    def __init__(self) -> None:
+        self._tokens, self._seconds = _Mean(_RATE_MEMORY), _Mean(_RATE_MEMORY)
+        self._begun = False
+
+    def add(self, tokens: float, seconds: float) -> None:
+        # The first block builds the graphs, and there is nothing yet to tell a stall by.
+        if self._begun:
+            self._tokens.add(tokens)
+            self._seconds.add(_unstalled(seconds, self._seconds.value))
+        self._begun = True
+
+    @property
+    def blocks(self) -> int:
+        return self._seconds.n
+
+    @property
+    def rate(self) -> float:
+        return self._tokens.value / self._seconds.value if self._seconds.value else 0.0
+
+
+class _Costs:
+    """What blocks cost when so many requests are decoded together."""
+
+    def __init__(self) -> None:
+        self.blocks = 0
+        self.plain, self.drafted = _Mode(), _Mode()
+        self.round = _Mean(_COST_MEMORY)  # seconds to propose one token for each request
+        self._verify: dict[int, _Mean] = {}  # drafts per request → seconds of the rest of a step
+        self._measured_at: dict[int, int] = {}
+        self._curve: list[float] = []
+
+    def add(self, k: int, drafting: float, verifying: float) -> None:
+        """A drafted block took so long."""
+        self.round.add(_unstalled(drafting / (k + 1), self.round.value))
+        cost = self._verify.setdefault(k, _Mean(_COST_MEMORY))
+        cost.add(_unstalled(verifying, cost.value or self._guess(k)))
+        self._measured_at[k] = self.blocks
+
+    def verify(self) -> list[float]:
+        """Seconds to verify 0, 1 … MAX_DRAFT drafts; [] if none was ever measured."""
+        if not self._verify:
+            return []
+        if self.blocks % _CURVE_EVERY == 0 or not self._curve:
+            self._forget()
+            self._curve = [
+                self._verify[k].value if k in self._verify else (1 - _OPTIMISM) * self._guess(k)
+                for k in range(MAX_DRAFT + 1)
+            ]
+            # A shorter block costs no more than a longer one: what says otherwise is noise.
+            for k in reversed(range(MAX_DRAFT)):
+                self._curve[k] = min(self._curve[k], self._curve[k + 1])
+        return self._curve
+
+    def _guess(self, k: int) -> float:
+        known = {m: cost.value for m, cost in self._verify.items() if cost.n}
+        below = max((m for m in known if m < k), default=None)
+        above = min((m for m in known if m > k), default=None)
+        if below is not None and above is not None:
+            share = (k - below) / (above - below)
+            return known[below] + share * (known[above] - known[below])
+        if above is not None:
+            return known[above]
+        # Another row should cost a fraction of a whole step.
+        return known[below] * (1 + 0.2 * (k - below)) if below is not None else 0.0
+
+    def _forget(self) -> None:
+        for k, at in list(self._measured_at.items()):
+            if self.blocks - at > _FORGET_AFTER and len(self._verify) > 1:
+                del self._verify[k], self._measured_at[k]
 
 
 @dataclass
 class DraftPolicy:
-    """Chooses the number of drafts from what blocks have cost and how many drafts were accepted.
+    """Decides token by token whether a draft goes on.
 
-    Costs are kept per number of requests decoded together, since they differ. What a block of a
-    length not yet tried costs is interpolated, a little optimistically, so that it gets tried if
-    it could win; noise is answered by measuring rivals again now and then.
+    A further draft is worth the tokens that it is expected to add, and costs the time in which
+    so many could be had otherwise, at the rate of tokens per second that is being reached. Whether
+    to draft at all is not left to this arithmetic: both ways are timed, the better one is taken,
+    and the other is tried again now and then.
+
+    Costs are kept per number of requests decoded together, since they differ.
+
+    Attributes:
+        acceptance: share of the tuned model's tokens that were right, drafted or only considered.
+        tested, accepted: how many of them there were.
     """
 
     acceptance: float = 0.75
     tested: int = 0
     accepted: int = 0
-    _costs: dict[int, dict[int, float]] = field(default_factory=dict)
-    _lengths: dict[int, float] = field(default_factory=dict)
-    _chosen: dict[int, int] = field(default_factory=dict)
-    _blocks: int = 0
-    _measured_at: dict[tuple[int, int], int] = field(default_factory=dict)
+    _costs: dict[int, _Costs] = field(default_factory=dict)
+    _sure: list[_Mean] = field(
+        default_factory=lambda: [
+            # As if it had been right just as often as it was sure, a few times.
+            _Mean(_ACCEPTANCE_MEMORY, (low + high) / 2, 4)
+            for low, high in zip((0.0, *CONFIDENCES), (*CONFIDENCES, 1.0), strict=True)
+        ]
+    )
 
-    def plan(self, n_live: int, most: int = MAX_DRAFT) -> int:
-        """How many tokens to draft, at most `most`, for each of `n_live` requests."""
-        costs = self._costs.get(n_live, {})
-        if not costs or most < 1:
-            return 0
-        # Planning takes time as well; where a step takes a millisecond that is felt.
-        if self._blocks % _PLAN_EVERY == 0 or n_live not in self._chosen:
-            self._chosen[n_live] = self._best(n_live, costs)
-        return max(k for k in BLOCKS if k <= min(most, self._chosen[n_live]))
+    def drafts(self, n_live: int) -> bool:
+        """Whether the next block of `n_live` requests is drafted at all."""
+        costs = self._costs.setdefault(n_live, _Costs())
+        if costs.plain.blocks < _FIRST_PLAIN:
+            return False
+        if costs.drafted.blocks < _FIRST_DRAFTED:
+            return True
+        better = costs.drafted.rate > costs.plain.rate
+        return better != (costs.blocks % _PROBE_EVERY < _PROBE)
 
-    def _best(self, n_live: int, costs: dict[int, float]) -> int:
-        rates = {k: self._rate(k, costs) for k in BLOCKS}
-        best = max(BLOCKS, key=lambda k: rates[k])
-        if self._blocks % _EXPLORE_EVERY == 0 and self._blocks:
-            i = BLOCKS.index(best)
-            neighbours = BLOCKS[max(0, i - 1) : i + 2]
-            rivals = [k for k in BLOCKS if rates[k] > 0.5 * rates[best] or k in neighbours]
-            return min(rivals, key=lambda k: self._measured_at.get((n_live, k), 0))
-        return best
+    def chance(self, confidence: float) -> float:
+        """How likely a draft is accepted to which the tuned model gives this probability."""
+        return self._sure[bisect(CONFIDENCES, confidence)].value
 
-    def observe_cost(self, n_live: int, k: int, seconds: float, drafted: float) -> None:
-        """A block for which `k` drafts were planned took so long, all models together.
+    def goes_on(self, n_live: int, k: int, most: int, chance: float) -> bool:
+        """Whether a draft of `k` tokens per request is worth extending.
 
-        `drafted` is how many there were: a draft that ends the reply is shorter, and cheaper, and
-        where replies are short most of them are.
+        Args:
+            n_live: requests decoded together.
+            k: drafts of each so far.
+            most: drafts that there is room for.
+            chance: how many of the next drafts are expected to be accepted, over all requests.
         """
-        length = self._lengths.get(k, drafted)
-        self._lengths[k] = length + _LENGTH_MEMORY * (drafted - length)
-        costs = self._costs.setdefault(n_live, {})
-        # A stall counts for no more than twice what the block should have taken.
-        if k in costs:
-            costs[k] += _COST_MEMORY * (min(seconds, 2 * costs[k]) - costs[k])
-        else:
-            costs[k] = min(seconds, 2 * self._guess(k, costs)) if costs else seconds
-        self._blocks += 1
-        self._measured_at[n_live, k] = self._blocks
+        costs = self._costs[n_live]
+        verify = costs.verify()
+        if not verify or k >= most:
+            return False
+        rate = max(costs.plain.rate, costs.drafted.rate)
+        # Costs have steps, so that several more may pay where one more does not.
+        tokens, expected = 0.0, chance
+        for longer in range(k + 1, most + 1):
+            tokens += expected
+            expected *= self.acceptance
+            seconds = (longer - k) * costs.round.value + verify[longer] - verify[k]
+            if tokens > rate * seconds:
+                return True
+        return False
 
-    def observe_draft(self, accepted: bool) -> None:
-        """One draft was tested. Those behind a rejected one are not tested and do not count."""
+    def observe_plain(self, n_live: int, tokens: int, seconds: float) -> None:
+        """A step without drafts gave so many tokens and took so long."""
+        costs = self._costs.setdefault(n_live, _Costs())
+        costs.blocks += 1
+        costs.plain.add(tokens, seconds)
+
+    def observe_block(
+        self, n_live: int, k: int, tokens: int, drafting: float, seconds: float
+    ) -> None:
+        """A block of `k` drafts per request gave so many tokens.
+
+        `seconds` is the time of the step, of which `drafting` went into proposals.
+        """
+        costs = self._costs.setdefault(n_live, _Costs())
+        costs.blocks += 1
+        costs.drafted.add(tokens, seconds)
+        if costs.drafted.blocks:
+            costs.add(k, drafting, seconds - drafting)
+
+    def observe_draft(self, confidence: float, right: bool) -> None:
+        """What the tuned model was so sure of was, or was not, what the emulation chose.
+
+        Tokens behind a wrong one are not tested and do not count.
+        """
         self.tested += 1
-        self.accepted += accepted
+        self.accepted += right
         memory = max(_ACCEPTANCE_MEMORY, 1 / (self.tested + 8))
-        self.acceptance += memory * (accepted - self.acceptance)
-
-    def _rate(self, k: int, costs: dict[int, float]) -> float:
-        if k in costs:
-            # A shorter block costs no more than a longer one: what says otherwise is noise.
-            cost = min(cost for m, cost in costs.items() if m >= k)
-        else:
-            cost = (1 - _OPTIMISM) * self._guess(k, costs)
-        return expected_tokens(self.acceptance, self._lengths.get(k, k)) / cost
-
-    @staticmethod
-    def _guess(k: int, costs: dict[int, float]) -> float:
-        known = sorted(costs)
-        below = max((m for m in known if m < k), default=known[0])
-        above = min((m for m in known if m > k), default=None)
-        if above is not None and below < above:
-            share = (k - below) / (above - below)
-            return costs[below] + share * (costs[above] - costs[below])
-        if below > known[0]:
-            slope = (costs[below] - costs[known[0]]) / (below - known[0])
-            return costs[below] + slope * (k - below)
-        # Only one length is known: another draft should cost a fraction of a whole step.
-        return costs[below] * (1 + 0.2 * abs(k - below))
+        self.acceptance += memory * (right - self.acceptance)
+        self._sure[bisect(CONFIDENCES, confidence)].add(right)
 
 
 class Drafter:
@@ -147,42 +248,61 @@ class Drafter:
         self._seats = seats
         self._combiner = combiner
         self._n_ctx = n_ctx
-        self._planned: list[int] = []
+        self._drafting = 0.0
         self._logits = np.empty((1, combiner.n_vocab), np.float32)
         self._scratch = np.empty_like(self._logits)
 
     def draft(self, lives: Sequence[Live], seconds: dict[str, float]) -> None:
-        """Extend requests and their sequences by drafts; call it within `Live.drafting`.
+        """Extend requests and their sequences by drafts.
 
         Args:
-            lives: the requests.
+            lives: the requests, between `begin_draft` and `end_draft`. Those of automatic length
+                are drafted in step: llama.cpp computes unequal sequences one after another.
             seconds: seat → time, to which what the decodes took is added.
         """
-        self._planned = [self._length(live, len(lives)) for live in lives]
-        lengths = {live.id: k for live, k in zip(lives, self._planned, strict=True)}
-        for j in range(max(self._planned)):
-            for i, seat in enumerate(self._seats):
-                drafting = {
-                    live.slot: live
-                    for live in lives
-                    if live.drafter == i and j < lengths[live.id] and not live.draft_ends
-                }
-                targets = {slot: (live.sequences[i].view(), 1) for slot, live in drafting.items()}
-                for slot, row in seat.advance(targets, seconds).items():
-                    self._propose(drafting[slot], seat.name, row.copy())
+        begun = perf_counter()
+        most = {live.id: self._most(live) for live in lives}
+        survival = dict.fromkeys(most, 1.0)
+        ahead = [live for live in lives if most[live.id] > 0]
+        if any(_automatic(live) for live in ahead) and not self.policy.drafts(len(lives)):
+            ahead = [live for live in ahead if not _automatic(live)]
+        k = 0
+        while ahead:
+            self._propose(ahead, seconds)
+            ahead = [live for live in ahead if not live.draft_ends and k < most[live.id]]
+            stepping = [live for live in ahead if _automatic(live)]
+            for live in stepping:
+                survival[live.id] *= self.policy.chance(live.proposals[-1].confidence)
+            if stepping and not self.policy.goes_on(
+                len(lives),
+                k,
+                max(most[live.id] for live in stepping),
+                sum(survival[live.id] for live in stepping),
+            ):
+                ahead = [live for live in ahead if not _automatic(live)]
+            for live in ahead:
+                live.propose([live.proposals[-1].token])
+            k += 1
+        self._drafting = perf_counter() - begun
 
-    def observe(self, lives: Sequence[Live], seconds: float) -> None:
-        """A whole step took so long; it tells the cost of a block if the same was planned for all.
+    def observe(self, lives: Sequence[Live], n_tokens: int, seconds: float) -> None:
+        """What came of the last `draft`.
 
         Args:
-            lives: the requests of the last `draft`.
-            seconds: of the step, verification included.
+            lives: its requests; only steps in which all are of automatic length tell what such
+                blocks cost.
+            n_tokens: that the step gave.
+            seconds: of the step, drafting included.
         """
-        if len(set(self._planned)) == 1:
-            drafted = sum(len(live.draft) for live in lives) / len(lives)
-            self.policy.observe_cost(len(lives), self._planned[0], seconds, drafted)
+        if not all(_automatic(live) and live.drafter is not None for live in lives):
+            return
+        if any(live.proposals for live in lives):
+            k = max(len(live.draft) for live in lives)
+            self.policy.observe_block(len(lives), k, n_tokens, self._drafting, seconds)
+        else:
+            self.policy.observe_plain(len(lives), n_tokens, seconds)
 
-    def _length(self, live: Live, n_live: int) -> int:
+    def _most(self, live: Live) -> int:
         # The first token comes soonest without a draft, and its cost is the prompt's.
         if live.drafter is None or not live.tokens:
             return 0
@@ -190,17 +310,28 @@ class Drafter:
         if any(seat.context.decoded_anew for seat in self._seats):
             return 0
         most = min(live.room(self._n_ctx) - 1, MAX_DRAFT)
-        if live.request.draft == "auto":
-            return self.policy.plan(n_live, most)
-        return min(live.request.draft, most)
+        return most if live.request.draft == "auto" else min(live.request.draft, most)
 
-    def _propose(self, live: Live, role: str, row: NDArray[np.float32]) -> None:
-        self._combiner.combine({role: row}, {role: 1.0}, out=self._logits, scratch=self._scratch)
+    def _propose(self, lives: Sequence[Live], seconds: dict[str, float]) -> None:
+        """One more row of each request's drafter, and the token that it says there."""
+        for i, seat in enumerate(self._seats):
+            drafting = {live.slot: live for live in lives if live.drafter == i}
+            targets = {slot: (live.sequences[i].view(), 1) for slot, live in drafting.items()}
+            for slot, row in seat.advance(targets, seconds).items():
+                live = drafting[slot]
+                live.draft_rows.append(row.copy())
+                live.proposals.append(self._proposal(live, seat.name))
+
+    def _proposal(self, live: Live, role: str) -> Proposal:
+        rows, logits = {role: live.draft_rows[-1]}, self._logits
+        self._combiner.combine(rows, {role: 1.0}, out=logits, scratch=self._scratch)
         counts = live.counts + Counter(live.draft)
         index = len(live.tokens) + len(live.draft)
-        token = int(sample(self._logits, [live.request], [index], [counts])[0])
-        live.draft_rows.append(row)
-        if token == self._combiner.end_token:
-            live.draft_ends = True
-            return
-        live.propose([token])
+        token = int(sample(logits, [live.request], [index], [counts])[0])
+        log_z = log_partition(logits, self._scratch)[0]
+        confidence = math.exp(min(0.0, float(logits[0, token] - log_z)))
+        return Proposal(token, confidence, token == self._combiner.end_token)
+
+
+def _automatic(live: Live) -> bool:
+    return live.request.draft == "auto"

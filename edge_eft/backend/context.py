@@ -106,7 +106,8 @@ class Context:
         self.n_batch: int = L.llama_n_batch(self._context)
         self.n_vocab = model.n_vocab
         self._sequences = [_Sequence(np.empty(n_ctx, np.int32)) for _ in range(n_slots)]
-        self._batch = _Batch(self.n_batch)
+        self._batch = _Batch(self.n_batch, n_ctx)
+        self._views: dict[tuple[int, int], NDArray[np.float32]] = {}
         self.decoded_tokens = 0
         self.decoded_anew = 0
         if lora is not None:
@@ -179,7 +180,7 @@ class Context:
                 raise RequestError(f"{keep_last} rows wanted after {len(tokens)} tokens")
             if len(tokens) > self.n_ctx:
                 raise RequestError(f"{len(tokens)} tokens do not fit a context of {self.n_ctx}")
-            if not (tokens.min() >= 0 and tokens.max() < self.n_vocab):
+            if tokens.view(np.uint32).max() >= self.n_vocab:  # as a negative one is, too
                 raise RequestError(f"a token id is outside 0 … {self.n_vocab - 1}")
 
     def _roll_back(self, sequence: int, tokens: NDArray[np.int32], at_most: int) -> int:
@@ -226,24 +227,37 @@ class Context:
         rows = {}
         for span in tail:
             n = len(span.tokens)
-            pointers = [L.llama_get_logits_ith(self._context, i) for i in range(first, first + n)]
-            if not all(pointers):
-                raise EngineError(f"{self.model.name}: llama.cpp gave no logits")
-            begin, end = (ctypes.addressof(p.contents) for p in (pointers[0], pointers[-1]))
+            begin, end = self._address(first), self._address(first + n - 1)
             if end - begin == (n - 1) * self.n_vocab * 4:
-                rows[span.sequence] = np.ctypeslib.as_array(pointers[0], (n, self.n_vocab))
+                rows[span.sequence] = self._view(begin, n)
             else:  # micro-batches may leave rows apart
-                parts = [np.ctypeslib.as_array(p, (self.n_vocab,)) for p in pointers]
-                rows[span.sequence] = np.stack(parts)
+                parts = [self._view(self._address(i), 1) for i in range(first, first + n)]
+                rows[span.sequence] = np.concatenate(parts)
             first += n
         return rows
+
+    def _address(self, i: int) -> int:
+        """Where llama.cpp has the logits of the i-th token of the last batch."""
+        pointer = L.llama_get_logits_ith(self._context, i)
+        if not pointer:
+            raise EngineError(f"{self.model.name}: llama.cpp gave no logits")
+        return ctypes.addressof(pointer.contents)
+
+    def _view(self, address: int, n: int) -> NDArray[np.float32]:
+        """(n, n_vocab) float32 at an address, not a copy; made once for each."""
+        if (address, n) not in self._views:
+            memory = ((ctypes.c_float * self.n_vocab) * n).from_address(address)
+            self._views[address, n] = np.ctypeslib.as_array(memory)
+        return self._views[address, n]
 
 
 def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
     """How many leading tokens two sequences share."""
     n = min(len(a), len(b))
+    if a[:n].tobytes() == b[:n].tobytes():  # at nearly every step
+        return n
     differing = np.flatnonzero(a[:n] != b[:n])
-    return int(differing[0]) if len(differing) else n
+    return int(differing[0])
 
 
 class _Span(NamedTuple):
@@ -276,7 +290,8 @@ def _chunks(spans: list[_Span], n_max: int) -> Iterator[list[_Span]]:
 class _Batch:
     """A llama_batch over NumPy memory, so that filling it is a few slice assignments."""
 
-    def __init__(self, n_max: int) -> None:
+    def __init__(self, n_max: int, n_ctx: int) -> None:
+        self._places = np.arange(n_ctx, dtype=np.int32)
         self._token = np.zeros(n_max, np.int32)
         self._position = np.zeros(n_max, np.int32)
         self._sequence = np.zeros(n_max, np.int32)
@@ -301,7 +316,7 @@ class _Batch:
         for sequence, start, tokens in spans:
             end = n + len(tokens)
             self._token[n:end] = tokens
-            self._position[n:end] = np.arange(start, start + len(tokens))
+            self._position[n:end] = self._places[start : start + len(tokens)]
             self._sequence[n:end] = sequence
             n = end
         self._logits[:n_silent] = 0

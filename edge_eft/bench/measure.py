@@ -28,8 +28,9 @@ from ..emulator import Emulator
 from ..errors import PromptError, RequestError
 from ..request import MAX_DRAFT, Prompt, Request, Timings
 from ..seats import Seat
-from ..speculative import BLOCKS, DraftPolicy
+from ..speculative import DraftPolicy
 from ..template import encode_raw
+from .model import BLOCKS
 from .prompts import last_text, next_turn
 
 AUTO = "auto"

@@ -12,9 +12,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..speculative import BLOCKS, expected_tokens
-
 Seconds = Mapping[int, float]  # tokens in a batch → time
+
+# CPU kernels work in steps of 4 rows and GPU kernels in powers of two, so blocks (drafts + 1
+# tokens) of these sizes are the ones worth comparing.
+BLOCKS = (0, 1, 2, 3, 5, 7, 11, 15)
+
+
+def expected_tokens(acceptance: float, k: int) -> float:
+    """Mean tokens of a block of `k` drafts: 1 + a + … + aᵏ."""
+    return sum(acceptance**j for j in range(k + 1))
 
 
 class CostModel:

@@ -123,12 +123,12 @@ def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[st
     """
     found = rates(figures)
     tps = {name: quartiles(values)[0] for name, values in found.items()}
-    auto = figures.tallies[AUTO]
-    acceptance = auto.accepted / auto.tested if auto.tested else 0.0
+    drafts = {str(k): f"drafts of {k}" for k in plan.drafts}
+    # "auto" drafts what is likely right and leaves the rest: its rate says less than theirs.
+    acceptance = _acceptance(figures, *drafts.values())
     lengths = [len(reply) - 1 for reply in figures.replies]
     costs = cost_model(figures)
     predicted = costs.best_rate(acceptance, lengths)
-    drafts = {str(k): f"drafts of {k}" for k in plan.drafts}
     result: dict[str, Any] = {
         **about,
         "base_alone_tps": tps[BASE],
@@ -138,7 +138,10 @@ def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[st
         "drafted_tps": {k: tps[name] for k, name in drafts.items()},
         "auto_tps": tps[AUTO],
         "acceptance": acceptance,
-        "acceptance_of": {k: _acceptance(figures, name) for k, name in drafts.items()},
+        "acceptance_of": {
+            **{k: _acceptance(figures, name) for k, name in drafts.items()},
+            AUTO: _acceptance(figures, AUTO),
+        },
         "predicted_auto_tps": predicted,
         "predicted_endless_tps": costs.best_endless_rate(acceptance),
         "predicted_emulated_tps": costs.rate(acceptance, 0, lengths),
@@ -170,9 +173,11 @@ def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[st
     return result
 
 
-def _acceptance(figures: Figures, way: str) -> float:
-    tally = figures.tallies[way]
-    return tally.accepted / tally.tested if tally.tested else 0.0
+def _acceptance(figures: Figures, *ways: str) -> float:
+    """Accepted of the tested drafts."""
+    tallies = [figures.tallies[way] for way in ways]
+    tested = sum(tally.tested for tally in tallies)
+    return sum(tally.accepted for tally in tallies) / tested if tested else 0.0
 
 
 def _ratios(found: Mapping[str, list[float]], drafted: Any) -> dict[str, dict[str, float]]:
@@ -240,7 +245,8 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     predicted, endless = result["predicted_auto_tps"], result["predicted_endless_tps"]
     facts = {
         "replies": f"{length['least']} to {length['most']} tokens, {length['mean']:.1f} on average",
-        "acceptance": f"{result['acceptance']:.1%} of the tested drafts (auto)",
+        "acceptance": f"{result['acceptance']:.1%} of the tested drafts; "
+        f"{result['acceptance_of'][AUTO]:.1%} of those that auto chose to make",
         "predicted": f"{predicted:,.1f} tokens/s by the cost model, {endless:,.1f} without ends; "
         f"auto reaches {result['auto_tps'] / predicted:.1%}",
         "prefill": f"{result['prefill_tps']:,.0f} tokens/s, all models",
