@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import memory, vocabulary
-from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
+from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads, gpu_available
 from .checks import whole
 from .errors import EngineError
 from .gguf_check import GGUFHeader
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 SMALL = 32 << 20
 
 Rows = dict[str, list[NDArray[np.float32]]]
+Targets = Mapping[int, tuple[NDArray[np.int32], int]]  # of `Context.advance`
 
 DEFAULT_N_CTX = 4096
 
@@ -53,12 +55,13 @@ class Seat:
         return self.roles[0]
 
     def advance(
-        self, targets: Mapping[int, tuple[NDArray[np.int32], int]], seconds: dict[str, float]
+        self, targets: Targets, seconds: dict[str, float], n_threads: int | None = None
     ) -> dict[int, NDArray[np.float32]]:
-        """`Context.advance`, timed."""
+        """`Context.advance`, timed; on fewer threads if `n_threads` says so."""
         if not targets:
             return {}
         begun = perf_counter()
+        self.context.use_threads(n_threads or self.context.n_threads)
         rows = self.context.advance(targets)
         seconds[self.name] = seconds.get(self.name, 0.0) + perf_counter() - begun
         return rows
@@ -70,8 +73,9 @@ class Seats:
     Attributes:
         seats: the base's first.
         n_ctx, n_slots: tokens per slot, slots.
-        n_threads, threads_reason: of a decode, and why so many. Constant, and no matter of
-            timing: another count may round differently.
+        n_threads, threads_reason: of a decode, and why so many. A matter of the recipe and the
+            machine, not of timing: another count may round differently.
+        side_by_side: the thread on which a second model decodes, or None.
         cache, cache_reason: kind of KV cache, one for all roles, and why this one.
         vocabulary: what the models' vocabularies share.
         memory: the estimate made before loading.
@@ -119,6 +123,7 @@ class Seats:
                 log.warning("%s", warning)
             self.seats = self._open(roles, headers, models, stack)
             self._stack = stack.pop_all()
+        self.side_by_side = self._beside()
 
     def advance(self, lives: Sequence[Live], seconds: dict[str, float]) -> dict[int, Rows]:
         """Bring every needed context to the end of each request's sequence, draft included.
@@ -134,21 +139,63 @@ class Seats:
             they are needed.
         """
         rows: dict[int, Rows] = {live.slot: {} for live in lives}
+        wanted: list[tuple[Seat, Targets]] = []
         for i, seat in enumerate(self.seats):
-            targets = {}
+            targets: dict[int, tuple[NDArray[np.int32], int]] = {}
             for live in lives:
                 if live.drafter == i and live.draft_rows:
                     rows[live.slot] |= dict.fromkeys(seat.roles, live.draft_rows)
                 elif live.request.explain or any(live.coefficients[r] for r in seat.roles):
                     targets[live.slot] = (live.sequences[i].view(), len(live.draft) + 1)
-            for slot, logits in seat.advance(targets, seconds).items():
+            if targets:
+                wanted.append((seat, targets))
+        for seat, found in self._decode(wanted, seconds):
+            for slot, logits in found.items():
                 parts = [logits[j : j + 1] for j in range(len(logits))]
                 rows[slot] |= dict.fromkeys(seat.roles, parts)
         return rows
 
+    def _decode(
+        self, wanted: list[tuple[Seat, Targets]], seconds: dict[str, float]
+    ) -> list[tuple[Seat, dict[int, NDArray[np.float32]]]]:
+        """Advance seats one after another, but two small ones at once where that helps."""
+        small = [job for job in wanted if job[0] is not self.seats[0] and _appends(*job)]
+        if self.side_by_side is None or len(small) != 2:
+            return [(seat, seat.advance(targets, seconds)) for seat, targets in wanted]
+        done = [(s, s.advance(targets, seconds)) for s, targets in wanted if s is self.seats[0]]
+        (first, here), (second, there) = small
+        apart: dict[str, float] = {}
+        begun = perf_counter()
+        beside = self.side_by_side.submit(second.advance, there, apart, 1)
+        try:
+            done.append((first, first.advance(here, apart, 1)))
+        finally:
+            _wait_out(beside)
+        done.append((second, beside.result()))
+        together = (perf_counter() - begun) / sum(apart.values())
+        for name, spent in apart.items():  # so that the parts of a step add up to it
+            seconds[name] = seconds.get(name, 0.0) + together * spent
+        return done
+
     def close(self) -> None:
         """Free contexts and models."""
         self._stack.close()
+
+    def _beside(self) -> ThreadPoolExecutor | None:
+        """A second thread to decode on, where that helps.
+
+        Two cores are better used by two models than by two threads of one, which wait for each
+        other a thousand times a token. With more cores each model would have several threads still,
+        and a second team of OpenMP slows the first.
+        """
+        threaded = [seat for seat in self.seats[1:] if seat.context.n_threads == 2]
+        rounds_alike = self.cache == CACHE_LADDER[0]
+        if len(threaded) < 2 or not rounds_alike or gpu_available():
+            return None
+        pool = ThreadPoolExecutor(1, thread_name_prefix="edge_eft-decode")
+        self._stack.callback(pool.shutdown)
+        self.threads_reason += "; steps without drafts decode two small models side by side"
+        return pool
 
     @staticmethod
     def _models(
@@ -227,3 +274,20 @@ class Seats:
         )
         stack.callback(context.close)
         return context
+
+
+def _appends(seat: Seat, targets: Targets) -> bool:
+    """Whether one token follows what a context holds, of every sequence."""
+    return all(
+        keep_last == 1 and len(tokens) - len(seat.context.tokens(slot)) <= 1
+        for slot, (tokens, keep_last) in targets.items()
+    )
+
+
+def _wait_out(decode: Future[Any]) -> None:
+    """Wait for a decode, whatever happens: nobody may touch its context before it is done."""
+    try:
+        wait([decode])
+    except BaseException:
+        _wait_out(decode)
+        raise

@@ -119,6 +119,18 @@ def test_a_long_prompt_on_a_real_model(smollm2):
     assert context.decoded_tokens == 300 + 1 + 20
 
 
+def test_threads_do_not_change_logits(smollm2):
+    """The emulator decodes a small model on two threads while it drafts, and else on one."""
+    a = some_tokens(smollm2, 300)
+    context = Context(smollm2, n_ctx=512, n_threads=2, n_outputs=16)
+    for n, keep_last in ((5, 1), (200, 1), (201, 1), (216, 8), (300, 16)):
+        context.use_threads(2)
+        two = context.advance({0: (a[:n], keep_last)})[0].copy()
+        context.advance({0: (a[: n - keep_last], 1)})
+        context.use_threads(1)
+        assert np.array_equal(context.advance({0: (a[:n], keep_last)})[0], two)
+
+
 def test_random_walks_agree_with_new_contexts(tiny_model):
     """Extensions, rollbacks, replacements and blocks of three sequences, in any order.
 

@@ -55,6 +55,22 @@ def test_three_at_once_give_what_each_gives_alone(family, options, draft):
         assert [step.index for step in replies[request_id]] == list(range(len(steps)))
 
 
+def test_side_by_side_gives_what_one_after_another_gives(smollm2_path):
+    """Two threads; steps without drafts decode tuned and reference at once, on one each."""
+    family, replies = (smollm2_path,) * 3, []
+    request = Request("It is", max_tokens=12, weights=Weights.upscale(0.5), **GREEDY, **UNDRAFTED)
+    for beside in (True, False):
+        with open_emulator(family, n_threads=2) as emulator:
+            assert emulator.setup.side_by_side is not None
+            if not beside:
+                emulator.setup.side_by_side = None
+            replies.append(list(emulator.stream(request)))
+    together, in_turn = ([(s.token, s.logprob) for s in steps] for steps in replies)
+    assert together == in_turn
+    decode = replies[0][-1].timings.decode
+    assert sum(decode.values()) < replies[0][-1].timings.total, "parts of a step add up"
+
+
 def test_requests_that_come_and_go_give_what_each_gives_alone(tiny, draft):
     """Slots are given back and taken again while others are in mid-reply."""
     rng = np.random.default_rng(1)

@@ -22,6 +22,10 @@ def draft(request):
     return request.param
 
 
+# With two threads the small models of an undrafted step are decoded side by side.
+THREADS = pytest.mark.parametrize("n_threads", [1, 2])
+
+
 def test_interrupt_from_another_thread(smollm2_path):
     family = (smollm2_path,) * 3
     with open_emulator(family, n_ctx=1024) as emulator:
@@ -35,10 +39,12 @@ def test_interrupt_from_another_thread(smollm2_path):
         assert emulator.generate("One two", max_tokens=2, **GREEDY).finish_reason == "length"
 
 
-def test_interrupted_steps_go_on_where_they_were(tiny, draft):
+@THREADS
+def test_interrupted_steps_go_on_where_they_were(tiny, draft, n_threads):
     request = Request("the red", max_tokens=12, seed=1, **draft)
     (expected,) = alone(tiny, [request])
-    with open_emulator(tiny) as emulator:
+    with open_emulator(tiny, n_threads=n_threads) as emulator:
+        assert (emulator.setup.side_by_side is not None) == (n_threads == 2)
         emulator.submit(request)
         steps = emulator.step()
         for _ in range(3):
@@ -52,15 +58,16 @@ def test_interrupted_steps_go_on_where_they_were(tiny, draft):
     assert tokens_of(steps) == tokens_of(expected)
 
 
+@THREADS
 @pytest.mark.parametrize("nth", range(1, 14, 2))
 @pytest.mark.parametrize(
     "function", ["llama_decode", "llama_get_logits_ith", "llama_memory_seq_rm"]
 )
-def test_ctrl_c_in_native_calls(tiny, monkeypatch, function, nth, draft):
+def test_ctrl_c_in_native_calls(tiny, monkeypatch, function, nth, draft, n_threads):
     """Whenever it comes, the next reply is what a new emulator gives."""
     request = Request("it is the red one", max_tokens=6, seed=2, **draft)
     (expected,) = alone(tiny, [request])
-    with open_emulator(tiny) as emulator:
+    with open_emulator(tiny, n_threads=n_threads) as emulator:
         emulator.generate("the red one is it", max_tokens=6, seed=9, **draft)
         calls, real = 0, getattr(llama_cpp, function)
 
@@ -76,7 +83,7 @@ def test_ctrl_c_in_native_calls(tiny, monkeypatch, function, nth, draft):
         try:
             emulator.generate("the red one or", max_tokens=8, seed=4, **draft)
         except KeyboardInterrupt:
-            assert calls == nth
+            assert calls >= nth  # the other thread may have got further
         monkeypatch.undo()
         assert emulator.step() == []
         for _ in range(2):
@@ -120,10 +127,11 @@ def test_ctrl_c_in_python(tiny, monkeypatch, target, nth):
         assert emulator.generate(request).text == text_of(expected)
 
 
-def test_a_decode_that_fails_once(tiny, monkeypatch):
+@THREADS
+def test_a_decode_that_fails_once(tiny, monkeypatch, n_threads):
     request = Request("it is the red one", max_tokens=6, seed=2)
     (expected,) = alone(tiny, [request])
-    with open_emulator(tiny) as emulator:
+    with open_emulator(tiny, n_threads=n_threads) as emulator:
         real = llama_cpp.llama_decode
         for nth in range(1, 8):
             calls = 0
