@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
@@ -393,7 +393,7 @@ class Emulator:
 
     # -- wrappers --------------------------------------------------------------------------
 
-    def stream(self, prompt: Prompt | Request, **options: Any) -> Iterator[Step]:
+    def stream(self, prompt: Prompt | Request, **options: Any) -> Generator[Step, None, None]:
         """The steps of one request as they come; closing the iterator cancels it.
 
         Args:

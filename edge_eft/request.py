@@ -205,6 +205,8 @@ class Generation:
         timings: summed over the steps.
         seed: that gives this text again.
         drafts_tested, drafts_accepted: drafted tokens that were compared, and that were right.
+        came_with_prompt: tokens of the step that also worked through the prompt: the first one,
+            and drafts behind it.
     """
 
     text: str
@@ -215,12 +217,14 @@ class Generation:
     seed: int
     drafts_tested: int = 0
     drafts_accepted: int = 0
+    came_with_prompt: int = 1
 
     @property
     def tokens_per_second(self) -> float:
-        """Generated tokens per second after the first one, which waits for the prompt."""
+        """Generated tokens per second, of those that did not come with the prompt; 0 if all did."""
         seconds = self.timings.total - sum(self.timings.prefill.values())
-        return (len(self.tokens) - 1) / seconds if len(self.tokens) > 1 and seconds > 0 else 0.0
+        n = len(self.tokens) - self.came_with_prompt
+        return n / seconds if n > 0 and seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -244,6 +248,7 @@ class Reply:
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
+    _with_prompt: int = 0
     _verdicts: list[bool | None] = field(default_factory=list)
     _finish_reason: FinishReason = "cancelled"
 
@@ -260,6 +265,8 @@ class Reply:
         self._finish_reason = step.finish_reason or "cancelled"
         if step.token != self.end_token:
             self.tokens.append(step.token)
+        if not self.timings.decode:
+            self._with_prompt = len(self.tokens)
 
     def generation(self) -> Generation:
         """What has come so far; its finish reason is "cancelled" if more was to come."""
@@ -272,4 +279,5 @@ class Reply:
             self.request.seed or 0,
             drafts_tested=len(self._verdicts) - self._verdicts.count(None),
             drafts_accepted=self._verdicts.count(True),
+            came_with_prompt=self._with_prompt,
         )

@@ -33,13 +33,15 @@ from .seats import Seat
 CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
 
 _COST_MEMORY = 0.2  # weight of the newest measurement in a running mean
-_RATE_MEMORY = 0.01  # likewise, of tokens and seconds per block
+_RATE_MEMORY = 0.02  # likewise, of tokens and seconds per block
 _ACCEPTANCE_MEMORY = 0.02  # likewise, per tested draft
 _OPTIMISM = 0.15  # an unmeasured block length is assumed to cost so much less than it may
 _CURVE_EVERY = 4  # blocks; planning takes time as well, and steps may take half a millisecond
 _FORGET_AFTER = 512  # blocks, until what was not measured again counts as unmeasured
-_FIRST_PLAIN, _FIRST_DRAFTED = 4, 32  # blocks
-_PROBE_EVERY, _PROBE = 512, 16  # blocks
+_UNCOUNTED = 16  # drafted blocks at the start, in which lengths are tried out
+_FIRST_PLAIN, _FIRST_DRAFTED = 4, 32  # blocks before the two are compared
+_PROBE_PLAIN, _PROBE_DRAFTED = 4, 16  # blocks in which the worse one is tried again
+_PROBE_AFTER = (64, 512)  # blocks: the first pause between such trials, and the longest
 
 
 @dataclass
@@ -63,16 +65,20 @@ def _unstalled(seconds: float, usual: float) -> float:
 class _Mode:
     """Tokens per second of the blocks that were drafted, or of those that were not."""
 
-    def __init__(self) -> None:
+    def __init__(self, uncounted: int) -> None:
         self._tokens, self._seconds = _Mean(_RATE_MEMORY), _Mean(_RATE_MEMORY)
-        self._begun = False
+        self._uncounted = uncounted
 
     def add(self, tokens: float, seconds: float) -> None:
-        # The first block builds the graphs, and there is nothing yet to tell a stall by.
-        if self._begun:
-            self._tokens.add(tokens)
-            self._seconds.add(_unstalled(seconds, self._seconds.value))
-        self._begun = True
+        if self._uncounted:
+            self._uncounted -= 1
+            return
+        self._tokens.add(tokens)
+        self._seconds.add(_unstalled(seconds, self._seconds.value))
+
+    def doubt(self) -> None:
+        """What comes now weighs more than what is remembered."""
+        self._tokens.n = self._seconds.n = min(self.blocks, 4)
 
     @property
     def blocks(self) -> int:
@@ -88,11 +94,35 @@ class _Costs:
 
     def __init__(self) -> None:
         self.blocks = 0
-        self.plain, self.drafted = _Mode(), _Mode()
+        # The first block builds the graphs, and there is nothing yet to tell a stall by.
+        self.plain, self.drafted = _Mode(uncounted=1), _Mode(uncounted=_UNCOUNTED)
+        self._pause = _PROBE_AFTER[0]
+        self._probe_from = self._probe_to = 0
+        self._probed = True
         self.round = _Mean(_COST_MEMORY)  # seconds to propose one token for each request
         self._verify: dict[int, _Mean] = {}  # drafts per request → seconds of the rest of a step
         self._measured_at: dict[int, int] = {}
         self._curve: list[float] = []
+
+    def drafts(self) -> bool:
+        """Whether to draft: what is faster, and now and then the other."""
+        if self.plain.blocks < _FIRST_PLAIN:
+            return False
+        if self.drafted.blocks < _FIRST_DRAFTED:
+            self._probe_from = self._probe_to = self.blocks + self._pause
+            return True
+        better = self.drafted.rate > self.plain.rate
+        if self.blocks < self._probe_from:
+            return better
+        if self._probe_from == self._probe_to:  # a trial begins
+            self._probed = not better
+            (self.drafted if self._probed else self.plain).doubt()
+            self._probe_to += _PROBE_DRAFTED if self._probed else _PROBE_PLAIN
+        if self.blocks < self._probe_to:
+            return self._probed
+        self._pause = min(2 * self._pause, _PROBE_AFTER[1])
+        self._probe_from = self._probe_to = self.blocks + self._pause
+        return better
 
     def add(self, k: int, drafting: float, verifying: float) -> None:
         """A drafted block took so long."""
@@ -164,13 +194,7 @@ class DraftPolicy:
 
     def drafts(self, n_live: int) -> bool:
         """Whether the next block of `n_live` requests is drafted at all."""
-        costs = self._costs.setdefault(n_live, _Costs())
-        if costs.plain.blocks < _FIRST_PLAIN:
-            return False
-        if costs.drafted.blocks < _FIRST_DRAFTED:
-            return True
-        better = costs.drafted.rate > costs.plain.rate
-        return better != (costs.blocks % _PROBE_EVERY < _PROBE)
+        return self._costs.setdefault(n_live, _Costs()).drafts()
 
     def chance(self, confidence: float) -> float:
         """How likely a draft is accepted to which the tuned model gives this probability."""
@@ -216,8 +240,7 @@ class DraftPolicy:
         costs = self._costs.setdefault(n_live, _Costs())
         costs.blocks += 1
         costs.drafted.add(tokens, seconds)
-        if costs.drafted.blocks:
-            costs.add(k, drafting, seconds - drafting)
+        costs.add(k, drafting, seconds - drafting)
 
     def observe_draft(self, confidence: float, right: bool) -> None:
         """What the tuned model was so sure of was, or was not, what the emulation chose.
@@ -303,8 +326,7 @@ class Drafter:
             self.policy.observe_plain(len(lives), n_tokens, seconds)
 
     def _most(self, live: Live) -> int:
-        # The first token comes soonest without a draft, and its cost is the prompt's.
-        if live.drafter is None or not live.tokens:
+        if live.drafter is None:
             return 0
         # A model that cannot roll back would decode everything anew for every wrong draft.
         if any(seat.context.decoded_anew for seat in self._seats):

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -165,10 +166,13 @@ def test_timings_add_up_role_by_role():
     )
 
 
-def test_speed_counts_the_tokens_after_the_first():
+def test_speed_leaves_out_what_came_with_the_prompt():
     timings = Timings(prefill={"base": 1.0, "tuned": 0.5}, total=3.5)
     generation = Generation("abc", [1, 2, 3, 4, 5], "stop", 4, timings, 1)
     assert generation.tokens_per_second == 2.0
+    drafted = replace(generation, came_with_prompt=3)
+    assert drafted.tokens_per_second == 1.0
+    assert replace(generation, came_with_prompt=5).tokens_per_second == 0.0
     assert json.loads(json.dumps(generation.to_dict()))["tokens"] == [1, 2, 3, 4, 5]
     assert Generation("a", [1], "length", 4, timings, 1).tokens_per_second == 0.0
     assert Generation("ab", [1, 2], "stop", 4, Timings(), 1).tokens_per_second == 0.0

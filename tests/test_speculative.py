@@ -329,6 +329,7 @@ ATLAS = [(0.75, 0.99, 0.99), (0.25, 0.2, 0.2)]  # as measured there, roughly
         (0.1, UNINFORMED, 0.95),
         (0.02, [(1.0, 0.97, 0.95)], 0.95),  # nearly free and nearly always right: long blocks
         (0.02, ATLAS, 1.1),  # who knows where to stop is better than any fixed length
+        (0.5, [(0.5, 0.3, 1.0), (0.5, 0.9, 1.0)], 0.97),  # the emulation is tuned itself
     ],
 )
 def test_the_policy_finds_what_pays(small, kinds, gain):

@@ -5,8 +5,8 @@ ways are measured in one process, prompt by prompt and in an order that is drawn
 are compared by the ratios of the rounds. A **way** is the emulation with some number of drafts, or
 a model alone: bare decodes (`backend/bare.py`) of the very tokens that the emulation chose.
 
-Tokens count from the second of a reply, whose first one waits for the prompt, up to and including
-its end token; time counts likewise.
+Before each reply every cache holds the prompt but for its last token. So what counts is the whole
+reply, up to and including its end token, from the decode of the prompt's last token on.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply, and what came after its first token.
+    """A reply, and how long it took.
 
     Attributes:
         tokens: ids in order, the end token included.
-        seconds: from the first token to the last.
+        seconds: from the decode of the prompt's last token to the end.
         tested, accepted: drafts.
         timings: where the time went; None for bare decodes.
     """
@@ -98,20 +98,22 @@ class EmulatedWay:
 
     def answer(self, index: int) -> Reply:
         """Submit, and step to the end."""
-        emulator = self._emulator
+        emulator, request = self._emulator, self._requests[index]
         emulator.drafts = self._policy
-        identity = emulator.submit(self._requests[index])
+        for seat in active_seats(emulator):
+            prompt = encode(seat, request.prompt)
+            seat.context.advance({0: (np.array(prompt[:-1], np.int32), 1)})
+        identity = emulator.submit(request)
         try:
-            steps = emulator.step()
             begun = perf_counter()
-            n_first = len(steps)
+            steps = emulator.step()
             while not steps[-1].finish_reason:
                 steps += emulator.step()
             seconds = perf_counter() - begun
         finally:
             emulator.cancel(identity)
         timings = Timings()
-        for step in steps[n_first:]:
+        for step in steps:
             timings.add(step.timings)
         verdicts = [step.accepted for step in steps]
         return Reply(
@@ -132,9 +134,10 @@ class BareWay:
         self._bare, self._prompts, self._replies = bare, prompts, replies
 
     def answer(self, index: int) -> Reply:
-        """Decode a reply's tokens but the last, each of which gives the logits of the next."""
-        self._bare.start(self._prompts[index])
-        return Reply(self._replies[index], self._bare.decode_each(self._replies[index][:-1]))
+        """Decode the prompt's last token and the reply's but its last: each gives the next."""
+        prompt, reply = self._prompts[index], self._replies[index]
+        self._bare.start(prompt[:-1])
+        return Reply(reply, self._bare.decode_each([prompt[-1], *reply[:-1]]))
 
 
 @dataclass
@@ -156,7 +159,7 @@ class Tally:
 
     def add(self, reply: Reply, expected: tuple[int, ...]) -> None:
         """One more reply of this round."""
-        self.tokens[-1] += len(reply.tokens) - 1
+        self.tokens[-1] += len(reply.tokens)
         self.seconds[-1] += reply.seconds
         self.tested += reply.tested
         self.accepted += reply.accepted
@@ -245,7 +248,8 @@ class Session:
         plan: what to measure.
 
     Raises:
-        PromptError: a prompt does not fit. RequestError: no reply has a second token.
+        PromptError: a prompt does not fit. RequestError: a prompt is a single token, or no reply
+            has a second one.
     """
 
     def __init__(self, emulator: Emulator, prompts: Sequence[Prompt], plan: Plan) -> None:
@@ -259,6 +263,8 @@ class Session:
                 emulator.cancel(emulator.submit(request))
             self.ways[name] = EmulatedWay(emulator, requests)
         self._seats = active_seats(emulator)
+        if any(len(encode(seat, prompt)) < 2 for seat in self._seats for prompt in prompts):
+            raise RequestError("a prompt is a single token for a model; give longer ones")
         self._random = random.Random(plan.seed)
         self._bares: dict[str, Bare] = {}
 
@@ -369,8 +375,9 @@ class Session:
 
     def _first_token(self, prompt: Prompt) -> float:
         begun = perf_counter()
-        self.emulator.generate(Request(prompt, max_tokens=1, temperature=0.0))
-        return perf_counter() - begun
+        with contextlib.closing(self.emulator.stream(prompt, temperature=0.0)) as steps:
+            next(steps)
+            return perf_counter() - begun
 
     def _forget(self) -> None:
         """Let every cache hold a token with which the next prompt does not begin."""

@@ -59,7 +59,7 @@ class CostModel:
         return expected_tokens(acceptance, k) / (self.block(k) if k else self.step())
 
     def seconds_of_reply(self, acceptance: float, k: int, n: int) -> float:
-        """Expected seconds of the `n` tokens behind the first one, of which the last ends it."""
+        """Expected seconds of a reply of `n` tokens, of which the last ends it."""
         a, times = acceptance, [0.0]
         for left in range(1, n + 1):
             if not k:
@@ -77,7 +77,7 @@ class CostModel:
         return times[n]
 
     def rate(self, acceptance: float, k: int, lengths: Sequence[int]) -> float:
-        """Tokens per second over replies with so many tokens behind the first one."""
+        """Tokens per second over replies with so many tokens."""
         seconds = {n: self.seconds_of_reply(acceptance, k, n) for n in set(lengths)}
         total = sum(seconds[n] for n in lengths)
         return sum(lengths) / total if total else 0.0

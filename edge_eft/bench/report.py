@@ -126,7 +126,7 @@ def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[st
     drafts = {str(k): f"drafts of {k}" for k in plan.drafts}
     # "auto" drafts what is likely right and leaves the rest: its rate says less than theirs.
     acceptance = _acceptance(figures, *drafts.values())
-    lengths = [len(reply) - 1 for reply in figures.replies]
+    lengths = [len(reply) for reply in figures.replies]
     costs = cost_model(figures)
     predicted = costs.best_rate(acceptance, lengths)
     result: dict[str, Any] = {
@@ -200,7 +200,9 @@ def _shares(figures: Figures, way: str) -> dict[str, float]:
     """Part → share of the wall clock."""
     tally = figures.tallies[way]
     timings, total = tally.timings, sum(tally.seconds)
-    parts = dict(timings.decode)
+    # A first token's decodes count as the prompt's, of which only the last token is left here.
+    seats = timings.prefill | timings.decode
+    parts = {s: timings.prefill.get(s, 0.0) + timings.decode.get(s, 0.0) for s in seats}
     parts |= {"combine": timings.combine, "sample": timings.sample, "text": timings.text}
     shares = {name: seconds / total for name, seconds in parts.items()} if total else {}
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}
