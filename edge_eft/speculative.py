@@ -74,7 +74,12 @@ class _Mode:
             self._uncounted -= 1
             return
         self._tokens.add(tokens)
-        self._seconds.add(_unstalled(seconds, self._seconds.value))
+        self._seconds.add(seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Of a block; 0 before the first."""
+        return self._seconds.value
 
     def doubt(self) -> None:
         """What comes now weighs more than what is remembered."""
@@ -86,7 +91,7 @@ class _Mode:
 
     @property
     def rate(self) -> float:
-        return self._tokens.value / self._seconds.value if self._seconds.value else 0.0
+        return self._tokens.value / self.seconds if self.seconds else 0.0
 
 
 class _Costs:
@@ -124,11 +129,20 @@ class _Costs:
         self._probe_from = self._probe_to = self.blocks + self._pause
         return better
 
-    def add(self, k: int, drafting: float, verifying: float) -> None:
-        """A drafted block took so long."""
-        self.round.add(_unstalled(drafting / (k + 1), self.round.value))
+    def add_plain(self, tokens: int, seconds: float) -> None:
+        """A step without drafts gave so many tokens and took so long."""
+        self.blocks += 1
+        self.plain.add(tokens, _unstalled(seconds, self.plain.seconds))
+
+    def add_block(self, k: int, tokens: int, drafting: float, verifying: float) -> None:
+        """A block of `k` drafts gave so many tokens and took so long."""
+        self.blocks += 1
         cost = self._verify.setdefault(k, _Mean(_COST_MEMORY))
-        cost.add(_unstalled(verifying, cost.value or self._guess(k)))
+        drafting = _unstalled(drafting, (k + 1) * self.round.value)
+        verifying = _unstalled(verifying, cost.value or self._guess(k))
+        self.drafted.add(tokens, drafting + verifying)
+        self.round.add(drafting / (k + 1))
+        cost.add(verifying)
         self._measured_at[k] = self.blocks
 
     def verify(self) -> list[float]:
@@ -186,8 +200,8 @@ class DraftPolicy:
     _costs: dict[int, _Costs] = field(default_factory=dict)
     _sure: list[_Mean] = field(
         default_factory=lambda: [
-            # As if it had been right just as often as it was sure, a few times.
-            _Mean(_ACCEPTANCE_MEMORY, (low + high) / 2, 4)
+            # As if it had been right as often as it was sure, so far once.
+            _Mean(_ACCEPTANCE_MEMORY, (low + high) / 2, 1)
             for low, high in zip((0.0, *CONFIDENCES), (*CONFIDENCES, 1.0), strict=True)
         ]
     )
@@ -226,9 +240,7 @@ class DraftPolicy:
 
     def observe_plain(self, n_live: int, tokens: int, seconds: float) -> None:
         """A step without drafts gave so many tokens and took so long."""
-        costs = self._costs.setdefault(n_live, _Costs())
-        costs.blocks += 1
-        costs.plain.add(tokens, seconds)
+        self._costs.setdefault(n_live, _Costs()).add_plain(tokens, seconds)
 
     def observe_block(
         self, n_live: int, k: int, tokens: int, drafting: float, seconds: float
@@ -238,9 +250,7 @@ class DraftPolicy:
         `seconds` is the time of the step, of which `drafting` went into proposals.
         """
         costs = self._costs.setdefault(n_live, _Costs())
-        costs.blocks += 1
-        costs.drafted.add(tokens, seconds)
-        costs.add(k, drafting, seconds - drafting)
+        costs.add_block(k, tokens, drafting, seconds - drafting)
 
     def observe_draft(self, confidence: float, right: bool) -> None:
         """What the tuned model was so sure of was, or was not, what the emulation chose.
