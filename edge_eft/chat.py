@@ -187,7 +187,7 @@ class Chat:
         self.emulator = emulator
         self.conversation = conversation
         self.total = Timings()
-        self.n_replies = self.n_tokens = 0
+        self.n_replies = self.n_tokens = self.n_with_prompt = 0
 
     def handle(self, entry: str) -> bool:
         """Carry out a command or answer a message; False to leave. Errors are told, not raised."""
@@ -253,6 +253,7 @@ class Chat:
         self.total.add(done.timings)
         self.n_replies += 1
         self.n_tokens += len(done.tokens)
+        self.n_with_prompt += min(done.came_with_prompt, len(done.tokens))
         talk(report(done) if done.text.strip() else "no reply; the message is not kept")
         return presses < 2
 
@@ -270,7 +271,7 @@ class Chat:
     def _stats(self, _: str) -> str:
         total, held = self.total, max(len(s.context.tokens(0)) for s in self.emulator.seats)
         n, seconds = self.n_replies, total.total - sum(total.prefill.values())
-        speed = (self.n_tokens - n) / seconds if seconds > 0 else 0.0
+        speed = (self.n_tokens - self.n_with_prompt) / seconds if seconds > 0 else 0.0
         lines = [
             f"{n} {'reply' if n == 1 else 'replies'}, {self.n_tokens} tokens, {speed:.1f} tokens/s",
             f"{'context':<16}{held} of {self.emulator.n_ctx} tokens",

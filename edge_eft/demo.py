@@ -195,8 +195,10 @@ def _ask(
     ]
     shown = [emulator.generate(request) for request in requests[:N_SHOWN]]
     rest = dict(answer_all(emulator, requests[N_SHOWN:]))
-    # Every token after the first, the end token included, is one step of decoding.
-    n_steps = sum(len(done.tokens) + (done.finish_reason == "stop") - 1 for done in shown)
+    # Of all tokens, the end token included, those that did not come with the prompt.
+    n_steps = sum(
+        len(done.tokens) + (done.finish_reason == "stop") - done.came_with_prompt for done in shown
+    )
     seconds = sum(done.timings.total - sum(done.timings.prefill.values()) for done in shown)
     answers = [tidy(done.text) for done in (*shown, *(rest[i] for i in sorted(rest)))]
     return answers, n_steps / seconds if seconds > 0 else 0.0

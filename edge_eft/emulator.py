@@ -22,16 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import common_prefix
-from .combiner import Combiner, Weights, log_partition
+from .chooser import Chooser
+from .combiner import Combiner, Weights
+from .draft_policy import DraftPolicy
 from .errors import EngineError, PromptError, RequestError
-from .explain import explain
 from .live import OUTPUTS_PER_SLOT, Live, TokenSequence
 from .recipe import Recipe, from_files, load_recipe
-from .request import FinishReason, Generation, Prompt, Reply, Request, Step, Timings
-from .sampling import sample
-from .seats import Rows, Seat, Seats
+from .request import FinishReason, Generation, Prompt, Reply, Request, Step
+from .seats import Seat, Seats
 from .slots import Replies, Slots
-from .speculative import Drafter, DraftPolicy
+from .speculative import Drafter
 from .template import continue_raw, encode_raw
 from .text import TextStream
 
@@ -69,15 +69,15 @@ class Emulator:
         self.seats: list[Seat] = self.setup.seats
         self.n_ctx, self.n_slots = self.setup.n_ctx, n_slots
         self.vocabulary = self.setup.vocabulary
-        self._combiner = Combiner(
+        combiner = Combiner(
             self.vocabulary.n_vocab,
             self.vocabulary.end_token,
             self.vocabulary.end_tokens,
             self.vocabulary.masked,
         )
-        self._drafter = Drafter(self.seats, self._combiner, self.n_ctx)
-        self._combined = np.empty((1, self.vocabulary.n_vocab), np.float32)
-        self._scratch = np.empty_like(self._combined)
+        self._drafter = Drafter(self.seats, combiner, self.n_ctx)
+        piece = self.seats[0].model.piece
+        self._chooser = Chooser(combiner, self.deltas, piece, self.n_ctx)
         self._ids = itertools.count()
         self._slots = Slots(n_slots)
         self._replies = Replies()
@@ -211,23 +211,23 @@ class Emulator:
         if not lives:
             return
         started = perf_counter()
-        in_prefill = any(not live.tokens for live in lives)
+        timed = not any(self.setup.prefills(live) for live in lives)
         n_before = sum(len(live.pending) for live in lives)
         seconds: dict[str, float] = {}
         for live in lives:
             live.begin_draft()
         try:
-            self._drafter.draft(lives, seconds)
+            self._drafter.draft(lives, seconds, timed=timed)
             rows = self.setup.advance(lives, seconds)
         finally:
             for live in lives:
                 live.end_draft()
         for live in lives:
             try:
-                self._verify(live, rows[live.slot], seconds, started)
+                self._chooser.verify(live, rows[live.slot], seconds, started, self.drafts)
             except EngineError as error:  # of this request alone: the others go on
                 live.failure, live.slot = error, -1
-        if not in_prefill:
+        if timed:
             n_tokens = sum(len(live.pending) for live in lives) - n_before
             self._drafter.observe(lives, n_tokens, perf_counter() - started)
 
@@ -264,85 +264,6 @@ class Emulator:
         ]
         n_held = sum(len(held) for held, _ in pairs)
         return sum(common_prefix(held, wanted) for held, wanted in pairs) / max(n_held, 1)
-
-    def _combine(
-        self, live: Live, rows: Mapping[str, NDArray[np.float32]]
-    ) -> tuple[NDArray[np.float32], float]:
-        """(1, vocab) combined logits, overwritten by the next call, and their log-partition."""
-        out, scratch = self._combined, self._scratch
-        if live.request.conservative is None:
-            self._combiner.combine(rows, live.coefficients, out=out, scratch=scratch)
-        else:
-            self._combiner.combine_conservative(
-                rows,
-                live.coefficients,
-                live.request.weights.conservative_role(self.deltas),
-                live.request.conservative,
-                out=out,
-                scratch=scratch,
-            )
-        return out, float(log_partition(out, scratch)[0])
-
-    def _verify(self, live: Live, rows: Rows, seconds: dict[str, float], started: float) -> None:
-        """Choose tokens for as long as they are the drafted ones, and the one that follows."""
-        for j in range(len(live.draft) + 1):
-            timings = Timings()
-            if j == 0:  # the block's decodes are charged to its first token
-                (timings.decode if live.tokens else timings.prefill).update(seconds)
-            proposal = live.proposals[j] if live.proposals else None
-            # Behind the draft the drafter only told what it would have said; an end it said.
-            draft = proposal.token if proposal and (j < len(live.draft) or proposal.ends) else None
-            step = self._choose(
-                live, {role: parts[j] for role, parts in rows.items()}, draft, timings
-            )
-            now = perf_counter()
-            timings.total, started = now - started, now
-            live.pending.append(step)
-            if proposal:
-                self.drafts.observe_draft(proposal.confidence, step.token == proposal.token)
-            if step.finish_reason:
-                live.slot = -1
-            if step.finish_reason or not step.accepted:
-                break
-
-    def _choose(
-        self,
-        live: Live,
-        rows: Mapping[str, NDArray[np.float32]],
-        draft: int | None,
-        timings: Timings,
-    ) -> Step:
-        """Combine → sample → text: one token of one request, and whether it is the draft."""
-        index, request = len(live.tokens), live.request
-        t0 = perf_counter()
-        logits, log_z = self._combine(live, rows)
-        t1 = perf_counter()
-        token = int(sample(logits, [request], [index], [live.counts])[0])
-        logprob = float(logits[0, token]) - log_z
-        t2 = perf_counter()
-        views = None
-        if request.explain:
-            piece = self.seats[0].model.piece
-            views = explain(rows, token, request.explain, self._combiner, piece)
-        t3 = perf_counter()
-        text, finish_reason = self._take(live, token)
-        t4 = perf_counter()
-        timings.combine, timings.sample, timings.text = t1 - t0, t2 - t1, t4 - t3
-        accepted = None if draft is None else token == draft
-        return Step(live.id, index, token, text, logprob, timings, finish_reason, views, accepted)
-
-    def _take(self, live: Live, token: int) -> tuple[str, FinishReason | None]:
-        """Make the token part of the reply; text to show, and whether the reply ends."""
-        if token == self.vocabulary.end_token:
-            return live.text.flush(), "stop"
-        full = live.room(self.n_ctx) <= 1
-        live.take(token)
-        text = live.text.push(token)
-        if live.text.finished:
-            return text, "stop"
-        if full:
-            return text + live.text.flush(), "length"
-        return text, None
 
     def _finish(self, live: Live, reason: FinishReason) -> None:
         """Free the slot, and remember the reply's ids for when it comes back in a prompt."""
@@ -384,7 +305,7 @@ class Emulator:
 
     @property
     def drafts(self) -> DraftPolicy:
-        """What drafts have cost and how many were right; another may be put in its place."""
+        """What is known of drafts, their cost and their use; another may be put in its place."""
         return self._drafter.policy
 
     @drafts.setter
@@ -473,7 +394,8 @@ class Emulator:
             finally:
                 live.end_draft()
             for j, token in enumerate(block):
-                logits, log_z = self._combine(live, {role: part[j] for role, part in rows.items()})
+                at = {role: parts[j] for role, parts in rows.items()}
+                logits, log_z = self._chooser.combine(live, at)
                 scores[begin + j] = logits[0, slots[begin + j]] - log_z
                 live.take(token)
         return scores

@@ -146,6 +146,11 @@ class Live:
         """From here to `end_draft` the sequences may hold a draft."""
         self.draft, self.proposals, self.draft_rows = [], [], []
 
+    def drop_draft(self) -> None:
+        """Begin again without drafts."""
+        self.begin_draft()
+        self._rewind()
+
     def end_draft(self) -> None:
         """The sequences hold what they held before; `draft` still says what was drafted."""
         self._rewind()

@@ -131,7 +131,10 @@ def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
 
 
 def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
-    """Answer all in the emulator's slots and print them in their order."""
+    """Answer all in the emulator's slots and print them in their order.
+
+    After a failure, JSON objects that were done out of turn come last.
+    """
     for prompt in asked:
         try:
             emulator.check(prompt.request)
@@ -139,20 +142,28 @@ def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
             raise type(error)(f"{prompt.where}: {error}") from None
     finished: dict[int, Generation] = {}
     n_printed = 0
-    for index, done in replies.answer_all(emulator, [prompt.request for prompt in asked]):
-        finished[index] = done
-        while n_printed in finished:
-            prompt, done = asked[n_printed], finished.pop(n_printed)
-            if as_json:
-                about = {"id": prompt.id, **as_object(emulator, prompt.request, done)}
-                click.echo(to_json(about))
-            else:
-                if sys.stderr.isatty():
-                    replies.talk(f"{prompt.id}:")
-                # As in `run_one`: a reply to messages may begin with the template's space.
-                text = done.text if isinstance(prompt.request.prompt, str) else done.text.lstrip()
-                click.echo(replies.tidy(text) if sys.stdout.isatty() else text)
-            n_printed += 1
+    try:
+        for index, done in replies.answer_all(emulator, [prompt.request for prompt in asked]):
+            finished[index] = done
+            while n_printed in finished:
+                _print(emulator, asked[n_printed], finished.pop(n_printed), as_json)
+                n_printed += 1
+    finally:
+        if as_json:  # objects name their prompts, so an interrupted run can give out all it has
+            for index, done in sorted(finished.items(), key=lambda item: item[0]):
+                _print(emulator, asked[index], done, as_json)
+
+
+def _print(emulator: Emulator, prompt: Asked, done: Generation, as_json: bool) -> None:
+    if as_json:
+        about = {"id": prompt.id, **as_object(emulator, prompt.request, done)}
+        click.echo(to_json(about))
+        return
+    if sys.stderr.isatty():
+        replies.talk(f"{prompt.id}:")
+    # As in `run_one`: a reply to messages may begin with the template's space.
+    text = done.text if isinstance(prompt.request.prompt, str) else done.text.lstrip()
+    click.echo(replies.tidy(text) if sys.stdout.isatty() else text)
 
 
 def as_object(emulator: Emulator, request: Request, done: Generation) -> dict[str, Any]:

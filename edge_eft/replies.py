@@ -191,7 +191,10 @@ def side_by_side(answers: Mapping[str, tuple[Request, Generation]]) -> str:
     """Replies in columns, each with its speed; one below the other where columns get narrow."""
     texts = {way: tidy(done.text) or "(nothing)" for way, (_, done) in answers.items()}
     notes = {
-        way: dim(f"{len(done.tokens)} tokens · {done.tokens_per_second:.1f}/s")
+        way: dim(
+            f"{len(done.tokens)} tokens"
+            + (f" · {done.tokens_per_second:.1f}/s" if done.tokens_per_second else "")
+        )
         for way, (_, done) in answers.items()
     }
     width = (terminal_width() + 2) // len(answers) - 2

@@ -117,7 +117,7 @@ class Timings:
     Decoding is per role. A batch that several slots share counts in full for each of them.
 
     Attributes:
-        prefill: role → decoding up to and including the prompt's last token.
+        prefill: role → decoding of the prompt, and of drafts behind it.
         decode: role → decoding of generated tokens.
         combine: forming the weighted sum and its normaliser.
         sample: penalties, filters, choice.
@@ -205,8 +205,8 @@ class Generation:
         timings: summed over the steps.
         seed: that gives this text again.
         drafts_tested, drafts_accepted: drafted tokens that were compared, and that were right.
-        came_with_prompt: tokens of the step that also worked through the prompt: the first one,
-            and drafts behind it.
+        came_with_prompt: tokens, the end token included, of the step that also worked through the
+            prompt: the first one, and drafts behind it.
     """
 
     text: str
@@ -265,8 +265,7 @@ class Reply:
         self._finish_reason = step.finish_reason or "cancelled"
         if step.token != self.end_token:
             self.tokens.append(step.token)
-        if not self.timings.decode:
-            self._with_prompt = len(self.tokens)
+        self._with_prompt += not self.timings.decode
 
     def generation(self) -> Generation:
         """What has come so far; its finish reason is "cancelled" if more was to come."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -48,6 +49,8 @@ class Seat:
     model: Model
     context: Context
     prompt: PromptFormat
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    turn: int = 0  # counts the moves
 
     @property
     def name(self) -> str:
@@ -55,14 +58,30 @@ class Seat:
         return self.roles[0]
 
     def advance(
-        self, targets: Targets, seconds: dict[str, float], n_threads: int | None = None
+        self, targets: Targets, seconds: dict[str, float]
     ) -> dict[int, NDArray[np.float32]]:
-        """`Context.advance`, timed; on fewer threads if `n_threads` says so."""
+        """`Context.advance`, timed."""
         if not targets:
             return {}
+        with self.lock:
+            self.turn += 1
+            return self._advance(targets, seconds, None)
+
+    def advance_beside(
+        self, targets: Targets, seconds: dict[str, float], turn: int
+    ) -> dict[int, NDArray[np.float32]]:
+        """The same on one thread, unless the seat has moved since `turn`.
+
+        On another thread than the caller's, who may have been interrupted and gone on meanwhile.
+        """
+        with self.lock:
+            return self._advance(targets, seconds, 1) if turn == self.turn else {}
+
+    def _advance(
+        self, targets: Targets, seconds: dict[str, float], n_threads: int | None
+    ) -> dict[int, NDArray[np.float32]]:
         begun = perf_counter()
-        self.context.use_threads(n_threads or self.context.n_threads)
-        rows = self.context.advance(targets)
+        rows = self.context.advance(targets, n_threads)
         seconds[self.name] = seconds.get(self.name, 0.0) + perf_counter() - begun
         return rows
 
@@ -159,23 +178,29 @@ class Seats:
         self, wanted: list[tuple[Seat, Targets]], seconds: dict[str, float]
     ) -> list[tuple[Seat, dict[int, NDArray[np.float32]]]]:
         """Advance seats one after another, but two small ones at once where that helps."""
-        small = [job for job in wanted if job[0] is not self.seats[0] and _appends(*job)]
-        if self.side_by_side is None or len(small) != 2:
+        small = [job for job in wanted if job[0] is not self.seats[0]]
+        if self.side_by_side is None or len(small) != 2 or not all(_appends(*job) for job in small):
             return [(seat, seat.advance(targets, seconds)) for seat, targets in wanted]
         done = [(s, s.advance(targets, seconds)) for s, targets in wanted if s is self.seats[0]]
         (first, here), (second, there) = small
+        copied = {slot: (tokens.copy(), n) for slot, (tokens, n) in there.items()}
         apart: dict[str, float] = {}
         begun = perf_counter()
-        beside = self.side_by_side.submit(second.advance, there, apart, 1)
-        try:
-            done.append((first, first.advance(here, apart, 1)))
-        finally:
-            _wait_out(beside)
+        beside = self.side_by_side.submit(second.advance_beside, copied, apart, second.turn)
+        done.append((first, first.advance_beside(here, apart, first.turn)))
         done.append((second, beside.result()))
         together = (perf_counter() - begun) / sum(apart.values())
         for name, spent in apart.items():  # so that the parts of a step add up to it
             seconds[name] = seconds.get(name, 0.0) + together * spent
         return done
+
+    def prefills(self, live: Live) -> bool:
+        """Whether a request's next step decodes more than one token of what is given."""
+        return not live.tokens and any(
+            sequence.n - len(seat.context.tokens(live.slot)) > 1
+            for seat, sequence in zip(self.seats, live.sequences, strict=True)
+            if any(live.coefficients[role] for role in seat.roles)
+        )
 
     def close(self) -> None:
         """Free contexts and models."""
@@ -277,17 +302,8 @@ class Seats:
 
 
 def _appends(seat: Seat, targets: Targets) -> bool:
-    """Whether one token follows what a context holds, of every sequence."""
+    """Whether at most one token follows what a context holds, of every sequence."""
     return all(
-        keep_last == 1 and len(tokens) - len(seat.context.tokens(slot)) <= 1
+        keep_last == 1 and 0 <= len(tokens) - len(seat.context.tokens(slot)) <= 1
         for slot, (tokens, keep_last) in targets.items()
     )
-
-
-def _wait_out(decode: Future[Any]) -> None:
-    """Wait for a decode, whatever happens: nobody may touch its context before it is done."""
-    try:
-        wait([decode])
-    except BaseException:
-        _wait_out(decode)
-        raise

@@ -17,7 +17,7 @@ from test_chat import ScriptedEmulator
 
 from edge_eft import Emulator, demo, replies
 from edge_eft.cli import cli
-from edge_eft.errors import RecipeError, RequestError
+from edge_eft.errors import EngineError, RecipeError, RequestError
 from edge_eft.options import one_line, request_for
 from edge_eft.recipe import list_recipes, load_recipe
 
@@ -197,6 +197,23 @@ def test_many_prompts_are_answered_in_their_order(recipe, scripted, tmp_path):
     assert (three.max_tokens, four.prompt, four.seed) == (3, "Q: four", 4)
     assert {r.temperature for r in emulator.requests} == {0.0}
     assert one.prompt == [{"role": "user", "content": "one"}]
+
+
+def test_what_was_finished_is_printed_when_a_run_fails(recipe, scripted, monkeypatch):
+    emulator, steps = scripted("1", "2", "3"), []
+
+    def step():
+        if steps:
+            raise EngineError("the model gave NaN")
+        steps.append(BatchEmulator.step(emulator))
+        return steps[0]
+
+    monkeypatch.setattr(emulator, "step", step)
+    prompts = '"one"\n"two"\n"three"\n'
+    result = invoke("run", recipe, "--input", "-", "--slots", "3", "--json", stdin=prompts)
+    assert result.exit_code == 2
+    assert "NaN" in result.stderr
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [3]
 
 
 def test_many_prompts_for_people(recipe, scripted):

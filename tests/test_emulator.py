@@ -1,5 +1,7 @@
 """Requests and steps: several at once, changes in mid-reply, and what is left after any exit."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from emulator_tools import (
@@ -55,16 +57,20 @@ def test_three_at_once_give_what_each_gives_alone(family, options, draft):
         assert [step.index for step in replies[request_id]] == list(range(len(steps)))
 
 
-def test_side_by_side_gives_what_one_after_another_gives(smollm2_path):
+def test_side_by_side_gives_what_one_after_another_gives(smollm2_path, monkeypatch):
     """Two threads; steps without drafts decode tuned and reference at once, on one each."""
     family, replies = (smollm2_path,) * 3, []
     request = Request("It is", max_tokens=12, weights=Weights.upscale(0.5), **GREEDY, **UNDRAFTED)
     for beside in (True, False):
         with open_emulator(family, n_threads=2) as emulator:
-            assert emulator.setup.side_by_side is not None
+            pool = emulator.setup.side_by_side
+            submit = Mock(wraps=pool.submit)
+            monkeypatch.setattr(pool, "submit", submit)
             if not beside:
                 emulator.setup.side_by_side = None
             replies.append(list(emulator.stream(request)))
+            # The prompt is decoded in turn, and every token behind it side by side.
+            assert submit.call_count == (11 if beside else 0)
     together, in_turn = ([(s.token, s.logprob) for s in steps] for steps in replies)
     assert together == in_turn
     decode = replies[0][-1].timings.decode

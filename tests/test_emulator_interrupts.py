@@ -7,8 +7,8 @@ import llama_cpp
 import pytest
 from emulator_tools import DRAFTED, GREEDY, alone, open_emulator, run, text_of, tokens_of
 
+import edge_eft.chooser
 import edge_eft.combiner
-import edge_eft.emulator
 import edge_eft.text
 from edge_eft import Request, Weights
 from edge_eft.backend import AbortedError
@@ -95,7 +95,7 @@ def test_ctrl_c_in_native_calls(tiny, monkeypatch, function, nth, draft, n_threa
 def test_ctrl_c_in_python(tiny, monkeypatch, target, nth):
     owner, name = {
         "combiner": (edge_eft.combiner.Combiner, "combine"),
-        "sampler": (edge_eft.emulator, "sample"),
+        "sampler": (edge_eft.chooser, "sample"),
         "text": (edge_eft.text.TextStream, "push"),
     }[target]
     request = Request("it is the red one", max_tokens=6, seed=2)

@@ -157,6 +157,19 @@ def test_a_shared_reference_has_one_seat(tmp_path, tiny):
         assert len(emulator.seats) == 5
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_role_that_joins_late(tmp_path, tiny, n_threads):
+    """With two threads two of three small models could go on side by side, and one catches up."""
+    first, second = Weights.interpolate({"a": 1.0}), Weights.interpolate({"a": 0.5, "b": 0.5})
+    options = {"max_tokens": 4, "seed": 2, **UNDRAFTED}
+    path = two_deltas(tmp_path, tiny)
+    with Emulator.load(path, n_threads=1, n_ctx=64) as emulator:
+        expected = [emulator.generate("the red", weights=w, **options) for w in (first, second)]
+    with Emulator.load(path, n_threads=n_threads, n_ctx=64) as emulator:
+        replies = [emulator.generate("the red", weights=w, **options) for w in (first, second)]
+    assert [r.tokens for r in replies] == [r.tokens for r in expected]
+
+
 def test_several_deltas_add_up(tmp_path, tiny):
     mixes = [
         (Weights.upscale(1.0), (1.0, 0.5)),

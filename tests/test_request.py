@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge_eft.combiner import Weights
 from edge_eft.errors import RequestError
-from edge_eft.request import Generation, Request, RoleView, Step, Timings
+from edge_eft.request import Generation, Reply, Request, RoleView, Step, Timings
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hé 🙂"}]
 weights = st.one_of(
@@ -164,6 +164,17 @@ def test_timings_add_up_role_by_role():
     assert total == Timings(
         {"base": 1.0, "tuned": 4.0}, {"base": 2.5, "tuned": 1.0}, 1.5, 2.25, 3.125, 18.0
     )
+
+
+def test_what_came_with_the_prompt_is_counted():
+    reply = Reply(Request("x"), 4, end_token=2)
+    first, later = Timings(prefill={"base": 1.0}), Timings(decode={"base": 1.0})
+    for index, (token, timings) in enumerate(
+        [(7, first), (8, Timings()), (9, later), (2, Timings())]
+    ):
+        reply.take(Step(0, index, token, "a", -0.5, timings))
+    done = reply.generation()
+    assert (done.tokens, done.came_with_prompt) == ([7, 8, 9], 2)
 
 
 def test_speed_leaves_out_what_came_with_the_prompt():

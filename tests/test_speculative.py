@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from edge_eft import Emulator, Request, Weights
 from edge_eft.backend import Context, Model
 from edge_eft.backend.quantize import plan, quantize
 from edge_eft.bench.model import expected_tokens
+from edge_eft.chooser import Chooser
+from edge_eft.draft_policy import DraftPolicy
+from edge_eft.errors import EngineError
 from edge_eft.request import MAX_DRAFT
 from edge_eft.sampling import choose
-from edge_eft.speculative import DraftPolicy
 
 MODELS = Path(__file__).parents[1] / "models"
 QUESTIONS = [
@@ -172,12 +175,12 @@ def test_beside_other_slots():
 @pytest.mark.parametrize("choice", [GREEDY, {"temperature": 1.0, "seed": 3}], ids=str)
 def test_a_broken_rule_is_seen(choice, monkeypatch):
     """An emulator that keeps every draft, tested or not, fails the comparison of this file."""
-    honest = Emulator._choose
+    honest = Chooser._choose
 
     def credulous(self, live, rows, draft, timings):
         with monkeypatch.context() as patch:
             if draft is not None:
-                patch.setattr("edge_eft.emulator.sample", lambda *_: np.array([draft]))
+                patch.setattr("edge_eft.chooser.sample", lambda *_: np.array([draft]))
             return honest(self, live, rows, draft, timings)
 
     def differing(emulator):
@@ -190,7 +193,7 @@ def test_a_broken_rule_is_seen(choice, monkeypatch):
 
     with Emulator.load("atlas") as emulator:
         assert differing(emulator) == 0
-        monkeypatch.setattr(Emulator, "_choose", credulous)
+        monkeypatch.setattr(Chooser, "_choose", credulous)
         assert differing(emulator) > 10
 
 
@@ -243,6 +246,39 @@ def _block_against_single(path):
     context.close()
     model.close()
     return moved
+
+
+def test_automatic_drafts_for_several_requests():
+    """Drafted in step, and enough of them that the policy has begun to draft."""
+    prompts = [[{"role": "user", "content": text}] for text in QUESTIONS[::12]]
+    requests = [Request(p, seed=3, temperature=1.0, max_tokens=16) for p in prompts]
+    with Emulator.load("atlas") as emulator:
+        alone = [emulator.generate(replace(request, draft=0)).tokens for request in requests]
+    with Emulator.load("atlas", n_slots=3) as emulator:
+        ids = [emulator.submit(request) for request in requests]
+        steps = run(emulator)
+        end = emulator.vocabulary.end_token
+    assert [[t for t in tokens_of(steps[i]) if t != end] for i in ids] == alone
+    assert sum(step.accepted is True for i in ids for step in steps[i]) > 20
+
+
+def test_a_proposal_that_fails_costs_the_draft_only(agreeing):
+    """Its request ends with the error at that token, as without drafts; the others go on."""
+    n_vocab = tiny_models.N_VOCAB
+    bad = Request(
+        "the red", max_tokens=9, draft=4, logit_bias=dict.fromkeys(range(n_vocab), -math.inf)
+    )
+    good = Request("it is", max_tokens=9, draft=4, seed=1)
+    with open_emulator(agreeing, n_slots=2) as emulator:
+        expected = emulator.generate(good).tokens
+        ids = [emulator.submit(request) for request in (bad, good)]
+        steps = []
+        with pytest.raises(EngineError, match="no token is left"):
+            for _ in range(9):
+                steps += emulator.step()
+        steps += run(emulator).get(ids[1], [])
+    assert {step.request_id for step in steps} == {ids[1]}
+    assert tokens_of(steps)[: len(expected)] == expected
 
 
 def test_one_model_alone_is_not_drafted():

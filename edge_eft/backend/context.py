@@ -129,14 +129,10 @@ class Context:
         """Take `abort` back, so that `advance` works again."""
         self._abort_flag[0] = b"\0"
 
-    def use_threads(self, n: int) -> None:
-        """Decode on so many threads from now on; see `n_threads`."""
-        if n != self._threads_in_use:
-            L.llama_set_n_threads(self._context, n, n)
-            self._threads_in_use = n
-
     def advance(
-        self, targets: Mapping[int, tuple[NDArray[np.int32], int]]
+        self,
+        targets: Mapping[int, tuple[NDArray[np.int32], int]],
+        n_threads: int | None = None,
     ) -> dict[int, NDArray[np.float32]]:
         """Bring sequences to hold exactly the given tokens; the one way to move a context.
 
@@ -146,6 +142,7 @@ class Context:
         Args:
             targets: sequence → (tokens, keep_last). tokens: (n ≥ 1,) int32, the whole content
                 from position 0. keep_last: rows wanted, for the last 1 ≤ keep_last ≤ n tokens.
+            n_threads: of this decode, if not the context's own number.
 
         Returns:
             sequence → (keep_last, n_vocab) float32 logits that follow those tokens. Views into
@@ -159,6 +156,9 @@ class Context:
         if not targets:
             return {}
         self._validate(targets)
+        if (n := n_threads or self.n_threads) != self._threads_in_use:
+            L.llama_set_n_threads(self._context, n, n)
+            self._threads_in_use = n
         head, tail = [], []
         for sequence, (tokens, keep_last) in targets.items():
             split = len(tokens) - keep_last
@@ -264,7 +264,7 @@ def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
     if a[:n].tobytes() == b[:n].tobytes():  # at nearly every step
         return n
     differing = np.flatnonzero(a[:n] != b[:n])
-    return int(differing[0])
+    return int(differing[0]) if len(differing) else n
 
 
 class _Span(NamedTuple):

@@ -11,9 +11,8 @@ most architectures know but one. Units alone would do, but a base of 3 million p
 layers 100,000 units wide to cost what 300 million do: five giant steps per token, a compute buffer
 of half a gigabyte, and none of the steps between layers that a real model of that size has
 (published ones of 0.1 to 8 billion parameters have 16 to 36 layers). What is left of the difference
-is that the matrices' rows are as short as the small model's hidden state. That makes a decode bound
-a little more by arithmetic and less by memory than a real base's, and blocks of drafts relatively
-dearer: figures from an inflated base are on the cautious side.
+is that the matrices' rows are as short as the small model's hidden state, which slows single tokens
+more than blocks: figures from an inflated base flatter drafts (docs/performance.md has an example).
 
 x + 0 is x, and a dot product over whole blocks is not changed by blocks of zeros behind them, so
 logits are expected to stay bitwise what they were; whoever inflates checks that on the machine.

@@ -24,11 +24,11 @@ import numpy as np
 
 from ..backend.bare import Bare
 from ..combiner import Weights
+from ..draft_policy import DraftPolicy
 from ..emulator import Emulator
 from ..errors import PromptError, RequestError
 from ..request import MAX_DRAFT, Prompt, Request, Timings
 from ..seats import Seat
-from ..speculative import DraftPolicy
 from ..template import encode_raw
 from .model import BLOCKS
 from .prompts import last_text, next_turn
@@ -94,12 +94,12 @@ class EmulatedWay:
     def __init__(self, emulator: Emulator, requests: Sequence[Request]) -> None:
         self._emulator = emulator
         self._requests = requests
-        self._policy = DraftPolicy()
+        self.policy = DraftPolicy()
 
     def answer(self, index: int) -> Reply:
         """Submit, and step to the end."""
         emulator, request = self._emulator, self._requests[index]
-        emulator.drafts = self._policy
+        emulator.drafts = self.policy
         for seat in active_seats(emulator):
             prompt = encode(seat, request.prompt)
             seat.context.advance({0: (np.array(prompt[:-1], np.int32), 1)})
@@ -363,6 +363,7 @@ class Session:
     def _measure_turns(self, figures: Figures, number: int) -> None:
         """Seconds to the first token: on empty caches, and when a conversation goes on."""
         n = len(self.prompts)
+        self.emulator.drafts = self.ways[AUTO].policy  # type: ignore[attr-defined]
         for i in range(number * N_SECOND_TURNS, (number + 1) * N_SECOND_TURNS):
             prompt, following = self.prompts[i % n], last_text(self.prompts[(i + 1) % n])
             self._forget()

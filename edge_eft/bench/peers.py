@@ -63,10 +63,12 @@ class PeersWay:
         self._replies = replies
 
     def answer(self, index: int) -> Reply:
-        """Stream a reply; its first token, which the class gives with the prompt, is not timed."""
+        """Stream a reply. Its first token, which the class gives with the prompt, is not timed."""
         stream = self._peers.stream(self._prompts[index])
-        tokens = [next(stream)]
         begun = perf_counter()
+        tokens = [next(stream)]
+        if len(self._replies[index]) > 1:
+            begun = perf_counter()
         while len(tokens) < len(self._replies[index]):
             token = next(stream, None)
             if token is None:
