@@ -270,7 +270,7 @@ class Chat:
 
     def _stats(self, _: str) -> str:
         total, held = self.total, max(len(s.context.tokens(0)) for s in self.emulator.seats)
-        n, seconds = self.n_replies, total.total - sum(total.prefill.values())
+        n, seconds = self.n_replies, total.after_prompt
         speed = (self.n_tokens - self.n_with_prompt) / seconds if seconds > 0 else 0.0
         lines = [
             f"{n} {'reply' if n == 1 else 'replies'}, {self.n_tokens} tokens, {speed:.1f} tokens/s",

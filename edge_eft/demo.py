@@ -199,7 +199,7 @@ def _ask(
     n_steps = sum(
         len(done.tokens) + (done.finish_reason == "stop") - done.came_with_prompt for done in shown
     )
-    seconds = sum(done.timings.total - sum(done.timings.prefill.values()) for done in shown)
+    seconds = sum(done.timings.after_prompt for done in shown)
     answers = [tidy(done.text) for done in (*shown, *(rest[i] for i in sorted(rest)))]
     return answers, n_steps / seconds if seconds > 0 else 0.0
 

@@ -90,16 +90,21 @@ class _Comparison:
         return max(self.plain.rate, self.drafted.rate)
 
     @property
+    def _begun(self) -> bool:
+        """Whether both ways were timed often enough to be compared."""
+        return self.plain.blocks >= _FIRST_PLAIN and self.drafted.blocks >= _FIRST_DRAFTED
+
+    @property
     def better(self) -> bool:
         """Whether drafts are, as far as is known; not before the plain way was timed."""
-        if self.plain.blocks < _FIRST_PLAIN or self.drafted.blocks < _FIRST_DRAFTED:
+        if not self._begun:
             return self.plain.blocks >= _FIRST_PLAIN
         return self.drafted.rate > self.plain.rate
 
     def drafts(self) -> bool:
         """Whether the next block is to be drafted; each call stands for a block that is timed."""
         better = self.better
-        if self.plain.blocks < _FIRST_PLAIN or self.drafted.blocks < _FIRST_DRAFTED:
+        if not self._begun:
             return better
         if self._trial is None:
             self._left -= 1
@@ -119,41 +124,38 @@ class _Costs:
 
     def __init__(self) -> None:
         self.proposing = _Mean(_COST_MEMORY)  # one token
-        self._verifying: dict[int, _Mean] = {}  # drafts → the rest of the step
+        self._measured: dict[int, _Mean] = {}  # drafts → the rest of the step
         self._measured_at: dict[int, int] = {}
         self._blocks = 0
-        self._curve: list[float] = []  # `verifying`, not always the newest
+        # For 0, 1 … MAX_DRAFT drafts; [] if none was ever measured.
+        self.verifying: list[float] = []
 
     def add(self, k: int, drafting: float, verifying: float) -> float:
         """A block of `k` drafts took so long; the same without a stall."""
         self._blocks += 1
         self._measured_at[k] = self._blocks
-        cost = self._verifying.setdefault(k, _Mean(_COST_MEMORY))
+        cost = self._measured.setdefault(k, _Mean(_COST_MEMORY))
         drafting = _unstalled(drafting, (k + 1) * self.proposing.value)
         verifying = _unstalled(verifying, cost.value or self._guess(k))
         self.proposing.add(drafting / (k + 1))
         cost.add(verifying)
-        if self._blocks % _CURVE_EVERY == 0 or not self._curve:
+        if self._blocks % _CURVE_EVERY == 0 or not self.verifying:
             self._forget()
             self._draw()
         return drafting + verifying
 
-    def verifying(self) -> list[float]:
-        """For 0, 1 … MAX_DRAFT drafts; [] if none was ever measured."""
-        return self._curve
-
     def _draw(self) -> None:
-        known = self._verifying
-        self._curve = [
+        known = self._measured
+        self.verifying = [
             known[k].value if k in known else (1 - _OPTIMISM) * self._guess(k)
             for k in range(MAX_DRAFT + 1)
         ]
         # A shorter block costs no more than a longer one: what says otherwise is noise.
         for k in reversed(range(MAX_DRAFT)):
-            self._curve[k] = min(self._curve[k], self._curve[k + 1])
+            self.verifying[k] = min(self.verifying[k], self.verifying[k + 1])
 
     def _guess(self, k: int) -> float:
-        known = {m: cost.value for m, cost in self._verifying.items() if cost.n}
+        known = {m: cost.value for m, cost in self._measured.items() if cost.n}
         below = max((m for m in known if m < k), default=None)
         above = min((m for m in known if m > k), default=None)
         if below is not None and above is not None:
@@ -166,8 +168,8 @@ class _Costs:
 
     def _forget(self) -> None:
         for k, at in list(self._measured_at.items()):
-            if self._blocks - at > _FORGET_AFTER and len(self._verifying) > 1:
-                del self._verifying[k], self._measured_at[k]
+            if self._blocks - at > _FORGET_AFTER and len(self._measured) > 1:
+                del self._measured[k], self._measured_at[k]
 
 
 @dataclass
@@ -228,7 +230,7 @@ class DraftPolicy:
             chance: how many of the next drafts are expected to be accepted, over all requests.
         """
         costs = self._learnt[n_live].costs
-        verifying = costs.verifying()
+        verifying = costs.verifying
         if not verifying or k >= most:
             return False
         rate = self._learnt[n_live].comparison.best_rate

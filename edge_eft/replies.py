@@ -34,11 +34,10 @@ dim = partial(click.style, dim=True)
 
 def times(timings: Timings) -> dict[str, float]:
     """Part → seconds, of prompt and reply together: the roles, then combine and sample."""
-    parts = Timings(decode=dict(timings.decode))
-    parts.add(Timings(decode=timings.prefill))
+    decodes = timings.decodes
     sides = ("base", "tuned", "reference")
-    roles = sorted(parts.decode, key=lambda role: sides.index(role.partition(":")[0]))
-    return {role: parts.decode[role] for role in roles} | {
+    roles = sorted(decodes, key=lambda role: sides.index(role.partition(":")[0]))
+    return {role: decodes[role] for role in roles} | {
         "combine": timings.combine,
         "sample": timings.sample,
     }

@@ -132,6 +132,18 @@ class Timings:
     text: float = 0.0
     total: float = 0.0
 
+    @property
+    def after_prompt(self) -> float:
+        """Wall clock less the prompt's decodes."""
+        return self.total - sum(self.prefill.values())
+
+    @property
+    def decodes(self) -> dict[str, float]:
+        """Role → decoding of prompt and reply together."""
+        parts = Timings(decode=dict(self.decode))
+        parts.add(Timings(decode=self.prefill))
+        return parts.decode
+
     def add(self, other: Timings) -> None:
         """Adds another's times to these."""
         for mine, theirs in ((self.prefill, other.prefill), (self.decode, other.decode)):
@@ -222,7 +234,7 @@ class Generation:
     @property
     def tokens_per_second(self) -> float:
         """Generated tokens per second, of those that did not come with the prompt; 0 if all did."""
-        seconds = self.timings.total - sum(self.timings.prefill.values())
+        seconds = self.timings.after_prompt
         n = len(self.tokens) - self.came_with_prompt
         return n / seconds if n > 0 and seconds > 0 else 0.0
 

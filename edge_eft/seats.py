@@ -52,6 +52,10 @@ class Seat:
     lock: threading.Lock = field(default_factory=threading.Lock)
     turn: int = 0  # counts the moves
 
+    def enters(self, coefficients: Mapping[str, float]) -> bool:
+        """Whether a role of non-zero coefficient sits here."""
+        return any(coefficients.get(role) for role in self.roles)
+
     @property
     def name(self) -> str:
         """The first of its roles."""
@@ -164,7 +168,7 @@ class Seats:
             for live in lives:
                 if live.drafter == i and live.draft_rows:
                     rows[live.slot] |= dict.fromkeys(seat.roles, live.draft_rows)
-                elif live.request.explain or any(live.coefficients[r] for r in seat.roles):
+                elif live.request.explain or seat.enters(live.coefficients):
                     targets[live.slot] = (live.sequences[i].view(), len(live.draft) + 1)
             if targets:
                 wanted.append((seat, targets))
@@ -199,7 +203,7 @@ class Seats:
         return not live.tokens and any(
             sequence.n - len(seat.context.tokens(live.slot)) > 1
             for seat, sequence in zip(self.seats, live.sequences, strict=True)
-            if any(live.coefficients[role] for role in seat.roles)
+            if seat.enters(live.coefficients)
         )
 
     def close(self) -> None:

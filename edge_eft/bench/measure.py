@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from time import perf_counter
@@ -78,6 +78,9 @@ class Reply:
     timings: Timings | None = None
 
 
+Encoded = Mapping[str, Sequence[Sequence[int]]]  # seat → the prompts as its model is told them
+
+
 class Way(Protocol):
     """One way to answer prompt number `index`."""
 
@@ -91,19 +94,19 @@ class EmulatedWay:
     Every way has its own policy, so that "auto" learns from no blocks but those that it chose.
     """
 
-    def __init__(self, emulator: Emulator, requests: Sequence[Request]) -> None:
-        self._emulator = emulator
-        self._requests = requests
+    def __init__(self, emulator: Emulator, requests: Sequence[Request], encoded: Encoded) -> None:
+        self._emulator, self._requests, self._encoded = emulator, requests, encoded
         self.policy = DraftPolicy()
 
     def answer(self, index: int) -> Reply:
         """Submit, and step to the end."""
-        emulator, request = self._emulator, self._requests[index]
+        emulator = self._emulator
         emulator.drafts = self.policy
-        for seat in active_seats(emulator):
-            prompt = encode(seat, request.prompt)
-            seat.context.advance({0: (np.array(prompt[:-1], np.int32), 1)})
-        identity = emulator.submit(request)
+        for seat in emulator.seats:
+            if seat.name in self._encoded:
+                prompt = self._encoded[seat.name][index]
+                seat.context.advance({0: (np.array(prompt[:-1], np.int32), 1)})
+        identity = emulator.submit(self._requests[index])
         try:
             begun = perf_counter()
             steps = emulator.step()
@@ -202,7 +205,7 @@ class Figures:
 def active_seats(emulator: Emulator) -> list[Seat]:
     """The seats whose models enter the emulation, the base's first."""
     coefficients = Weights().coefficients(emulator.deltas)
-    return [seat for seat in emulator.seats if any(coefficients.get(r) for r in seat.roles)]
+    return [seat for seat in emulator.seats if seat.enters(coefficients)]
 
 
 def drafting_seat(emulator: Emulator) -> Seat:
@@ -254,17 +257,20 @@ class Session:
 
     def __init__(self, emulator: Emulator, prompts: Sequence[Prompt], plan: Plan) -> None:
         self.emulator, self.prompts, self.plan = emulator, list(prompts), plan
-        self.ways: dict[str, Way] = {}
+        self._seats = active_seats(emulator)
+        self._encoded = {s.name: [encode(s, prompt) for prompt in prompts] for s in self._seats}
+        if any(len(ids) < 2 for encoded in self._encoded.values() for ids in encoded):
+            raise RequestError("a prompt is a single token for a model; give longer ones")
+        emulated: dict[str, EmulatedWay] = {}
         drafts: dict[str, int | str] = {EMULATED: 0}
         drafts |= {f"drafts of {k}": k for k in plan.drafts} | {AUTO: AUTO}
         for name, draft in drafts.items():
             requests = [self._request(i, draft) for i in range(len(prompts))]
             for request in requests:
                 emulator.cancel(emulator.submit(request))
-            self.ways[name] = EmulatedWay(emulator, requests)
-        self._seats = active_seats(emulator)
-        if any(len(encode(seat, prompt)) < 2 for seat in self._seats for prompt in prompts):
-            raise RequestError("a prompt is a single token for a model; give longer ones")
+            emulated[name] = EmulatedWay(emulator, requests, self._encoded)
+        self._auto = emulated[AUTO]
+        self.ways: dict[str, Way] = {**emulated}
         self._random = random.Random(plan.seed)
         self._bares: dict[str, Bare] = {}
 
@@ -295,11 +301,12 @@ class Session:
         roles = {}
         for seat in self._seats:
             self._bares[seat.name] = bare_context(self.emulator, seat, n_ctx)
-            ids = [encode(seat, prompt) for prompt in self.prompts]
             side = seat.name.partition(":")[0]
             single = sum(s.name.startswith(side) for s in self._seats) == 1
             roles[seat.name] = f"{side if single else seat.name} alone"
-            self.ways[roles[seat.name]] = BareWay(self._bares[seat.name], ids, replies)
+            self.ways[roles[seat.name]] = BareWay(
+                self._bares[seat.name], self._encoded[seat.name], replies
+            )
         self.ways["base alone, again"] = self.ways[roles[self._seats[0].name]]
         return Figures(
             tallies={},
@@ -342,7 +349,7 @@ class Session:
         ]
         for seat, n in self._random.sample(jobs, len(jobs)):
             bare = self._bares[seat.name]
-            bare.start(encode(seat, self.prompts[index]))
+            bare.start(self._encoded[seat.name][index])
             # The first decode of a new length also builds its graph.
             seconds = [bare.decode_block(block[:n]) for _ in range(1 + N_DECODES)][1:]
             figures.decodes[seat.name].setdefault(n, []).append(mean(seconds))
@@ -363,7 +370,7 @@ class Session:
     def _measure_turns(self, figures: Figures, number: int) -> None:
         """Seconds to the first token: on empty caches, and when a conversation goes on."""
         n = len(self.prompts)
-        self.emulator.drafts = self.ways[AUTO].policy  # type: ignore[attr-defined]
+        self.emulator.drafts = self._auto.policy
         for i in range(number * N_SECOND_TURNS, (number + 1) * N_SECOND_TURNS):
             prompt, following = self.prompts[i % n], last_text(self.prompts[(i + 1) % n])
             self._forget()

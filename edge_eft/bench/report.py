@@ -201,8 +201,7 @@ def _shares(figures: Figures, way: str) -> dict[str, float]:
     tally = figures.tallies[way]
     timings, total = tally.timings, sum(tally.seconds)
     # A first token's decodes count as the prompt's, of which only the last token is left here.
-    seats = timings.prefill | timings.decode
-    parts = {s: timings.prefill.get(s, 0.0) + timings.decode.get(s, 0.0) for s in seats}
+    parts = timings.decodes
     parts |= {"combine": timings.combine, "sample": timings.sample, "text": timings.text}
     shares = {name: seconds / total for name, seconds in parts.items()} if total else {}
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}
