@@ -222,7 +222,7 @@ def main() -> None:
     match sys.argv[1:]:
         case ["write", path]:
             with gzip.open(path, "wt", encoding="utf-8") as file:
-                for n, pair in enumerate(record(), 1):
+                for n, pair in enumerate(record(), 1):  # noqa: B007
                     file.write(json.dumps(pair) + "\n")
             print(f"{n} replies written to {path}")
         case ["compare", path]:
