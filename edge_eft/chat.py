@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .backend import AbortedError
 from .checks import did_you_mean
-from .errors import EdgeEftError, PromptError, RequestError
+from .errors import AbortedError, EdgeEftError, PromptError, RequestError
 from .options import SETTINGS, request_for
-from .replies import begin, compare, interruptible, report, side_by_side, stream, talk, times
-from .request import Request, Timings
+from .replies import compare, interruptible, report, side_by_side, stream, talk, times
+from .reply import ReplyBuilder, Timings
+from .request import Request
 from .template import check_messages
 from .text import ControlFilter
 
@@ -187,7 +187,7 @@ class Chat:
         self.emulator = emulator
         self.conversation = conversation
         self.total = Timings()
-        self.n_replies = self.n_tokens = self.n_with_prompt = 0
+        self.n_replies = self.n_tokens = self.n_with_prompt = self.n_held = 0
 
     def handle(self, entry: str) -> bool:
         """Carry out a command or answer a message; False to leave. Errors are told, not raised."""
@@ -241,10 +241,10 @@ class Chat:
 
         presses = 0
         try:
-            reply = begin(self.emulator, conversation.request())
+            reply = ReplyBuilder(conversation.request())
             presses = stream(self.emulator, reply, show)
         finally:
-            if reply and reply.text.strip():
+            if reply and reply.begun:
                 click.echo()
                 conversation.say("assistant", reply.text)
             else:
@@ -252,6 +252,7 @@ class Chat:
         done = reply.generation()
         self.total.add(done.timings)
         self.n_replies += 1
+        self.n_held = done.prompt_tokens + len(done.tokens)
         self.n_tokens += len(done.tokens)
         self.n_with_prompt += min(done.came_with_prompt, len(done.tokens))
         talk(report(done) if done.text.strip() else "no reply; the message is not kept")
@@ -269,13 +270,13 @@ class Chat:
                 return "stopped"
 
     def _stats(self, _: str) -> str:
-        total, held = self.total, max(len(s.context.tokens(0)) for s in self.emulator.seats)
+        total = self.total
         n, seconds = self.n_replies, total.after_prompt
         speed = (self.n_tokens - self.n_with_prompt) / seconds if seconds > 0 else 0.0
         lines = [
             f"{n} {'reply' if n == 1 else 'replies'}, {self.n_tokens} tokens, {speed:.1f} tokens/s",
-            f"{'context':<16}{held} of {self.emulator.n_ctx} tokens",
-            f"{'memory':<16}{self.emulator.setup.memory.total / 2**20:,.0f} MiB",
+            f"{'context':<16}{self.n_held} of {self.emulator.record.n_ctx} tokens",
+            f"{'memory':<16}{self.emulator.record.memory.total / 2**20:,.0f} MiB",
         ]
         for part, t in times(total).items():
             lines.append(f"{part:<16}{t:.2f} s, {t / (total.total or 1):.0%}")

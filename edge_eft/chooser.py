@@ -1,24 +1,28 @@
-"""From the rows of a block to its tokens: combine, choose, go on while drafts are right."""
+"""From the rows of a block to its tokens: combine, choose, go on while drafts are right.
+
+A draft is accepted iff it is the token that the emulation chooses itself at that position, so a
+block gives its accepted drafts and one token more: the emulation's own where a draft was wrong, or
+the bonus token after a wholly accepted block (arXiv 2310.12962 §3.4).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .combiner import Combiner, log_partition
-from .draft_policy import DraftPolicy
 from .explain import explain
-from .live import Live
-from .request import FinishReason, Step, Timings
+from .live import OUTPUTS_PER_SLOT, RequestState
+from .reply import FinishReason, Step, Timings
 from .sampling import sample
 from .seats import Rows
 
 
-class Chooser:
-    """Chooses the tokens of live requests.
+class Verifier:
+    """Chooses the tokens of requests.
 
     Args:
         combiner: for all requests.
@@ -35,102 +39,105 @@ class Chooser:
         n_ctx: int,
     ) -> None:
         self._combiner, self._deltas, self._piece, self._n_ctx = combiner, deltas, piece, n_ctx
-        self._logits = np.empty((1, combiner.n_vocab), np.float32)
+        self._logits = np.empty((OUTPUTS_PER_SLOT, combiner.n_vocab), np.float32)
         self._scratch = np.empty_like(self._logits)
 
     def combine(
-        self, live: Live, rows: Mapping[str, NDArray[np.float32]]
-    ) -> tuple[NDArray[np.float32], float]:
-        """(1, vocab) combined logits, overwritten by the next call, and their log-partition."""
-        out, scratch = self._logits, self._scratch
-        if live.request.conservative is None:
-            self._combiner.combine(rows, live.coefficients, out=out, scratch=scratch)
+        self, state: RequestState, rows: Rows
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return combined logits by a request's weights, and their log-partition.
+
+        Args:
+            state: whose weights.
+            rows: role → (n, n_vocab) float32.
+
+        Returns:
+            (n, vocab) float32, overwritten by the next call, and (n,) float32.
+        """
+        n = len(next(iter(rows.values())))
+        out, scratch = self._logits[:n], self._scratch[:n]
+        request = state.request
+        if request.conservative is None:
+            self._combiner.combine(rows, state.coefficients, out=out, scratch=scratch)
         else:
             self._combiner.combine_conservative(
                 rows,
-                live.coefficients,
-                live.request.weights.conservative_role(self._deltas),
-                live.request.conservative,
+                state.coefficients,
+                request.weights.conservative_role(self._deltas),
+                request.conservative,
                 out=out,
                 scratch=scratch,
             )
-        return out, float(log_partition(out, scratch)[0])
+        return out, log_partition(out, scratch)
 
-    def verify(
-        self,
-        live: Live,
-        rows: Rows,
-        seconds: Mapping[str, float],
-        started: float,
-        drafts: DraftPolicy,
-    ) -> None:
+    def verify(self, state: RequestState, rows: Rows) -> Iterator[Step]:
         """Choose tokens for as long as they are the drafted ones, and the one that follows.
 
         Args:
-            live: its steps become pending, its tokens part of the reply; its slot is taken from it
-                if it ends.
-            rows: role → one (1, n_vocab) row per draft and one for the token behind them.
-            seconds: seat → time of the block's decodes, charged to its first token.
-            started: when the step began, on `perf_counter`.
-            drafts: is told which drafts were right.
+            state: its tokens become part of the reply; its draft is taken from it.
+            rows: role → (n, n_vocab) float32, one row per draft and one for the token after them.
+
+        Yields:
+            A Step for each token, without the time of the block's decodes.
 
         Raises:
-            EngineError: a model gave NaN, or no token is left. What was chosen before is pending.
+            EngineError: a model gave NaN, or no token is left.
         """
-        for j in range(len(live.draft) + 1):
-            timings = Timings()
-            if j == 0:
-                (timings.decode if live.tokens else timings.prefill).update(seconds)
-            proposal = live.proposals[j] if live.proposals else None
-            # Behind the draft the drafter only told what it would have said; an end it said.
-            draft = proposal.token if proposal and (j < len(live.draft) or proposal.ends) else None
-            step = self._choose(
-                live, {role: parts[j] for role, parts in rows.items()}, draft, timings
-            )
-            now = perf_counter()
-            timings.total, started = now - started, now
-            live.pending.append(step)
-            if proposal:
-                drafts.observe_draft(proposal.confidence, step.token == proposal.token)
-            if step.finish_reason:
-                live.slot = -1
+        proposals, n_draft, with_prompt = state.proposals, len(state.draft), not state.tokens
+        state.draft = []
+        for j in range(n_draft + 1):
+            draft = None
+            if j < len(proposals) and (j < n_draft or proposals[j].ends):
+                # The last proposal ended the draft and was not part of it, unless it was the end
+                # token: that one is tested.
+                draft = proposals[j].token
+            at = {role: block[j : j + 1] for role, block in rows.items()}
+            step = self._choose(state, at, draft, with_prompt)
+            yield step
             if step.finish_reason or not step.accepted:
-                break
+                return
 
     def _choose(
-        self,
-        live: Live,
-        rows: Mapping[str, NDArray[np.float32]],
-        draft: int | None,
-        timings: Timings,
+        self, state: RequestState, rows: Rows, draft: int | None, with_prompt: bool
     ) -> Step:
         """Combine → sample → text: one token of one request, and whether it is the draft."""
-        index, request = len(live.tokens), live.request
+        index, request = len(state.tokens), state.request
         t0 = perf_counter()
-        logits, log_z = self.combine(live, rows)
+        logits, log_z = self.combine(state, rows)
         t1 = perf_counter()
-        token = int(sample(logits, [request], [index], [live.counts])[0])
-        logprob = float(logits[0, token]) - log_z
+        token = sample(logits[0], request, index, state.counts)
+        logprob = float(logits[0, token]) - float(log_z[0])
         t2 = perf_counter()
         views = None
         if request.explain:
             views = explain(rows, token, request.explain, self._combiner, self._piece)
         t3 = perf_counter()
-        text, finish_reason = self._take(live, token)
+        text, finish_reason = self._take(state, token)
         t4 = perf_counter()
-        timings.combine, timings.sample, timings.text = t1 - t0, t2 - t1, t4 - t3
-        accepted = None if draft is None else token == draft
-        return Step(live.id, index, token, text, logprob, timings, finish_reason, views, accepted)
+        return Step(
+            state.id,
+            index,
+            token,
+            text,
+            logprob,
+            Timings(combine=t1 - t0, sample=t2 - t1, text=t4 - t3),
+            finish_reason,
+            views,
+            accepted=None if draft is None else token == draft,
+            is_end_token=token == self._combiner.end_token,
+            with_prompt=with_prompt,
+            prompt_tokens=state.prompt_tokens,
+        )
 
-    def _take(self, live: Live, token: int) -> tuple[str, FinishReason | None]:
-        """Make the token part of the reply; text to show, and whether the reply ends."""
+    def _take(self, state: RequestState, token: int) -> tuple[str, FinishReason | None]:
+        """Make the token part of the reply. Returns text to show, and whether the reply ends."""
         if token == self._combiner.end_token:
-            return live.text.flush(), "stop"
-        full = live.room(self._n_ctx) <= 1
-        live.take(token)
-        text = live.text.push(token)
-        if live.text.finished:
+            return state.text.flush(), "stop"
+        full = state.room(self._n_ctx) <= 1
+        state.take(token)
+        text = state.text.push(token)
+        if state.text.finished:
             return text, "stop"
         if full:
-            return text + live.text.flush(), "length"
+            return text + state.text.flush(), "length"
         return text, None

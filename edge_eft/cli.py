@@ -310,7 +310,8 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
     recipe, _ = models.recipe(words, at_most=0)
     verify(recipe, all_sizes=True)
     with models.load(recipe) as emulator:
-        about, memory = description(emulator), emulator.setup.memory.lines()
+        record = emulator.record
+    about, memory = description(recipe, record), record.memory.lines()
     click.echo(to_json(about) if as_json else "\n".join([*as_lines(about), *memory]))
 
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .combiner import Weights
 from .errors import RecipeError
 from .recipe import Recipe, load_recipe
 from .request import Request
+from .weights import Weights
 
 if TYPE_CHECKING:
     from .emulator import Emulator
 
 
-from .replies import answer_all, dim, row, rule, supports, terminal_width, tidy, wrap
+from .replies import dim, row, rule, supports, terminal_width, tidy, wrap
 
 REFUSAL = "I would rather not say."
 BASE, TUNED, EMULATED, LARGE = (
@@ -194,7 +194,7 @@ def _ask(
         for q in questions
     ]
     shown = [emulator.generate(request) for request in requests[:N_SHOWN]]
-    rest = dict(answer_all(emulator, requests[N_SHOWN:]))
+    rest = dict(emulator.collect([emulator.submit(request) for request in requests[N_SHOWN:]]))
     # Of all tokens, the end token included, those that did not come with the prompt.
     n_steps = sum(
         len(done.tokens) + (done.finish_reason == "stop") - done.came_with_prompt for done in shown

@@ -1,10 +1,12 @@
 """Three contexts that move together: the emulation of a fine-tuned model, token by token.
 
-`Emulator.submit` → `step` is the core, for one request or many; `stream` and `generate` wrap it.
-At every step each role's context is brought to its own prompt followed by the shared reply, the
-logit rows are combined, one token is chosen per slot and becomes part of every role's sequence.
+`Emulator.submit` → `step` is the core, for one request or many; `stream`, `generate` and `collect`
+wrap it. At every step each context is brought to its own prompt followed by the
+shared reply, the logit rows are combined, and the tokens that are chosen become part of every
+sequence.
 
-An emulator belongs to one thread. Only `interrupt` may be called from another.
+An emulator belongs to one thread. Only `interrupt` may be called from another. It runs in this
+process: what kills llama.cpp kills its caller.
 """
 
 from __future__ import annotations
@@ -12,28 +14,40 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import common_prefix
-from .chooser import Chooser
-from .combiner import Combiner, Weights
+from .chooser import Verifier
+from .combiner import Combiner
 from .draft_policy import DraftPolicy
-from .errors import EngineError, PromptError, RequestError
-from .live import OUTPUTS_PER_SLOT, Live, TokenSequence
+from .errors import EngineError, RequestError
+from .live import RequestState
+from .loader import load
 from .recipe import Recipe, from_files, load_recipe
-from .request import FinishReason, Generation, Prompt, Reply, Request, Step
-from .seats import Seat, Seats
-from .slots import Replies, Slots
+from .reply import Generation, ReplyBuilder, Step
+from .request import Prompt, Request
+from .score import score
+from .seats import Rows
+from .slots import Scheduler
 from .speculative import Drafter
-from .template import continue_raw, encode_raw
+from .template import ReplyCache, continue_raw
 from .text import TextStream
+from .weights import Weights
+
+
+class LoadOptions(TypedDict, total=False):
+    """How models are loaded; see `Emulator`."""
+
+    n_ctx: int | None
+    n_threads: int | None
+    n_gpu_layers: int | None
+    n_slots: int
 
 
 class Emulator:
@@ -46,6 +60,11 @@ class Emulator:
         n_threads: of every decode; None: the physical cores.
         n_gpu_layers: of every model; None: all that the backend offers.
         n_slots: requests that are decoded together; more wait in a queue.
+
+    Attributes:
+        contexts: one for every group of roles that can share it, the base's first.
+        record: what was decided while loading, and why.
+        deltas: name → weight, as in the recipe.
 
     Raises:
         ModelFileError, RecipeError, VocabularyError, NotEnoughMemoryError, EngineError: the
@@ -63,43 +82,35 @@ class Emulator:
     ) -> None:
         self.recipe = recipe
         self.deltas = {delta.name: delta.weight for delta in recipe.deltas.values()}
-        self.setup = Seats(
+        self.contexts, self.record = load(
             recipe, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, n_slots=n_slots
         )
-        self.seats: list[Seat] = self.setup.seats
-        self.n_ctx, self.n_slots = self.setup.n_ctx, n_slots
-        self.vocabulary = self.setup.vocabulary
+        self.n_ctx, self.n_slots = self.record.n_ctx, n_slots
+        self.vocabulary = self.record.vocabulary
         combiner = Combiner(
             self.vocabulary.n_vocab,
             self.vocabulary.end_token,
             self.vocabulary.end_tokens,
             self.vocabulary.masked,
         )
-        self._drafter = Drafter(self.seats, combiner, self.n_ctx)
-        piece = self.seats[0].model.piece
-        self._chooser = Chooser(combiner, self.deltas, piece, self.n_ctx)
+        self._piece = self.contexts[0].model.piece
+        self._scheduler = Scheduler(n_slots, self.contexts.kept)
+        self._drafter = Drafter(self.contexts, combiner)
+        self._verifier = Verifier(combiner, self.deltas, self._piece, self.n_ctx)
         self._ids = itertools.count()
-        self._slots = Slots(n_slots)
-        self._replies = Replies()
+        self._replies = ReplyCache()
 
     @classmethod
     def load(
-        cls,
-        recipe: str | os.PathLike[str],
-        *,
-        n_ctx: int | None = None,
-        n_threads: int | None = None,
-        n_gpu_layers: int | None = None,
-        n_slots: int = 1,
+        cls, recipe: Recipe | str | os.PathLike[str], **options: Unpack[LoadOptions]
     ) -> Emulator:
-        """An embedded recipe by its name ("atlas"), or one by the path of its TOML file."""
-        return cls(
-            load_recipe(recipe),
-            n_ctx=n_ctx,
-            n_threads=n_threads,
-            n_gpu_layers=n_gpu_layers,
-            n_slots=n_slots,
-        )
+        """Load a recipe: an embedded one by its name ("atlas"), or the path of a TOML file.
+
+        Args:
+            recipe: name, path, or what `load_recipe` gave.
+            options: as of the class: n_ctx, n_threads, n_gpu_layers, n_slots.
+        """
+        return cls(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), **options)
 
     @classmethod
     def from_files(
@@ -109,199 +120,129 @@ class Emulator:
         tuned: str | os.PathLike[str],
         reference: str | os.PathLike[str],
         prompt: str = "plain",
-        n_ctx: int | None = None,
-        n_threads: int | None = None,
-        n_gpu_layers: int | None = None,
-        n_slots: int = 1,
+        **options: Unpack[LoadOptions],
     ) -> Emulator:
-        """Three GGUF files; `prompt` is the format of base and reference, tuned has its template.
+        """Load three GGUF files as one delta, named "tuned".
 
-        The one delta is named "tuned".
+        Args:
+            base, tuned, reference: paths.
+            prompt: format of base and reference; tuned has its own template.
+            options: as of the class: n_ctx, n_threads, n_gpu_layers, n_slots.
         """
         return cls(
-            from_files(base=base, tuned=tuned, reference=reference, prompt=prompt),
-            n_ctx=n_ctx,
-            n_threads=n_threads,
-            n_gpu_layers=n_gpu_layers,
-            n_slots=n_slots,
+            from_files(base=base, tuned=tuned, reference=reference, prompt=prompt), **options
         )
 
     # -- the step loop ---------------------------------------------------------------------
 
     def submit(self, request: Request) -> int:
-        """Queue a request; its id. It starts with the next `step` that finds a free slot.
+        """Queue a request. It starts with the next `step` that finds a free slot.
+
+        Returns:
+            Its id.
 
         Raises:
             PromptError: the prompt does not fit the context, or a template fails on it.
             RequestError: the weights name what the recipe does not have.
         """
-        live = self._prepare(request)
-        self._slots.enqueue(live)
-        return live.id
-
-    def check(self, request: Request) -> int:
-        """Length of the base's prompt; raises what `submit` would, and submits nothing."""
-        return self._prepare(request).prompt_tokens
-
-    def _prepare(self, request: Request) -> Live:
-        request.check_vocabulary(self.vocabulary.n_vocab)
-        sequences = []
-        for seat in self.seats:
-            ids = self._encode(seat, request.prompt)
-            if len(ids) >= self.n_ctx:
-                raise PromptError(
-                    f"the prompt is {len(ids)} tokens for {seat.name}, and {self.n_ctx - 1} fit "
-                    f"(n_ctx {self.n_ctx} less one for the reply); shorten it or raise n_ctx"
-                )
-            sequences.append(TokenSequence.of(ids, self.n_ctx))
-        live = Live(
-            id=next(self._ids),
-            request=request,
-            coefficients={},
-            sequences=sequences,
-            text=self._text_stream(request),
-        )
-        self._weigh(live, request.weights)
-        return live
-
-    def _weigh(self, live: Live, weights: Weights) -> None:
-        """Put weights into force. The tuned model with the largest coefficient drafts."""
-        if live.request.conservative is not None:
-            weights.conservative_role(self.deltas)
-        live.coefficients = weights.coefficients(self.deltas)
-        live.request = replace(live.request, weights=weights)
-        tuned = [role for role in live.coefficients if role.startswith("tuned:")]
-        drafter = max(tuned, key=lambda role: live.coefficients[role])
-        others = [role for role, c in live.coefficients.items() if c and role != drafter]
-        live.drafter = None
-        if others and live.coefficients[drafter] > 0:
-            live.drafter = next(i for i, s in enumerate(self.seats) if drafter in s.roles)
-
-    def _encode(self, seat: Seat, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            return encode_raw(prompt, seat.model)
-        return seat.prompt.encode(prompt, replies=self._replies)
+        state = self._prepare(request)
+        self._scheduler.submit(state)
+        return state.id
 
     def step(self) -> list[Step]:
-        """Go on with every live request, in one batch per model.
+        """Go on with every request that runs, in one batch per model.
 
         Returns:
-            At least one Step per live request, several where drafts were accepted; [] when there
-            is nothing to do. A step with a `finish_reason` is its request's last.
+            At least one Step per running request, several where drafts were accepted; [] when
+            there is nothing to do. A step with a `finish_reason` is its request's last.
 
         Raises:
-            EngineError: llama.cpp failed; requests stay live and contexts consistent. Or one
-                request failed (a model gave NaN, its bias leaves no token): it has ended, the
+            EngineError: llama.cpp failed; requests keep running and contexts are consistent. Or
+                one request failed (a model gave NaN, its bias leaves no token): it has ended, the
                 others go on, and what they had ready was given out before.
             AbortedError: `interrupt`.
         """
-        for live in self._slots:
-            self._raise_failure(live)
-        self._fill()
-        steps = [step for live in self._slots for step in self._give_out(live)]
+        for state in self._scheduler:
+            self._scheduler.raise_failure(state)
+        self._run_block()
+        steps = [step for state in self._scheduler for step in self._give_out(state)]
         if not steps:
-            for live in self._slots:
-                self._raise_failure(live)
+            for state in self._scheduler:
+                self._scheduler.raise_failure(state)
         return steps
 
-    def _fill(self) -> None:
-        """Choose tokens for every live request; they are pending until they are given out."""
-        self._slots.admit(self._kept)
-        lives = self._slots.live()
-        if not lives:
+    def _run_block(self) -> None:
+        """Choose tokens for every running request; their steps are pending until given out."""
+        # 1. Schedule: free slots go to requests that wait.
+        states = self._scheduler.admit()
+        if not states:
             return
-        started = perf_counter()
-        timed = not any(self.setup.prefills(live) for live in lives)
-        n_before = sum(len(live.pending) for live in lives)
-        seconds: dict[str, float] = {}
-        for live in lives:
-            live.begin_draft()
+        begun, n_tokens = perf_counter(), 0
+        self.contexts.start_clock()
         try:
-            self._drafter.draft(lives, seconds, timed=timed)
-            rows = self.setup.advance(lives, seconds)
-        finally:
-            for live in lives:
-                live.end_draft()
-        for live in lives:
-            try:
-                self._chooser.verify(live, rows[live.slot], seconds, started, self.drafts)
-            except EngineError as error:  # of this request alone: the others go on
-                live.failure, live.slot = error, -1
-        if timed:
-            n_tokens = sum(len(live.pending) for live in lives) - n_before
-            self._drafter.observe(lives, n_tokens, perf_counter() - started)
+            # 2. Propose: tuned models draft, one token at a time.
+            self._drafter.draft(states)
+            # 3. Execute: every other context sees its block in one batch.
+            rows = self.contexts.advance(states)
+            # 4. Verify: as many tokens as were drafted right, and one more.
+            for state in states:
+                n_tokens += self._verify(state, rows[state.slot], begun)
+            self._drafter.observe(states, n_tokens, perf_counter() - begun)
+        finally:  # whatever happened, sequences end where replies do
+            for state in states:
+                state.drop_draft()
 
-    def _give_out(self, live: Live) -> Iterator[Step]:
-        """The pending steps of a request, which ends with its last step."""
-        while live.pending:
-            step = live.pending.popleft()
-            if step.finish_reason:
-                self._finish(live, step.finish_reason)
-            yield step
-
-    def _raise_failure(self, live: Live) -> None:
-        """End a request that failed, with its error, once its steps are given out."""
-        if live.failure is not None and not live.pending:
-            self._finish(live, "cancelled")
-            raise live.failure
-
-    def _retract(self, live: Live) -> None:
-        """Make the reply what the reader has seen of it: tokens behind that are taken back."""
-        if live.pending:
-            live.retract()
-            live.text = self._text_stream(live.request)
-            for token in live.tokens:
-                live.text.push(token)
-
-    def _text_stream(self, request: Request) -> TextStream:
-        return TextStream(self.seats[0].model.piece, request.stop)
-
-    def _kept(self, live: Live, slot: int) -> float:
-        """The share of what a slot's caches hold that the request's prompt keeps."""
-        pairs = [
-            (seat.context.tokens(slot), sequence.view())
-            for seat, sequence in zip(self.seats, live.sequences, strict=True)
-        ]
-        n_held = sum(len(held) for held, _ in pairs)
-        return sum(common_prefix(held, wanted) for held, wanted in pairs) / max(n_held, 1)
-
-    def _finish(self, live: Live, reason: FinishReason) -> None:
-        """Free the slot, and remember the reply's ids for when it comes back in a prompt."""
-        self._slots.release(live, reason)
-        self._replies.remember(live.text.text, live.tokens, self.seats[0].model.piece)
+    def _verify(self, state: RequestState, rows: Rows, started: float) -> int:
+        """Note the steps of one request. The first one is charged with all that came before it."""
+        n_tokens = 0
+        try:
+            for step in self._verifier.verify(state, rows):
+                if n_tokens == 0:
+                    timings = step.timings
+                    decodes = timings.prefill if step.with_prompt else timings.decode
+                    decodes.update(self.contexts.seconds())
+                self._drafter.judge(state, n_tokens, step.token)
+                now = perf_counter()
+                step.timings.total, started = now - started, now
+                self._scheduler.note(state, step)
+                n_tokens += 1
+        except EngineError as error:  # of this request alone: the others go on
+            self._scheduler.end(state, error)
+        return n_tokens
 
     def set_weights(self, request_id: int, weights: Weights) -> None:
         """Change the weights of a request; acts from the next token that is given out.
 
         Raises:
             RequestError: no such request is in work, or the weights do not suit the recipe.
+            PromptError: a model that gets weight only now has no room for its prompt and the reply.
         """
-        live = self._slots.find(request_id)
+        state = self._scheduler.find(request_id)
         if not isinstance(weights, Weights):
             raise RequestError(f"weights is {weights!r:.40}; it must be a Weights")
-        self._weigh(live, weights)
-        self._retract(live)
+        self._weigh(state, weights)
+        self._retract(state)
 
     def cancel(self, request_id: int) -> None:
         """Stop a request; its slot is free at once. Nothing happens if it has ended already."""
         with contextlib.suppress(RequestError):
-            live = self._slots.find(request_id)
-            self._retract(live)
-            live.text.flush()
-            self._finish(live, "cancelled")
+            state = self._scheduler.find(request_id)
+            self._retract(state)
+            state.text.flush()
+            self._scheduler.end(state, "cancelled")
+            self._scheduler.forget(state)
+            self._remember(state)
 
     def interrupt(self) -> None:
         """Stop the decode that is under way, within milliseconds; from any thread.
 
         `step` then raises AbortedError. `resume` lets it go on where it was.
         """
-        for seat in self.seats:
-            seat.context.abort()
+        self.contexts.abort()
 
     def resume(self) -> None:
         """Take `interrupt` back."""
-        for seat in self.seats:
-            seat.context.resume()
+        self.contexts.resume()
 
     @property
     def drafts(self) -> DraftPolicy:
@@ -312,10 +253,51 @@ class Emulator:
     def drafts(self, policy: DraftPolicy) -> None:
         self._drafter.policy = policy
 
+    # -- one request -----------------------------------------------------------------------
+
+    def _prepare(self, request: Request) -> RequestState:
+        request.check_vocabulary(self.vocabulary.n_vocab)
+        state = RequestState(next(self._ids), request, TextStream(self._piece, request.stop))
+        self._weigh(state, request.weights)
+        return state
+
+    def _weigh(self, state: RequestState, weights: Weights) -> None:
+        """Put weights into force. The tuned model with the largest coefficient drafts."""
+        if state.request.conservative is not None:
+            weights.conservative_role(self.deltas)
+        coefficients = weights.coefficients(self.deltas)
+        state.contexts = self.contexts.enter(state, coefficients, self._replies)
+        state.coefficients = coefficients
+        state.request = replace(state.request, weights=weights)
+        tuned = [role for role in coefficients if role.startswith("tuned:")]
+        drafter = max(tuned, key=lambda role: coefficients[role])
+        others = [role for role, c in coefficients.items() if c and role != drafter]
+        state.drafter = None
+        if others and coefficients[drafter] > 0:
+            state.drafter = next(i for i, c in enumerate(self.contexts) if drafter in c.roles)
+
+    def _give_out(self, state: RequestState) -> Iterator[Step]:
+        for step in self._scheduler.give_out(state):
+            if step.finish_reason:
+                self._remember(state)
+            yield step
+
+    def _remember(self, state: RequestState) -> None:
+        """Keep the reply's ids for when it comes back in a prompt."""
+        self._replies.remember(state.text.text, state.tokens, self._piece)
+
+    def _retract(self, state: RequestState) -> None:
+        """Drop the tokens that were chosen but not yet given out."""
+        if state.pending:
+            self._scheduler.retract(state)
+            state.text = TextStream(self._piece, state.request.stop)
+            for token in state.tokens:
+                state.text.push(token)
+
     # -- wrappers --------------------------------------------------------------------------
 
     def stream(self, prompt: Prompt | Request, **options: Any) -> Generator[Step, None, None]:
-        """The steps of one request as they come; closing the iterator cancels it.
+        """Yield the steps of one request as they come; closing the iterator cancels it.
 
         Args:
             prompt: text, messages, or a whole `Request` (then no options).
@@ -327,25 +309,53 @@ class Emulator:
         """
         yield from self._steps_of(self._prepare(_as_request(prompt, options)))
 
-    def _steps_of(self, live: Live) -> Iterator[Step]:
-        """Steps until this request ends; those of other live requests stay pending for them."""
+    def _steps_of(self, state: RequestState) -> Iterator[Step]:
+        """Steps until this request ends; those of other requests stay pending for them."""
         try:
-            self._slots.enqueue(live)
-            while live.finish_reason is None:
-                if not live.pending:
-                    self._fill()
-                yield from self._give_out(live)
-                self._raise_failure(live)
+            self._scheduler.submit(state)
+            while state in self._scheduler:
+                if not state.pending:
+                    self._run_block()
+                yield from self._give_out(state)
+                self._scheduler.raise_failure(state)
         finally:
-            self.cancel(live.id)
+            self.cancel(state.id)
 
     def generate(self, prompt: Prompt | Request, **options: Any) -> Generation:
-        """One whole reply; arguments and errors as `stream`."""
-        live = self._prepare(_as_request(prompt, options))
-        reply = Reply(live.request, live.prompt_tokens, self.vocabulary.end_token)
-        for step in self._steps_of(live):
+        """Return one whole reply; arguments and errors as `stream`."""
+        state = self._prepare(_as_request(prompt, options))
+        reply = ReplyBuilder(state.request)
+        for step in self._steps_of(state):
             reply.take(step)
         return reply.generation()
+
+    def collect(self, request_ids: Iterable[int]) -> Iterator[tuple[int, Generation]]:
+        """Go on until these submitted requests have ended, in as many slots as there are.
+
+        Those that have not ended when the iterator is closed are cancelled.
+
+        Yields:
+            (request id, reply), each as it ends.
+
+        Raises:
+            RequestError: a request is not in work; and as `step`.
+        """
+        states = [self._scheduler.find(request_id) for request_id in request_ids]
+        replies = {state.id: ReplyBuilder(state.request) for state in states}
+        try:
+            while states:
+                if not any(state.pending for state in states):
+                    self._run_block()
+                for state in states:
+                    for step in self._give_out(state):
+                        replies[state.id].take(step)
+                    self._scheduler.raise_failure(state)
+                    if state not in self._scheduler:
+                        yield state.id, replies[state.id].generation()
+                states = [state for state in states if state in self._scheduler]
+        finally:
+            for state in states:
+                self.cancel(state.id)
 
     def score(
         self,
@@ -355,7 +365,7 @@ class Emulator:
         weights: Weights | None = None,
         conservative: float | None = None,
     ) -> NDArray[np.float32]:
-        """Log-probability of each token of a completion under the combined distribution.
+        """Return the log-probability of each token of a completion, combined.
 
         Args:
             prompt: as in `generate`.
@@ -371,40 +381,32 @@ class Emulator:
             EngineError: all slots are in use.
         """
         if isinstance(completion, str):
-            completion = continue_raw(completion, self.seats[0].model)
-        request = Request(prompt, weights=weights or Weights(), conservative=conservative)
-        live = self._prepare(request)
-        self._slots.place(live, self._kept)
-        longest = max(sequence.n for sequence in live.sequences)
-        if longest + len(completion) - 1 > self.n_ctx:  # the last token is not decoded
-            raise PromptError(
-                f"prompt and completion are {longest + len(completion)} tokens and "
-                f"{self.n_ctx + 1} fit"
+            completion = continue_raw(completion, self.contexts[0].model)
+        request = Request(
+            prompt,
+            weights=weights or Weights(),
+            conservative=conservative,
+            max_tokens=max(1, len(completion)),
+        )
+        state = self._prepare(request)
+        self._scheduler.place(state)
+        try:
+            return score(
+                state,
+                completion,
+                contexts=self.contexts,
+                verifier=self._verifier,
+                vocabulary=self.vocabulary,
             )
-        slots = [self.vocabulary.slot_of(token) for token in completion]
-        # The completion takes the place of a draft: all models see a block of it at once.
-        live.drafter = None
-        scores = np.empty(len(completion), np.float32)
-        for begin in range(0, len(completion), OUTPUTS_PER_SLOT):
-            block = list(completion[begin : begin + OUTPUTS_PER_SLOT])
-            live.begin_draft()
-            live.propose(block[:-1])
-            try:
-                rows = self.setup.advance([live], {})[live.slot]
-            finally:
-                live.end_draft()
-            for j, token in enumerate(block):
-                at = {role: parts[j] for role, parts in rows.items()}
-                logits, log_z = self._chooser.combine(live, at)
-                scores[begin + j] = logits[0, slots[begin + j]] - log_z
-                live.take(token)
-        return scores
+        finally:
+            self._scheduler.end(state, "stop")
 
     def close(self) -> None:
         """Free contexts and models. Nothing else may be called afterwards."""
-        for live in self._slots:
-            self._slots.release(live, "cancelled")
-        self.setup.close()
+        for state in self._scheduler:
+            self._scheduler.end(state, "cancelled")
+            self._scheduler.forget(state)
+        self.contexts.close()
 
     def __enter__(self) -> Emulator:
         return self
@@ -421,8 +423,6 @@ class Emulator:
 def _as_request(prompt: Prompt | Request, options: Mapping[str, Any]) -> Request:
     if isinstance(prompt, Request):
         if options:
-            raise RequestError(
-                f"a Request takes no options beside it, such as {next(iter(options))}"
-            )
+            raise RequestError(f"a Request takes no further options, such as {next(iter(options))}")
         return prompt
     return Request(prompt, **options)

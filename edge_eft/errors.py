@@ -2,6 +2,17 @@
 
 Contract: the message of an `EdgeEftError` is shown to the user as it stands, on one line. It says
 what was seen and what to do about it. Anything else that escapes is a defect of edge_eft.
+
+    EdgeEftError
+    +-- ModelFileError
+    +-- RecipeError
+    +-- VocabularyError
+    +-- PromptError
+    +-- RequestError
+    +-- NotEnoughMemoryError
+    +-- ConversionError
+    +-- EngineError
+        +-- AbortedError
 """
 
 
@@ -33,5 +44,13 @@ class NotEnoughMemoryError(EdgeEftError):
     """The models of a recipe do not fit together into the memory that is free."""
 
 
+class ConversionError(EdgeEftError):
+    """A conversion cannot start or finish; nothing is left behind."""
+
+
 class EngineError(EdgeEftError):
-    """llama.cpp failed, or a model gave numbers that are none."""
+    """llama.cpp failed, or a model produced NaN or infinite logits."""
+
+
+class AbortedError(EngineError):
+    """A decode was stopped by `Context.abort`; the context is consistent and can go on."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .combiner import Combiner, log_partition
 from .nucleus import largest
-from .request import RoleView
+from .reply import RoleView
 
 
 def explain(

@@ -1,6 +1,7 @@
-"""A request in work: what each role has been told, the reply so far, and the draft beyond it.
+"""A request in work: what each context has been told, the reply so far, and the draft after it.
 
-Plain state with the few moves that keep it consistent; it knows nothing of models.
+Plain state with the few moves that keep it consistent; it knows nothing of models. Whether and how
+a request is over is decided by the scheduler alone, which sets `status`, `slot` and `outcome`.
 """
 
 from __future__ import annotations
@@ -8,52 +9,40 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EngineError
-from .request import MAX_DRAFT, FinishReason, Request, Step
+from .reply import FinishReason, Step
+from .request import MAX_DRAFT, Request
 from .text import TextStream
 
-OUTPUTS_PER_SLOT = (
-    MAX_DRAFT + 1
-)  # logit rows per slot in one decode: a draft and the token behind it
+OUTPUTS_PER_SLOT = MAX_DRAFT + 1  # logit rows of one decode: a draft and the token after it
 
 
-@dataclass
 class TokenSequence:
-    """One role's prompt and the shared reply: (n_ctx,) int32, of which `n` are in use."""
+    """One context's prompt, followed by the reply that all contexts share.
 
-    tokens: NDArray[np.int32]
-    n: int
-    n_prompt: int
+    Args:
+        prompt: token ids.
+        capacity: longest prompt and reply together.
+    """
 
-    @classmethod
-    def of(cls, prompt: Sequence[int], n_ctx: int) -> TokenSequence:
-        """A sequence that holds a prompt and has room up to `n_ctx`."""
-        tokens = np.empty(n_ctx, np.int32)
-        tokens[: len(prompt)] = prompt
-        return cls(tokens, len(prompt), len(prompt))
-
-    def append(self, token: int) -> None:
-        """One more token."""
-        self.tokens[self.n] = token
-        self.n += 1
-
-    def view(self) -> NDArray[np.int32]:
-        """(n,) int32, not a copy."""
-        return self.tokens[: self.n]
+    def __init__(self, prompt: Sequence[int], capacity: int) -> None:
+        self.n_prompt = len(prompt)
+        self.tokens = np.empty(capacity, np.int32)
+        self.tokens[: self.n_prompt] = prompt
 
 
 class Proposal(NamedTuple):
-    """What the drafter says at one position.
+    """What the drafting model says at one position.
 
     Attributes:
-        token: drawn from the drafter's own distribution.
+        token: drawn from its own distribution.
         confidence: its probability in it, before temperature and all other options.
-        ends: whether it is the end token, behind which nothing is drafted.
+        ends: whether it is the end token, after which nothing is drafted.
     """
 
     token: int
@@ -61,96 +50,95 @@ class Proposal(NamedTuple):
     ends: bool
 
 
-@dataclass
-class Live:
+@dataclass(eq=False)
+class RequestState:
     """A request in work.
 
     Attributes:
+        text: the reply so far, as it is shown.
         coefficients: role → coefficient, from the request's weights.
-        sequences: one per seat.
-        drafter: index of the seat that drafts; None where drafts cannot help.
-        slot: sequence number in every context; −1 without one.
-        tokens, counts, text: the reply so far.
+        contexts: numbers of the contexts whose rows are needed, in order.
+        drafter: number of the context that drafts; None where drafts cannot help.
+        sequences: context number → its tokens, for every context that was ever needed.
+        status: "waiting" for a slot, "running" in `slot`, or "ended" by `outcome`; its last steps
+            may still be pending then.
+        slot: sequence number in every context, while it is running.
+        outcome: why it ended: a finish reason, or the error that it failed with.
+        tokens, counts: the reply so far.
         pending: steps that are chosen and not yet given out.
-        failure: what ended the request behind them, if it failed.
-        draft: tokens that were drafted and are not yet verified.
-        proposals: what the drafter said at each of their positions, and behind the last one.
-        draft_rows: (1, vocab) logits of the drafter, a copy for each proposal.
+        proposals: what the drafting model said at each position of the block, the last of which
+            may not have become part of the draft.
+        draft: tokens that were proposed and are not yet verified; they follow the reply in every
+            sequence.
+        draft_rows: (len(proposals), vocab) float32 logits that the proposals were drawn from; they
+            serve verification as well.
     """
 
     id: int
     request: Request
-    coefficients: dict[str, float]
-    sequences: list[TokenSequence]
     text: TextStream
+    coefficients: dict[str, float] = field(default_factory=dict)
+    contexts: tuple[int, ...] = ()
     drafter: int | None = None
+    sequences: dict[int, TokenSequence] = field(default_factory=dict)
+    status: Literal["waiting", "running", "ended"] = "waiting"
     slot: int = -1
+    outcome: FinishReason | EngineError | None = None
     tokens: list[int] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
     pending: deque[Step] = field(default_factory=deque)
-    finish_reason: FinishReason | None = None
-    failure: EngineError | None = None
-    draft: list[int] = field(default_factory=list)
     proposals: list[Proposal] = field(default_factory=list)
-    draft_rows: list[NDArray[np.float32]] = field(default_factory=list)
-
-    def room(self, n_ctx: int) -> int:
-        """How many more tokens the reply can take: by max_tokens, and by the context's end."""
-        longest = max(sequence.n for sequence in self.sequences)
-        return min(self.request.max_tokens - len(self.tokens), n_ctx - longest + 1)
-
-    def take(self, token: int) -> None:
-        """The token becomes part of the reply and of every role's sequence."""
-        self.tokens.append(token)
-        self.counts[token] += 1
-        for sequence in self.sequences:
-            if sequence.n < len(sequence.tokens):
-                sequence.append(token)
+    draft: list[int] = field(default_factory=list)
+    draft_rows: NDArray[np.float32] | None = None
 
     @property
     def prompt_tokens(self) -> int:
-        """Length of the base's prompt."""
-        return self.sequences[0].n_prompt
+        """Length of the prompt in the first context that is needed, the base's if it is."""
+        return self.sequences[self.contexts[0]].n_prompt
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last step is chosen, though perhaps not given out."""
-        finished = bool(self.pending and self.pending[-1].finish_reason)
-        return finished or self.failure is not None
+    def room(self, n_ctx: int) -> int:
+        """Return how many more tokens fit: by max_tokens, and by the context's end."""
+        longest = max(self.sequences[i].n_prompt for i in self.contexts) + len(self.tokens)
+        return min(self.request.max_tokens - len(self.tokens), n_ctx - longest + 1)
 
-    @property
-    def draft_ends(self) -> bool:
-        """Whether the end token is proposed behind the draft."""
-        return bool(self.proposals and self.proposals[-1].ends)
+    def view(self, context: int) -> NDArray[np.int32]:
+        """Return (n,) int32: prompt, reply and draft as one context is to hold them, not a copy.
+
+        Where they fill the context the last token is missing: nothing follows it.
+        """
+        sequence = self.sequences[context]
+        return sequence.tokens[: sequence.n_prompt + len(self.tokens) + len(self.draft)]
+
+    def begin_sequence(self, context: int, prompt: Sequence[int], n_ctx: int) -> None:
+        """Let a context that was not needed so far hold its prompt and the reply."""
+        capacity = min(n_ctx, len(prompt) + self.request.max_tokens)
+        sequence = self.sequences[context] = TokenSequence(prompt, capacity)
+        reply = self.tokens[: capacity - len(prompt)]
+        sequence.tokens[len(prompt) : len(prompt) + len(reply)] = reply
+
+    def take(self, token: int) -> None:
+        """Make the token part of the reply."""
+        self._put(len(self.tokens), token)
+        self.tokens.append(token)
+        self.counts[token] += 1
+
+    def propose(self, token: int) -> None:
+        """Extend the draft by a token."""
+        self._put(len(self.tokens) + len(self.draft), token)
+        self.draft.append(token)
+
+    def drop_draft(self) -> None:
+        """Forget the draft: every view ends where the reply does."""
+        self.draft, self.proposals, self.draft_rows = [], [], None
 
     def retract(self) -> None:
-        """Take back what nobody has seen: the tokens of the pending steps. `text` is left to do."""
+        """Drop the pending steps and their tokens. The caller rebuilds `text`."""
         del self.tokens[self.pending[0].index :]
         self.pending.clear()
         self.counts = Counter(self.tokens)
-        self._rewind()
 
-    def _rewind(self) -> None:
-        """Let the sequences end where the reply does (of one that is full a token is missing)."""
-        for sequence in self.sequences:
-            sequence.n = min(sequence.n_prompt + len(self.tokens), len(sequence.tokens))
-
-    def propose(self, tokens: Sequence[int]) -> None:
-        """Extend the draft; between `begin_draft` and `end_draft`."""
-        self.draft += tokens
-        for sequence in self.sequences:
-            for token in tokens:
-                sequence.append(token)
-
-    def begin_draft(self) -> None:
-        """From here to `end_draft` the sequences may hold a draft."""
-        self.draft, self.proposals, self.draft_rows = [], [], []
-
-    def drop_draft(self) -> None:
-        """Begin again without drafts."""
-        self.begin_draft()
-        self._rewind()
-
-    def end_draft(self) -> None:
-        """The sequences hold what they held before; `draft` still says what was drafted."""
-        self._rewind()
+    def _put(self, index: int, token: int) -> None:
+        for sequence in self.sequences.values():
+            at = sequence.n_prompt + index
+            if at < len(sequence.tokens):
+                sequence.tokens[at] = token

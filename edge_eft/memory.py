@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 
 from .errors import ModelFileError, NotEnoughMemoryError
 from .gguf_check import GGUFHeader, read_header
-from .recipe import ModelSpec
+from .recipe import ModelSpec, shared_contexts
 
 F16_BYTES = 2.0
 Q8_0_BYTES = 34 / 32  # of KV cache per element: 32 int8 and one float16 scale
@@ -54,7 +53,7 @@ class MemoryEstimate:
         return sum(role.total for role in self.roles)
 
     def lines(self) -> list[str]:
-        """A table for people, in MiB: a heading, one line per role, the sum."""
+        """Return a table for people, in MiB: a heading, one line per role, the sum."""
         width = max(len("together"), *(len(role.role) for role in self.roles))
         heading = "".join(f"{name:>10}" for name in ("weights", "KV cache", "compute", "logits"))
         lines = [f"{'MiB':<{width}}{heading}{'sum':>10}"]
@@ -66,9 +65,9 @@ class MemoryEstimate:
 
 
 def headers(roles: Mapping[str, ModelSpec]) -> dict[str, GGUFHeader]:
-    """The checked header of each role's model file; a file of several roles is read once.
+    """Return the checked header of each role's model file, reading a shared file once.
 
-    Raises ModelFileError where a file is no loadable model, or an adapter stands for a model or a
+    Raises ModelFileError if a file is not a loadable model, or an adapter stands for a model or a
     model for an adapter.
     """
     read: dict[str, GGUFHeader] = {}
@@ -78,7 +77,7 @@ def headers(roles: Mapping[str, ModelSpec]) -> dict[str, GGUFHeader]:
             if key not in read:
                 read[key] = read_header(path)
             if read[key].is_adapter != (path == spec.lora):
-                kind = "an adapter, not a model" if read[key].is_adapter else "no adapter"
+                kind = "an adapter, not a model" if read[key].is_adapter else "not an adapter"
                 fix = 'an adapter is written { lora = "FILE", on = "reference" } in a recipe'
                 raise ModelFileError(f"{path}: is {kind}; {fix}")
             split = read[key].split
@@ -97,7 +96,7 @@ def estimate(
     n_outputs: int,
     kv_bytes: float = Q8_0_BYTES,
 ) -> MemoryEstimate:
-    """What `roles` need together.
+    """Return what `roles` need together.
 
     Roles of one side (base, tuned or reference) with the same model, adapter and prompt format
     share a context; roles with the same model share its weights.
@@ -111,26 +110,24 @@ def estimate(
         kv_bytes: bytes per element of the KV cache.
     """
     n_cells = n_slots * -(-n_ctx // 256) * 256
+    first = {role: names[0] for names, _ in shared_contexts(roles) for role in names}
     weights_of: dict[str, str] = {}
-    context_of: dict[tuple[Any, ...], str] = {}
     rows = []
     for role, spec in roles.items():
         header = headers[role]
         paths = [os.path.realpath(path) for path in (spec.file, spec.lora) if path]
-        context = (role.partition(":")[0], *paths, spec.prompt)
-        shares = context_of.get(context) or weights_of.get(paths[0])
         weights = kv_cache = compute = logits = 0
         if paths[0] not in weights_of:
             weights = header.n_bytes + header.n_vocab * BYTES_PER_TOKEN
         if spec.lora and paths[1] not in weights_of:
             weights += os.stat(spec.lora).st_size
-        if context not in context_of:
+        if first[role] == role:
             kv_cache = _kv_cache(header, n_cells, kv_bytes)
             compute = _compute(header, n_cells, n_outputs)
             logits = n_outputs * header.n_vocab * 4
+        shares = first[role] if first[role] != role else weights_of.get(paths[0])
         for path in paths:
             weights_of.setdefault(path, role)
-        context_of.setdefault(context, role)
         rows.append(RoleMemory(role, weights, kv_cache, compute, logits, shares))
     return MemoryEstimate(tuple(rows))
 
@@ -142,13 +139,13 @@ def check(estimate: MemoryEstimate, available: int | None = None) -> None:
         estimate: from `estimate`.
         available: bytes to be had; None asks the system.
 
-    Raises NotEnoughMemoryError, with the numbers, where the estimate is larger.
+    Raises NotEnoughMemoryError, with the numbers, if the estimate is larger.
     """
     if available is None:
         # `available` counts the page cache that can be given back. Weights are mapped from their
         # files and live in that cache, so those of a file read before are in `available` already
-        # and are weighed against it here, not added. Mapped weights that do not fit would not be
-        # killed for it but read from disk again for every token, so they are refused as well.
+        # and are weighed against it here, not added. Mapped weights that do not fit would not end
+        # the process but be read from disk again for every token, so they are refused as well.
         available = int(psutil.virtual_memory().available)
     if estimate.total > available:
         largest = max(estimate.roles, key=lambda role: role.total)
@@ -160,14 +157,14 @@ def check(estimate: MemoryEstimate, available: int | None = None) -> None:
 
 
 def _kv_cache(header: GGUFHeader, n_cells: int, kv_bytes: float) -> int:
-    """Keys and values of every layer for every cell (llama.cpp: src/llama-kv-cache.cpp).
+    """Return the bytes of all keys and values (llama.cpp: src/llama-kv-cache.cpp).
 
     Sliding windows are kept at full size (`swa_full`). The state of recurrent layers, a few MiB
     whatever n_ctx is, is not counted.
     """
-    n_cells = -(-n_cells // 256) * 256  # llama.cpp pads n_ctx so
+    n_cells = -(-n_cells // 256) * 256  # as llama.cpp pads n_ctx
     heads = header.per_layer("attention.head_count")
-    # Where it is not stated, every head has its own keys and values.
+    # If it is not stated, every head has its own keys and values.
     heads_kv = header.per_layer("attention.head_count_kv", max(heads))
     head_size = _integer(header, "embedding_length") // max(*heads, 1)
     keys = _integer(header, "attention.key_length", head_size)
@@ -176,7 +173,7 @@ def _kv_cache(header: GGUFHeader, n_cells: int, kv_bytes: float) -> int:
 
 
 def _compute(header: GGUFHeader, n_cells: int, n_outputs: int) -> int:
-    """The graph's buffer, with flash attention (without, attention scores come on top).
+    """Return the bytes of the graph's buffer with flash attention (without, scores come on top).
 
     Per token of a micro-batch some rows of the embedding's and the feed-forward's width are alive
     at once, and a mask over the cells; then the output rows. The factors are fitted: on

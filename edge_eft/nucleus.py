@@ -13,7 +13,7 @@ _GROUPS = 256
 
 
 def largest(values: NDArray[np.floating], k: int) -> NDArray[np.int64]:
-    """The ids of the k largest finite values.
+    """Return the ids of the k largest finite values.
 
     Partitioning 152,000 numbers takes a millisecond. The k-th largest of the maxima of disjoint
     groups is a lower bound of the k-th largest number, and leaves few to partition.
@@ -41,7 +41,7 @@ def largest(values: NDArray[np.floating], k: int) -> NDArray[np.int64]:
 
 
 def nucleus(log_p: NDArray[np.floating], top_p: float) -> NDArray[np.int64]:
-    """The smallest set of tokens whose probability is at least `top_p`, likelier ones first.
+    """Return the smallest set of tokens of probability `top_p` or more, likelier ones first.
 
     Args:
         log_p: (vocab,) normalised log-probabilities.
@@ -51,7 +51,7 @@ def nucleus(log_p: NDArray[np.floating], top_p: float) -> NDArray[np.int64]:
         (n ≥ 1,) int64 ids, ascending; all tokens of finite log-probability if rounding keeps
         their sum below `top_p`.
     """
-    if top_p >= 1.0:  # where rounding could reach 1 before the last token
+    if top_p >= 1.0:  # rounding could reach 1 before the last token
         return np.flatnonzero(np.isfinite(log_p))
     ids = largest(log_p, min(512, len(log_p)))
     if np.exp(log_p[ids].astype(np.float64)).sum() < top_p:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import click
 
 from .checks import did_you_mean
-from .combiner import Weights
 from .emulator import Emulator
 from .errors import RequestError
 from .recipe import Recipe, from_files, load_recipe
 from .request import Prompt, Request
 from .template import FORMATS
 from .text import ControlFilter
+from .weights import Weights
 
 Command = Callable[..., None]
 

@@ -15,7 +15,8 @@ from . import replies
 from .emulator import Emulator
 from .errors import EdgeEftError, RequestError
 from .options import parse_mix, request_for
-from .request import Generation, Request
+from .reply import Generation, ReplyBuilder
+from .request import Request
 from .text import ControlFilter
 
 
@@ -114,7 +115,7 @@ def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
 
 def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     """Stream one reply, or print its object."""
-    reply = replies.begin(emulator, request)
+    reply = ReplyBuilder(request)
     harmless = ControlFilter() if sys.stdout.isatty() else None
 
     def show(text: str) -> None:
@@ -135,16 +136,17 @@ def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
 
     After a failure, JSON objects that were done out of turn come last.
     """
-    for prompt in asked:
+    index_of: dict[int, int] = {}
+    for index, prompt in enumerate(asked):
         try:
-            emulator.check(prompt.request)
+            index_of[emulator.submit(prompt.request)] = index
         except EdgeEftError as error:
             raise type(error)(f"{prompt.where}: {error}") from None
     finished: dict[int, Generation] = {}
     n_printed = 0
     try:
-        for index, done in replies.answer_all(emulator, [prompt.request for prompt in asked]):
-            finished[index] = done
+        for request_id, done in emulator.collect(index_of):
+            finished[index_of[request_id]] = done
             while n_printed in finished:
                 _print(emulator, asked[n_printed], finished.pop(n_printed), as_json)
                 n_printed += 1

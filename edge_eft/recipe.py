@@ -18,9 +18,9 @@
 
     [provenance]                      # free-form, for people: how the files were made
 
-A tuned side that is an adapter on its reference is `{ lora = "file.gguf", on = "reference" }`.
+An adapter as the tuned side is written `{ lora = "file.gguf", on = "reference" }`.
 
-This room reads recipes and compares hashes. It opens no model and knows nothing of GGUF.
+This module reads recipes and compares hashes. It opens no model and knows nothing of GGUF.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ class Recipe:
     path: Path | None
 
     def roles(self) -> dict[str, ModelSpec]:
-        """The model of each role: `base`, then `tuned:NAME` and `reference:NAME` of each delta.
+        """Return the model of each role: `base`, and `tuned:NAME`, `reference:NAME` of each delta.
 
-        Raises RecipeError where the recipe names no base yet.
+        Raises RecipeError if the recipe names no base yet.
         """
         if self.base is None:
             raise RecipeError(f"recipe {self.name!r} names no base model; give one: --base FILE")
@@ -105,20 +105,40 @@ class Recipe:
             roles |= {f"tuned:{delta.name}": delta.tuned, f"reference:{delta.name}": reference}
         return roles
 
+    def contexts(self) -> list[tuple[tuple[str, ...], ModelSpec]]:
+        """Return the contexts that the roles need: the roles that share each, and their model.
+
+        Raises RecipeError if the recipe names no base yet.
+        """
+        return shared_contexts(self.roles())
+
     def with_base(self, file: str | os.PathLike[str], *, prompt: str | None = None) -> Recipe:
-        """This recipe on another base model.
+        """Return this recipe on another base model.
 
         Args:
             file: the base's GGUF, relative to the working directory.
-            prompt: its format; None keeps the recipe's, or "plain" where it names no base.
+            prompt: its format; None keeps the recipe's, or "plain" if it names no base.
 
-        Raises RecipeError where `prompt` is no format.
+        Raises RecipeError if `prompt` is not a format.
         """
         if prompt is not None:
             _check_prompt("prompt", prompt)
         elif self.base is not None:
             prompt = self.base.prompt
         return replace(self, base=ModelSpec(_absolute(file), None, prompt or "plain"))
+
+
+def shared_contexts(roles: Mapping[str, ModelSpec]) -> list[tuple[tuple[str, ...], ModelSpec]]:
+    """Return which roles share a context, and the model of each context, the base's first.
+
+    Roles of one side (base, tuned or reference) do if they have the same model, adapter and prompt
+    format: they are then told the same and give the same logits.
+    """
+    shared: dict[tuple[Any, ...], list[str]] = {}
+    for role, spec in roles.items():
+        paths = [os.path.realpath(path) for path in (spec.file, spec.lora) if path]
+        shared.setdefault((role.partition(":")[0], *paths, spec.prompt), []).append(role)
+    return [(tuple(names), roles[names[0]]) for names in shared.values()]
 
 
 def from_files(
@@ -128,13 +148,13 @@ def from_files(
     *,
     prompt: str = "plain",
 ) -> Recipe:
-    """A recipe of three files with one delta, named "tuned", of weight 1.
+    """Return a recipe of three files with one delta, named "tuned", of weight 1.
 
     Args:
         base, tuned, reference: GGUF files, relative to the working directory.
         prompt: the format of base and reference; the tuned model has its own template.
 
-    Raises RecipeError where `prompt` is no format.
+    Raises RecipeError if `prompt` is not a format.
     """
     _check_prompt("prompt", prompt)
     delta = Delta(
@@ -154,8 +174,14 @@ def from_files(
     )
 
 
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def list_recipes() -> dict[str, Path]:
-    """The embedded recipes: name → TOML file, by name. Empty where there are none."""
+    """Return the embedded recipes: name → TOML file, by name. Empty if there are none."""
     here = Path(__file__).resolve().parent
     models = here / "models"  # in an installed wheel
     # A wheel's neighbour called `models` belongs to somebody else: only a checkout's is ours.
@@ -169,7 +195,7 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
 
     A plain word is a name first, then a path. The model files are not looked at (`verify` does).
 
-    Raises RecipeError, naming the file and the key, where there is no such recipe, it is no TOML,
+    Raises RecipeError, naming the file and the key, if there is no such recipe, or it is not TOML,
     has a key that recipes do not have, lacks one, or holds a value of the wrong kind.
     """
     embedded = list_recipes()
@@ -186,23 +212,23 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
             f" TOML file or the name of an embedded recipe ({names})"
         ) from None
     if len(data) > _MAX_RECIPE_BYTES:
-        raise RecipeError(f"{path}: is larger than {_MAX_RECIPE_BYTES:,} bytes, so no recipe")
+        raise RecipeError(f"{path}: is larger than {_MAX_RECIPE_BYTES:,} bytes: not a recipe")
     try:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise RecipeError(f"{path}: is no valid TOML ({reason}); see the README for one") from None
+        raise RecipeError(f"{path}: is not valid TOML ({reason}); see the README for one") from None
     return _Reader(path).recipe(table)
 
 
 def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
     """Compare the files of `recipe` with the sha256 it states, each file once.
 
-    Files over `VERIFIED_AT_LOAD` bytes take seconds and are hashed only with `all_sizes`; what was
-    passed over for its size is returned, so that nobody takes it for verified. A file without a
-    stated sha256 is not looked at.
+    Files over `VERIFIED_AT_LOAD` bytes take seconds and are hashed only with `all_sizes`. A file
+    without a stated sha256 is not looked at. Returns what was passed over for its size, so that
+    nobody takes it for verified.
 
-    Raises ModelFileError where a file cannot be read or is another than the recipe was made for.
+    Raises ModelFileError if a file cannot be read or is not the one the recipe was made for.
     """
     skipped = []
     specs = [spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference)]
@@ -213,8 +239,7 @@ def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
             if not all_sizes and os.stat(path).st_size > VERIFIED_AT_LOAD:
                 skipped.append(path)
                 continue
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = file_sha256(path)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ModelFileError(f"{path}: cannot be read ({reason}); check the path") from None
@@ -278,7 +303,7 @@ class _Reader:
         return Delta(name, float(weight), tuned, reference)
 
     def model(self, table: object, where: str, reference: ModelSpec | None = None) -> ModelSpec:
-        """One model's table; only beside a `reference` may it be an adapter."""
+        """Read one model's table; only with a `reference` may it be an adapter."""
         if not isinstance(table, dict):
             raise self.error(f'{where} is {table!r}, not a table like {{ file = "x.gguf" }}')
         is_lora = reference is not None and "lora" in table

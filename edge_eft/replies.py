@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 import click
 from prompt_toolkit.utils import get_cwidth
 
-from .backend import AbortedError
-from .combiner import Weights
-from .request import Generation, Reply, Request, Timings
+from .errors import AbortedError
+from .reply import Generation, ReplyBuilder, Timings
+from .request import Request
 from .text import ControlFilter
+from .weights import Weights
 
 if TYPE_CHECKING:
     from .emulator import Emulator
@@ -33,7 +34,7 @@ dim = partial(click.style, dim=True)
 
 
 def times(timings: Timings) -> dict[str, float]:
-    """Part → seconds, of prompt and reply together: the roles, then combine and sample."""
+    """Return part → seconds, of prompt and reply together: the roles, then combine and sample."""
     decodes = timings.decodes
     sides = ("base", "tuned", "reference")
     roles = sorted(decodes, key=lambda role: sides.index(role.partition(":")[0]))
@@ -44,7 +45,7 @@ def times(timings: Timings) -> dict[str, float]:
 
 
 def report(done: Generation) -> str:
-    """One line: tokens, tokens per second, and where the time went."""
+    """Return one line: tokens, tokens per second, and where the time went."""
     total = done.timings.total or 1.0
     shares = ", ".join(f"{part} {t / total:.0%}" for part, t in times(done.timings).items())
     n = len(done.tokens)
@@ -56,32 +57,9 @@ def report(done: Generation) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def answer_all(emulator: Emulator, requests: Sequence[Request]) -> Iterator[tuple[int, Generation]]:
-    """Answer many requests in the emulator's slots; (index, reply) as they finish."""
-    waiting = iter(enumerate(requests))
-    replies: dict[int, tuple[int, Reply]] = {}
-    while True:
-        while len(replies) < emulator.n_slots and (entry := next(waiting, None)):
-            index, request = entry
-            reply = begin(emulator, request)
-            replies[emulator.submit(request)] = index, reply
-        if not replies:
-            return
-        for step in emulator.step():
-            replies[step.request_id][1].take(step)
-            if step.finish_reason:
-                index, reply = replies.pop(step.request_id)
-                yield index, reply.generation()
-
-
-def begin(emulator: Emulator, request: Request) -> Reply:
-    """A reply of which no step has come; raises what `submit` would."""
-    return Reply(request, emulator.check(request), emulator.vocabulary.end_token)
-
-
 @contextlib.contextmanager
 def interruptible(emulator: Emulator) -> Iterator[list[int]]:
-    """Ctrl-C inside the block stops the decode under way; yields the list of the presses.
+    """Let Ctrl-C inside the block stop the decode under way. Yields the list of the presses.
 
     Python runs signal handlers between its own instructions, so during a long decode only the
     wake-up file descriptor tells at once, and a thread that waits for it.
@@ -113,8 +91,8 @@ def interruptible(emulator: Emulator) -> Iterator[list[int]]:
         emulator.resume()
 
 
-def stream(emulator: Emulator, reply: Reply, show: Callable[[str], None]) -> int:
-    """Let a reply come, giving its text to `show`; how often Ctrl-C was pressed meanwhile.
+def stream(emulator: Emulator, reply: ReplyBuilder, show: Callable[[str], None]) -> int:
+    """Stream a reply to `show`. Returns how often Ctrl-C was pressed.
 
     After Ctrl-C the steps that are there are still taken, so that reply and emulator agree on it.
     """
@@ -126,17 +104,17 @@ def stream(emulator: Emulator, reply: Reply, show: Callable[[str], None]) -> int
 
 
 def talk(line: str) -> None:
-    """One dim line on stderr."""
+    """Say one dim line on stderr."""
     click.echo(dim(ControlFilter().filter(line)), err=True)
 
 
 def terminal_width() -> int:
-    """Columns to use: the terminal's, and no line longer than 100."""
+    """Return the columns to use: the terminal's, and no line longer than 100."""
     return max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
 
 
 def supports(characters: str) -> bool:
-    """Whether stdout can show these characters."""
+    """Return whether stdout can show these characters."""
     try:
         characters.encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -145,12 +123,12 @@ def supports(characters: str) -> bool:
 
 
 def tidy(text: str) -> str:
-    """A model's text without control characters and outer white space."""
+    """Return a model's text without control characters and outer white space."""
     return ControlFilter().filter(text).strip()
 
 
 def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
-    """Lines of at most `width` columns; what exceeds `max_lines` ends in an ellipsis."""
+    """Return lines of at most `width` columns; what exceeds `max_lines` ends in an ellipsis."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
@@ -170,7 +148,7 @@ def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
 
 
 def row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
-    """One row of a table: cells of several lines (styled or not) in columns."""
+    """Return one row of a table: cells of several lines (styled or not) in columns."""
     rows = []
     for line in zip_longest(*cells, fillvalue=""):
         padded = (
@@ -182,12 +160,12 @@ def row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
 
 
 def rule(widths: Sequence[int]) -> str:
-    """The line below a table's heading."""
+    """Return the line below a table's heading."""
     return dim("─" * (sum(widths) + 2 * (len(widths) - 1)))
 
 
 def side_by_side(answers: Mapping[str, tuple[Request, Generation]]) -> str:
-    """Replies in columns, each with its speed; one below the other where columns get narrow."""
+    """Return replies in columns with their speeds; one below the other where columns get narrow."""
     texts = {way: tidy(done.text) or "(nothing)" for way, (_, done) in answers.items()}
     notes = {
         way: dim(
@@ -212,7 +190,7 @@ def side_by_side(answers: Mapping[str, tuple[Request, Generation]]) -> str:
 
 
 def compare(emulator: Emulator, request: Request) -> dict[str, tuple[Request, Generation]]:
-    """The same request to the base alone, each tuned model in use alone, and the emulation."""
+    """Give the same request to the base alone, each tuned model in use alone, and the emulation."""
     weights = request.weights if request.weights.role is None else Weights()
     emulated = replace(request, weights=weights)
     roles = [r for r in weights.coefficients(emulator.deltas) if r.startswith("tuned:")]

@@ -15,7 +15,7 @@ NumPy only; it knows nothing of models.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,42 +76,32 @@ class Sampling:
         object.__setattr__(self, "logit_bias", dict(bias))
 
     def check_vocabulary(self, n_vocab: int) -> None:
-        """RequestError if `logit_bias` names a token that is none."""
+        """Raise RequestError if `logit_bias` names a token that does not exist."""
         if (last := max(self.logit_bias, default=0)) >= n_vocab:
             raise RequestError(f"logit_bias names token {last}; the ids end at {n_vocab - 1}")
 
 
 def sample(
-    logits: NDArray[np.float32],
-    sampling: Sequence[Sampling],
-    positions: Sequence[int],
-    counts: Sequence[Mapping[int, int]],
-) -> NDArray[np.int64]:
-    """One token per slot.
+    logits: NDArray[np.float32], sampling: Sampling, position: int, counts: Mapping[int, int]
+) -> int:
+    """Return one token id, drawn from a row of combined logits.
 
     Args:
-        logits: (slots, vocab) float32, not changed; −inf excludes a token.
-        sampling: per slot; it must have passed `check_vocabulary`.
-        positions: per slot, index of the token in its reply (0 is the first).
-        counts: per slot, token id → occurrences in the reply so far.
-
-    Returns:
-        (slots,) int64 token ids.
+        logits: (vocab,) float32, not changed; −inf excludes a token.
+        sampling: the options; they must have passed `check_vocabulary`.
+        position: index of the token in its reply (0 is the first).
+        counts: token id → occurrences in the reply so far.
 
     Raises:
-        EngineError: a row has no token left.
+        EngineError: no token is left.
     """
-    tokens = [
-        choose(*candidates(row, s, count), s.seed, position)
-        for row, s, position, count in zip(logits, sampling, positions, counts, strict=True)
-    ]
-    return np.array(tokens, dtype=np.int64)
+    return choose(*candidates(logits, sampling, counts), sampling.seed, position)
 
 
 def candidates(
     logits: NDArray[np.float32], sampling: Sampling, counts: Mapping[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The distribution that is left after all options.
+    """Return the distribution that is left after all options.
 
     Args:
         logits: (vocab,) float32, not changed.
@@ -148,14 +138,14 @@ def candidates(
 
 
 def choose(ids: NDArray[np.int64], log_p: NDArray[np.float64], seed: int, position: int) -> int:
-    """argmax(log p + g) over the candidates: an exact draw from p, the same for the same noise."""
+    """Return argmax(log p + g) over the candidates: an exact draw from p, fixed by the noise."""
     if len(ids) == 1:
         return int(ids[0])
     return int(ids[np.argmax(log_p + gumbel(seed, position, ids))])
 
 
 def gumbel(seed: int, position: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n,) standard Gumbel variates, each a function of (seed, position, token id) alone.
+    """Return (n,) standard Gumbel variates, each a function of (seed, position, token id) alone.
 
     SplitMix64 (Steele, Lea, Flood 2014) started at a hash of seed and position; token ids count
     its steps. A counter-based generator lets any subset of a vocabulary be drawn alone, which
@@ -171,7 +161,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser; arrays wrap modulo 2⁶⁴ silently, as it needs."""
+    """Apply SplitMix64's finaliser; arrays wrap modulo 2⁶⁴ silently, as it needs."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -180,7 +170,7 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _penalised(
     logits: NDArray[np.float32], s: Sampling, counts: Mapping[int, int]
 ) -> NDArray[np.float32]:
-    """Penalties, then bias; the row itself where none is asked for."""
+    """Apply penalties, then bias. Returns the row itself if none is asked for."""
     penalised = s.repetition_penalty != 1.0 or s.presence_penalty or s.frequency_penalty
     if not (penalised and counts) and not s.logit_bias:
         return logits

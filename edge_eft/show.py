@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,16 +10,15 @@ from typing import Any
 
 import click
 
-from .emulator import Emulator
-from .gguf_check import read_header
+from .loader import LoadedFile, LoadRecord
 from .options import one_line
-from .recipe import ModelSpec, load_recipe
+from .recipe import Recipe, file_sha256, load_recipe
 from .replies import dim
 from .template import FORMATS
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """What `list` tells of a recipe, as plain data; its files are not opened."""
+    """Return what `list` tells of a recipe, as plain data; its files are not opened."""
     recipe = load_recipe(path)
     pairs = (spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference))
     specs = [*pairs, *([recipe.base] if recipe.base else [])]
@@ -35,55 +33,48 @@ def summary(path: Path) -> dict[str, Any]:
     }
 
 
-def description(emulator: Emulator) -> dict[str, Any]:
-    """What `show` tells, as plain data."""
-    recipe, seat_of = emulator.recipe, {r: seat for seat in emulator.seats for r in seat.roles}
+def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
+    """Return what `show` tells, as plain data."""
     return {
         "name": recipe.name,
         "description": recipe.description,
         "license": recipe.license,
         "path": str(recipe.path) if recipe.path else None,
-        "deltas": dict(emulator.deltas),
-        "n_ctx": emulator.n_ctx,
-        "roles": {
-            role: file_of(spec)
-            | {"prompt": spec.prompt, "template_sha256": seat_of[role].prompt.template_hash}
-            for role, spec in recipe.roles().items()
-        },
+        "deltas": {delta.name: delta.weight for delta in recipe.deltas.values()},
+        "n_ctx": record.n_ctx,
+        "roles": {role: file_of(file) for role, file in record.files.items()},
         "vocabulary": {
-            "n_vocab": emulator.vocabulary.n_vocab,
-            "end_token": emulator.vocabulary.end_token,
-            "warnings": list(emulator.vocabulary.warnings),
+            "n_vocab": record.vocabulary.n_vocab,
+            "end_token": record.vocabulary.end_token,
+            "warnings": list(record.vocabulary.warnings),
         },
-        "memory": [asdict(role) | {"total": role.total} for role in emulator.setup.memory.roles],
-        "memory_total": emulator.setup.memory.total,
-        "threads": [emulator.setup.n_threads, emulator.setup.threads_reason],
-        "cache": [str(emulator.setup.cache), emulator.setup.cache_reason],
+        "memory": [asdict(role) | {"total": role.total} for role in record.memory.roles],
+        "memory_total": record.memory.total,
+        "threads": [record.n_threads, record.threads_reason],
+        "cache": [str(record.cache), record.cache_reason],
     }
 
 
-def file_of(spec: ModelSpec) -> dict[str, Any]:
-    """The file of a role: what it is, its size and its sha256."""
-    path = spec.lora or spec.file
-    header = read_header(path)
-    with open(path, "rb") as file:
-        sha256 = spec.sha256 or hashlib.file_digest(file, "sha256").hexdigest()
+def file_of(file: LoadedFile) -> dict[str, Any]:
+    """Return what a role's file is; its sha256 is computed where the recipe states none."""
     return {
-        "file": str(path),
-        "on": str(spec.file) if spec.lora else None,
-        "bytes": header.file_size,
-        "type": header.quantisation,
-        "architecture": header.architecture,
-        "parameters": header.n_parameters,
-        "n_ctx_train": header.n_ctx_train,
-        "sha256": sha256,
-        "stated": spec.sha256 is not None,
-        "source": spec.source,
+        "file": str(file.path),
+        "on": str(file.on) if file.on else None,
+        "bytes": file.n_bytes,
+        "type": file.quantisation,
+        "architecture": file.architecture,
+        "parameters": file.n_parameters,
+        "n_ctx_train": file.n_ctx_train,
+        "sha256": file.sha256 or file_sha256(file.path),
+        "stated": file.sha256 is not None,
+        "source": file.source,
+        "prompt": file.prompt,
+        "template_sha256": file.template_sha256,
     }
 
 
 def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
-    """What `show` tells, for people."""
+    """Yield the lines of `show` for people."""
     heading = functools.partial(click.style, bold=True)
     yield heading(about["name"]) + (
         f"  {one_line(about['description'])}" * bool(about["description"])
@@ -113,10 +104,10 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def prompt_name(prompt: str) -> str:
-    """The name of a prompt format; an inline template is long."""
+    """Return the name of a prompt format; an inline template is long."""
     return prompt if prompt in FORMATS else "inline Jinja"
 
 
 def mebibytes(n_bytes: int) -> str:
-    """A size for people."""
+    """Return a size for people."""
     return f"{n_bytes / 2**20:>8,.1f} MiB"

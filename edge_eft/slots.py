@@ -1,97 +1,123 @@
-"""Which request runs in which slot, which wait for one, and which replies are remembered.
+"""Which request runs in which slot, which wait for one, and how each of them ends.
 
-Bookkeeping between requests; it knows nothing of models.
+The only place that sets a request's `status`, `slot` and `outcome`. It knows nothing of models.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from .errors import EngineError, RequestError
-from .live import Live
-from .request import FinishReason
-
-REMEMBERED_REPLIES = 256
+from .live import RequestState
+from .reply import FinishReason, Step
 
 
-class Slots:
+class Scheduler:
     """Requests in work, in the order of their ids.
 
-    A request waits (no slot), is live (it has one), or has ended with steps that its reader has
-    not fetched; then its slot is free already. It is in work until `release`.
+    A request waits, runs in a slot, and ends; then its slot is free, and it stays in work until
+    its last step is given out.
+
+    Args:
+        n_slots: how many can run at once.
+        kept: (request, slot) → the share of what the slot's caches hold that its prompts keep.
     """
 
-    def __init__(self, n_slots: int) -> None:
+    def __init__(self, n_slots: int, kept: Callable[[RequestState, int], float]) -> None:
         self.n_slots = n_slots
-        self._requests: dict[int, Live] = {}
-        self._used = OrderedDict.fromkeys(range(n_slots))  # the longest unused first
+        self._kept = kept
+        self._requests: dict[int, RequestState] = {}
+        self._free = OrderedDict.fromkeys(range(n_slots))  # the longest unused first
 
-    def __iter__(self) -> Iterator[Live]:
+    def __iter__(self) -> Iterator[RequestState]:
         """All requests in work."""
         return iter(list(self._requests.values()))
 
-    def live(self) -> list[Live]:
-        """The requests that have a slot."""
-        return [live for live in self if live.slot >= 0]
+    def __contains__(self, state: RequestState) -> bool:
+        return self._requests.get(state.id) is state
 
-    def enqueue(self, live: Live) -> None:
+    def submit(self, state: RequestState) -> None:
         """Let a request wait for a slot."""
-        self._requests[live.id] = live
+        self._requests[state.id] = state
 
-    def admit(self, kept: Callable[[Live, int], float]) -> None:
-        """Give the free slots to the requests that wait; `kept` as for `place`."""
-        for live in self:
-            if live.slot < 0 and not live.ended and self._free():
-                self.place(live, kept)
+    def admit(self) -> list[RequestState]:
+        """Give the free slots to requests that wait. Returns those that run."""
+        for state in self._requests.values():
+            if not self._free:
+                break
+            if state.status == "waiting":
+                self.place(state)
+        return [state for state in self._requests.values() if state.status == "running"]
 
-    def place(self, live: Live, kept: Callable[[Live, int], float]) -> None:
-        """Give a request the slot whose caches it continues, else the one longest unused.
+    def place(self, state: RequestState) -> None:
+        """Let a request run in the slot whose caches it continues, else the one longest unused.
 
         Every chat shares its first tokens with every other, so a slot is only taken for what it
         holds if the request keeps at least half of that.
 
-        Args:
-            live: a request without a slot.
-            kept: (live, slot) → the share of what the slot's caches hold that the prompt keeps.
-
         Raises:
             EngineError: no slot is free.
         """
-        if not (free := self._free()):
+        if not self._free:
             raise EngineError(f"all {self.n_slots} slots are in use; step or cancel requests first")
-        shares = {slot: kept(live, slot) for slot in free}
-        best = max(free, key=lambda slot: shares[slot])
-        live.slot = best if shares[best] >= 0.5 else free[0]
-        self._used.move_to_end(live.slot)
+        slot = next(iter(self._free))
+        if len(self._free) > 1:
+            shares = {free: self._kept(state, free) for free in self._free}
+            best = max(shares, key=lambda free: shares[free])
+            slot = best if shares[best] >= 0.5 else slot
+        del self._free[slot]
+        state.status, state.slot = "running", slot
 
-    def find(self, request_id: int) -> Live:
-        """A request in work; RequestError if it is not."""
+    def find(self, request_id: int) -> RequestState:
+        """Return a request in work.
+
+        Raises:
+            RequestError: it is not in work.
+        """
         if request_id not in self._requests:
             raise RequestError(f"no request {request_id} is in work")
         return self._requests[request_id]
 
-    def release(self, live: Live, reason: FinishReason) -> None:
-        """The request is done with."""
-        del self._requests[live.id]
-        live.slot, live.finish_reason = -1, reason
+    def note(self, state: RequestState, step: Step) -> None:
+        """Keep a step for the reader; the last one ends the request."""
+        state.pending.append(step)
+        if step.finish_reason:
+            self.end(state, step.finish_reason)
 
-    def _free(self) -> list[int]:
-        taken = {live.slot for live in self._requests.values()}
-        return [slot for slot in self._used if slot not in taken]
+    def end(self, state: RequestState, outcome: FinishReason | EngineError) -> None:
+        """The request is over, but for what is pending; its slot is free."""
+        self._give_slot_back(state)
+        state.status, state.outcome = "ended", outcome
 
+    def give_out(self, state: RequestState) -> Iterator[Step]:
+        """Yield the pending steps. With the last of an ended request it is no longer in work."""
+        while state.pending:
+            step = state.pending.popleft()
+            if step.finish_reason:
+                self.forget(state)
+            yield step
 
-class Replies(OrderedDict[str, tuple[int, ...]]):
-    """The token ids of the newest replies, by their text.
+    def raise_failure(self, state: RequestState) -> None:
+        """Raise what a request failed with, once its steps are given out.
 
-    A prompt that quotes a reply gets these ids, so that its KV is still good: tokenising the text
-    again may give other ids.
-    """
+        Raises:
+            EngineError: the failure. The request is no longer in work.
+        """
+        if isinstance(state.outcome, EngineError) and not state.pending:
+            self.forget(state)
+            raise state.outcome
 
-    def remember(self, text: str, tokens: Sequence[int], piece: Callable[[int], bytes]) -> None:
-        """Keep a reply, unless its text is not what its tokens say (a stop string cut it)."""
-        if tokens and b"".join(map(piece, tokens)) == text.encode():
-            self[text] = tuple(tokens)
-            self.move_to_end(text)
-            if len(self) > REMEMBERED_REPLIES:
-                self.popitem(last=False)
+    def retract(self, state: RequestState) -> None:
+        """Drop the pending steps. A request that had ended in them waits for a slot again."""
+        state.retract()
+        if state.status == "ended":
+            state.status, state.outcome = "waiting", None
+
+    def forget(self, state: RequestState) -> None:
+        """The request is no longer in work."""
+        self._requests.pop(state.id, None)
+
+    def _give_slot_back(self, state: RequestState) -> None:
+        if state.status == "running":
+            self._free[state.slot] = None

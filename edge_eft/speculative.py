@@ -1,6 +1,6 @@
 """Exact speculation: the tuned model drafts, the emulation decides.
 
-The tuned model drafts a block of tokens, one at a time; the other models then score the whole
+The tuned model proposes a block of tokens, one at a time; the other models then score the whole
 block in one batch each, which costs them little more than a single token (arXiv 2310.12962 §3.4).
 A draft is accepted iff it is the token that the emulation chooses itself at that position. Since
 draft and emulation share their noise (see `sampling`), the text is the same with and without
@@ -15,132 +15,145 @@ from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .combiner import Combiner, log_partition
 from .draft_policy import DraftPolicy
 from .errors import EngineError
-from .live import Live, Proposal
+from .live import OUTPUTS_PER_SLOT, Proposal, RequestState
 from .request import MAX_DRAFT
 from .sampling import sample
-from .seats import Seat
+from .seats import Contexts
 
 
 class Drafter:
-    """Lets the tuned models propose tokens for live requests.
+    """Lets the tuned models propose tokens.
 
     A proposal is drawn from the tuned model's own distribution, after all sampling options and
     with the noise that the emulation will use at that position.
 
     Args:
-        seats: of the emulator.
-        combiner: merges end tokens in the drafter's rows as in the emulation's.
-        n_ctx: tokens per slot.
+        contexts: of the emulator.
+        combiner: merges end tokens in the drafting model's rows as in the emulation's.
     """
 
-    def __init__(self, seats: Sequence[Seat], combiner: Combiner, n_ctx: int) -> None:
+    def __init__(self, contexts: Contexts, combiner: Combiner) -> None:
         self.policy = DraftPolicy()
-        self._seats = seats
+        self._contexts = contexts
         self._combiner = combiner
-        self._n_ctx = n_ctx
-        self._drafting = 0.0
+        self._rows: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._logits = np.empty((1, combiner.n_vocab), np.float32)
         self._scratch = np.empty_like(self._logits)
+        self._timed, self._seconds = False, 0.0
 
-    def draft(self, lives: Sequence[Live], seconds: dict[str, float], *, timed: bool) -> None:
-        """Extend requests and their sequences by drafts.
+    def draft(self, states: Sequence[RequestState]) -> None:
+        """Extend requests by drafts.
 
         Args:
-            lives: the requests, between `begin_draft` and `end_draft`. Those of automatic length
-                are drafted in step: llama.cpp computes unequal sequences one after another.
-            seconds: seat → time, to which what the decodes took is added.
-            timed: whether `observe` will be told of this step.
+            states: all that run. Those of automatic length are drafted in step: llama.cpp computes
+                unequal sequences one after another.
         """
         begun = perf_counter()
-        most = {live.id: self._most(live) for live in lives}
+        most = {state.id: self._most(state) for state in states}
         survival = dict.fromkeys(most, 1.0)
-        ahead = [live for live in lives if most[live.id] > 0]
-        timed = timed and _comparable(lives)
-        if any(map(_automatic, ahead)) and not self.policy.drafts(len(lives), timed=timed):
-            ahead = [live for live in ahead if not _automatic(live)]
+        ahead = [state for state in states if most[state.id] > 0]
+        self._timed = _comparable(states) and not any(map(self._contexts.prefills, states))
+        if any(map(_automatic, ahead)) and not self.policy.drafts(len(states), timed=self._timed):
+            ahead = [state for state in ahead if not _automatic(state)]
         k = 0
         while ahead:
-            self._propose(ahead, seconds)
+            self._propose(ahead)
             ahead = [
-                live
-                for live in ahead
-                if live.proposals and not live.draft_ends and k < most[live.id]
+                state
+                for state in ahead
+                if state.proposals and not state.proposals[-1].ends and k < most[state.id]
             ]
-            stepping = [live for live in ahead if _automatic(live)]
-            for live in stepping:
-                survival[live.id] *= self.policy.chance(live.proposals[-1].confidence)
+            stepping = [state for state in ahead if _automatic(state)]
+            for state in stepping:
+                survival[state.id] *= self.policy.chance(state.proposals[-1].confidence)
             if stepping and not self.policy.goes_on(
-                len(lives),
+                len(states),
                 k,
-                max(most[live.id] for live in stepping),
-                sum(survival[live.id] for live in stepping),
+                max(most[state.id] for state in stepping),
+                sum(survival[state.id] for state in stepping),
             ):
-                ahead = [live for live in ahead if not _automatic(live)]
-            for live in ahead:
-                live.propose([live.proposals[-1].token])
+                ahead = [state for state in ahead if not _automatic(state)]
+            for state in ahead:
+                state.propose(state.proposals[-1].token)
             k += 1
-        self._drafting = perf_counter() - begun
+        self._seconds = perf_counter() - begun
 
-    def observe(self, lives: Sequence[Live], n_tokens: int, seconds: float) -> None:
-        """What came of the last `draft`.
+    def judge(self, state: RequestState, position: int, token: int) -> None:
+        """Learn what the emulation chose at a position of the block, drafted or only considered."""
+        if position < len(state.proposals):
+            proposal = state.proposals[position]
+            self.policy.observe_draft(proposal.confidence, token == proposal.token)
+
+    def observe(self, states: Sequence[RequestState], n_tokens: int, seconds: float) -> None:
+        """Learn what came of the last `draft`.
 
         Args:
-            lives: its requests; those of another length than the automatic ones must have no
-                drafts, or the step does not tell what such blocks cost.
+            states: its requests.
             n_tokens: that the step gave.
             seconds: of the step, drafting included.
         """
-        if not _comparable(lives):
+        if not self._timed:
             return
-        if any(live.proposals for live in lives):
-            k = max(len(live.draft) for live in lives)
-            self.policy.observe_block(len(lives), k, n_tokens, self._drafting, seconds)
+        if any(state.proposals for state in states):
+            k = max(len(state.proposals) - 1 for state in states)
+            self.policy.observe_block(len(states), k, n_tokens, self._seconds, seconds)
         else:
-            self.policy.observe_plain(len(lives), n_tokens, seconds)
+            self.policy.observe_plain(len(states), n_tokens, seconds)
 
-    def _most(self, live: Live) -> int:
-        if live.drafter is None:
-            return 0
+    def _most(self, state: RequestState) -> int:
         # A model that cannot roll back would decode everything anew for every wrong draft.
-        if any(seat.context.decoded_anew for seat in self._seats):
+        if state.drafter is None or not self._contexts.can_roll_back:
             return 0
-        most = min(live.room(self._n_ctx) - 1, MAX_DRAFT)
-        return most if live.request.draft == "auto" else min(live.request.draft, most)
+        most = min(state.room(self._contexts.n_ctx) - 1, MAX_DRAFT)
+        return most if state.request.draft == "auto" else min(state.request.draft, most)
 
-    def _propose(self, lives: Sequence[Live], seconds: dict[str, float]) -> None:
-        """One more row of each request's drafter, and the token that it says there."""
-        for i, seat in enumerate(self._seats):
-            drafting = {live.slot: live for live in lives if live.drafter == i}
-            targets = {slot: (live.sequences[i].view(), 1) for slot, live in drafting.items()}
-            for slot, row in seat.advance(targets, seconds).items():
-                live = drafting[slot]
-                live.draft_rows.append(row.copy())
+    def _propose(self, states: Sequence[RequestState]) -> None:
+        """One more row of each request's drafting model, and the token that it says there."""
+        for i in {state.drafter for state in states}:
+            assert i is not None  # `_most` says so; for the type checker
+            drafting = {state.slot: state for state in states if state.drafter == i}
+            targets = {slot: (state.view(i), 1) for slot, state in drafting.items()}
+            for slot, row in self._contexts[i].advance(targets).items():
+                state, n = drafting[slot], len(drafting[slot].draft)
+                # A copy: the next decode overwrites the row, and verification needs it as well.
+                kept = self._kept_rows(i, slot)
+                kept[n] = row[0]
+                state.draft_rows = kept[: n + 1]
                 try:
-                    live.proposals.append(self._proposal(live, seat.name))
+                    state.proposals.append(self._proposal(state, self._contexts[i].name))
                 except EngineError:  # if the emulation comes to this token, it will say so
-                    live.drop_draft()
+                    state.drop_draft()
 
-    def _proposal(self, live: Live, role: str) -> Proposal:
-        rows, logits = {role: live.draft_rows[-1]}, self._logits
-        self._combiner.combine(rows, {role: 1.0}, out=logits, scratch=self._scratch)
-        counts = live.counts + Counter(live.draft)
-        index = len(live.tokens) + len(live.draft)
-        token = int(sample(logits, [live.request], [index], [counts])[0])
+    def _kept_rows(self, context: int, slot: int) -> NDArray[np.float32]:
+        if (context, slot) not in self._rows:
+            shape = (OUTPUTS_PER_SLOT, self._contexts[context].model.n_vocab)
+            self._rows[context, slot] = np.empty(shape, np.float32)
+        return self._rows[context, slot]
+
+    def _proposal(self, state: RequestState, role: str) -> Proposal:
+        assert state.draft_rows is not None
+        logits = self._combiner.combine(
+            {role: state.draft_rows[-1:]}, {role: 1.0}, out=self._logits, scratch=self._scratch
+        )
+        counts = state.counts + Counter(state.draft) if state.draft else state.counts
+        index = len(state.tokens) + len(state.draft)
+        token = sample(logits[0], state.request, index, counts)
         log_z = log_partition(logits, self._scratch)[0]
         confidence = math.exp(min(0.0, float(logits[0, token] - log_z)))
         return Proposal(token, confidence, token == self._combiner.end_token)
 
 
-def _automatic(live: Live) -> bool:
-    return live.request.draft == "auto" and live.drafter is not None
+def _automatic(state: RequestState) -> bool:
+    return state.request.draft == "auto" and state.drafter is not None
 
 
-def _comparable(lives: Sequence[Live]) -> bool:
+def _comparable(states: Sequence[RequestState]) -> bool:
     """Whether all drafts of a step are of automatic length."""
-    return any(map(_automatic, lives)) and all(
-        _automatic(live) or live.drafter is None or not live.request.draft for live in lives
+    return any(map(_automatic, states)) and all(
+        _automatic(state) or state.drafter is None or not state.request.draft for state in states
     )

@@ -1,7 +1,7 @@
 """Messages → token ids for one role; content can never become a control token.
 
 Every role has its own prompt format: the model's own chat template, a built-in one, or inline
-Jinja. This room renders messages with it (in bounds: `sandbox.py`) and tokenises the result. It
+Jinja. This module renders messages with it (in bounds: `sandbox.py`) and tokenises the result. It
 knows nothing of roles, contexts or logits.
 
 **Control tokens come from the format's scaffold only.** Messages are rendered with stand-ins, which
@@ -11,9 +11,9 @@ nested, joined or cut apart. The result is split there, the stand-ins are turned
 pieces are tokenised with special parsing off (`safe_tokenizer.py`).
 
 A template may look into contents (to cut a `<think>` block, say) and so render them otherwise than
-without stand-ins. Then the rendering that can look is taken, with stand-ins only for the control
-texts that contents spell out, provided that it has the same control tokens in the same order; else
-the blind one.
+without stand-ins. In that case it is rendered again with only the spelled-out control texts hidden.
+That rendering is used if it has the same control tokens in the same order as the fully hidden one;
+otherwise the fully hidden one is.
 
 **Replies come back as they were generated.** Tokenising a reply's text may give other ids than its
 generation did, and its KV cache would be lost. So an unchanged reply is rendered as one stand-in
@@ -22,6 +22,7 @@ and its ids are put there.
 
 import hashlib
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,8 +41,25 @@ CHATML = (
 
 _STAND_INS = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))  # private use, planes 15 and 16
 
+REMEMBERED_REPLIES = 256
+
 Message = dict[str, str]
-Replies = Mapping[str, Sequence[int]]
+
+
+class ReplyCache(OrderedDict[str, tuple[int, ...]]):
+    """The token ids of the newest replies, by their text.
+
+    A prompt that quotes a reply gets these ids, so that its KV is still good: tokenising the text
+    again may give other ids.
+    """
+
+    def remember(self, text: str, tokens: Sequence[int], piece: Callable[[int], bytes]) -> None:
+        """Keep a reply, unless its text is not what its tokens say (a stop string cut it)."""
+        if tokens and b"".join(map(piece, tokens)) == text.encode():
+            self[text] = tuple(tokens)
+            self.move_to_end(text)
+            if len(self) > REMEMBERED_REPLIES:
+                self.popitem(last=False)
 
 
 class PromptFormat:
@@ -59,7 +77,7 @@ class PromptFormat:
         template_hash: sha256 of the Jinja source, hex; None for the formats that are not Jinja.
 
     Raises:
-        PromptError: no such format, or the model has no template, or it is no Jinja.
+        PromptError: no such format, or the model has no template, or it is not Jinja.
     """
 
     def __init__(self, spec: str, model: TokenizerSource) -> None:
@@ -86,9 +104,12 @@ class PromptFormat:
             self._to_text = lambda messages: template.render(messages, **variables)
 
     def encode(
-        self, messages: Iterable[Mapping[str, Any]], *, replies: Replies | None = None
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        replies: Mapping[str, Sequence[int]] | None = None,
     ) -> list[int]:
-        """The prompt as token ids, BOS included if the model wants one.
+        """Return the prompt as token ids, BOS included if the model wants one.
 
         Args:
             messages: {"role": …, "content": …}; content is a string or a list of text parts.
@@ -97,7 +118,7 @@ class PromptFormat:
                 shows it whole.
 
         Raises:
-            PromptError: a message is none, the template fails on them, or no token comes out.
+            PromptError: a message is not one, the template fails on them, or no token comes out.
         """
         checked = check_messages(messages)
         kept = self._recall(checked, replies or {})
@@ -110,22 +131,26 @@ class PromptFormat:
         return self._tokens.with_bos(ids or [])
 
     def render(self, messages: Iterable[Mapping[str, Any]]) -> str:
-        """The prompt as text, to look at; it is not meant to be tokenised."""
+        """Return the prompt as text to look at, not to be tokenised."""
         checked = check_messages(messages)
         text, show, _ = self._render(checked, self._recall(checked, {}))
         return text.translate(show)
 
-    def _recall(self, messages: list[Message], replies: Replies) -> dict[int, tuple[int, ...]]:
+    def _recall(
+        self, messages: list[Message], replies: Mapping[str, Sequence[int]]
+    ) -> dict[int, tuple[int, ...]]:
         """Index → ids of the messages that are known replies; their content becomes the reply's.
 
         A transcript has no line end after "Assistant:", so other replies get a space there.
         """
-        by_core = {text.strip(): text for text in replies}
         kept: dict[int, tuple[int, ...]] = {}
+        by_core: dict[str, str] | None = None
         for i, message in enumerate(messages):
-            core = message["content"].strip()
             if message["role"] != "assistant":
                 continue
+            if by_core is None:
+                by_core = {text.strip(): text for text in replies}
+            core = message["content"].strip()
             text = by_core.get(core, "") if core else ""
             if text and self._tokens.prints(replies[text], text):
                 message["content"] = text
@@ -165,10 +190,10 @@ class PromptFormat:
 
 
 def encode_raw(text: str, model: TokenizerSource) -> list[int]:
-    """Ids of a raw prompt: BOS as the GGUF says, special parsing off.
+    """Return the ids of a raw prompt: BOS as the GGUF says, special parsing off.
 
     Raises:
-        PromptError: the text is no Unicode, or no token comes out.
+        PromptError: the text is not Unicode, or no token comes out.
     """
     _check_unicode(text, "the prompt")
     tokens = SafeTokenizer(model)
@@ -176,10 +201,10 @@ def encode_raw(text: str, model: TokenizerSource) -> list[int]:
 
 
 def continue_raw(text: str, model: TokenizerSource) -> list[int]:
-    """Ids of a text that goes on where another ended: no BOS, no white space put in front.
+    """Return the ids of a text that goes on where another ended: no BOS, no space in front.
 
     Raises:
-        PromptError: the text is no Unicode, or the tokenizer cannot do that.
+        PromptError: the text is not Unicode, or the tokenizer cannot do that.
     """
     _check_unicode(text, "the text")
     ids = SafeTokenizer(model).ids(text, continued=True)
@@ -189,7 +214,7 @@ def continue_raw(text: str, model: TokenizerSource) -> list[int]:
 
 
 def is_format(spec: str) -> bool:
-    """Whether `spec` names a prompt format or is inline Jinja."""
+    """Return whether `spec` names a prompt format or is inline Jinja."""
     return spec in FORMATS or "{{" in spec or "{%" in spec
 
 
@@ -202,13 +227,13 @@ def check_format(spec: str) -> str:
     if isinstance(spec, str) and is_format(spec):
         return spec
     raise PromptError(
-        f"prompt = {spec!r} is no prompt format; use one of {', '.join(FORMATS)}, or a Jinja "
+        f"prompt = {spec!r} is not a prompt format; use one of {', '.join(FORMATS)}, or a Jinja "
         f"template, which contains {{{{ or {{%"
     )
 
 
 def check_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
-    """Messages as {"role", "content"} dicts of strings; text parts are joined by line ends.
+    """Return messages as {"role", "content"} dicts of strings; text parts are joined by line ends.
 
     Raises:
         PromptError: something is not a message; says which one and what was seen.

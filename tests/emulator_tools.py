@@ -49,8 +49,8 @@ def alone(family, requests, **options):
 
 
 def decoded(emulator):
-    """Tokens decoded so far: seat → number."""
-    return {seat.name: seat.context.decoded_tokens for seat in emulator.seats}
+    """Tokens decoded so far: context → number."""
+    return {runner.name: runner.context.decoded_tokens for runner in emulator.contexts}
 
 
 def decoded_since(emulator, before):

@@ -175,12 +175,12 @@ def record() -> Iterator[tuple[str, Entry]]:
 
 
 def numbers(value: Any) -> Iterator[float]:
-    """All floats of an entry, in order."""
+    """All floats of an entry, in an order of their own."""
     if isinstance(value, float):
         yield value
     elif isinstance(value, dict):
-        for part in value.values():
-            yield from numbers(part)
+        for name in sorted(value):
+            yield from numbers(value[name])
     elif isinstance(value, list | tuple):
         for part in value:
             yield from numbers(part)

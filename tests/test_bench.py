@@ -95,7 +95,7 @@ def test_numbers_of_parameters(text: str, count: int):
 
 @pytest.mark.parametrize("text", ["", "many", "-3M", "0", "300 T"])
 def test_no_numbers_of_parameters(text: str):
-    with pytest.raises(RequestError, match="is no number of parameters"):
+    with pytest.raises(RequestError, match="is not a number of parameters"):
         parse_count(text)
 
 

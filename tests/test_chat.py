@@ -17,7 +17,6 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from edge_eft.backend import AbortedError
 from edge_eft.chat import (
     COMMANDS,
     Chat,
@@ -27,9 +26,8 @@ from edge_eft.chat import (
     state_dir,
     terminal_reader,
 )
-from edge_eft.errors import EngineError, PromptError, RequestError
-from edge_eft.replies import begin
-from edge_eft.request import Step, Timings
+from edge_eft.errors import AbortedError, EngineError, PromptError, RequestError
+from edge_eft.reply import ReplyBuilder, Step, Timings
 
 END = 0
 
@@ -37,24 +35,18 @@ END = 0
 class ScriptedEmulator:
     """Gives scripted replies, word by word, and keeps the requests."""
 
-    n_ctx, n_slots = 512, 1
     deltas = {"chat": 1.0, "brief": 0.0}  # noqa: RUF012
     recipe = SimpleNamespace(name="scripted")
-    vocabulary = SimpleNamespace(end_token=END)
-    setup = SimpleNamespace(memory=SimpleNamespace(total=3 << 20))
-    seats = (SimpleNamespace(context=SimpleNamespace(tokens=lambda _: range(7))),)
+    record = SimpleNamespace(n_ctx=512, memory=SimpleNamespace(total=3 << 20))
 
     def __init__(self, *replies, press_at=None, presses=1, fail_at=None):
         self.replies, self.requests = list(replies), []
         self.press_at, self.presses, self.fail_at = press_at, presses, fail_at
         self.interrupted = threading.Event()
 
-    def check(self, request):
+    def stream(self, request):
         if any("too long" in str(turn) for turn in request.prompt):
             raise PromptError("the prompt is 600 tokens for base, and 511 fit")
-        return 5
-
-    def stream(self, request):
         self.requests.append(request)
         words = self.replies.pop(0).split(" ")
         texts = [words[0], *(f" {word}" for word in words[1:])]
@@ -68,10 +60,21 @@ class ScriptedEmulator:
                 raise EngineError("base gave NaN")
             last = i == len(texts)
             timings = Timings(decode={"tuned:chat": 0.1, "base": 0.3}, total=0.5)
-            yield Step(1, i, END if last else 5, text, -1.0, timings, "stop" if last else None)
+            yield Step(
+                1,
+                i,
+                END if last else 5,
+                text,
+                -1.0,
+                timings,
+                "stop" if last else None,
+                is_end_token=last,
+                with_prompt=i == 0,
+                prompt_tokens=5,
+            )
 
     def generate(self, request):
-        reply = begin(self, request)
+        reply = ReplyBuilder(request)
         for step in self.stream(request):
             reply.take(step)
         return reply.generation()
@@ -336,7 +339,7 @@ def test_ctrl_c_before_the_reply_begins_stops_it_too(monkeypatch, capsys):
     """Between the prompt and the first decode it is a KeyboardInterrupt, which ended the chat."""
     chat = chat_with("One.")
     with monkeypatch.context() as patch:
-        patch.setattr(chat.emulator, "check", lambda _: signal.raise_signal(signal.SIGINT))
+        patch.setattr(Conversation, "request", lambda _: signal.raise_signal(signal.SIGINT))
         assert chat.handle("hello")
     assert contents(chat) == []
     assert "stopped" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from test_chat import ScriptedEmulator
 
 from edge_eft import Emulator, demo, replies
 from edge_eft.cli import cli
-from edge_eft.errors import EngineError, RecipeError, RequestError
+from edge_eft.errors import EngineError, PromptError, RecipeError, RequestError
 from edge_eft.options import one_line, request_for
 from edge_eft.recipe import list_recipes, load_recipe
 
@@ -56,8 +56,8 @@ class BatchEmulator(ScriptedEmulator):
     """With slots: the request that was submitted last is done first."""
 
     def load(self, recipe, *, n_slots=1, **options):
-        self.recipe, self.n_slots, self.options = recipe, n_slots, options
-        self.running = {}
+        self.recipe, self.options = recipe, {"n_slots": n_slots, **options}
+        self.submitted = []
         return self
 
     def __enter__(self):
@@ -67,17 +67,14 @@ class BatchEmulator(ScriptedEmulator):
         pass
 
     def submit(self, request):
-        number = len(self.requests)
-        self.running[number] = list(self.stream(request))
-        assert len(self.running) <= self.n_slots
-        return number
+        if "too long" in str(request.prompt):
+            raise PromptError("the prompt is 600 tokens for base, and 511 fit")
+        self.submitted.append(request)
+        return len(self.submitted)
 
-    def step(self):
-        number = max(self.running)
-        return [
-            step.__class__(**vars(step) | {"request_id": number})
-            for step in self.running.pop(number)
-        ]
+    def collect(self, request_ids):
+        done = {number: self.generate(self.submitted[number - 1]) for number in request_ids}
+        yield from sorted(done.items(), reverse=True)
 
 
 def invoke(*arguments, stdin=None, environment=None):
@@ -141,7 +138,8 @@ def test_three_files_leave_the_words_to_the_prompt(recipe, scripted):
     invoke("run", recipe, "hello", "--base", "other.gguf", "--threads", "1", "--n-ctx", "64")
     assert emulator.recipe.base.file.name == "other.gguf"
     assert emulator.recipe.base.prompt == "chatml"
-    assert emulator.options == {"n_ctx": 64, "n_threads": 1, "n_gpu_layers": None}
+    options = {"n_slots": 1, "n_ctx": 64, "n_threads": 1, "n_gpu_layers": None}
+    assert emulator.options == options
 
 
 def test_every_setting_reaches_the_request(recipe, scripted):
@@ -200,15 +198,13 @@ def test_many_prompts_are_answered_in_their_order(recipe, scripted, tmp_path):
 
 
 def test_what_was_finished_is_printed_when_a_run_fails(recipe, scripted, monkeypatch):
-    emulator, steps = scripted("1", "2", "3"), []
+    emulator = scripted("1", "2", "3")
 
-    def step():
-        if steps:
-            raise EngineError("the model gave NaN")
-        steps.append(BatchEmulator.step(emulator))
-        return steps[0]
+    def collect(request_ids):
+        yield next(BatchEmulator.collect(emulator, request_ids))
+        raise EngineError("the model gave NaN")
 
-    monkeypatch.setattr(emulator, "step", step)
+    monkeypatch.setattr(emulator, "collect", collect)
     prompts = '"one"\n"two"\n"three"\n'
     result = invoke("run", recipe, "--input", "-", "--slots", "3", "--json", stdin=prompts)
     assert result.exit_code == 2
@@ -311,7 +307,7 @@ def test_an_empty_prompt_is_refused(recipe):
         (("license", "licence"), "unknown key `licence`"),
         (("reference = ", "referenec = "), "unknown key `delta.chat.referenec`"),
         (("[base]", "[bsae]"), "unknown key `bsae` (did you mean base?)"),
-        (("[base]\n", "["), "is no valid TOML"),
+        (("[base]\n", "["), "is not valid TOML"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(recipe, change, seen):

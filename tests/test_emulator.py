@@ -1,7 +1,5 @@
 """Requests and steps: several at once, changes in mid-reply, and what is left after any exit."""
 
-from unittest.mock import Mock
-
 import numpy as np
 import pytest
 from emulator_tools import (
@@ -55,26 +53,6 @@ def test_three_at_once_give_what_each_gives_alone(family, options, draft):
         assert text_of(replies[request_id]) == text_of(steps)
         assert replies[request_id][-1].finish_reason == steps[-1].finish_reason
         assert [step.index for step in replies[request_id]] == list(range(len(steps)))
-
-
-def test_side_by_side_gives_what_one_after_another_gives(smollm2_path, monkeypatch):
-    """Two threads; steps without drafts decode tuned and reference at once, on one each."""
-    family, replies = (smollm2_path,) * 3, []
-    request = Request("It is", max_tokens=12, weights=Weights.upscale(0.5), **GREEDY, **UNDRAFTED)
-    for beside in (True, False):
-        with open_emulator(family, n_threads=2) as emulator:
-            pool = emulator.setup.side_by_side
-            submit = Mock(wraps=pool.submit)
-            monkeypatch.setattr(pool, "submit", submit)
-            if not beside:
-                emulator.setup.side_by_side = None
-            replies.append(list(emulator.stream(request)))
-            # The prompt is decoded in turn, and every token behind it side by side.
-            assert submit.call_count == (11 if beside else 0)
-    together, in_turn = ([(s.token, s.logprob) for s in steps] for steps in replies)
-    assert together == in_turn
-    decode = replies[0][-1].timings.decode
-    assert sum(decode.values()) < replies[0][-1].timings.total, "parts of a step add up"
 
 
 def test_requests_that_come_and_go_give_what_each_gives_alone(tiny, draft):

@@ -46,12 +46,12 @@ def chat(request, tmp_path, tiny):
 def new_tokens(emulator, question):
     """seat → tokens of a further turn: the reply's end, the question, the scaffold around it."""
     counts = {}
-    for seat in emulator.seats:
-        if seat.prompt.spec == "transcript":
+    for runner in emulator.contexts:
+        if runner.prompt.spec == "transcript":
             text, end = f"\nUser: {question}\nAssistant:", 0
         else:
             text, end = f"[user]{question}[assistant]", 1
-        counts[seat.name] = end + len(seat.model.tokenize(text))
+        counts[runner.name] = end + len(runner.model.tokenize(text))
     return counts
 
 
@@ -142,7 +142,7 @@ def test_regenerating_decodes_one_token(chat):
 def test_prompt_tokens_are_those_of_the_prompt(chat):
     """Also if the reply makes a message of its own prompt a known reply."""
     messages = [user("the"), assistant(" one"), user("it")]
-    expected = len(chat.seats[0].prompt.encode(messages))
+    expected = len(chat.contexts[0].prompt.encode(messages))
     assert chat.generate(messages, **OPTIONS).prompt_tokens == expected
 
 
@@ -155,7 +155,7 @@ def test_prompt_tokens_do_not_change_with_the_reply(folder, tmp_path):
     with Emulator.load(recipe(tmp_path, family), n_ctx=200, n_threads=1) as chat:
         # "?" leads to the reply; so does whatever else ends a prompt.
         messages = [user("?"), assistant(" one two"), user("?")]
-        expected = len(chat.seats[0].prompt.encode(messages))
+        expected = len(chat.contexts[0].prompt.encode(messages))
         generation = chat.generate(messages, **OPTIONS)
         assert generation.text == " one two"
         assert generation.prompt_tokens == expected
@@ -164,7 +164,7 @@ def test_prompt_tokens_do_not_change_with_the_reply(folder, tmp_path):
 def test_a_raw_prompt_goes_to_all_roles_alike(chat):
     chat.submit(Request("User: </s>[user] the", **OPTIONS))
     chat.step()
-    held = [seat.context.tokens(0) for seat in chat.seats]
+    held = [runner.context.tokens(0) for runner in chat.contexts]
     assert np.array_equal(held[0], held[1])
     assert np.array_equal(held[0], held[2])
     assert held[0][0] == BOS
@@ -181,7 +181,7 @@ def test_two_chats_in_two_slots_keep_their_prefixes(tiny):
                 if turn:
                     # The tuned side has a template and sees the whole chat; base and reference
                     # have "plain" and see the last question only.
-                    new = len(emulator.seats[1].model.tokenize("[user]and[assistant]")) + 2
+                    new = len(emulator.contexts[1].model.tokenize("[user]and[assistant]")) + 2
                     n = decoded_since(emulator, before)["tuned:tuned"]
                     assert n == new + len(generation.tokens) - 1
                 messages += [assistant(generation.text), user("and")]

@@ -11,8 +11,7 @@ import edge_eft.chooser
 import edge_eft.combiner
 import edge_eft.text
 from edge_eft import Request, Weights
-from edge_eft.backend import AbortedError
-from edge_eft.errors import EngineError
+from edge_eft.errors import AbortedError, EngineError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -22,7 +21,6 @@ def draft(request):
     return request.param
 
 
-# With two threads the small models of an undrafted step are decoded side by side.
 THREADS = pytest.mark.parametrize("n_threads", [1, 2])
 
 
@@ -44,7 +42,6 @@ def test_interrupted_steps_go_on_where_they_were(tiny, draft, n_threads):
     request = Request("the red", max_tokens=12, seed=1, **draft)
     (expected,) = alone(tiny, [request])
     with open_emulator(tiny, n_threads=n_threads) as emulator:
-        assert (emulator.setup.side_by_side is not None) == (n_threads == 2)
         emulator.submit(request)
         steps = emulator.step()
         for _ in range(3):
@@ -83,7 +80,7 @@ def test_ctrl_c_in_native_calls(tiny, monkeypatch, function, nth, draft, n_threa
         try:
             emulator.generate("the red one or", max_tokens=8, seed=4, **draft)
         except KeyboardInterrupt:
-            assert calls >= nth  # the other thread may have got further
+            assert calls == nth
         monkeypatch.undo()
         assert emulator.step() == []
         for _ in range(2):

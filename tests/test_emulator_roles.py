@@ -57,7 +57,7 @@ def test_explain_gives_the_likeliest_first(tiny, n):
                 assert len(view.top) == min(n, tiny_models.N_VOCAB)
                 assert logprobs == sorted(logprobs, reverse=True)
                 assert view.logprob <= logprobs[0]
-                model = emulator.seats[0].model
+                model = emulator.contexts[0].model
                 for token, text, _ in view.top:
                     assert text == model.piece(token, special=True).decode("utf-8", "replace")
         assert next(emulator.stream("the red")).explain is None
@@ -101,8 +101,8 @@ def test_roles_catch_up_when_they_get_weight(tiny):
         request_id = emulator.submit(request)
         for _ in range(6):
             emulator.step()
-        held = len(emulator.seats[0].context.tokens(0))
-        assert [len(seat.context.tokens(0)) for seat in emulator.seats[1:]] == [0, 0]
+        held = len(emulator.contexts[0].context.tokens(0))
+        assert [len(runner.context.tokens(0)) for runner in emulator.contexts[1:]] == [0, 0]
         emulator.set_weights(request_id, Weights.upscale(1.0))
         before = decoded(emulator)
         emulator.step()
@@ -144,22 +144,22 @@ def two_deltas(folder, tiny, *, reference_b=None, prompt_b="plain", name="two"):
 
 def test_a_shared_reference_has_one_seat(tmp_path, tiny):
     with Emulator.load(two_deltas(tmp_path, tiny), n_threads=1, n_ctx=64) as emulator:
-        roles = [seat.roles for seat in emulator.seats]
+        roles = [runner.roles for runner in emulator.contexts]
         assert roles == [("base",), ("tuned:a",), ("reference:a", "reference:b"), ("tuned:b",)]
         # tuned:b is the base's file: one set of weights, but a context of its own.
-        assert emulator.seats[0].model is emulator.seats[3].model
+        assert emulator.contexts[0].model is emulator.contexts[3].model
         steps = list(emulator.stream("the red", explain=1, max_tokens=4, **UNDRAFTED))
         assert len(steps[0].explain) == 5
         per_seat = set(decoded(emulator).values())
         assert len(per_seat) == 1
     path = two_deltas(tmp_path, tiny, prompt_b="transcript", name="apart")
     with Emulator.load(path, n_threads=1, n_ctx=64) as emulator:
-        assert len(emulator.seats) == 5
+        assert len(emulator.contexts) == 5
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_a_role_that_joins_late(tmp_path, tiny, n_threads):
-    """With two threads two of three small models could go on side by side, and one catches up."""
+    """One of three small models catches up."""
     first, second = Weights.interpolate({"a": 1.0}), Weights.interpolate({"a": 0.5, "b": 0.5})
     options = {"max_tokens": 4, "seed": 2, **UNDRAFTED}
     path = two_deltas(tmp_path, tiny)
@@ -203,7 +203,7 @@ def lora_recipe(folder, tiny, adapter):
 def test_a_tuned_side_that_is_an_adapter(tmp_path, tiny):
     adapter = tiny_models.write_adapter(tmp_path / "adapter.gguf")
     with Emulator.load(lora_recipe(tmp_path, tiny, adapter), n_threads=1, n_ctx=64) as emulator:
-        tuned, reference = emulator.seats[1:]
+        tuned, reference = emulator.contexts[1:]
         assert tuned.model is reference.model
         prompt = "the red one"
         options = {"max_tokens": 5, "seed": 4}

@@ -161,7 +161,7 @@ def test_the_longest_of_the_roles_prompts_counts(tiny):
         with pytest.raises(PromptError, match=r"6\d tokens for tuned:tuned, and 63 fit"):
             emulator.generate([message])
         message["content"] = "?" * 30
-        lengths = [len(seat.prompt.encode([message])) for seat in emulator.seats]
+        lengths = [len(runner.prompt.encode([message])) for runner in emulator.contexts]
         generation = emulator.generate([message], max_tokens=99, logit_bias={EOS: float("-inf")})
         assert generation.prompt_tokens == lengths[0]
         assert max(lengths) + len(generation.tokens) == 64 + 1
@@ -198,7 +198,7 @@ def test_an_end_token_of_another_id_changes_nothing(family, tmp_path):
         expected = list(emulator.stream(prompt, max_tokens=60, **GREEDY))
     with open_emulator((family.base, tuned, family.reference)) as emulator:
         steps = list(emulator.stream(prompt, max_tokens=60, **GREEDY))
-        assert emulator.seats[1].model.end_tokens != emulator.seats[0].model.end_tokens
+        assert emulator.contexts[1].model.end_tokens != emulator.contexts[0].model.end_tokens
     assert text_of(steps) == text_of(expected)
     assert steps[-1].finish_reason == expected[-1].finish_reason
     np.testing.assert_allclose(
@@ -241,7 +241,7 @@ def test_generation_agrees_with_its_steps(tiny):
         generation = emulator.generate(request)
         assert generation.tokens == tokens_of(steps)
         assert generation.text == text_of(steps)
-        assert generation.prompt_tokens == len(emulator.seats[0].model.tokenize("the red")) + 1
+        assert generation.prompt_tokens == len(emulator.contexts[0].model.tokenize("the red")) + 1
         roles = {"base", "tuned:tuned", "reference:tuned"}
         assert set(generation.timings.prefill) == set(generation.timings.decode) == roles
         parts = sum((*generation.timings.prefill.values(), *generation.timings.decode.values()))

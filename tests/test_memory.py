@@ -112,7 +112,7 @@ def test_files_in_the_wrong_place_are_refused(tmp_path: Path) -> None:
     path, lora = model(tmp_path / "m.gguf"), adapter(tmp_path / "l.gguf")
     with pytest.raises(ModelFileError, match=r"l\.gguf: is an adapter, not a model; .* lora ="):
         memory.headers({"tuned": ModelSpec(lora)})
-    with pytest.raises(ModelFileError, match=r"m\.gguf: is no adapter"):
+    with pytest.raises(ModelFileError, match=r"m\.gguf: is not an adapter"):
         memory.headers({"tuned": ModelSpec(path, lora=path)})
     later = File(keys={b"split.count": (U16, 3), b"split.no": (U16, 1)})
     path.write_bytes(later.build())

@@ -1,4 +1,4 @@
-"""recipe: what a TOML file may say, what is refused and by which words, and hashes."""
+"""recipe: what a TOML file may say, what is refused and in which words, and hashes."""
 
 from __future__ import annotations
 
@@ -163,9 +163,9 @@ def test_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (DELTA.replace("file = \"t", "on = \"base\", lora = \"t"), "tuned.on is 'base'; write"),
         (DELTA.replace("file = \"t", "on = \"base\", file = \"t"), "key `delta.d.tuned.on`"),
         (DELTA.replace("file = \"r", "lora = \"r"), "unknown key `delta.d.reference.lora`"),
-        ("name = ", "is no valid TOML (Invalid value"),
-        ("a = " + "[" * 20_000, "is no valid TOML"),
-        ("a = " + "1" * 5_000, "is no valid TOML"),
+        ("name = ", "is not valid TOML (Invalid value"),
+        ("a = " + "[" * 20_000, "is not valid TOML"),
+        ("a = " + "1" * 5_000, "is not valid TOML"),
         ("#" * (1 << 20) + "#", "is larger than"),
     ],
 )  # fmt: skip
@@ -176,7 +176,7 @@ def test_refusals_name_the_key_and_the_value(tmp_path: Path, text: str, part: st
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"GGUF\3\0\0\0\xff")
-    with pytest.raises(RecipeError, match="is no valid TOML"):
+    with pytest.raises(RecipeError, match="is not valid TOML"):
         load_recipe(path)
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_eft.combiner import Weights
 from edge_eft.errors import RequestError
-from edge_eft.request import Generation, Reply, Request, RoleView, Step, Timings
+from edge_eft.reply import Generation, ReplyBuilder, RoleView, Step, Timings
+from edge_eft.request import Request
+from edge_eft.weights import Weights
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hé 🙂"}]
 weights = st.one_of(
@@ -156,6 +157,16 @@ def test_a_step_turns_into_json():
     assert plain["explain"] == {"base": {"logprob": -0.5, "top": [[7, "a", -0.5], [8, "é", -2.0]]}}
     names = ("request_id", "index", "token", "text", "logprob", "finish_reason")
     assert [plain[name] for name in names] == [3, 0, 7, "a", -0.25, "stop"]
+    assert Step.from_dict(plain) == step
+
+
+def test_impossible_tokens_go_through_json():
+    view = RoleView(-math.inf, ((7, "a", 0.0),))
+    facts = {"is_end_token": True, "with_prompt": True, "prompt_tokens": 9, "accepted": False}
+    step = Step(3, 0, 7, "a", -math.inf, Timings(), None, {"base": view}, **facts)
+    plain = json.loads(json.dumps(step.to_dict(), allow_nan=False))
+    assert (plain["logprob"], plain["explain"]["base"]["logprob"]) == (None, None)
+    assert Step.from_dict(plain) == step
 
 
 def test_timings_add_up_role_by_role():
@@ -167,14 +178,19 @@ def test_timings_add_up_role_by_role():
 
 
 def test_what_came_with_the_prompt_is_counted():
-    reply = Reply(Request("x"), 4, end_token=2)
-    first, later = Timings(prefill={"base": 1.0}), Timings(decode={"base": 1.0})
-    for index, (token, timings) in enumerate(
-        [(7, first), (8, Timings()), (9, later), (2, Timings())]
+    reply = ReplyBuilder(Request("x"))
+    assert reply.generation().finish_reason == "cancelled"
+    for index, (token, facts) in enumerate(
+        [
+            (7, {"with_prompt": True}),
+            (8, {"with_prompt": True}),
+            (9, {}),
+            (2, {"is_end_token": True}),
+        ]
     ):
-        reply.take(Step(0, index, token, "a", -0.5, timings))
+        reply.take(Step(0, index, token, "a", -0.5, Timings(), prompt_tokens=4, **facts))
     done = reply.generation()
-    assert (done.tokens, done.came_with_prompt) == ([7, 8, 9], 2)
+    assert (done.tokens, done.came_with_prompt, done.prompt_tokens) == ([7, 8, 9], 2, 4)
 
 
 def test_speed_leaves_out_what_came_with_the_prompt():
@@ -184,6 +200,7 @@ def test_speed_leaves_out_what_came_with_the_prompt():
     drafted = replace(generation, came_with_prompt=3)
     assert drafted.tokens_per_second == 1.0
     assert replace(generation, came_with_prompt=5).tokens_per_second == 0.0
-    assert json.loads(json.dumps(generation.to_dict()))["tokens"] == [1, 2, 3, 4, 5]
+    plain = json.loads(json.dumps(generation.to_dict()))
+    assert Generation.from_dict(plain) == generation
     assert Generation("a", [1], "length", 4, timings, 1).tokens_per_second == 0.0
     assert Generation("ab", [1, 2], "stop", 4, Timings(), 1).tokens_per_second == 0.0

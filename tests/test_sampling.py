@@ -1,3 +1,5 @@
+"""sampling: the order of the options, each by hand, and that the draw is exact."""
+
 import math
 
 import numpy as np
@@ -21,7 +23,7 @@ def logits_of(*probabilities):
 
 
 def left(logits, counts=None, **options):
-    """token id → probability after all options, those named being the only ones in force."""
+    """Return token id → probability after all options, of which only those named are in force."""
     logits = np.array(logits, np.float32)
     logits.setflags(write=False)
     ids, log_p = candidates(logits, Sampling(**OFF | options), counts or {})
@@ -30,14 +32,14 @@ def left(logits, counts=None, **options):
 
 
 def softmax(logits):
-    """token id → probability, for token id → logit."""
+    """Return token id → probability, for token id → logit."""
     top = max(logits.values())
     whole = sum(math.exp(logit - top) for logit in logits.values())
     return {token: math.exp(logit - top) / whole for token, logit in logits.items()}
 
 
 def exact(logits, options, counts):
-    """What `left` is to give, written in the documented order, one token at a time."""
+    """Return what `left` is to give, written in the documented order, one token at a time."""
     s = Sampling(**OFF | options)
     logits = dict(enumerate(map(float, logits)))
     for token, times in counts.items():
@@ -62,6 +64,11 @@ def exact(logits, options, counts):
     return {token: share / whole for token, share in sorted(p.items())}
 
 
+def sample_each(rows, sampling, positions, counts):
+    """One token per row."""
+    return np.array(list(map(sample, rows, sampling, positions, counts)))
+
+
 # -- Options, by hand ----------------------------------------------------------------------------
 
 
@@ -80,7 +87,7 @@ def test_greedy_takes_the_lowest_of_equal_ids():
     assert left([1, 3, 3, 2, 3], temperature=0) == {1: 1.0}
     options = Sampling(temperature=0, top_p=0.1, min_p=1.0)
     rows = np.array([[0, 2, 2], [5, 5, -math.inf]], np.float32)
-    assert sample(rows, [options, options], [0, 9], [{}, {}]).tolist() == [1, 0]
+    assert sample_each(rows, [options, options], [0, 9], [{}, {}]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -250,17 +257,15 @@ def test_a_constant_on_all_logits_changes_nothing_without_repetition_penalty(
 
 
 @given(seeds, options, counted, st.integers(0, MAX_SEED), st.integers(0, 10**6))
-def test_slots_are_independent_and_repeatable(seed, options, counts, noise_seed, position):
+def test_rows_are_independent_and_repeatable(seed, options, counts, noise_seed, position):
     s = [Sampling(**options, seed=noise_seed), Sampling(temperature=0), Sampling(seed=noise_seed)]
     rows = np.stack([random_logits(seed + i, 60) for i in range(3)])
     before = rows.copy()
     positions, seen = [position, 0, position + 1], [counts, {}, {}]
-    together = sample(rows, s, positions, seen)
-    assert together.dtype == np.int64
+    together = sample_each(rows, s, positions, seen)
     assert np.array_equal(rows, before)
     for i in range(3):
-        alone = sample(rows[i : i + 1], s[i : i + 1], positions[i : i + 1], seen[i : i + 1])
-        assert alone.tolist() == [together[i]]
+        assert sample(rows[i].copy(), s[i], positions[i], seen[i]) == together[i]
     assert together[0] in left(
         rows[0], counts, **{"temperature": 0.8, "top_k": 40, "top_p": 0.95} | options
     )
@@ -314,7 +319,7 @@ def test_a_parameter_out_of_range_is_named(name, bad):
 def test_the_bounds_themselves_work(name, values):
     rows = np.array([[0, 1, 2, 3]], np.float32)
     for value in values:
-        assert 0 <= sample(rows, [Sampling(**{name: value})], [0], [{1: 2}])[0] < 4
+        assert 0 <= sample(rows[0], Sampling(**{name: value}), 0, {1: 2}) < 4
 
 
 def test_an_integer_beyond_every_float_is_named():
@@ -333,7 +338,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def splitmix64(state):
-    """The outputs of SplitMix64, in Python's own integers."""
+    """Yield the outputs of SplitMix64, in Python's own integers."""
     while True:
         state = (state + GOLDEN) & MASK
         z = state
@@ -350,7 +355,7 @@ def noise(seed, position, token):
 
 
 def seed_of(bits, position, token):
-    """The seed whose noise at that place is made of just these bits: `noise`, backwards."""
+    """Return the seed whose noise at that place has just these bits: `noise`, backwards."""
 
     def unmixed(z):
         for shift, factor in ((31, 0x94D049BB133111EB), (27, 0xBF58476D1CE4E5B9), (30, 1)):
@@ -452,7 +457,7 @@ def test_seed_position_and_id_are_told_apart():
 
 
 def chi_square_p_value(tokens, expected):
-    """p of the draws under token id → probability; cells of expectation below 5 are one cell."""
+    """Return p of the draws under token id → probability; cells expecting below 5 are merged."""
     ids = np.array(sorted(expected))
     assert np.isin(tokens, ids).all()
     observed = np.bincount(tokens, minlength=ids[-1] + 1)[ids].astype(float)
@@ -478,7 +483,7 @@ def test_draws_over_seeds_follow_the_exact_distribution():
     }
     rows = np.broadcast_to(logits, (N_DRAWS, 60))
     s = [Sampling(**options, seed=2**64 - 1 - i) for i in range(N_DRAWS)]
-    tokens = sample(rows, s, [4] * N_DRAWS, [counts] * N_DRAWS)
+    tokens = sample_each(rows, s, [4] * N_DRAWS, [counts] * N_DRAWS)
     expected = exact(logits, options, counts)
     assert 20 < len(expected) < 45
     assert chi_square_p_value(tokens, expected) > 1e-4

@@ -17,7 +17,7 @@ from edge_eft import Emulator, Request, Weights
 from edge_eft.backend import Context, Model
 from edge_eft.backend.quantize import plan, quantize
 from edge_eft.bench.model import expected_tokens
-from edge_eft.chooser import Chooser
+from edge_eft.chooser import Verifier
 from edge_eft.draft_policy import DraftPolicy
 from edge_eft.errors import EngineError
 from edge_eft.request import MAX_DRAFT
@@ -175,13 +175,13 @@ def test_beside_other_slots():
 @pytest.mark.parametrize("choice", [GREEDY, {"temperature": 1.0, "seed": 3}], ids=str)
 def test_a_broken_rule_is_seen(choice, monkeypatch):
     """An emulator that keeps every draft, tested or not, fails the comparison of this file."""
-    honest = Chooser._choose
+    honest = Verifier._choose
 
-    def credulous(self, live, rows, draft, timings):
+    def credulous(self, state, rows, draft, with_prompt):
         with monkeypatch.context() as patch:
             if draft is not None:
-                patch.setattr("edge_eft.chooser.sample", lambda *_: np.array([draft]))
-            return honest(self, live, rows, draft, timings)
+                patch.setattr("edge_eft.chooser.sample", lambda *_: draft)
+            return honest(self, state, rows, draft, with_prompt)
 
     def differing(emulator):
         prompts = [[{"role": "user", "content": text}] for text in QUESTIONS[::55]]
@@ -193,7 +193,7 @@ def test_a_broken_rule_is_seen(choice, monkeypatch):
 
     with Emulator.load("atlas") as emulator:
         assert differing(emulator) == 0
-        monkeypatch.setattr(Chooser, "_choose", credulous)
+        monkeypatch.setattr(Verifier, "_choose", credulous)
         assert differing(emulator) > 10
 
 

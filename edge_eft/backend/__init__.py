@@ -8,7 +8,7 @@ llama.cpp aborts the process of a caller that misuses it (GGML_ASSERT), so every
 trip an assertion is checked in Python first.
 """
 
-from .context import AbortedError, Context, common_prefix
+from .context import Context, common_prefix
 from .library import (
     CACHE_LADDER,
     EXACT_CACHE,
@@ -21,7 +21,6 @@ from .model import Model
 __all__ = [
     "CACHE_LADDER",
     "EXACT_CACHE",
-    "AbortedError",
     "CacheKind",
     "Context",
     "Model",

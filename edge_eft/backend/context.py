@@ -13,17 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, RequestError
+from ..errors import AbortedError, EngineError, RequestError
 from .library import CACHE_LADDER, KV_TYPES, CacheKind, L, last_error
 from .model import Model
 
 log = logging.getLogger(__name__)
 
 N_BATCH = 512
-
-
-class AbortedError(EngineError):
-    """A decode was stopped by `Context.abort`; the context is consistent and can go on."""
 
 
 @dataclass
@@ -70,7 +66,7 @@ class Context:
             raise EngineError(f"{model.name} was loaded without its weights")
         self.model = model
         self.n_ctx = n_ctx
-        self.n_threads = self._threads_in_use = n_threads
+        self.n_threads = n_threads
         self.cache = cache
         params = L.llama_context_default_params()
         params.n_ctx = n_ctx * n_slots
@@ -104,6 +100,10 @@ class Context:
         # The finaliser holds the model, so that weights outlive the contexts on them.
         self.close = weakref.finalize(self, _free_context, self._context, model, self._abort_flag)
         self._memory = L.llama_get_memory(self._context)
+        # Recurrent state, of a part of the layers or of all, keeps no past to go back to.
+        self.can_roll_back = not (
+            L.llama_model_is_recurrent(model._model) or L.llama_model_is_hybrid(model._model)
+        )
         self.n_batch: int = L.llama_n_batch(self._context)
         self.n_vocab = model.n_vocab
         self._sequences = [_Sequence(np.empty(n_ctx, np.int32)) for _ in range(n_slots)]
@@ -117,7 +117,7 @@ class Context:
                 raise EngineError(f"{model.name} does not take the LoRA adapter: {last_error()}")
 
     def tokens(self, sequence: int) -> NDArray[np.int32]:
-        """(n,) int32: the tokens whose KV the cache holds for `sequence`; a view."""
+        """Return (n,) int32, a view: the tokens whose KV the cache holds for `sequence`."""
         held = self._sequences[sequence]
         return held.tokens[: held.n]
 
@@ -130,9 +130,7 @@ class Context:
         self._abort_flag[0] = b"\0"
 
     def advance(
-        self,
-        targets: Mapping[int, tuple[NDArray[np.int32], int]],
-        n_threads: int | None = None,
+        self, targets: Mapping[int, tuple[NDArray[np.int32], int]]
     ) -> dict[int, NDArray[np.float32]]:
         """Bring sequences to hold exactly the given tokens; the one way to move a context.
 
@@ -142,7 +140,6 @@ class Context:
         Args:
             targets: sequence → (tokens, keep_last). tokens: (n ≥ 1,) int32, the whole content
                 from position 0. keep_last: rows wanted, for the last 1 ≤ keep_last ≤ n tokens.
-            n_threads: of this decode, if not the context's own number.
 
         Returns:
             sequence → (keep_last, n_vocab) float32 logits that follow those tokens. Views into
@@ -155,47 +152,58 @@ class Context:
         """
         if not targets:
             return {}
-        self._validate(targets)
-        if (n := n_threads or self.n_threads) != self._threads_in_use:
-            L.llama_set_n_threads(self._context, n, n)
-            self._threads_in_use = n
-        head, tail = [], []
+        # 1. What the cache holds already is kept; `kept` tokens of each sequence.
+        kept = self._validate(targets)
+        head, tail, n_head, n_tail = [], [], 0, 0
         for sequence, (tokens, keep_last) in targets.items():
-            split = len(tokens) - keep_last
-            start = self._roll_back(sequence, tokens, split)
-            head.append(_Span(sequence, start, tokens[start:split]))
+            n = len(tokens)
+            start, split = self._roll_back(sequence, kept[sequence]), n - keep_last
+            if start < split:
+                head.append(_Span(sequence, start, tokens[start:split]))
+                n_head += split - start
             tail.append(_Span(sequence, split, tokens[split:]))
-        # All wanted rows must come from the last decode: the next one overwrites them.
-        chunks = list(_chunks(head, self.n_batch))
-        last = []
-        if chunks and _size(chunks[-1]) + _size(tail) <= self.n_batch:
-            last = chunks.pop()
-        for chunk in chunks:
-            self._decode(chunk, n_silent=_size(chunk))
-        self._decode(last + tail, n_silent=_size(last))
-        return self._rows(tail, first=_size(last))
+            n_tail += keep_last
+        # 2. All wanted rows must come of the last decode: the next one overwrites them.
+        if n_head + n_tail > self.n_batch:
+            chunks = list(_chunks(head, self.n_batch))
+            head, n_head = [], 0
+            if chunks and _size(chunks[-1]) + n_tail <= self.n_batch:
+                head = chunks.pop()
+                n_head = _size(head)
+            for chunk in chunks:
+                self._decode(chunk, n_silent=_size(chunk))
+        self._decode(head + tail, n_silent=n_head)
+        return self._rows(tail, first=n_head)
 
-    def _validate(self, targets: Mapping[int, tuple[NDArray[np.int32], int]]) -> None:
+    def _validate(self, targets: Mapping[int, tuple[NDArray[np.int32], int]]) -> dict[int, int]:
+        """Refuse what llama.cpp would abort on. Returns sequence → tokens that can be kept."""
         if not self.close.alive:
             raise EngineError(f"this context of {self.model.name} is closed")
-        if sum(keep_last for _, keep_last in targets.values()) > self.n_outputs:
-            raise RequestError(f"more than the {self.n_outputs} logit rows that were planned for")
+        kept, n_rows = {}, 0
         for sequence, (tokens, keep_last) in targets.items():
+            n = len(tokens)
             if not 0 <= sequence < len(self._sequences):
                 raise RequestError(f"there is no sequence {sequence}")
-            if not 1 <= keep_last <= len(tokens):
-                raise RequestError(f"{keep_last} rows wanted after {len(tokens)} tokens")
-            if len(tokens) > self.n_ctx:
-                raise RequestError(f"{len(tokens)} tokens do not fit a context of {self.n_ctx}")
-            if tokens.view(np.uint32).max() >= self.n_vocab:  # as a negative one is, too
+            if not 1 <= keep_last <= n:
+                raise RequestError(f"{keep_last} rows wanted after {n} tokens")
+            if n > self.n_ctx:
+                raise RequestError(f"{n} tokens do not fit a context of {self.n_ctx}")
+            held = self._sequences[sequence]
+            kept[sequence] = min(common_prefix(held.tokens[: held.n], tokens), n - keep_last)
+            # What is kept was looked at when it came. A negative id is a large unsigned one.
+            if tokens[kept[sequence] :].view(np.uint32).max() >= self.n_vocab:
                 raise RequestError(f"a token id is outside 0 … {self.n_vocab - 1}")
+            n_rows += keep_last
+        if n_rows > self.n_outputs:
+            raise RequestError(f"more than the {self.n_outputs} logit rows that were planned for")
+        return kept
 
-    def _roll_back(self, sequence: int, tokens: NDArray[np.int32], at_most: int) -> int:
-        """Remove what differs from `tokens`, or lies beyond `at_most`; how many tokens are left."""
+    def _roll_back(self, sequence: int, n: int) -> int:
+        """Keep the first `n` tokens of a sequence. Returns how many could be: `n` or 0."""
         held = self._sequences[sequence]
-        n = min(common_prefix(held.tokens[: held.n], tokens), at_most)
         if n < held.n or held.unsure:
-            held.n, held.unsure = n, True  # first, lest an interrupt leave more noted than is there
+            # Before the native call: after an interrupt `n` must not exceed what the cache holds.
+            held.n, held.unsure = n, True
             if not L.llama_memory_seq_rm(self._memory, sequence, n, -1):
                 # Recurrent state cannot go back by a few tokens: decode the sequence anew.
                 log.info("%s cannot roll back; %d tokens are decoded anew", self.model.name, n)
@@ -232,14 +240,14 @@ class Context:
     def _rows(self, tail: list[_Span], first: int) -> dict[int, NDArray[np.float32]]:
         """The logits of each span of the last batch; `first` is the batch index of the first."""
         rows = {}
-        for span in tail:
-            n = len(span.tokens)
-            begin, end = self._address(first), self._address(first + n - 1)
-            if end - begin == (n - 1) * self.n_vocab * 4:
-                rows[span.sequence] = self._view(begin, n)
+        for sequence, _, tokens in tail:
+            n = len(tokens)
+            begin = self._address(first)
+            if n == 1 or self._address(first + n - 1) - begin == (n - 1) * self.n_vocab * 4:
+                rows[sequence] = self._view(begin, n)
             else:  # micro-batches may leave rows apart
                 parts = [self._view(self._address(i), 1) for i in range(first, first + n)]
-                rows[span.sequence] = np.concatenate(parts)
+                rows[sequence] = np.concatenate(parts)
             first += n
         return rows
 
@@ -259,7 +267,7 @@ class Context:
 
 
 def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
-    """How many leading tokens two sequences share."""
+    """Return how many leading tokens two sequences share."""
     n = min(len(a), len(b))
     if a[:n].tobytes() == b[:n].tobytes():  # at nearly every step
         return n
@@ -318,7 +326,7 @@ class _Batch:
         )
 
     def fill(self, spans: list[_Span], n_silent: int) -> int:
-        """Puts the spans one behind the other; how many tokens they have together."""
+        """Put the spans one after the other. Returns how many tokens they have together."""
         n = 0
         for sequence, start, tokens in spans:
             end = n + len(tokens)

@@ -24,7 +24,7 @@ from ..prompts import Defaults, read_prompts
 from ..recipe import Recipe
 from ..request import Prompt
 from .inflate import check_type, inflate, parse_count
-from .measure import Plan, Session, active_seats
+from .measure import Plan, Session, active_contexts
 from .overhead import measure_choice, measure_steps
 from .peers import NAME as PEERS
 from .peers import PeersWay, check_comparable
@@ -117,15 +117,15 @@ def command(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             recipe, about["inflated"] = inflated(recipe, folder, n_parameters, inflate_type)
         emulator = stack.enter_context(models.load(recipe))
-        about["threads"] = emulator.setup.n_threads
-        about["cache"] = str(emulator.setup.cache)
+        about["threads"] = emulator.record.n_threads
+        about["cache"] = str(emulator.record.cache)
         about["models"] = {
-            seat.name: f"{seat.model.header.quantisation}, "
-            f"{seat.model.header.n_parameters / 1e6:,.1f} M parameters"
-            for seat in active_seats(emulator)
+            runner.name: f"{runner.model.header.quantisation}, "
+            f"{runner.model.header.n_parameters / 1e6:,.1f} M parameters"
+            for runner in active_contexts(emulator)
         }
-        for seat, text in about["models"].items():
-            talk(f"{seat:<16}{text}")
+        for name, text in about["models"].items():
+            talk(f"{name:<16}{text}")
         talk(f"prompts: {len(prompts)}, rounds: {rounds}, threads: {about['threads']}")
         if overhead:
             choice = measure_choice()

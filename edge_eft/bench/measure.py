@@ -1,6 +1,6 @@
 """Rounds in which every way of generating answers every prompt, one way right after the other.
 
-What a machine does beside a benchmark changes its figures more than most improvements do. So all
+Whatever else a machine does changes a benchmark's figures more than most improvements do. So all
 ways are measured in one process, prompt by prompt and in an order that is drawn anew each time, and
 are compared by the ratios of the rounds. A **way** is the emulation with some number of drafts, or
 a model alone: bare decodes (`backend/bare.py`) of the very tokens that the emulation chose.
@@ -23,13 +23,14 @@ from typing import Protocol
 import numpy as np
 
 from ..backend.bare import Bare
-from ..combiner import Weights
 from ..draft_policy import DraftPolicy
 from ..emulator import Emulator
 from ..errors import PromptError, RequestError
-from ..request import MAX_DRAFT, Prompt, Request, Timings
-from ..seats import Seat
+from ..reply import Timings
+from ..request import MAX_DRAFT, Prompt, Request
+from ..seats import ContextRunner
 from ..template import encode_raw
+from ..weights import Weights
 from .model import BLOCKS
 from .prompts import last_text, next_turn
 
@@ -49,7 +50,7 @@ class Plan:
         rounds: after one that is not counted.
         temperature, seed: of every request; each prompt has a seed of its own.
         ignore_end: replies go on to `tokens`.
-        drafts: fixed numbers of drafts to try, beside none and "auto".
+        drafts: fixed numbers of drafts to try, in addition to none and "auto".
     """
 
     tokens: int = 64
@@ -78,7 +79,7 @@ class Reply:
     timings: Timings | None = None
 
 
-Encoded = Mapping[str, Sequence[Sequence[int]]]  # seat → the prompts as its model is told them
+Encoded = Mapping[str, Sequence[Sequence[int]]]  # context → the prompts as its model is told them
 
 
 class Way(Protocol):
@@ -102,10 +103,10 @@ class EmulatedWay:
         """Submit, and step to the end."""
         emulator = self._emulator
         emulator.drafts = self.policy
-        for seat in emulator.seats:
-            if seat.name in self._encoded:
-                prompt = self._encoded[seat.name][index]
-                seat.context.advance({0: (np.array(prompt[:-1], np.int32), 1)})
+        for runner in emulator.contexts:
+            if runner.name in self._encoded:
+                prompt = self._encoded[runner.name][index]
+                runner.context.advance({0: (np.array(prompt[:-1], np.int32), 1)})
         identity = emulator.submit(self._requests[index])
         try:
             begun = perf_counter()
@@ -182,10 +183,10 @@ class Figures:
 
     Attributes:
         tallies: way → what it did.
-        roles: seats in use, the base's first: name → the way of its bare decodes.
-        drafter: the seat that drafts.
+        roles: contexts in use, the base's first: name → the way of its bare decodes.
+        drafter: the context that drafts.
         replies: per prompt, the tokens of the emulation without drafts.
-        decodes: seat → tokens in a batch → mean seconds of each round.
+        decodes: context → tokens in a batch → mean seconds of each round.
         prefill: (tokens of the base's prompt, seconds) of each measurement, all models.
         first_turns, second_turns: seconds to the first token.
         peak_bytes: of the process, after the emulator had answered everything in every way.
@@ -202,43 +203,36 @@ class Figures:
     peak_bytes: int = 0
 
 
-def active_seats(emulator: Emulator) -> list[Seat]:
-    """The seats whose models enter the emulation, the base's first."""
+def active_contexts(emulator: Emulator) -> list[ContextRunner]:
+    """Return the contexts whose models enter the emulation, the base's first."""
     coefficients = Weights().coefficients(emulator.deltas)
-    return [seat for seat in emulator.seats if seat.enters(coefficients)]
+    return [runner for runner in emulator.contexts if runner.enters(coefficients)]
 
 
-def drafting_seat(emulator: Emulator) -> Seat:
-    """The seat of the tuned model with the largest coefficient."""
+def drafting_context(emulator: Emulator) -> ContextRunner:
+    """Return the context of the tuned model with the largest coefficient."""
     coefficients = Weights().coefficients(emulator.deltas)
     tuned = [role for role in coefficients if role.startswith("tuned:")]
     role = max(tuned, key=lambda name: coefficients[name])
-    return next(seat for seat in emulator.seats if role in seat.roles)
+    return next(runner for runner in emulator.contexts if role in runner.roles)
 
 
-def encode(seat: Seat, prompt: Prompt) -> list[int]:
-    """A prompt as this seat's model is told it."""
-    if isinstance(prompt, str):
-        return encode_raw(prompt, seat.model)
-    return seat.prompt.encode(prompt)
-
-
-def bare_context(emulator: Emulator, seat: Seat, n_ctx: int) -> Bare:
-    """A bare context on the seat's model, set up as the seat's own."""
-    lora = emulator.recipe.roles()[seat.name].lora
+def bare_context(emulator: Emulator, runner: ContextRunner, n_ctx: int) -> Bare:
+    """Return a bare context on a context's model, set up as that one is."""
+    lora = emulator.recipe.roles()[runner.name].lora
     return Bare(
-        seat.model,
+        runner.model,
         n_ctx=n_ctx,
-        n_threads=seat.context.n_threads,
+        n_threads=runner.context.n_threads,
         n_outputs=MAX_DRAFT + 1,
-        cache=emulator.setup.cache,
-        lora=seat.model.load_adapter(lora) if lora else None,
+        cache=emulator.record.cache,
+        lora=runner.model.load_adapter(lora) if lora else None,
     )
 
 
 def room_for(emulator: Emulator, prompts: Sequence[Prompt], n_tokens: int) -> int:
     """Context length of a bare context that holds any prompt, a reply and a block."""
-    longest = max(len(encode(s, p)) for s in active_seats(emulator) for p in prompts)
+    longest = max(len(c.encode(p)) for c in active_contexts(emulator) for p in prompts)
     return -(-(longest + n_tokens + MAX_DRAFT + 1) // 256) * 256
 
 
@@ -257,17 +251,17 @@ class Session:
 
     def __init__(self, emulator: Emulator, prompts: Sequence[Prompt], plan: Plan) -> None:
         self.emulator, self.prompts, self.plan = emulator, list(prompts), plan
-        self._seats = active_seats(emulator)
-        self._encoded = {s.name: [encode(s, prompt) for prompt in prompts] for s in self._seats}
+        self._contexts = active_contexts(emulator)
+        self._encoded = {c.name: [c.encode(prompt) for prompt in prompts] for c in self._contexts}
         if any(len(ids) < 2 for encoded in self._encoded.values() for ids in encoded):
             raise RequestError("a prompt is a single token for a model; give longer ones")
+        for i in range(len(prompts)):  # what does not fit is refused before anything is measured
+            emulator.cancel(emulator.submit(self._request(i, 0)))
         emulated: dict[str, EmulatedWay] = {}
         drafts: dict[str, int | str] = {EMULATED: 0}
         drafts |= {f"drafts of {k}": k for k in plan.drafts} | {AUTO: AUTO}
         for name, draft in drafts.items():
             requests = [self._request(i, draft) for i in range(len(prompts))]
-            for request in requests:
-                emulator.cancel(emulator.submit(request))
             emulated[name] = EmulatedWay(emulator, requests, self._encoded)
         self._auto = emulated[AUTO]
         self.ways: dict[str, Way] = {**emulated}
@@ -297,23 +291,23 @@ class Session:
                     way.answer(i)
         peak_bytes = peak()
         n_ctx = room_for(self.emulator, self.prompts, self.plan.tokens)
-        drafter = drafting_seat(self.emulator)
+        drafter = drafting_context(self.emulator)
         roles = {}
-        for seat in self._seats:
-            self._bares[seat.name] = bare_context(self.emulator, seat, n_ctx)
-            side = seat.name.partition(":")[0]
-            single = sum(s.name.startswith(side) for s in self._seats) == 1
-            roles[seat.name] = f"{side if single else seat.name} alone"
-            self.ways[roles[seat.name]] = BareWay(
-                self._bares[seat.name], self._encoded[seat.name], replies
+        for runner in self._contexts:
+            self._bares[runner.name] = bare_context(self.emulator, runner, n_ctx)
+            side = runner.name.partition(":")[0]
+            single = sum(c.name.startswith(side) for c in self._contexts) == 1
+            roles[runner.name] = f"{side if single else runner.name} alone"
+            self.ways[roles[runner.name]] = BareWay(
+                self._bares[runner.name], self._encoded[runner.name], replies
             )
-        self.ways["base alone, again"] = self.ways[roles[self._seats[0].name]]
+        self.ways["base alone, again"] = self.ways[roles[self._contexts[0].name]]
         return Figures(
             tallies={},
             roles=roles,
             drafter=drafter.name,
             replies=replies,
-            decodes={seat.name: {} for seat in self._seats},
+            decodes={runner.name: {} for runner in self._contexts},
             peak_bytes=peak_bytes,
         )
 
@@ -337,29 +331,29 @@ class Session:
             bare.close()
 
     def _measure_decodes(self, figures: Figures) -> None:
-        """Single decodes of every block length, behind a prompt."""
+        """Single decodes of every block length, after a prompt."""
         index = max(range(len(self.prompts)), key=lambda i: len(figures.replies[i]))
         reply = figures.replies[index]
         block = (reply * (MAX_DRAFT + 1))[: MAX_DRAFT + 1]
         jobs = [
-            (seat, k + 1)
-            for seat in self._seats
+            (runner, k + 1)
+            for runner in self._contexts
             for k in BLOCKS
-            if not k or seat.name != figures.drafter
+            if not k or runner.name != figures.drafter
         ]
-        for seat, n in self._random.sample(jobs, len(jobs)):
-            bare = self._bares[seat.name]
-            bare.start(self._encoded[seat.name][index])
+        for runner, n in self._random.sample(jobs, len(jobs)):
+            bare = self._bares[runner.name]
+            bare.start(self._encoded[runner.name][index])
             # The first decode of a new length also builds its graph.
             seconds = [bare.decode_block(block[:n]) for _ in range(1 + N_DECODES)][1:]
-            figures.decodes[seat.name].setdefault(n, []).append(mean(seconds))
+            figures.decodes[runner.name].setdefault(n, []).append(mean(seconds))
 
     def _measure_prefill(self, figures: Figures) -> None:
         """A prompt of some hundred tokens, on caches that hold nothing of it."""
         emulator = self.emulator
-        text, seat = " ".join(map(last_text, self.prompts)), self._seats[0]
+        text, base = " ".join(map(last_text, self.prompts)), self._contexts[0]
         words = (text.split() * PREFILL_TOKENS)[: 2 * PREFILL_TOKENS]
-        per_word = len(encode_raw(" ".join(words), seat.model)) / len(words)
+        per_word = len(encode_raw(" ".join(words), base.model)) / len(words)
         n_words = int(min(PREFILL_TOKENS, 0.8 * emulator.n_ctx) / per_word)
         request = Request(" ".join(words[:n_words]), max_tokens=1, temperature=0.0)
         self._forget()
@@ -389,7 +383,7 @@ class Session:
 
     def _forget(self) -> None:
         """Let every cache hold a token with which the next prompt does not begin."""
-        for seat in self._seats:
-            held = seat.context.tokens(0)
+        for runner in self._contexts:
+            held = runner.context.tokens(0)
             other = 1 if len(held) and held[0] == 0 else 0
-            seat.context.advance({0: (np.array([other], np.int32), 1)})
+            runner.context.advance({0: (np.array([other], np.int32), 1)})

@@ -20,7 +20,7 @@ from ..combiner import Combiner, log_partition
 from ..emulator import Emulator
 from ..request import Prompt, Request
 from ..sampling import Sampling, sample
-from .measure import active_seats, bare_context, encode, room_for
+from .measure import active_contexts, bare_context, room_for
 
 N_PAIRS = 30  # at least
 LARGE_VOCABULARY = 152_000
@@ -45,9 +45,9 @@ def measure_steps(
     progress: Callable[[int], None],
 ) -> Overhead:
     """Greedy replies of at most `n_tokens`, one per round, and more until there are 30 pairs."""
-    seats = active_seats(emulator)
+    runners = active_contexts(emulator)
     n_ctx = room_for(emulator, prompts, n_tokens)
-    bares = [bare_context(emulator, seat, n_ctx) for seat in seats]
+    bares = [bare_context(emulator, runner, n_ctx) for runner in runners]
     rng = random.Random(0)
     times: dict[str, list[float]] = {"step": [], "bare": [], "bare again": []}
     last = [0]
@@ -73,8 +73,8 @@ def measure_steps(
         while n_replies < rounds or len(times["step"]) < N_PAIRS:
             prompt = prompts[n_replies % len(prompts)]
             request = Request(prompt, max_tokens=n_tokens, temperature=0.0, draft=0)
-            for seat, context in zip(seats, bares, strict=True):
-                context.start(encode(seat, prompt))
+            for runner, context in zip(runners, bares, strict=True):
+                context.start(runner.encode(prompt))
             identity = emulator.submit(request)
             try:
                 steps[:] = emulator.step()
@@ -124,6 +124,6 @@ def measure_choice(n_vocab: int = LARGE_VOCABULARY, n: int = 50) -> dict[str, li
             begun = perf_counter()
             combiner.combine(rows[i % 4], coefficients, out=out, scratch=scratch)
             log_partition(out, scratch)
-            sample(out, [sampling], [i], [{}])
+            sample(out[0], sampling, i, {})
             seconds[name].append(perf_counter() - begun)
     return seconds

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from ..backend.peers import PeerPrompts, Peers
-from ..combiner import Weights
 from ..emulator import Emulator
 from ..errors import RequestError
 from ..request import Prompt
-from .measure import Plan, Reply, active_seats, encode, room_for
+from ..weights import Weights
+from .measure import Plan, Reply, active_contexts, room_for
 
 NAME = "three Llama objects"
 
@@ -20,7 +20,7 @@ def check_comparable(emulator: Emulator, plan: Plan) -> None:
     specs = emulator.recipe.roles()
     coefficients = Weights().coefficients(emulator.deltas)
     used = sorted((c for c in coefficients.values() if c), reverse=True)
-    if used != [1.0, 1.0, -1.0] or any(specs[seat.name].lora for seat in active_seats(emulator)):
+    if used != [1.0, 1.0, -1.0] or any(specs[c.name].lora for c in active_contexts(emulator)):
         raise RequestError("--peers compares recipes with one delta of weight 1, and no LoRA")
     if plan.temperature or plan.ignore_end:
         raise RequestError("--peers is greedy: leave out --temperature and --ignore-end")
@@ -47,17 +47,17 @@ class PeersWay:
         n_gpu_layers: int | None,
     ) -> None:
         specs = emulator.recipe.roles()
-        by_side = {seat.name.partition(":")[0]: seat for seat in active_seats(emulator)}
+        by_side = {c.name.partition(":")[0]: c for c in active_contexts(emulator)}
         self._peers = Peers(
             *(specs[by_side[side].name].file for side in PeerPrompts._fields),
             n_ctx=room_for(emulator, prompts, plan.tokens),
             n_threads=by_side["base"].context.n_threads,
             n_gpu_layers=n_gpu_layers,
-            cache=emulator.setup.cache,
+            cache=emulator.record.cache,
         )
         self.close = self._peers.close
         self._prompts = [
-            PeerPrompts(*(encode(by_side[side], prompt) for side in PeerPrompts._fields))
+            PeerPrompts(*(by_side[side].encode(prompt) for side in PeerPrompts._fields))
             for prompt in prompts
         ]
         self._replies = replies

@@ -5,8 +5,6 @@ process (`worker.py`), so that a crash in it is an error message and not the end
 Nothing here knows how to emulate; what it writes, `edge-eft run` takes as it stands.
 """
 
-from ..errors import EdgeEftError
+from ..errors import ConversionError
 
-
-class ConversionError(EdgeEftError):
-    """A conversion cannot start or finish; nothing is left behind."""
+__all__ = ["ConversionError"]

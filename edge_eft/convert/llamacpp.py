@@ -8,7 +8,6 @@ scripts are unpacked, into the cache directory. The mapping of tensors is theirs
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -22,6 +21,7 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from ..recipe import file_sha256
 from . import ConversionError
 from .children import Progress, run_script
 
@@ -37,7 +37,7 @@ _WRITING = re.compile(r"Writing:\s+(\d+)%")
 
 
 def installed_version() -> str:
-    """The version of llama-cpp-python that is installed."""
+    """Return the version of llama-cpp-python that is installed."""
     return importlib.metadata.version("llama-cpp-python")
 
 
@@ -52,7 +52,7 @@ def require_modules(*extra: str) -> None:
 
 
 def find_scripts(checkout: Path | None) -> Path:
-    """The directory that holds llama.cpp's conversion scripts.
+    """Return the directory that holds llama.cpp's conversion scripts.
 
     Args:
         checkout: a llama.cpp checkout to use; None: those of the installed llama-cpp-python,
@@ -63,7 +63,7 @@ def find_scripts(checkout: Path | None) -> Path:
     """
     if checkout is not None:
         if not (checkout / HF_SCRIPT).is_file():
-            raise ConversionError(f"{checkout} is no llama.cpp checkout: it has no {HF_SCRIPT}")
+            raise ConversionError(f"{checkout} is not a llama.cpp checkout: it has no {HF_SCRIPT}")
         return checkout.resolve()
     version = installed_version()
     place = cache_directory() / f"llama-cpp-python-{version}-scripts"
@@ -73,7 +73,7 @@ def find_scripts(checkout: Path | None) -> Path:
 
 
 def cache_directory() -> Path:
-    """Where fetched things are kept: $EDGE_EFT_CACHE, else the user's cache directory."""
+    """Return where fetched things are kept: $EDGE_EFT_CACHE, else the user's cache directory."""
     if chosen := os.environ.get("EDGE_EFT_CACHE"):
         return Path(chosen)
     if sys.platform == "darwin":
@@ -83,7 +83,7 @@ def cache_directory() -> Path:
 
 def _fetch(version: str, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its final place, so that one rename puts it there whole.
+    # Next to its final place, so that one rename puts it there whole.
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetching-") as scratch:
         archive = _download(version, Path(scratch))
         unpacked = Path(scratch) / "scripts"
@@ -96,7 +96,7 @@ def _fetch(version: str, place: Path) -> None:
 
 
 def _download(version: str, scratch: Path) -> Path:
-    """The sdist, checked twice: by pip on arrival, and here against the index's statement."""
+    """Fetch the sdist, checked twice: by pip on arrival, and here against the index's statement."""
     requirement = f"llama-cpp-python=={version}"
     only_source = ["--no-deps", "--no-binary", "llama-cpp-python"]
     report = scratch / "report.json"
@@ -210,7 +210,7 @@ def _give_one_tensor(path: Path) -> None:
     name = b"vocabulary_only"
     with open(path, "rb+") as file:
         file.seek(8)
-        file.write(struct.pack("<Q", 1))  # the number of tensors, behind magic and version
+        file.write(struct.pack("<Q", 1))  # the number of tensors, after magic and version
         end = file.seek(0, os.SEEK_END)
         # Name, dimensions, shape, type F32, offset; the data begins at a multiple of 32.
         info = struct.pack(f"<Q{len(name)}sIQIQ", len(name), name, 1, 8, 0, 0)
@@ -231,9 +231,3 @@ def lora_to_gguf(scripts: Path, adapter: Path, base_model: Path, target: Path) -
         run_script(scripts / LORA_SCRIPT, [*arguments, "--outtype", "f32"])
     except ConversionError as error:
         raise ConversionError(f"{adapter}: {error}") from None
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

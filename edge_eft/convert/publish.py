@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..gguf_check import read_header
-from ..recipe import load_recipe
+from ..recipe import file_sha256, load_recipe
 from .inputs import Inputs, Masters
-from .llamacpp import file_sha256
 from .masters import kept_chat_template
 from .options import Options
 from .recipe_text import FileEntry, RecipeContent, recipe_toml, versions
@@ -69,7 +68,7 @@ class Publisher:
         )
         recipe = self.workspace.path("recipe.toml")
         recipe.write_text(recipe_toml(content, options.recipe_path.parent), encoding="utf-8")
-        load_recipe(recipe)  # a recipe that `run` would refuse must not leave the house
+        load_recipe(recipe)  # a recipe that `run` would refuse must not be published
         report_file = self.workspace.path("fidelity.json")
         report_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
         self._renames[report_file] = options.report_path
@@ -99,7 +98,7 @@ class Publisher:
     def _entry(
         self, path: Path, final: Path, source: Source, prompt: str | None, *, lora: bool = False
     ) -> FileEntry:
-        """The recipe's entry for a file of ours, which is put down for its rename."""
+        """Note a file of ours for its rename, unless it has a twin. Returns its recipe entry."""
         sha256 = file_sha256(path)
         twin = _twin(path, sha256, self.options.out) if self.options.share else None
         if twin is None:
@@ -126,7 +125,7 @@ class Publisher:
 
 
 def _twin(path: Path, sha256: str, directory: Path) -> Path | None:
-    """A file of the same content that `directory` already holds."""
+    """Return a file of the same content that `directory` already holds, if there is one."""
     size = path.stat().st_size
     for other in sorted(directory.glob("*.gguf")):
         if other.stat().st_size == size and file_sha256(other) == sha256:
@@ -135,7 +134,7 @@ def _twin(path: Path, sha256: str, directory: Path) -> Path | None:
 
 
 def _tuned_prompt(source: Source, path: Path, reference: Path) -> str:
-    """`template` where the tuned file carries a chat template, else what there is."""
+    """Return an adapter's own template; else `template` if the model carries one, or `plain`."""
     if source.is_adapter and (template := kept_chat_template(source)):
         return template
     header = read_header(path)

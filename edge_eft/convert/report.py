@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .llamacpp import file_sha256
+from ..recipe import file_sha256
 from .options import Options
 from .recipe_text import versions
 
@@ -36,12 +36,14 @@ class Report:
         return self.types[self.chosen]
 
     def as_json(self) -> dict[str, Any]:
-        """{"about", "chosen", "types": {type: figures}}; with --calibrate, figures hold those of
-        both variants too, under "calibration"."""
+        """Return {"about", "chosen", "types": {type: figures}}.
+
+        With --calibrate, figures also hold those of both variants, under "calibration".
+        """
         return {"about": self.about, "chosen": self.chosen, "types": self.types}
 
     def table(self) -> str:
-        """The figures of all types that were measured, smallest first, as aligned text."""
+        """Return the figures of all measured types, smallest first, as aligned text."""
         rows = [["type", *(title for _, title, _ in _COLUMNS), ""]]
         for name, figures in sorted(self.types.items(), key=lambda item: item[1]["size_bytes"]):
             both = figures.get("calibration")

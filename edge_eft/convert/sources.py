@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from ..errors import ModelFileError
 from ..gguf_check import GGUFHeader, read_header
+from ..recipe import file_sha256
 from . import ConversionError
-from .llamacpp import file_sha256
 
 Kind = Literal["hf", "gguf", "peft", "lora"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -35,7 +35,7 @@ class Source:
     Attributes:
         role: `reference`, `tuned`, `tuned:NAME` or `base`.
         kind: Hugging Face directory, GGUF model, PEFT LoRA directory or LoRA GGUF.
-        shapes: tensor name → shape, as the file has them; empty where it was not read.
+        shapes: tensor name → shape, as the file has them; empty if it was not read.
     """
 
     role: str
@@ -76,7 +76,7 @@ class Source:
 
 
 def inspect(path: Path, role: str, *, trust_remote_code: bool = False) -> Source:
-    """What the file or directory at `path` is.
+    """Return what the file or directory at `path` is.
 
     Raises:
         ConversionError: neither a model directory nor an adapter, or one that lacks something.
@@ -128,7 +128,7 @@ def _inspect_hf(path: Path, role: str, trust_remote_code: bool) -> Source:
 
 
 def _refuse_code(path: Path, role: str, config: Mapping[str, Any]) -> None:
-    """llama.cpp's scripts pass trust_remote_code=True: Python code in the directory would run."""
+    """Refuse Python code in the directory: llama.cpp's scripts pass trust_remote_code=True."""
     tokenizer = path / "tokenizer_config.json"
     for name, content in (
         ("config.json", config),
@@ -166,7 +166,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor name → shape, from the header of a safetensors file, whose extents are checked.
+    """Return tensor name → shape from a safetensors file's header, whose extents are checked.
 
     Raises:
         ModelFileError: not a safetensors file, or shorter than its header says.
@@ -192,7 +192,7 @@ def check_same_family(reference: Source, tuned: Source) -> None:
     """Raise ConversionError unless two models of one kind have one architecture and shapes.
 
     The vocabulary's side of the embeddings may differ (added tokens, padding): vocabulary.py
-    judges that. An output tensor may be missing on one side, where embeddings are tied.
+    judges that. An output tensor may be missing on one side, if embeddings are tied.
     """
     if reference.architecture != tuned.architecture:
         raise ConversionError(
@@ -203,7 +203,7 @@ def check_same_family(reference: Source, tuned: Source) -> None:
 
 
 def check_same_shapes(reference: Shapes, tuned: Shapes, reference_name: str, name: str) -> None:
-    """Raise ConversionError that names the first tensor in which the two differ."""
+    """Raise ConversionError, naming the first tensor in which the two differ, if any does."""
     for tensor in sorted(reference.keys() | tuned.keys()):
         ours, theirs = tuned.get(tensor), reference.get(tensor)
         if ours == theirs:
@@ -227,7 +227,7 @@ def _shown(shape: tuple[int, ...] | None) -> str:
 def check_adapter_fits(adapter: Source, reference: Source) -> None:
     """Raise ConversionError if the adapter was made for a model of other names or shapes.
 
-    Only where both sides name tensors alike: PEFT on Hugging Face, LoRA GGUF on GGUF.
+    Compares only if both sides name tensors alike: PEFT on Hugging Face, LoRA GGUF on GGUF.
     """
     fault = None
     if (adapter.kind, reference.kind) == ("peft", "hf"):

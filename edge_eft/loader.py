@@ -1,0 +1,262 @@
+"""From a recipe to its contexts, and one record of what was decided on the way and why.
+
+Models are loaded once per file, so a base that is also a reference, or a tuned model that is the
+reference with a LoRA adapter, costs one set of weights. What does not fit together is refused
+before anything is loaded: memory by an estimate, vocabularies by comparison.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from . import memory, vocabulary
+from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
+from .checks import whole
+from .errors import EngineError
+from .gguf_check import GGUFHeader, read_header
+from .live import OUTPUTS_PER_SLOT
+from .recipe import ModelSpec, Recipe, verify
+from .seats import ContextRunner, Contexts
+from .template import PromptFormat
+
+log = logging.getLogger(__name__)
+
+# In a model this small an operation takes microseconds, and threads meet at a barrier after each.
+# If another program holds a core, the second thread costs 15 times what it saves.
+SMALL = 32 << 20
+
+DEFAULT_N_CTX = 4096
+
+
+@dataclass(frozen=True)
+class LoadedFile:
+    """The file of one role: what it is, and how its model is told a prompt.
+
+    Attributes:
+        path: the model, or the LoRA adapter that makes it the tuned one.
+        on: the model that an adapter is put on; None without one.
+        n_bytes, n_parameters, quantisation, architecture, n_ctx_train: from its header.
+        sha256, source: as the recipe states them.
+        prompt: the prompt format; `template_sha256` of its Jinja source, if it has one.
+    """
+
+    path: Path
+    on: Path | None
+    n_bytes: int
+    n_parameters: int
+    quantisation: str
+    architecture: str
+    n_ctx_train: int
+    sha256: str | None
+    source: str | None
+    prompt: str
+    template_sha256: str | None
+
+
+@dataclass(frozen=True)
+class LoadRecord:
+    """What was decided for a recipe on this machine, and why.
+
+    Attributes:
+        n_ctx, n_slots: tokens per slot, slots.
+        n_threads, threads_reason: of a decode. A matter of the recipe and the machine, not of
+            timing: another count may round differently.
+        cache, cache_reason: kind of KV cache, one for all roles.
+        vocabulary: what the models' vocabularies share.
+        memory: the estimate made before loading.
+        contexts: the roles that each context serves.
+        files: role → its file.
+    """
+
+    n_ctx: int
+    n_slots: int
+    n_threads: int
+    threads_reason: str
+    cache: CacheKind
+    cache_reason: str
+    vocabulary: vocabulary.CommonVocabulary
+    memory: memory.MemoryEstimate
+    contexts: tuple[tuple[str, ...], ...]
+    files: Mapping[str, LoadedFile]
+
+
+def load(
+    recipe: Recipe,
+    *,
+    n_ctx: int | None,
+    n_threads: int | None,
+    n_gpu_layers: int | None,
+    n_slots: int,
+) -> tuple[Contexts, LoadRecord]:
+    """Load what a recipe names; arguments as of `Emulator`.
+
+    Raises:
+        ModelFileError, RecipeError, VocabularyError, NotEnoughMemoryError, EngineError,
+        RequestError: it cannot be loaded, and nothing stays loaded.
+    """
+    whole("n_slots", n_slots, 1, 64)
+    for name, value, low, high in (
+        ("n_ctx", n_ctx, 1, 2**24),
+        ("n_threads", n_threads, 1, 512),
+        ("n_gpu_layers", n_gpu_layers, 0, 10_000),
+    ):
+        if value is not None:
+            whole(name, value, low, high)
+
+    # 1. What the files say of themselves, before native code sees them.
+    shared = recipe.contexts()
+    verify(recipe)
+    roles = recipe.roles()
+    headers = memory.headers(roles)
+    trained = min(header.n_ctx_train for header in headers.values())
+    n_ctx = n_ctx or min(recipe.n_ctx or DEFAULT_N_CTX, trained)
+    if n_ctx > trained:
+        log.warning("n_ctx is %d; the models were trained on %d", n_ctx, trained)
+    threads, threads_reason = n_threads or 0, "as given"
+    if n_threads is None:
+        threads, threads_reason = default_threads()
+        threads_reason += f"; one for models below {SMALL >> 20} MiB"
+
+    # 2. Memory, weights, vocabularies.
+    with contextlib.ExitStack() as stack:
+        plan = _Plan(roles, headers, n_ctx, n_slots, threads, adapts=n_threads is None)
+        plan.weigh(CACHE_LADDER[0])
+        models = _load_models(roles, n_gpu_layers, stack)
+        common = vocabulary.reconcile(models)
+        for warning in common.warnings:
+            log.warning("%s", warning)
+
+        # 3. Contexts, with the first kind of cache that all of them take.
+        served = [(names, models[names[0]], spec) for names, spec in shared]
+        opened, cache, cache_reason = plan.open(served, stack)
+        runners = [
+            ContextRunner(names, model, context, PromptFormat(spec.prompt or "plain", model))
+            for (names, model, spec), context in zip(served, opened, strict=True)
+        ]
+        contexts = Contexts(runners, n_ctx, stack.pop_all())
+    prompts = {role: runner.prompt for runner in runners for role in runner.roles}
+    return contexts, LoadRecord(
+        n_ctx=n_ctx,
+        n_slots=n_slots,
+        n_threads=threads,
+        threads_reason=threads_reason,
+        cache=cache,
+        cache_reason=cache_reason,
+        vocabulary=common,
+        memory=plan.memory,
+        contexts=tuple(runner.roles for runner in runners),
+        files=MappingProxyType(
+            {role: _loaded_file(spec, headers[role], prompts[role]) for role, spec in roles.items()}
+        ),
+    )
+
+
+class _Plan:
+    """Opens contexts of one size, whichever kind of cache they get."""
+
+    def __init__(
+        self,
+        roles: Mapping[str, ModelSpec],
+        headers: Mapping[str, GGUFHeader],
+        n_ctx: int,
+        n_slots: int,
+        n_threads: int,
+        *,
+        adapts: bool,
+    ) -> None:
+        self._roles, self._headers = roles, headers
+        self._n_ctx, self._n_slots = n_ctx, n_slots
+        self._n_threads, self._adapts = n_threads, adapts
+        self._n_outputs = OUTPUTS_PER_SLOT * n_slots
+
+    def weigh(self, kind: CacheKind) -> None:
+        """Refuse what does not fit. What a GPU has free is not known; unified memory counts."""
+        self.memory = memory.estimate(
+            self._roles,
+            self._headers,
+            n_ctx=self._n_ctx,
+            n_slots=self._n_slots,
+            n_outputs=self._n_outputs,
+            kv_bytes=memory.Q8_0_BYTES if kind.kv_type == "q8_0" else memory.F16_BYTES,
+        )
+        memory.check(self.memory)
+
+    def open(
+        self,
+        served: Sequence[tuple[tuple[str, ...], Model, ModelSpec]],
+        stack: contextlib.ExitStack,
+    ) -> tuple[list[Context], CacheKind, str]:
+        """Return contexts with the first kind of cache that every model takes, and why that one."""
+        adapters = [spec.lora and model.load_adapter(spec.lora) for _, model, spec in served]
+        reason = "the smallest, and every model takes it"
+        for kind in CACHE_LADDER:
+            if kind.kv_type != CACHE_LADDER[0].kv_type:
+                self.weigh(kind)
+            opened = contextlib.ExitStack()
+            try:
+                contexts = [
+                    self._context(model, adapter, kind, opened)
+                    for (_, model, _), adapter in zip(served, adapters, strict=True)
+                ]
+            except EngineError as error:
+                opened.close()
+                if kind == CACHE_LADDER[-1]:
+                    raise
+                reason = str(error)
+                log.info("%s; trying the next kind of cache", reason)
+                continue
+            stack.push(opened)
+            return contexts, kind, reason
+        raise AssertionError("the last kind of cache returns or raises")
+
+    def _context(
+        self, model: Model, adapter: Any, kind: CacheKind, stack: contextlib.ExitStack
+    ) -> Context:
+        context = Context(
+            model,
+            n_ctx=self._n_ctx,
+            n_slots=self._n_slots,
+            n_threads=1 if self._adapts and model.header.n_bytes < SMALL else self._n_threads,
+            n_outputs=self._n_outputs,
+            cache=kind,
+            lora=adapter,
+        )
+        stack.callback(context.close)
+        return context
+
+
+def _load_models(
+    roles: Mapping[str, ModelSpec], n_gpu_layers: int | None, stack: contextlib.ExitStack
+) -> dict[str, Model]:
+    loaded: dict[str, Model] = {}
+    for spec in roles.values():
+        path = os.path.realpath(spec.file)
+        if path not in loaded:
+            loaded[path] = Model(spec.file, n_gpu_layers=n_gpu_layers)
+            stack.callback(loaded[path].close)
+    return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
+
+
+def _loaded_file(spec: ModelSpec, header: GGUFHeader, prompt: PromptFormat) -> LoadedFile:
+    adapter = read_header(spec.lora) if spec.lora else None
+    described = adapter or header
+    return LoadedFile(
+        path=spec.lora or spec.file,
+        on=spec.file if spec.lora else None,
+        n_bytes=described.file_size,
+        n_parameters=described.n_parameters,
+        quantisation=described.quantisation,
+        architecture=described.architecture,
+        n_ctx_train=described.n_ctx_train,
+        sha256=spec.sha256,
+        source=spec.source,
+        prompt=prompt.spec,
+        template_sha256=prompt.template_hash,
+    )

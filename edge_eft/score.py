@@ -1,0 +1,60 @@
+"""How likely a given completion is under the combined distribution.
+
+What a draft is to speculation, a completion is here: all models see a block of it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .chooser import Verifier
+from .errors import PromptError
+from .live import OUTPUTS_PER_SLOT, RequestState
+from .seats import Contexts
+from .vocabulary import CommonVocabulary
+
+
+def score(
+    state: RequestState,
+    completion: Sequence[int],
+    *,
+    contexts: Contexts,
+    verifier: Verifier,
+    vocabulary: CommonVocabulary,
+) -> NDArray[np.float32]:
+    """Return the log-probability of each token of a completion.
+
+    Args:
+        state: a request with a slot, its prompt and nothing else.
+        completion: token ids.
+        contexts, verifier, vocabulary: of the emulator.
+
+    Returns:
+        (len(completion),) float32.
+
+    Raises:
+        PromptError: prompt and completion do not fit the context together.
+        RequestError: an id is not a token.
+    """
+    longest = max(state.sequences[i].n_prompt for i in state.contexts)
+    if longest + len(completion) - 1 > contexts.n_ctx:  # the last token is not decoded
+        raise PromptError(
+            f"prompt and completion are {longest + len(completion)} tokens and "
+            f"{contexts.n_ctx + 1} fit"
+        )
+    ids = [vocabulary.slot_of(token) for token in completion]
+    scores = np.empty(len(completion), np.float32)
+    for begin in range(0, len(completion), OUTPUTS_PER_SLOT):
+        block = completion[begin : begin + OUTPUTS_PER_SLOT]
+        for token in block[:-1]:
+            state.take(token)
+        rows = contexts.advance([state], keep_last=len(block))[state.slot]
+        logits, log_z = verifier.combine(state, rows)
+        scores[begin : begin + len(block)] = (
+            logits[np.arange(len(block)), ids[begin : begin + len(block)]] - log_z
+        )
+        state.take(block[-1])
+    return scores
