@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .combiner import Combiner, log_partition
+from .errors import EngineError
 from .explain import explain
 from .live import OUTPUTS_PER_SLOT, RequestState
 from .reply import FinishReason, Step, Timings
@@ -83,51 +84,54 @@ class Verifier:
         Raises:
             EngineError: a model gave NaN, or no token is left.
         """
-        proposals, n_draft, with_prompt = state.proposals, len(state.draft), not state.tokens
+        proposals, n_draft = state.proposals, len(state.draft)
+        with_prompt, prompt_tokens = not state.tokens, state.prompt_tokens
         state.draft = []
+        t0 = perf_counter()
+        try:
+            logits, log_z = self.combine(state, rows)
+        except EngineError:
+            if not n_draft:
+                raise
+            # The bad row may follow a wrong draft and never be reached: the drafts are let go.
+            n_draft = 0
+            logits, log_z = self.combine(state, {role: block[:1] for role, block in rows.items()})
+        combined = perf_counter() - t0
         for j in range(n_draft + 1):
             draft = None
             if j < len(proposals) and (j < n_draft or proposals[j].ends):
                 # The last proposal ended the draft and was not part of it, unless it was the end
                 # token: that one is tested.
                 draft = proposals[j].token
-            at = {role: block[j : j + 1] for role, block in rows.items()}
-            step = self._choose(state, at, draft, with_prompt)
-            yield step
-            if step.finish_reason or not step.accepted:
+            index, request = len(state.tokens), state.request
+            t1 = perf_counter()
+            token = sample(logits[j], request, index, state.counts)
+            t2 = perf_counter()
+            views = None
+            if request.explain:
+                at = {role: block[j : j + 1] for role, block in rows.items()}
+                views = explain(at, token, request.explain, self._combiner, self._piece)
+            t3 = perf_counter()
+            text, finish_reason = self._take(state, token)
+            timings = Timings(combine=combined, sample=t2 - t1, text=perf_counter() - t3)
+            combined = 0.0
+            accepted = None if draft is None else token == draft
+            yield Step(
+                state.id,
+                index,
+                token,
+                text,
+                float(logits[j, token]) - float(log_z[j]),
+                timings,
+                finish_reason,
+                views,
+                accepted,
+                is_end_token=token == self._combiner.end_token,
+                with_prompt=with_prompt,
+                prompt_tokens=prompt_tokens,
+            )
+            if finish_reason or not accepted:
                 return
-
-    def _choose(
-        self, state: RequestState, rows: Rows, draft: int | None, with_prompt: bool
-    ) -> Step:
-        """Combine → sample → text: one token of one request, and whether it is the draft."""
-        index, request = len(state.tokens), state.request
-        t0 = perf_counter()
-        logits, log_z = self.combine(state, rows)
-        t1 = perf_counter()
-        token = sample(logits[0], request, index, state.counts)
-        logprob = float(logits[0, token]) - float(log_z[0])
-        t2 = perf_counter()
-        views = None
-        if request.explain:
-            views = explain(rows, token, request.explain, self._combiner, self._piece)
-        t3 = perf_counter()
-        text, finish_reason = self._take(state, token)
-        t4 = perf_counter()
-        return Step(
-            state.id,
-            index,
-            token,
-            text,
-            logprob,
-            Timings(combine=t1 - t0, sample=t2 - t1, text=t4 - t3),
-            finish_reason,
-            views,
-            accepted=None if draft is None else token == draft,
-            is_end_token=token == self._combiner.end_token,
-            with_prompt=with_prompt,
-            prompt_tokens=state.prompt_tokens,
-        )
 
     def _take(self, state: RequestState, token: int) -> tuple[str, FinishReason | None]:
         """Make the token part of the reply. Returns text to show, and whether the reply ends."""

@@ -49,14 +49,22 @@ class Combiner(CommonRows):
             EngineError: a row holds NaN or +inf (the message names the model), the sum leaves
                 float32, or no token is left.
         """
-        c = {role: weight for role, weight in coefficients.items() if weight}
+        total: NDArray[np.float32] | None = None
+        tops = []
         with np.errstate(invalid="ignore", over="ignore"):
-            s = {role: self.common(role, rows[role]) for role in c}
-            _weighted_sum(c, s, out=out, scratch=scratch)  # Σ c · s
-            sound = _is_sound(c, s, out)
+            for role, c in coefficients.items():
+                if c:
+                    row = self.common(role, rows[role])
+                    total = _plus(total, c, row, out, scratch)  # Σ c · s
+                    if c < 0:
+                        tops.append(row.max(axis=-1))
+            if total is not None and total is not out:
+                np.copyto(out, total)
+            # A bad logit shows in a sum's maximum; +inf that was subtracted, in its own row's.
+            tops.append(out.max(axis=-1))
+            sound = bool(np.isfinite(tops).all())
             if not sound:
-                self._check_rows(c, rows)
-                _exclude(s, out)
+                self._explain_or_exclude(rows, coefficients, out)
         if len(self.masked):
             out[..., self.masked] = -np.inf
         if len(self.masked) or self._merged or not sound:
@@ -97,14 +105,21 @@ class Combiner(CommonRows):
         _check_sum(out)
         return out
 
-    def _check_rows(
-        self, coefficients: Mapping[str, float], rows: Mapping[str, NDArray[np.float32]]
+    def _explain_or_exclude(
+        self,
+        rows: Mapping[str, NDArray[np.float32]],
+        coefficients: Mapping[str, float],
+        total: NDArray[np.float32],
     ) -> None:
-        """EngineError, with the name of the model, where it gave NaN or +inf."""
-        for role in coefficients:
-            _check_logits(role, rows[role][..., : self.n_vocab])
-            if role in self._merged:
-                _check_logits(role, rows[role][..., self._merged[role]])
+        """Name the model that gave NaN or +inf; else make −inf of what −inf made NaN or +inf."""
+        for role, c in coefficients.items():
+            if c:
+                _check_logits(role, rows[role][..., : self.n_vocab])
+                if role in self._merged:
+                    _check_logits(role, rows[role][..., self._merged[role]])
+        for role, c in coefficients.items():
+            if c:
+                total[np.isneginf(self.common(role, rows[role]))] = -np.inf
 
 
 def log_partition(logits: NDArray[np.float32], scratch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -123,43 +138,21 @@ def log_partition(logits: NDArray[np.float32], scratch: NDArray[np.float32]) -> 
     return np.log(scratch.sum(axis=-1)) + top[..., 0]
 
 
-def _weighted_sum(
-    coefficients: Mapping[str, float],
-    rows: Mapping[str, NDArray[np.float32]],
-    *,
+def _plus(
+    total: NDArray[np.float32] | None,
+    c: float,
+    row: NDArray[np.float32],
     out: NDArray[np.float32],
     scratch: NDArray[np.float32],
-) -> None:
-    """Σ coefficient · row into `out`, in as few passes as there are additions."""
-    (first, c), *others = coefficients.items()
-    total = rows[first] if c == 1.0 else np.multiply(rows[first], c, out=out)
-    for role, c in others:
-        if abs(c) == 1.0:
-            total = (np.add if c > 0 else np.subtract)(total, rows[role], out=out)
-        else:
-            total = np.add(total, np.multiply(rows[role], c, out=scratch), out=out)
-    if total is not out:
-        np.copyto(out, total)
-
-
-def _is_sound(
-    coefficients: Mapping[str, float],
-    rows: Mapping[str, NDArray[np.float32]],
-    total: NDArray[np.float32],
-) -> bool:
-    """Whether every sum has a finite maximum, in which a bad logit shows.
-
-    But for +inf that was subtracted: that shows in its own row's maximum.
-    """
-    tops = [total.max(axis=-1)]
-    tops += [rows[role].max(axis=-1) for role, c in coefficients.items() if c < 0]
-    return bool(np.isfinite(tops).all())
-
-
-def _exclude(rows: Mapping[str, NDArray[np.float32]], total: NDArray[np.float32]) -> None:
-    """−inf for what is −inf in any row, with a negative coefficient (+inf) or beside one (NaN)."""
-    for row in rows.values():
-        total[np.isneginf(row)] = -np.inf
+) -> NDArray[np.float32]:
+    """total + c · row, in one pass where c is ±1; in `out`, unless it is the row itself."""
+    if total is None:
+        return row if c == 1.0 else np.multiply(row, c, out=out)
+    if c == 1.0:
+        return np.add(total, row, out=out)
+    if c == -1.0:
+        return np.subtract(total, row, out=out)
+    return np.add(total, np.multiply(row, c, out=scratch), out=out)
 
 
 def _check_logits(role: str, logits: NDArray[np.float32]) -> None:

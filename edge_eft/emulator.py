@@ -165,7 +165,7 @@ class Emulator:
         for state in self._scheduler:
             self._scheduler.raise_failure(state)
         self._run_block()
-        steps = [step for state in self._scheduler for step in self._give_out(state)]
+        steps = [step for state in self._scheduler for step in self._scheduler.give_out(state)]
         if not steps:
             for state in self._scheduler:
                 self._scheduler.raise_failure(state)
@@ -205,6 +205,8 @@ class Emulator:
                 now = perf_counter()
                 step.timings.total, started = now - started, now
                 self._scheduler.note(state, step)
+                if step.finish_reason:
+                    self._remember(state)
                 n_tokens += 1
         except EngineError as error:  # of this request alone: the others go on
             self._scheduler.end(state, error)
@@ -276,12 +278,6 @@ class Emulator:
         if others and coefficients[drafter] > 0:
             state.drafter = next(i for i, c in enumerate(self.contexts) if drafter in c.roles)
 
-    def _give_out(self, state: RequestState) -> Iterator[Step]:
-        for step in self._scheduler.give_out(state):
-            if step.finish_reason:
-                self._remember(state)
-            yield step
-
     def _remember(self, state: RequestState) -> None:
         """Keep the reply's ids for when it comes back in a prompt."""
         self._replies.remember(state.text.text, state.tokens, self._piece)
@@ -316,7 +312,7 @@ class Emulator:
             while state in self._scheduler:
                 if not state.pending:
                     self._run_block()
-                yield from self._give_out(state)
+                yield from self._scheduler.give_out(state)
                 self._scheduler.raise_failure(state)
         finally:
             self.cancel(state.id)
@@ -347,7 +343,7 @@ class Emulator:
                 if not any(state.pending for state in states):
                     self._run_block()
                 for state in states:
-                    for step in self._give_out(state):
+                    for step in self._scheduler.give_out(state):
                         replies[state.id].take(step)
                     self._scheduler.raise_failure(state)
                     if state not in self._scheduler:

@@ -60,6 +60,7 @@ class RequestState:
         contexts: numbers of the contexts whose rows are needed, in order.
         drafter: number of the context that drafts; None where drafts cannot help.
         sequences: context number → its tokens, for every context that was ever needed.
+        longest_prompt: in tokens, over these contexts.
         status: "waiting" for a slot, "running" in `slot`, or "ended" by `outcome`; its last steps
             may still be pending then.
         slot: sequence number in every context, while it is running.
@@ -81,6 +82,7 @@ class RequestState:
     contexts: tuple[int, ...] = ()
     drafter: int | None = None
     sequences: dict[int, TokenSequence] = field(default_factory=dict)
+    longest_prompt: int = 0
     status: Literal["waiting", "running", "ended"] = "waiting"
     slot: int = -1
     outcome: FinishReason | EngineError | None = None
@@ -98,8 +100,7 @@ class RequestState:
 
     def room(self, n_ctx: int) -> int:
         """Return how many more tokens fit: by max_tokens, and by the context's end."""
-        longest = max(self.sequences[i].n_prompt for i in self.contexts) + len(self.tokens)
-        return min(self.request.max_tokens - len(self.tokens), n_ctx - longest + 1)
+        return min(self.request.max_tokens, n_ctx - self.longest_prompt + 1) - len(self.tokens)
 
     def view(self, context: int) -> NDArray[np.int32]:
         """Return (n,) int32: prompt, reply and draft as one context is to hold them, not a copy.
@@ -115,6 +116,7 @@ class RequestState:
         sequence = self.sequences[context] = TokenSequence(prompt, capacity)
         reply = self.tokens[: capacity - len(prompt)]
         sequence.tokens[len(prompt) : len(prompt) + len(reply)] = reply
+        self.longest_prompt = max(self.longest_prompt, len(prompt))
 
     def take(self, token: int) -> None:
         """Make the token part of the reply."""

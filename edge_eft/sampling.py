@@ -95,7 +95,8 @@ def sample(
     Raises:
         EngineError: no token is left.
     """
-    return choose(*candidates(logits, sampling, counts), sampling.seed, position)
+    ids, log_p = candidates(logits, sampling, counts)
+    return int(ids[0]) if len(ids) == 1 else choose(ids, log_p, sampling.seed, position)
 
 
 def candidates(
@@ -139,8 +140,6 @@ def candidates(
 
 def choose(ids: NDArray[np.int64], log_p: NDArray[np.float64], seed: int, position: int) -> int:
     """Return argmax(log p + g) over the candidates: an exact draw from p, fixed by the noise."""
-    if len(ids) == 1:
-        return int(ids[0])
     return int(ids[np.argmax(log_p + gumbel(seed, position, ids))])
 
 

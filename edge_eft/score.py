@@ -39,7 +39,7 @@ def score(
         PromptError: prompt and completion do not fit the context together.
         RequestError: an id is not a token.
     """
-    longest = max(state.sequences[i].n_prompt for i in state.contexts)
+    longest = state.longest_prompt
     if longest + len(completion) - 1 > contexts.n_ctx:  # the last token is not decoded
         raise PromptError(
             f"prompt and completion are {longest + len(completion)} tokens and "

@@ -23,7 +23,7 @@ from .errors import EngineError
 from .live import OUTPUTS_PER_SLOT, Proposal, RequestState
 from .request import MAX_DRAFT
 from .sampling import sample
-from .seats import Contexts
+from .seats import Contexts, Targets
 
 
 class Drafter:
@@ -114,20 +114,24 @@ class Drafter:
 
     def _propose(self, states: Sequence[RequestState]) -> None:
         """One more row of each request's drafting model, and the token that it says there."""
-        for i in {state.drafter for state in states}:
-            assert i is not None  # `_most` says so; for the type checker
-            drafting = {state.slot: state for state in states if state.drafter == i}
-            targets = {slot: (state.view(i), 1) for slot, state in drafting.items()}
-            for slot, row in self._contexts[i].advance(targets).items():
-                state, n = drafting[slot], len(drafting[slot].draft)
-                # A copy: the next decode overwrites the row, and verification needs it as well.
-                kept = self._kept_rows(i, slot)
-                kept[n] = row[0]
-                state.draft_rows = kept[: n + 1]
-                try:
-                    state.proposals.append(self._proposal(state, self._contexts[i].name))
-                except EngineError:  # if the emulation comes to this token, it will say so
-                    state.drop_draft()
+        targets: dict[int, Targets] = {}
+        for state in states:
+            if state.drafter is not None:
+                drafting = targets.setdefault(state.drafter, {})
+                drafting[state.slot] = (state.view(state.drafter), 1)
+        for i, drafting in targets.items():
+            runner = self._contexts[i]
+            rows = runner.advance(drafting)
+            for state in states:
+                if state.drafter == i:
+                    # A copy: the next decode overwrites the row, and verification needs it too.
+                    kept, n = self._kept_rows(i, state.slot), len(state.draft)
+                    kept[n] = rows[state.slot][0]
+                    state.draft_rows = kept[: n + 1]
+                    try:
+                        state.proposals.append(self._proposal(state, runner.roles[0]))
+                    except EngineError:  # if the emulation comes to this token, it will say so
+                        state.drop_draft()
 
     def _kept_rows(self, context: int, slot: int) -> NDArray[np.float32]:
         if (context, slot) not in self._rows:

@@ -1,7 +1,7 @@
 """Tokens → text that is safe to show: whole characters, no part of a stop string, no escapes.
 
 `TextStream` turns the bytes of tokens into text as they come; `ControlFilter` makes text harmless
-for a terminal. Both keep state, so that what straddles two tokens is seen whole. This room knows
+for a terminal. Both keep state, so that what straddles two tokens is seen whole. This module knows
 nothing of models: a token is a number with bytes.
 """
 
@@ -41,13 +41,13 @@ class TextStream:
         self._held = ""
 
     def push(self, token: int) -> str:
-        """Take one token; return the text that can be shown now, "" once finished."""
+        """Take one token. Returns the text that can be shown now, "" once finished."""
         if self.finished:
             return ""
         return self._take(self._decoder.decode(self._piece(token)))
 
     def flush(self) -> str:
-        """End the reply; return what was held back. Bytes of a cut character become U+FFFD."""
+        """End the reply. Returns what was held back. Bytes of a cut character become U+FFFD."""
         if self.finished:
             return ""
         text = self._take(self._decoder.decode(b"", final=True))
@@ -64,6 +64,9 @@ class TextStream:
         return self._shown[0]
 
     def _take(self, new: str) -> str:
+        if not self._stop:
+            self._shown.append(new)
+            return new
         # The held text is the longest tail that a stop string begins with, hence every stop string
         # that is complete only now lies within `pending`.
         pending = self._held + new
@@ -96,7 +99,7 @@ _STRING_C1 = "\x90\x98\x9d\x9e\x9f"
 class ControlFilter:
     """Drops control characters and terminal sequences from text that comes in chunks.
 
-    Without their introducers the remains of a sequence are harmless, but they are no text either,
+    Without their introducers the remains of a sequence are harmless, but they are not text either,
     so whole sequences go: ESC and its final character, CSI with its parameters, and the strings
     OSC, DCS, SOS, PM and APC up to their end (BEL, ST) or the end of the line, so that a lone
     introducer does not swallow the rest of a reply.
@@ -106,13 +109,13 @@ class ControlFilter:
         self._state = "text"
 
     def filter(self, text: str) -> str:
-        """The harmless part of `text`, the next chunk of the stream."""
+        """Return the harmless part of `text`, the next chunk of the stream."""
         if self._state == "text" and not _UNSAFE.search(text):
             return text
         return "".join(c for c in text if self._keep(c))
 
     def _keep(self, c: str) -> bool:
-        """Move on by one character; True if it is text."""
+        """Move on by one character. Returns whether it is text."""
         state, self._state = self._state, "text"
         if c == _ESC:
             self._state = "string-esc" if state.startswith("string") else "escape"

@@ -21,7 +21,7 @@ from edge_eft.chooser import Verifier
 from edge_eft.draft_policy import DraftPolicy
 from edge_eft.errors import EngineError
 from edge_eft.request import MAX_DRAFT
-from edge_eft.sampling import choose
+from edge_eft.sampling import choose, sample
 
 MODELS = Path(__file__).parents[1] / "models"
 QUESTIONS = [
@@ -175,13 +175,17 @@ def test_beside_other_slots():
 @pytest.mark.parametrize("choice", [GREEDY, {"temperature": 1.0, "seed": 3}], ids=str)
 def test_a_broken_rule_is_seen(choice, monkeypatch):
     """An emulator that keeps every draft, tested or not, fails the comparison of this file."""
-    honest = Verifier._choose
+    honest = Verifier.verify
 
-    def credulous(self, state, rows, draft, with_prompt):
+    def credulous(self, state, rows):
+        drafted = list(state.draft)
+
+        def keep(*arguments):
+            return drafted.pop(0) if drafted else sample(*arguments)
+
         with monkeypatch.context() as patch:
-            if draft is not None:
-                patch.setattr("edge_eft.chooser.sample", lambda *_: draft)
-            return honest(self, state, rows, draft, with_prompt)
+            patch.setattr("edge_eft.chooser.sample", keep)
+            yield from honest(self, state, rows)
 
     def differing(emulator):
         prompts = [[{"role": "user", "content": text}] for text in QUESTIONS[::55]]
@@ -193,7 +197,7 @@ def test_a_broken_rule_is_seen(choice, monkeypatch):
 
     with Emulator.load("atlas") as emulator:
         assert differing(emulator) == 0
-        monkeypatch.setattr(Verifier, "_choose", credulous)
+        monkeypatch.setattr(Verifier, "verify", credulous)
         assert differing(emulator) > 10
 
 

@@ -156,8 +156,10 @@ class Context:
         kept = self._validate(targets)
         head, tail, n_head, n_tail = [], [], 0, 0
         for sequence, (tokens, keep_last) in targets.items():
-            n = len(tokens)
-            start, split = self._roll_back(sequence, kept[sequence]), n - keep_last
+            held, start = self._sequences[sequence], kept[sequence]
+            if start < held.n or held.unsure:
+                start = self._roll_back(sequence, start)
+            split = len(tokens) - keep_last
             if start < split:
                 head.append(_Span(sequence, start, tokens[start:split]))
                 n_head += split - start
@@ -201,16 +203,15 @@ class Context:
     def _roll_back(self, sequence: int, n: int) -> int:
         """Keep the first `n` tokens of a sequence. Returns how many could be: `n` or 0."""
         held = self._sequences[sequence]
-        if n < held.n or held.unsure:
-            # Before the native call: after an interrupt `n` must not exceed what the cache holds.
-            held.n, held.unsure = n, True
-            if not L.llama_memory_seq_rm(self._memory, sequence, n, -1):
-                # Recurrent state cannot go back by a few tokens: decode the sequence anew.
-                log.info("%s cannot roll back; %d tokens are decoded anew", self.model.name, n)
-                self.decoded_anew += n
-                L.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-                held.n = n = 0
-            held.unsure = False
+        # Before the native call: after an interrupt `n` must not exceed what the cache holds.
+        held.n, held.unsure = n, True
+        if not L.llama_memory_seq_rm(self._memory, sequence, n, -1):
+            # Recurrent state cannot go back by a few tokens: decode the sequence anew.
+            log.info("%s cannot roll back; %d tokens are decoded anew", self.model.name, n)
+            self.decoded_anew += n
+            L.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+            held.n = n = 0
+        held.unsure = False
         return n
 
     def _decode(self, spans: list[_Span], *, n_silent: int) -> None:
