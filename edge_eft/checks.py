@@ -1,4 +1,4 @@
-"""Is this value what an option takes: one wording for all of them."""
+"""Checks of the values that options take, in one wording for all of them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .errors import RequestError
 def number(
     name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False
 ) -> float:
-    """`value` as a finite float in [low, high], or (low, high] if `open_low`.
+    """Return `value` as a finite float in [low, high], or (low, high] if `open_low`.
 
     Raises:
-        RequestError: it is none; the message names the option, what was seen and the range.
+        RequestError: it does not fit; the message names the option, what was seen and the range.
     """
     try:
         fits = not isinstance(value, bool) and isinstance(value, int | float)
@@ -32,13 +32,13 @@ def number(
 
 
 def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
-    """`value` if it is an int in [low, high]; RequestError as `number`."""
+    """Return `value` if it is an int in [low, high], else raise RequestError as `number` does."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise RequestError(f"{name} is {value!r:.40}; it must be a whole number in [{low}, {high}]")
     return value
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known word, "" if none is near."""
+    """Return a hint at the nearest known word, "" if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -112,7 +112,7 @@ class GGUFHeader:
 
     @property
     def quantisation(self) -> str:
-        """The ggml type that holds the most weights, such as "Q8_0"; "" where no tensor is."""
+        """The ggml type that holds the most weights, such as "Q8_0"; "" if there are no tensors."""
         counts: Counter[str] = Counter()
         for tensor in self.tensors:
             counts[tensor.type] += math.prod(tensor.shape)
@@ -124,7 +124,7 @@ class GGUFHeader:
         return value if isinstance(value, int) and not self.is_adapter else 0
 
     def per_layer(self, name: str, default: int = 0) -> tuple[int, ...]:
-        """The value of `ARCHITECTURE.name` for each layer, whether stored once or per layer."""
+        """Return `ARCHITECTURE.name` for each layer, whether stored once or per layer."""
         value = self.metadata.get(f"{self.architecture}.{name}", default)
         if isinstance(value, GGUFArray):
             return tuple(int(each) for each in value.values)
@@ -137,13 +137,13 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
     Takes well under a second and a few times the header's size in memory, whatever the file holds.
     A shard of a split model is checked by itself: its siblings are not looked at.
 
-    Raises ModelFileError, with what was seen and what to do, where there is no such file, it is no
-    GGUF file that llama.cpp can load, or loading or tokenising with it could harm the process.
+    Raises ModelFileError, with what was seen and what to do, if there is no such file, it is not
+    a GGUF file that llama.cpp can load, or loading or tokenising with it could harm the process.
     """
     place = Path(path)
     shown = str(place) if str(place).isprintable() else ascii(str(place))
     try:
-        # Asked before opening, because opening a pipe would wait for a writer for ever.
+        # Asked before opening, because opening a pipe would wait for a writer forever.
         mode = os.stat(place).st_mode
         if stat.S_ISDIR(mode):
             raise ModelFileError(f"{shown}: is a directory; name the .gguf file in it")
@@ -221,7 +221,7 @@ def _check_adapter(layout: Layout) -> None:
 
 
 def _check_shape(layout: Layout, architecture: str) -> None:
-    """What load_hparams in llama-model.cpp asserts, or divides by."""
+    """Check what load_hparams in llama-model.cpp asserts, or divides by."""
     prefix = architecture + "."
     n_layer = layout.integer(prefix + "block_count", None, 1, MAX_LAYERS)
     layout.integer(prefix + "context_length", None, 1)
@@ -234,7 +234,7 @@ def _check_shape(layout: Layout, architecture: str) -> None:
     heads_kv = _layers(layout, prefix + "attention.head_count_kv", n_layer, 1 << 16)
     for n_head, n_head_kv in zip(heads, heads_kv, strict=True):
         if n_head_kv and n_head % n_head_kv:
-            seen = f"{n_head} attention heads are no multiple of {n_head_kv} key-value heads"
+            seen = f"{n_head} attention heads are not a multiple of {n_head_kv} key-value heads"
             raise layout.error(seen)
 
     n_expert = layout.integer(prefix + "expert_count", 0, 0, MAX_EXPERTS)
@@ -253,7 +253,7 @@ def _check_shape(layout: Layout, architecture: str) -> None:
 
 
 def _layers(layout: Layout, key: str, n_layer: int, high: int) -> tuple[int, ...]:
-    """An integer of each layer, stored once or as an array; 0 where the key is missing."""
+    """Return an integer of each layer, stored once or as an array; 0 if the key is missing."""
     value = layout.metadata.get(key)
     if not isinstance(value, GGUFArray):
         return (layout.integer(key, 0, 0, high),) * n_layer
@@ -265,7 +265,7 @@ def _layers(layout: Layout, key: str, n_layer: int, high: int) -> tuple[int, ...
 
 
 def _check_tokenizer(layout: Layout) -> None:
-    """What llama-vocab.cpp takes for granted while it loads, tokenises and writes bytes."""
+    """Check what llama-vocab.cpp takes for granted to load, tokenise and write bytes."""
     model = layout.metadata.get("tokenizer.ggml.model", "none")
     if model in ("none", "no_vocab"):
         fix = "use a file that was converted with its tokenizer"
@@ -310,7 +310,7 @@ def _check_tokenizer(layout: Layout) -> None:
 
 
 def _array_of(layout: Layout, key: str, types: tuple[str, ...]) -> int | None:
-    """The length of the array at `key`, whose type must be one of `types`; None if absent."""
+    """Return the length of the array at `key`, which must be of `types`; None if absent."""
     value = layout.metadata.get(key)
     if value is None:
         return None

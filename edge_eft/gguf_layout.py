@@ -78,7 +78,7 @@ class TensorInfo:
 
 
 def quoted(text: str | bytes) -> str:
-    """Text from a file for a message: short, and with control characters escaped."""
+    """Return text from a file for a message: short, and with control characters escaped."""
     if isinstance(text, bytes):
         text = text[:256].decode("utf-8", "replace")
     return repr(text if len(text) <= 60 else text[:57] + "...")
@@ -129,7 +129,7 @@ class Layout:
         return value
 
     def _need(self, end: int) -> bytes:
-        """The file's first bytes, up to `end` at least."""
+        """Return the file's first bytes, up to `end` at least."""
         if end <= len(self._data):
             return self._data
         if end > self.size:
@@ -139,7 +139,7 @@ class Layout:
             raise self.error(f"the header is larger than {MAX_HEADER_BYTES:,} bytes at {self._at}")
         goal = min(max(end, 2 * len(self._data), 1 << 20), self.size, MAX_HEADER_BYTES)
         self._data += self.file.read(goal - len(self._data))
-        if end > len(self._data):  # it shrank since its size was asked
+        if end > len(self._data):  # it has shrunk since its size was read
             raise self.error(f"truncated: it became shorter while {self._at} was read")
         return self._data
 
@@ -188,7 +188,7 @@ class Layout:
         self._at = f"key {index}"
         raw = self._text(65535)  # the GGUF specification's limit
         if not raw or b"\0" in raw:
-            # llama.cpp looks keys up as C strings: behind a NUL one could pass for another.
+            # llama.cpp looks keys up as C strings: after a NUL one could pass for another.
             raise self.error(f"{self._at} has an impossible name {quoted(raw)}")
         key = raw.decode("utf-8", "backslashreplace")
         self._at = f"key {quoted(key)}"
@@ -290,5 +290,5 @@ class Layout:
         if n_elements == 0 or n_elements >= 1 << 63:
             raise self.error(f"{self._at} has an impossible shape {shape}")
         if (shape[0] if shape else 1) % block:
-            raise self.error(f"{self._at} has rows that are no multiple of {block} ({type_name})")
+            raise self.error(f"{self._at} has rows that are not multiples of {block} ({type_name})")
         return TensorInfo(name, shape, type_name, offset, n_elements // block * block_bytes)

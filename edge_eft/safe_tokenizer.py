@@ -4,7 +4,7 @@ llama.cpp tokenises with special parsing on (any text can become a control token
 in nearly all vocabularies). A prompt needs both: on for the scaffold, off for what people and
 models wrote. So the places of control tokens are found here, and the text between them goes to
 llama.cpp with special parsing off; on texts without injected control tokens the ids are those of
-llama.cpp's own special parsing. User-defined tokens match either way. This room knows nothing of
+llama.cpp's own special parsing. User-defined tokens match either way. This module knows nothing of
 messages or templates.
 """
 
@@ -78,11 +78,11 @@ class SafeTokenizer:
         self.alphabet = {c for text in self._controls for c in text if not c.isspace()}
 
     def text(self, token: int | None) -> str:
-        """A token's text as templates write it; "" for no token."""
+        """Return a token's text as templates write it; "" for no token."""
         return "" if token is None else self._model.token_texts()[token].decode("utf-8", "replace")
 
     def controls(self, text: str) -> list[Span]:
-        """Where `text` spells control tokens: the leftmost first, the longest of those."""
+        """Find the control tokens that `text` spells: the leftmost first, the longest of those."""
         spans: list[Span] = []
         end = 0
         for match in self._first.finditer(text):
@@ -98,7 +98,7 @@ class SafeTokenizer:
         return spans
 
     def hide_controls(self, text: str, hide: Mapping[int, str]) -> str:
-        """`text` with stand-ins inside the control tokens that it spells."""
+        """Return `text` with stand-ins inside the control tokens that it spells."""
         parts, end = [], 0
         for span in self.controls(text):
             parts += [text[end : span.start], text[span.start : span.end].translate(hide)]
@@ -106,11 +106,11 @@ class SafeTokenizer:
         return "".join([*parts, text[end:]])
 
     def prints(self, ids: Sequence[int], text: str) -> bool:
-        """True if `ids` print exactly `text` and hold no control token."""
+        """Return whether `ids` print exactly `text` and hold no control token."""
         return not self._any_control(ids) and self._bytes(ids) == text.encode()
 
     def with_bos(self, ids: list[int]) -> list[int]:
-        """`ids` with BOS in front if the model adds one and it is not there yet."""
+        """Return `ids` with BOS in front if the model adds one and it is not there yet."""
         bos = self._model.bos_token
         if self._model.add_bos and bos is not None and ids[:1] != [bos]:
             ids = [bos, *ids]
@@ -121,7 +121,7 @@ class SafeTokenizer:
     def assemble(
         self, text: str, show: Mapping[int, str], spliced: Mapping[str, Reply]
     ) -> list[int] | None:
-        """Ids of a rendered text, or None if a splice cannot be continued exactly.
+        """Return the ids of a rendered text, or None if a splice cannot be continued exactly.
 
         Args:
             text: rendered with stand-ins; the control tokens that it spells are the scaffold's.
@@ -158,7 +158,7 @@ class SafeTokenizer:
         return [s for i, s in enumerate(spans) if i == 0 or s.start >= spans[i - 1].end]
 
     def ids(self, text: str, *, continued: bool = False) -> list[int] | None:
-        """Ids of a text without any control token.
+        """Return the ids of a text without any control token.
 
         Args:
             text: what a user, a model or a scaffold wrote.
@@ -186,7 +186,7 @@ class SafeTokenizer:
         return ids
 
     def _continuation(self, text: str) -> list[int] | None:
-        """Ids that print exactly `text`; SentencePiece would put a space in front of it."""
+        """Return ids that print exactly `text`: SentencePiece would put a space in front of it."""
         ids = self._model.tokenize(text)
         if self._bytes(ids) == text.encode():
             return ids

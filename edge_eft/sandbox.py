@@ -1,8 +1,8 @@
-"""A stranger's chat template, rendered in bounds.
+"""A stranger's chat template, rendered within bounds.
 
 Chat templates are Jinja programs that come with a model file. They run in jinja2's immutable
-sandbox, so they reach no attribute that leads out of it, and here also in bounds of time and
-memory: jinja2 itself limits only the length of a range. This room knows nothing of tokens.
+sandbox, so they reach no attribute that leads out of it, and here also within bounds of time
+and memory: jinja2 itself limits only the length of a range. This module knows nothing of tokens.
 
 How the bounds work: every turn of a loop and every call looks at the clock and counts what is put
 out; every value that an operator, a call, a filter or a literal makes is measured as it would
@@ -35,7 +35,7 @@ from .errors import PromptError
 MAX_SECONDS = 2.0
 MAX_SOURCE = 1 << 17  # characters of a template; published ones stay below 2**15
 MAX_VALUE = 1 << 20  # characters and elements, on top of 4 × those of the messages
-MAX_OUTPUT = 1 << 24  # likewise; loops count all text in their bodies, branches not taken too
+MAX_OUTPUT = 1 << 24  # the same for output; loops count their bodies' text, untaken branches too
 
 # What no chat template needs and what can make much out of little.
 _NO_FILTERS = frozenset(
@@ -58,7 +58,7 @@ class ChatTemplate:
         where: what to call it in messages, e.g. the name of its file.
 
     Raises:
-        PromptError: the source is too long or is no Jinja.
+        PromptError: the source is too long or is not valid Jinja.
     """
 
     def __init__(self, source: str, where: str) -> None:
@@ -79,7 +79,7 @@ class ChatTemplate:
         )
 
     def render(self, messages: Sequence[Mapping[str, str]], **variables: Any) -> str:
-        """The template's text for `messages`.
+        """Return the template's text for `messages`.
 
         Raises:
             PromptError: the template refuses the messages, fails, tries to leave the sandbox, or
@@ -98,7 +98,7 @@ class ChatTemplate:
         elif isinstance(error, SecurityError):
             said = f"is not allowed to do this: {error}"
         elif isinstance(error, jinja2.TemplateSyntaxError):
-            said = f"is no valid Jinja: line {error.lineno}: {error.message}"
+            said = f"is not valid Jinja: line {error.lineno}: {error.message}"
         else:
             said = f"failed: {type(error).__name__}: {error}"
         said = " ".join(said.split())[:300]
@@ -240,7 +240,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         return __self.measured(super().call(__context, __obj, *args, **kwargs))
 
     def _bounded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The filter with its value, arguments and result measured."""
+        """Return the filter with its value, arguments and result measured."""
         first = int(hasattr(function, "jinja_pass_arg"))  # jinja2 passes itself before the value
 
         @wraps(function)
@@ -276,7 +276,7 @@ def _put_out(context: Context, value: Any) -> Any:
 
 
 def _size(value: Any, limit: int) -> int:
-    """Characters and elements of a value as printed: what occurs twice counts twice.
+    """Return the characters and elements of a value as printed: what occurs twice counts twice.
 
     Stops beyond `limit`, so that lists of lists of one list cost no more than their bound.
     """
@@ -333,7 +333,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As transformers has it: jinja2's own escapes HTML."""
+    """Return JSON as transformers does: jinja2's own filter escapes HTML."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

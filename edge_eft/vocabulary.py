@@ -1,7 +1,7 @@
 """Can these models be combined, and which token ends a reply.
 
 The rows of all roles are added up id by id, so an id must mean the same token to all of them, over
-the common width. This room compares what the models say of their tokens and knows nothing of
+the common width. This module compares what the models say of their tokens and knows nothing of
 logits: it hands the combiner the width, the end tokens of each role and the ids to mask.
 
 An id falls into one of three cases, each role compared with the base:
@@ -66,10 +66,10 @@ class CommonVocabulary:
     warnings: tuple[str, ...]
 
     def slot_of(self, token: int) -> int:
-        """Where a token stands in the combined row: every role's end ids mean the end slot.
+        """Return a token's place in the combined row: every role's end ids mean the end slot.
 
         Raises:
-            RequestError: it stands nowhere.
+            RequestError: it has no place there.
         """
         if any(token in ids for ids in self.end_tokens.values()) and self.end_token is not None:
             return self.end_token
@@ -130,7 +130,7 @@ def _end_slot(models: Mapping[str, VocabularySource], n_vocab: int) -> int | Non
 def _compare_with_base(
     models: Mapping[str, VocabularySource], n_vocab: int
 ) -> tuple[set[int], list[str]]:
-    """The ids that mean different tokens, and a warning for each role that has any."""
+    """Return the ids that mean different tokens, and a warning for each role that has any."""
     (base_role, base), *others = models.items()
     renamed: set[int] = set()
     warnings: list[str] = []

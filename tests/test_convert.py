@@ -24,7 +24,7 @@ from edge_eft.recipe import load_recipe, verify
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(reference, tuned): unquantised, of the same shapes."""
+    """Return (reference, tuned): unquantised, of the same shapes."""
     folder = tmp_path_factory.mktemp("pair")
     return tuple(
         tiny_models.write_random(folder / f"{name}.gguf", seed=seed, quantised=False)
@@ -195,7 +195,7 @@ def test_an_adapter_is_kept_beside_its_reference(pair, text, tmp_path):
 
 
 def fails(tmp_path: Path, *arguments: object) -> str:
-    """One line on stderr, status 2, nothing left behind; the line."""
+    """Check for one line on stderr, status 2 and nothing left behind. Returns the line."""
     out = tmp_path / "never"
     result = run(*arguments, "--out", out, "--quiet")
     assert result.returncode == 2, result.stderr

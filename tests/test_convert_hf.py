@@ -39,7 +39,7 @@ def sentences(n: int, seed: int) -> str:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directories: llama, llama-tuned, qwen2, gemma, and adapter (PEFT, on llama)."""
+    """Write the directories llama, llama-tuned, qwen2, gemma, and adapter (PEFT, on llama)."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     sentencepiece = pytest.importorskip("sentencepiece")
@@ -78,7 +78,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def transformers_logits(directory: Path, tokens: list[int]) -> np.ndarray:
-    """(len(tokens), vocab) float64."""
+    """Return (len(tokens), vocab) float64 logits."""
     import torch
     import transformers
 
@@ -88,7 +88,7 @@ def transformers_logits(directory: Path, tokens: list[int]) -> np.ndarray:
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """(max abs difference, top-1 agreement)."""
+    """Return (max abs difference, top-1 agreement)."""
     agreement = np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1))
     return float(np.abs(ours - theirs).max()), float(agreement)
 

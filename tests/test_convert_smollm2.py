@@ -1,7 +1,7 @@
 """The converter on a pair of real, published size: SmolLM2-135M and a lightly changed copy.
 
 The package carries a Q4_1 file. Widened to F16 its weights lie on a 4-bit grid, which 4-bit types
-would reproduce for nothing, so that the reference is first moved off that grid by noise well below
+would reproduce for nothing, so the reference is first moved off that grid by noise well below
 a step. The tuned copy is the reference plus a LoRA adapter of rank 4 on the attention's weights.
 """
 
@@ -27,7 +27,7 @@ RANK = 4
 
 
 class RealPair(NamedTuple):
-    """F16 files, and the adapter that makes the one of the other."""
+    """F16 files, and the adapter that turns the reference into the tuned model."""
 
     reference: Path
     tuned: Path
@@ -35,7 +35,7 @@ class RealPair(NamedTuple):
 
 
 def weights(header: GGUFHeader, data: np.ndarray) -> Iterator[tuple[TensorInfo, np.ndarray]]:
-    """(tensor, its float16 values, which may be written to) for each matrix."""
+    """Yield (tensor, its float16 values, which may be written to) for each matrix."""
     end = max(tensor.offset + tensor.n_bytes for tensor in header.tensors)
     start = header.file_size - -(-end // 32) * 32
     for tensor in header.tensors:
@@ -111,7 +111,7 @@ print(psutil.Process().memory_info().rss - before)
 
 
 def memory(model: Path, second: Path | str = "", adapter: Path | str = "") -> int:
-    """Bytes that a pair takes, loaded and used, in a process of its own."""
+    """Return the bytes that a pair takes, loaded and used, in a process of its own."""
     arguments = [sys.executable, "-c", _MEASURE, *map(str, (model, second, adapter))]
     result = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr

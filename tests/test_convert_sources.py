@@ -18,7 +18,7 @@ from edge_eft.errors import ModelFileError
 
 
 def safetensors(path: Path, shapes: dict[str, tuple[int, ...]], missing: int = 0) -> None:
-    """A safetensors file of zeros, `missing` bytes short."""
+    """Write a safetensors file of zeros, `missing` bytes short."""
     header, end = {}, 0
     for name, shape in shapes.items():
         size = 4 * int(np.prod(shape))
@@ -192,7 +192,7 @@ def test_missing_packages_are_named(monkeypatch):
 
 
 def test_a_checkout_without_scripts(tmp_path):
-    with pytest.raises(ConversionError, match=r"no llama\.cpp checkout"):
+    with pytest.raises(ConversionError, match=r"not a llama\.cpp checkout"):
         llamacpp.find_scripts(tmp_path)
 
 

@@ -169,7 +169,7 @@ VALUE_FAULTS = {
     ),
     "heads that do not divide": (
         with_key(b"llama.attention.head_count_kv", U32, 3),
-        "4 attention heads are no multiple of 3",
+        "4 attention heads are not a multiple of 3",
     ),
     "absurd key length": (
         with_key(b"llama.attention.key_length", U32, 1 << 20),

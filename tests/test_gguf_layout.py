@@ -133,7 +133,7 @@ LAYOUT_FAULTS = {
     "zero dimension": (with_tensors((b"a", (32, 0), 0, 0, 128)), "impossible shape"),
     "unknown ggml type": (with_tensors((b"a", (32,), 99, 0, 128)), "unknown ggml type 99"),
     "removed ggml type": (with_tensors((b"a", (32,), 4, 0, 128)), "unknown ggml type 4"),
-    "row no multiple of the block": (with_tensors((b"a", (33,), 8, 0, 128)), "no multiple of 32"),
+    "row no multiple of the block": (with_tensors((b"a", (33,), 8, 0, 128)), "not multiples of 32"),
     "misaligned": (with_tensors((b"a", (32,), 0, 4, 128)), "is misaligned"),
     "overlap": (
         with_tensors((b"a", (32,), 0, 0, 128), (b"b", (32,), 0, 96, 128)),

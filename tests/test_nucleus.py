@@ -1,3 +1,5 @@
+"""nucleus: top-k and top-p sets, compared with what sorting a whole row gives."""
+
 import math
 
 import numpy as np
@@ -17,7 +19,7 @@ def naive_largest(values, k):
 
 @st.composite
 def rows(draw, max_size=3000):
-    """Rows of few levels, so of many ties, with some −inf; most widths are no multiple of 256."""
+    """Draw rows of few levels, so many ties, and some −inf; few widths are multiples of 256."""
     size = draw(st.one_of(st.integers(1, 40), st.integers(1, max_size), st.just(2560)))
     levels = draw(st.sampled_from([1, 2, 5, 100, 10**6]))
     excluded = draw(st.sampled_from([0.0, 0.0, 0.3, 0.99, 1.0]))

@@ -62,7 +62,7 @@ def test_a_refusal_is_the_templates_own_words():
 
 @pytest.mark.parametrize("source", ["{{ a", "{% if %}", "{% endfor %}", "{{ 'x' | nosuch }}"])
 def test_no_jinja_is_said_with_its_line(source):
-    with pytest.raises(PromptError, match="no valid Jinja: line 1"):
+    with pytest.raises(PromptError, match="not valid Jinja: line 1"):
         ChatTemplate(source, "x.gguf")
 
 

@@ -11,7 +11,7 @@ from edge_eft.text import ControlFilter, TextStream
 
 
 def stream(chunks, stop=()):
-    """Push chunks of bytes as tokens 0, 1, …; returns the stream and what each push gave."""
+    """Push chunks of bytes as tokens 0, 1, …. Returns the stream and what each push gave."""
     text = TextStream(chunks.__getitem__, stop)
     return text, [text.push(i) for i in range(len(chunks))]
 
@@ -85,7 +85,7 @@ def test_an_empty_stop_string_is_refused():
 
 
 def expected(text, stop):
-    """The definition: before the stop string that is complete first, the earlier start first."""
+    """Cut by the definition: before the stop string complete first; of two, the earlier start."""
     ends = [(i + len(s), i) for s in stop for i in range(len(text)) if text.startswith(s, i)]
     return text[: min(ends)[1]] if ends else text
 

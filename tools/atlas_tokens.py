@@ -71,7 +71,7 @@ def conversation_tokens(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return input ids, targets and starts of tuning conversations.
 
-    Only replies are targets. Each ends with EOS as its target, also where a further turn follows
+    Only replies are targets. Each ends with EOS as its target, even if a further turn follows
     in the input: a reply ends the model's turn, and the template puts a newline there.
     """
     inputs: list[int] = []

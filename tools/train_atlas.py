@@ -181,7 +181,7 @@ def train(name: str, model: LlamaForCausalLM, batches: Batches, lesson: Lesson) 
 
 
 def window_length(progress: float) -> int:
-    """Short windows train faster; the last are the whole context, so every position is seen."""
+    """Return a window's length: short ones train faster, the last ones reach every position."""
     if progress < 0.7:
         return N_CTX // 4
     return N_CTX // 2 if progress < 0.85 else N_CTX
@@ -247,7 +247,7 @@ def seconds_file(name: str, out: Path) -> Path:
 
 
 def train_base_branch(plan: Plan, out: Path, tune_only: bool) -> None:
-    """Train the base and the base really tuned; the small branch runs beside it."""
+    """Train the base and the base really tuned; the small branch runs in parallel."""
     use_one_core()
     if not tune_only:
         pretrain("base", plan, out)
@@ -264,7 +264,7 @@ def train_small_branch(plan: Plan, out: Path, tune_only: bool) -> None:
 
 
 def use_one_core() -> None:
-    """Set this process up: two threads that wait for each other suffer from any other load."""
+    """Keep to one core: two threads that wait for each other suffer from any other load."""
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     if platform.libc_ver()[0] == "glibc":
@@ -276,7 +276,10 @@ def use_one_core() -> None:
 
 
 def prepare(plan: Plan, out: Path) -> tuple[list[Fact], list[Fact]]:
-    """Write tokenizer, documents and conversations to `out/work`; return all and held-out facts."""
+    """Write tokenizer, documents and conversations to `out/work`.
+
+    Returns all facts and the held-out ones.
+    """
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
     rng = random.Random(plan.seed)

@@ -56,14 +56,14 @@ class Bare:
         self._n = 0
 
     def start(self, prompt: Sequence[int]) -> NDArray[np.float32]:
-        """Hold exactly this prompt; (n_vocab,) float32 logits behind it, a view."""
+        """Hold exactly this prompt. Returns the (n_vocab,) float32 logits after it, a view."""
         # What was decoded behind the owner's back is rolled back first.
         self._owner._sequences[0].unsure = True
         self._n = len(prompt)
         return self._owner.advance({0: (np.array(prompt, np.int32), 1)})[0][0]
 
     def decode_each(self, tokens: Sequence[int]) -> float:
-        """Seconds to decode tokens one by one, each with the pointer to its logits."""
+        """Decode tokens one by one, each with the pointer to its logits. Returns the seconds."""
         decode, logits, context, single = (
             L.llama_decode,
             L.llama_get_logits_ith,
@@ -83,7 +83,7 @@ class Bare:
         return seconds
 
     def decode_block(self, tokens: Sequence[int]) -> float:
-        """Seconds to decode tokens in one batch with logits for each; then they are taken back."""
+        """Decode tokens in one batch with logits for each and forget them. Returns the seconds."""
         batch = self._owner._batch
         batch.fill([_Span(0, self._n, np.array(tokens, np.int32))], n_silent=0)
         begun = perf_counter()

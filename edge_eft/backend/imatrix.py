@@ -70,7 +70,11 @@ class ImportanceCollector:
         self.callback: Any = L.ggml_backend_sched_eval_callback(self._on_node)
 
     def _on_node(self, address: int, asking: bool, _: Any) -> bool:
-        """Asking: is this node's result wanted; else: here it is, go on if True."""
+        """Take part in the evaluation of a node.
+
+        llama.cpp calls this twice per node: with `asking` it wants to know whether to compute the
+        result for us, then it hands it over. True means go on.
+        """
         try:
             node = _Tensor.from_address(address)
             if not self._layout_checked:
@@ -93,7 +97,7 @@ class ImportanceCollector:
         self._layout_checked = True
 
     def _weight_name(self, node: _Tensor) -> str | None:
-        """The name of the weight matrix that this node multiplies with, if it is one."""
+        """Return the name of the weight matrix that this node multiplies with, if it is one."""
         if node.op != self._mul_mat:
             return None
         weight = _Tensor.from_address(node.src[0])
@@ -109,7 +113,7 @@ class ImportanceCollector:
         n_columns = inputs.ne[0]
         n_rows = inputs.ne[1] * inputs.ne[2] * inputs.ne[3]
         values = np.empty((n_rows, n_columns), np.float32)
-        # Copies from wherever it lies, also from a GPU.
+        # Copies from wherever it lies, even from a GPU.
         _ggml.ggml_backend_tensor_get(node.src[1], values.ctypes.data, 0, values.nbytes)
         squares = np.einsum("ij,ij->j", values, values, dtype=np.float64)
         if name in self._sums:
@@ -126,7 +130,7 @@ class ImportanceCollector:
             raise EngineError("no matrix products were seen: this model cannot be calibrated")
 
     def means(self) -> dict[str, NDArray[np.float32]]:
-        """Tensor name → (n_columns,) float32, the mean square of each input column."""
+        """Return tensor name → (n_columns,) float32, the mean square of each input column."""
         return {
             name: (total / self._counts[name]).astype(np.float32)
             for name, total in self._sums.items()

@@ -45,24 +45,24 @@ def _to_logging(level: int, text: bytes, _: Any) -> None:
 
 @lru_cache(maxsize=1)
 def start_library() -> None:
-    """Once per process. `_to_logging` is a module global, as the callback must never be freed."""
+    """Start llama.cpp, once per process. `_to_logging` is a global: it must never be freed."""
     L.llama_log_set(_to_logging, ctypes.c_void_p(0))
     L.llama_backend_init()
 
 
 def last_error() -> str:
-    """What llama.cpp last complained of on this thread, and forgets it."""
+    """Return what llama.cpp last complained of on this thread, and forget it."""
     errors, _partial.errors = getattr(_partial, "errors", []), []
     return "; ".join(errors) or "llama.cpp gave no reason"
 
 
 def gpu_available() -> bool:
-    """Whether this build of llama.cpp has a GPU backend (Metal, CUDA, Vulkan …)."""
+    """Return whether this build of llama.cpp has a GPU backend (Metal, CUDA, Vulkan …)."""
     return bool(L.llama_supports_gpu_offload())
 
 
 def default_threads() -> tuple[int, str]:
-    """Threads for decoding, and why: decoding is bound by memory, so physical cores are enough."""
+    """Return threads for decoding, and why: it is bound by memory, so physical cores suffice."""
     if sys.platform == "darwin":
         # Efficiency cores hold up the others at every barrier.
         with contextlib.suppress(OSError, AttributeError):
@@ -89,8 +89,8 @@ class CacheKind(NamedTuple):
 KV_TYPES = {"f32": L.GGML_TYPE_F32, "f16": L.GGML_TYPE_F16, "q8_0": L.GGML_TYPE_Q8_0}
 
 # Q8_0 with flash attention gives the same logits to a token decoded alone or in a block, and is
-# the smallest. Head sizes that are no multiple of 32 refuse it; some backends lack the kernels.
+# the smallest. Head sizes that are not a multiple of 32 refuse it; some backends lack the kernels.
 CACHE_LADDER = (CacheKind("q8_0", True), CacheKind("f16", True), CacheKind("f16", False))
 
-# For measuring quantisation of weights, where rounding in the cache would blur the figures.
+# For measuring quantisation of weights: rounding in the cache would blur the figures.
 EXACT_CACHE = CacheKind("f32", False)

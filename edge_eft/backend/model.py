@@ -22,7 +22,7 @@ class Model:
 
     Args:
         path: the file; its header is checked before native code sees it.
-        n_gpu_layers: layers on the GPU; None: all, where there is one.
+        n_gpu_layers: layers on the GPU; None: all, if there is one.
         vocab_only: load no weights; such a model cannot make a `Context`.
 
     Raises:
@@ -81,7 +81,7 @@ class Model:
         return [get_text(self._vocab, token) or b"" for token in range(self.n_vocab)]
 
     def token_texts(self) -> list[bytes]:
-        """The vocabulary's own text of every id, as the file has it."""
+        """Return the vocabulary's own text of every id, as the file has it."""
         return self._texts
 
     @cached_property
@@ -90,13 +90,13 @@ class Model:
         return np.array([get_attr(self._vocab, t) for t in range(self.n_vocab)], np.int32)
 
     def token_attributes(self) -> NDArray[np.int32]:
-        """(n_vocab,) int32 of LLAMA_TOKEN_ATTR_* bits."""
+        """Return (n_vocab,) int32 of LLAMA_TOKEN_ATTR_* bits."""
         return self._attributes
 
     def tokenize(
         self, text: str, *, add_special: bool = False, parse_special: bool = False
     ) -> list[int]:
-        """Token ids of `text`.
+        """Return the token ids of `text`.
 
         Args:
             text: any text.
@@ -119,7 +119,7 @@ class Model:
         raise EngineError(f"{self.name} cannot tokenise a text of {len(data)} bytes")
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes that a token prints; b"" for a control token unless `special`."""
+        """Return the bytes that a token prints; b"" for a control token unless `special`."""
         key = (token, special)
         if key not in self._pieces:
             if not self.close.alive:
@@ -138,7 +138,7 @@ class Model:
         return self._pieces[key]
 
     def load_adapter(self, path: str | os.PathLike[str]) -> Any:
-        """A LoRA adapter for contexts of this model; it is freed with the model.
+        """Load a LoRA adapter for contexts of this model; it is freed with the model.
 
         Raises:
             ModelFileError: not an adapter, or made for a model of other shapes.

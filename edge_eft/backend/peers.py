@@ -70,7 +70,7 @@ class Peers:
         self._ends = {self._base.token_eos(), self._tuned.token_eos()}
 
     def stream(self, prompts: PeerPrompts) -> Generator[int, None, None]:
-        """Token ids, the end token included; it never stops by itself otherwise."""
+        """Yield token ids, the end token included; it never stops by itself otherwise."""
         tuned, reference = self._tuned, self._reference
         n_evaluated = len(prompts.base)
         tuned.reset()

@@ -1,4 +1,4 @@
-"""llama.cpp's quantiser behind Python names: the types it offers, a plan, and the run itself.
+"""llama.cpp's quantiser under Python names: the types it offers, a plan, and the run itself.
 
 `llama_model_quantize` cannot be cancelled, leaves a partial file when it fails, and may abort on a
 bad file: call it in a child process, on a file that `gguf_check` has passed, with a temporary
@@ -46,7 +46,7 @@ UNQUANTISED = frozenset({"F32", "F16", "BF16"})
 
 
 def canonical_type(name: str) -> str:
-    """The usual name of a type, from any spelling: `q4_k_m` → `Q4_K_M`.
+    """Return the usual name of a type from any spelling: `q4_k_m` → `Q4_K_M`.
 
     Raises:
         RequestError: llama.cpp offers no type of this name.
@@ -79,7 +79,7 @@ _PROGRESS_LINE = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 
 
 def plan(source: Path, type_name: str, **options: Any) -> list[PlannedTensor]:
-    """What `quantize` with the same options would do to each tensor, without writing anything.
+    """Return what `quantize` with the same options would do to each tensor; nothing is written.
 
     Raises:
         EngineError: llama.cpp refuses, with its reason.
@@ -161,7 +161,7 @@ def _run(
 
 
 def _imatrix_array(imatrix: Mapping[str, NDArray[np.float32]]) -> Any:
-    """llama.cpp's array of entries, ended by one without a name."""
+    """Return llama.cpp's array of entries, ended by one without a name."""
     array = (L.llama_model_imatrix_data * (len(imatrix) + 1))()
     for entry, (name, values) in zip(array, imatrix.items(), strict=False):
         entry.name = name.encode()
@@ -171,7 +171,7 @@ def _imatrix_array(imatrix: Mapping[str, NDArray[np.float32]]) -> Any:
 
 
 def _metadata_array(metadata: Mapping[str, str]) -> Any:
-    """llama.cpp's array of string overrides, ended by one without a key."""
+    """Return llama.cpp's array of string overrides, ended by one without a key."""
     array = (L.llama_model_kv_override * (len(metadata) + 1))()
     for entry, (key, text) in zip(array, metadata.items(), strict=False):
         entry.tag = L.LLAMA_KV_OVERRIDE_TYPE_STR
@@ -192,7 +192,7 @@ _GGML_TYPES = {
 
 
 def _ggml_type(name: str) -> int:
-    """The number of a tensor type by the name that ggml prints, such as `q8_0` or `q6_K`."""
+    """Return the number of a tensor type by the name that ggml prints, such as `q6_K`."""
     for value in _GGML_TYPES:
         if (ggml_library.ggml_type_name(value) or b"").decode().lower() == name.lower():
             return value
@@ -205,7 +205,7 @@ def _row_size(type_name: str, n_columns: int) -> int:
 
 @contextmanager
 def _log_lines(on_line: Callable[[str], None]) -> Iterator[list[str]]:
-    """Every text that llama.cpp logs goes to `on_line`; yields the list of its error lines."""
+    """Pass every text that llama.cpp logs to `on_line`. Yields the list of its error lines."""
     errors: list[str] = []
 
     @L.llama_log_callback

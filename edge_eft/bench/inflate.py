@@ -1,20 +1,20 @@
-"""A base model of the same function and a larger one's cost.
+"""Make a small base cost as much as a large one without changing its output.
 
 Speculation pays by the ratio of the base's cost to the small models', and its acceptance rate is a
-property of trained models. Where no large trio can be had, `inflate` gives a small trained base the
-weight of a large one: layers are added that compute in full and add exactly zero.
+property of trained models. If no large trio can be had, `inflate` gives a small trained base the
+weight of a large one.
 
 Two things are added, and both compute in full and add exactly zero. **Feed-forward units** whose
 columns of `ffn_down` are zero; and **layers**, up to 32 in all, whose `attn_output` and `ffn_down`
 are zero, so that the residual stream passes them unchanged. All layers get the same width, since
-most architectures know but one. Units alone would do, but a base of 3 million parameters would need
+most architectures have but one. Units alone would do, but a base of 3 million parameters would need
 layers 100,000 units wide to cost what 300 million do: five giant steps per token, a compute buffer
 of half a gigabyte, and none of the steps between layers that a real model of that size has
 (published ones of 0.1 to 8 billion parameters have 16 to 36 layers). What is left of the difference
 is that the matrices' rows are as short as the small model's hidden state, which slows single tokens
 more than blocks: figures from an inflated base flatter drafts (docs/performance.md has an example).
 
-x + 0 is x, and a dot product over whole blocks is not changed by blocks of zeros behind them, so
+x + 0 is x, and a dot product over whole blocks is not changed by blocks of zeros after them, so
 logits are expected to stay bitwise what they were; whoever inflates checks that on the machine.
 The matrices that do not lead back are not zero: nothing in llama.cpp's dense kernels is faster for
 zeros, but a cache full of them would not be a fair one. The model's own tensors keep their type,
@@ -91,7 +91,7 @@ class _Tensor:
     Attributes:
         shape: as NumPy has it: (rows, columns).
         data: the rows that are the model's own, (≤ rows, ≤ bytes of a row); None: it has none.
-        zero: whether what is missing there is zeros; else it is noise.
+        zero: whether the rest is filled with zeros; else it is noise.
     """
 
     name: str
@@ -102,24 +102,24 @@ class _Tensor:
 
 
 def parse_count(text: str) -> int:
-    """A number of parameters: "300M", "1.5B", "250000".
+    """Return a number of parameters from a text such as "300M", "1.5B" or "250000".
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not such a number.
     """
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMBG]?)", text.strip(), re.IGNORECASE)
     factor = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
     count = round(float(match[1]) * factor[match[2].upper()]) if match else 0
     if count < 1:
-        raise RequestError(f"{text!r} is no number of parameters; write one like 300M or 1.5B")
+        raise RequestError(f"{text!r} is not a number of parameters; write one like 300M or 1.5B")
     return count
 
 
 def check_type(name: str) -> str:
-    """The usual spelling of a type that can be written.
+    """Return the usual spelling of a type that can be written.
 
     Raises:
-        RequestError: it cannot.
+        RequestError: it cannot be written.
     """
     upper = name.strip().upper()
     if upper not in TYPES:
@@ -138,7 +138,7 @@ def inflate(
     Args:
         source: a GGUF of a model with plain attention and gated feed-forward layers.
         target: the new file; half a file may be left if writing fails.
-        n_parameters: the new model has at least so many weights; fewer than one layer more.
+        n_parameters: the new model has at least this many weights, and fewer than one layer more.
         type_name: one of `TYPES`, for the matrices of the added layers.
 
     Raises:
@@ -214,7 +214,7 @@ def _integer(header: GGUFHeader, name: str) -> int:
 
 
 def _template(header: GGUFHeader) -> dict[str, tuple[int, ...]]:
-    """Name → shape (NumPy's order) of the tensors of a layer, of which all must be alike."""
+    """Return name → shape (NumPy's order) of a layer's tensors; all layers must be alike."""
     layers: dict[int, dict[str, tuple[int, ...]]] = {}
     for tensor in header.tensors:
         if match := _BLOCK.fullmatch(tensor.name):
@@ -254,7 +254,7 @@ def _own(tensor: Any) -> _Tensor:
 
 
 def _widened(tensor: _Tensor, width: int) -> _Tensor:
-    """A tensor of the model itself, with room for more feed-forward units."""
+    """Return a tensor of the model itself, with room for more feed-forward units."""
     name = tensor.name.partition(".")[2].partition(".")[2]
     if name not in _WIDE:
         return tensor
@@ -265,7 +265,7 @@ def _widened(tensor: _Tensor, width: int) -> _Tensor:
 
 
 def _added(name: str, own: _Tensor, width: int, type_name: str) -> _Tensor:
-    """A tensor of a new layer, after the first layer's."""
+    """Return a tensor of a new layer, modelled on the first layer's."""
     like = _widened(own, width)
     zero = own.name.removeprefix("blk.0.").startswith(_BACK_INTO_THE_STREAM)
     if len(like.shape) == 1:
@@ -275,7 +275,7 @@ def _added(name: str, own: _Tensor, width: int, type_name: str) -> _Tensor:
 
 
 def _copy_metadata(writer: Any, reader: Any, gguf: Any) -> None:
-    """All keys as they are; texts as bytes, since a token need not be UTF-8."""
+    """Copy all keys as they are; texts as bytes, since a token need not be UTF-8."""
     kinds = gguf.GGUFValueType
     for key, field in reader.fields.items():
         if key.startswith("GGUF.") or key == "general.architecture":
@@ -295,7 +295,7 @@ def _copy_metadata(writer: Any, reader: Any, gguf: Any) -> None:
 
 
 def _write(writer: Any, tensors: list[_Tensor], gguf: Any) -> None:
-    """Header first, then one tensor after the other: no more than one is in memory."""
+    """Write the header, then the tensors one by one: no more than one is in memory."""
     for tensor in tensors:
         writer.add_tensor_info(
             tensor.name,
@@ -313,7 +313,7 @@ def _write(writer: Any, tensors: list[_Tensor], gguf: Any) -> None:
 
 
 def _bytes(tensor: _Tensor, noise: _Noise, gguf: Any) -> NDArray[np.uint8]:
-    """(rows, bytes of a row) uint8: the model's own part first, then zeros or noise."""
+    """Return (rows, bytes of a row) uint8: the model's own part first, then zeros or noise."""
     n_rows, row_bytes = math.prod(tensor.shape[:-1]), _row_bytes(tensor, gguf)
     own = tensor.data
     if own is not None and own.shape == (n_rows, row_bytes):
@@ -331,7 +331,7 @@ def _bytes(tensor: _Tensor, noise: _Noise, gguf: Any) -> NDArray[np.uint8]:
 
 
 def _block(type_name: str, gguf: Any) -> tuple[int, int]:
-    """Weights and bytes of a block."""
+    """Return the weights and bytes of a block."""
     n_weights, n_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type_name]]
     return int(n_weights), int(n_bytes)
 
@@ -344,8 +344,8 @@ def _row_bytes(tensor: _Tensor, gguf: Any) -> int:
 class _Noise:
     """Random matrices whose outputs have about the size of their inputs.
 
-    Rows of each length are drawn and quantised once, and taken round and round from a random one
-    on: what a decode costs does not depend on the values.
+    Rows of each length are drawn and quantised once, and taken in turn from a random one on: what
+    a decode costs does not depend on the values.
     """
 
     N_POOL = 1 << 20  # weights
@@ -356,7 +356,7 @@ class _Noise:
         self._pools: dict[tuple[int, str], NDArray[np.uint8]] = {}
 
     def rows(self, n_rows: int, n_columns: int, type_name: str) -> NDArray[np.uint8]:
-        """(n_rows, bytes of a row) uint8."""
+        """Return (n_rows, bytes of a row) uint8."""
         pool = self._pools.get((n_columns, type_name))
         if pool is None:
             n_pool = max(1, self.N_POOL // n_columns)

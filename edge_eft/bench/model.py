@@ -2,7 +2,7 @@
 
 A block of k drafts costs (k+1)·t_tuned(1) + t_base(k+1) + t_reference(k+1) and, if each draft is
 accepted with probability a, yields 1 + a + … + aᵏ tokens (arXiv 2310.12962 §3.4). That is a reply
-without end. A short one ends inside its last blocks, and what was drafted behind the end is lost;
+without end. A short one ends inside its last blocks, and what was drafted after the end is lost;
 `seconds_of_reply` counts that in. Both are arithmetic: nothing is measured here.
 """
 
@@ -20,7 +20,7 @@ BLOCKS = (0, 1, 2, 3, 5, 7, 11, 15)
 
 
 def expected_tokens(acceptance: float, k: int) -> float:
-    """Mean tokens of a block of `k` drafts: 1 + a + … + aᵏ."""
+    """Return the mean tokens of a block of `k` drafts: 1 + a + … + aᵏ."""
     return sum(acceptance**j for j in range(k + 1))
 
 
@@ -37,15 +37,15 @@ class CostModel:
         self._verifiers = verifiers
 
     def step(self) -> float:
-        """Seconds of a step without drafts."""
+        """Return the seconds of a step without drafts."""
         return self._drafter + self._verify(1)
 
     def block(self, k: int) -> float:
-        """Seconds of a block of `k` drafts."""
+        """Return the seconds of a block of `k` drafts."""
         return (k + 1) * self._drafter + self._verify(k + 1)
 
     def last_block(self, n: int) -> float:
-        """Seconds of a block whose n-th draft is the end token: nothing is decoded behind it."""
+        """Return the seconds of a block that ends with its n-th draft, the end token."""
         return n * self._drafter + self._verify(n)
 
     def _verify(self, n: int) -> float:
@@ -55,11 +55,11 @@ class CostModel:
         )
 
     def endless_rate(self, acceptance: float, k: int) -> float:
-        """Tokens per second in a reply that never ends."""
+        """Return tokens per second in a reply that never ends."""
         return expected_tokens(acceptance, k) / (self.block(k) if k else self.step())
 
     def seconds_of_reply(self, acceptance: float, k: int, n: int) -> float:
-        """Expected seconds of a reply of `n` tokens, of which the last ends it."""
+        """Return the expected seconds of a reply of `n` tokens, of which the last ends it."""
         a, times = acceptance, [0.0]
         for left in range(1, n + 1):
             if not k:
@@ -77,15 +77,15 @@ class CostModel:
         return times[n]
 
     def rate(self, acceptance: float, k: int, lengths: Sequence[int]) -> float:
-        """Tokens per second over replies with so many tokens."""
+        """Return tokens per second over replies of these lengths."""
         seconds = {n: self.seconds_of_reply(acceptance, k, n) for n in set(lengths)}
         total = sum(seconds[n] for n in lengths)
         return sum(lengths) / total if total else 0.0
 
     def best_rate(self, acceptance: float, lengths: Sequence[int]) -> float:
-        """`rate` with the number of drafts that gives the most."""
+        """Return `rate` with the number of drafts that gives the most."""
         return max(self.rate(acceptance, k, lengths) for k in BLOCKS)
 
     def best_endless_rate(self, acceptance: float) -> float:
-        """`endless_rate` with the number of drafts that gives the most."""
+        """Return `endless_rate` with the number of drafts that gives the most."""
         return max(self.endless_rate(acceptance, k) for k in BLOCKS)

@@ -1,4 +1,4 @@
-"""What is asked in a benchmark, where no file of prompts is given."""
+"""What is asked in a benchmark if no file of prompts is given."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _FORMS = ("Explain {} to a ten-year-old.", "Write a short paragraph about {} wit
 
 
 def message(text: str) -> Prompt:
-    """A prompt of one user turn."""
+    """Return a prompt of one user turn."""
     return [{"role": "user", "content": text}]
 
 
 def default_prompts(recipe: Recipe) -> list[Prompt]:
-    """The held-out questions of a family that has some, else general ones; 40 of them."""
+    """Return 40 held-out questions of a family that has some, else general ones."""
     try:
         questions = load_questions(recipe)
     except RecipeError:
@@ -38,21 +38,21 @@ def default_prompts(recipe: Recipe) -> list[Prompt]:
 
 
 def last_text(prompt: Prompt) -> str:
-    """What the user said last."""
+    """Return what the user said last."""
     if isinstance(prompt, str):
         return prompt
     return text_of(prompt[-1]["content"])
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content."""
+    """Return the text of a message's content."""
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content)
 
 
 def next_turn(prompt: Prompt, reply: str, question: str) -> Sequence[dict[str, Any]] | None:
-    """The conversation goes on; None for a raw text, which has no turns."""
+    """Return the conversation with a further turn; None for a raw text, which has no turns."""
     if isinstance(prompt, str):
         return None
     turns = [{"role": "assistant", "content": reply}, {"role": "user", "content": question}]

@@ -33,13 +33,13 @@ N_BOOTSTRAP = 4000
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median, and the quartiles below and above it."""
+    """Return the median, and the quartiles below and above it."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return float(middle), float(low), float(high)
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """The median of the paired ratios and its bootstrap interval of 95 %."""
+    """Return the median of the paired ratios and its bootstrap interval of 95 %."""
     ratios = np.array(above) / np.array(below)
     drawn = np.random.default_rng(0).integers(len(ratios), size=(N_BOOTSTRAP, len(ratios)))
     low, high = np.percentile(np.median(ratios[drawn], axis=1), (2.5, 97.5))
@@ -50,7 +50,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
 
 
 def peak_bytes() -> int:
-    """The most resident memory that this process has had so far."""
+    """Return the most resident memory that this process has had so far."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # not on Windows
@@ -60,7 +60,7 @@ def peak_bytes() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return what the figures were measured on."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
@@ -96,7 +96,7 @@ def _version(package: str) -> str | None:
 
 
 def rates(figures: Figures) -> dict[str, list[float]]:
-    """Way → tokens per second of each round, and the sum of the bare decodes as if one way."""
+    """Return way → tokens per second of each round; the sum of the bare decodes is a way too."""
     found = {name: tally.rates() for name, tally in figures.tallies.items()}
     alone = [found[way] for way in figures.roles.values()]
     found[BARE_SUM] = [1 / sum(1 / rate for rate in row) for row in zip(*alone, strict=True)]
@@ -104,7 +104,7 @@ def rates(figures: Figures) -> dict[str, list[float]]:
 
 
 def cost_model(figures: Figures) -> CostModel:
-    """From the median times of the run's own bare decodes."""
+    """Return the cost model from the median times of the run's own bare decodes."""
     medians = {
         seat: {n: median(seconds) for n, seconds in costs.items()}
         for seat, costs in figures.decodes.items()
@@ -114,11 +114,11 @@ def cost_model(figures: Figures) -> CostModel:
 
 
 def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures as plain data; tokens per second are medians over rounds.
+    """Return the figures as plain data; tokens per second are medians over rounds.
 
     Args:
-        figures: of a run.
-        plan: that it followed.
+        figures: the figures of a run.
+        plan: the plan that it followed.
         about: what was run, put first.
     """
     found = rates(figures)
@@ -174,7 +174,7 @@ def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[st
 
 
 def _acceptance(figures: Figures, *ways: str) -> float:
-    """Accepted of the tested drafts."""
+    """Return the accepted share of the tested drafts."""
     tallies = [figures.tallies[way] for way in ways]
     tested = sum(tally.tested for tally in tallies)
     return sum(tally.accepted for tally in tallies) / tested if tested else 0.0
@@ -197,7 +197,7 @@ def _ratios(found: Mapping[str, list[float]], drafted: Any) -> dict[str, dict[st
 
 
 def _shares(figures: Figures, way: str) -> dict[str, float]:
-    """Part → share of the wall clock."""
+    """Return part → share of the wall clock."""
     tally = figures.tallies[way]
     timings, total = tally.timings, sum(tally.seconds)
     # A first token's decodes count as the prompt's, of which only the last token is left here.
@@ -208,7 +208,7 @@ def _shares(figures: Figures, way: str) -> dict[str, float]:
 
 
 def overhead_object(overhead: Overhead, choice: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """The overhead of a step, as plain data."""
+    """Return the overhead of a step as plain data."""
     return {
         "pairs": len(overhead.steps),
         "n_vocab": overhead.n_vocab,
@@ -224,7 +224,7 @@ def overhead_object(overhead: Overhead, choice: Mapping[str, Sequence[float]]) -
 
 
 def as_table(result: Mapping[str, Any], found: Mapping[str, Sequence[float]]) -> str:
-    """`as_object` for people; `found` from `rates`."""
+    """Return `as_object` as a table for people; `found` is from `rates`."""
     base = quartiles(found[BASE])[0]
     lines = [f"{'tokens per second':<26}{'median':>9}   {'quartiles':<19}{'of base':>7}"]
     for name, values in sorted(found.items(), key=lambda item: median(item[1])):
@@ -240,7 +240,7 @@ def as_table(result: Mapping[str, Any], found: Mapping[str, Sequence[float]]) ->
 
 
 def _facts(result: Mapping[str, Any]) -> list[str]:
-    """Name and value, a line each."""
+    """Return lines of a name and a value."""
     second = result["second_turn_ttft_s"]
     length = result["reply_tokens"]
     predicted, endless = result["predicted_auto_tps"], result["predicted_endless_tps"]
@@ -264,7 +264,7 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
 
 
 def _decodes(decode_ms: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """Milliseconds of a decode, by the tokens in it."""
+    """Return a table of milliseconds per decode, by the tokens in it."""
     sizes = sorted({n for costs in decode_ms.values() for n in costs})
     lines = [f"{'decode of n tokens, ms':<26}" + "".join(f"{n:>8}" for n in sizes)]
     for seat, costs in decode_ms.items():
@@ -274,7 +274,7 @@ def _decodes(decode_ms: Mapping[str, Mapping[int, float]]) -> list[str]:
 
 
 def overhead_table(result: Mapping[str, Any]) -> str:
-    """`overhead_object` for people."""
+    """Return `overhead_object` as a table for people."""
     step, noise = result["step_ratio"], result["aa_ratio"]
     choice = ", ".join(f"{name} {ms:.2f} ms" for name, ms in result["choice_152k_ms"].items())
     return "\n".join(

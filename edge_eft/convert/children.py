@@ -50,7 +50,7 @@ class Worker:
             self._child = None
 
     def work(self, task: str, *, on_progress: Progress | None = None, **arguments: Any) -> Any:
-        """Run one task of `native.py`; its result.
+        """Run one task of `native.py`. Returns its result.
 
         Raises:
             ConversionError: the task failed, or its process died (then with the signal's name).
@@ -152,7 +152,7 @@ class _Child:
                     self._on_stderr(text)
 
     def send(self, line: str) -> None:
-        """Write a line to its stdin; if it is dead, reading its stdout will tell."""
+        """Write a line to the process; if it is dead, reading its stdout will tell."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(line + "\n")
@@ -162,7 +162,7 @@ class _Child:
         return self._process.wait()
 
     def end(self) -> str:
-        """End it if it runs; one line that says why it ended: the signal, or its last words."""
+        """End the process if it runs. Returns a line on why it ended: the signal or last words."""
         with contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()  # what our children take as the sign to go

@@ -42,7 +42,7 @@ _PATH = click.Path(path_type=Path)
     "--base",
     type=_PATH,
     help="The large model, for the recipe and for measuring. A GGUF file is used as it "
-    "is; a directory is converted, too.",
+    "is; a directory is converted.",
 )
 @click.option(
     "--type",
@@ -74,7 +74,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--keep-lora",
     is_flag=True,
-    help="Keep the adapter beside the reference instead of merging it: one set of "
+    help="Keep the adapter apart instead of merging it into the reference: one set of "
     "weights in memory.",
 )
 @click.option("--name", help="Name of the recipe and its files.  [default: that of --tuned]")
@@ -100,8 +100,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--share",
     is_flag=True,
-    help="Where the directory holds a file of the same "
-    "content already, name that one in the recipe.",
+    help="If the directory already holds a file of the same content, name that one in the recipe.",
 )
 @click.option(
     "--allow-requantize",
@@ -153,7 +152,7 @@ def command(
     """Turn a tuned small model and its reference into a quantised pair and a recipe.
 
     Both sides are quantised alike, checked, and measured: what quantising did to their
-    difference is printed as a table and kept beside the recipe.
+    difference is printed as a table and kept next to the recipe.
     """
     deltas = _tuned_by_name(tuned)
     kind = checked_type(type_name)
@@ -211,7 +210,7 @@ def command(
 
 
 def _arguments() -> list[str]:
-    """The arguments as typed, after the word `convert` where the program has other commands."""
+    """Return the arguments as typed, without the leading word `convert`."""
     typed = sys.argv[1:]
     return typed[1:] if typed[:1] == ["convert"] else typed
 

@@ -7,7 +7,7 @@ quantised pair gives in its place:
 
 Without a base the unquantised reference stands in for it, with α = 1, so that p is the tuned
 model's own distribution. Arrays come in as (positions, vocab) float32, memory-mapped, and are read
-in blocks; all sums are float64. This file knows nothing of models or files.
+in blocks; all sums are float64. This module knows nothing of models or files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Fidelity:
         delta_correlation: Pearson correlation of delta' and delta over the same.
         error_correlation: Pearson correlation of the errors tuned' − tuned and
             reference' − reference: 1 means that both sides are off alike, which the delta
-            cancels; 0 that their errors add up. 0 where one side has no error.
+            cancels; 0 that their errors add up. 0 if one side has no error.
         positions: how many positions were measured.
     """
 
@@ -75,11 +75,11 @@ class _Correlation:
 def measure(
     exact: Sequence[Pair], quantised: Sequence[Pair], base: Rows | None, alpha: float
 ) -> Fidelity:
-    """The figures of quantised pairs, pooled over all of them (one per delta).
+    """Return the figures of quantised pairs, pooled over all of them (one per delta).
 
     Args:
         exact, quantised: the same pairs before and after.
-        base: (positions, vocab) float32, or None where no base is given.
+        base: (positions, vocab) float32, or None if no base is given.
         alpha: strength of the delta; without a base it must be 1.
     """
     divergences: list[NDArray[np.float64]] = []

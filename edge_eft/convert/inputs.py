@@ -1,6 +1,6 @@
 """The inputs of one conversion, compared with each other, and their masters.
 
-All that can be told from headers is told first; then vocabularies; weights come last.
+Headers are compared first, then vocabularies; weights come last.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Inputs:
 
     @property
     def models(self) -> list[Source]:
-        """Those that are models and no adapters, the base first, as `reconcile` wants them."""
+        """The inputs that are models, not adapters; the base first, as `reconcile` wants them."""
         return [source for source in self.all if not source.is_adapter]
 
 
 def stays_adapter(tuned: Source, options: Options) -> bool:
-    """Whether this input is an adapter that is kept as one; a LoRA GGUF always is."""
+    """Return whether this input is an adapter that is kept as one; a LoRA GGUF always is."""
     return tuned.kind == "lora" or (tuned.kind == "peft" and options.keep_lora)
 
 
 def converts_base(base: Source, options: Options) -> bool:
-    """Whether the base becomes a file of ours; a GGUF file only if --base-type is given."""
+    """Return whether the base becomes a file of ours; a GGUF file only with --base-type."""
     return base.kind == "hf" or options.base_type is not None
 
 
@@ -51,7 +51,8 @@ def gather(options: Options) -> Inputs:
     """Inspect all inputs and compare what their headers say.
 
     Raises:
-        ConversionError, ModelFileError: an input is none, or they do not belong together.
+        ConversionError, ModelFileError: an input is neither a model nor an adapter, or they do not
+            belong together.
     """
     trust = options.trust_remote_code
     reference = inspect(options.reference, "reference", trust_remote_code=trust)
@@ -82,7 +83,7 @@ def gather(options: Options) -> Inputs:
 def check_vocabularies(inputs: Inputs, maker: MasterMaker, talk: Talk) -> int:
     """Compare vocabularies by vocabulary.py, and architectures across kinds of input.
 
-    Directories are converted without their weights for it, which takes seconds.
+    For this, directories are converted without their weights, which takes seconds.
 
     Returns:
         The width that all roles share.

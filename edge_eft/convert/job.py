@@ -32,7 +32,7 @@ from .workspace import Workspace
 
 
 def convert(options: Options, talk: Talk) -> Outcome:
-    """Do one conversion; nothing with a final name is there unless all of it succeeded.
+    """Do one conversion. Files get their final names only if all of it succeeded.
 
     Raises:
         EdgeEftError: with one line for the user; nothing is left behind.
@@ -64,7 +64,7 @@ def convert(options: Options, talk: Talk) -> Outcome:
 
 
 def _expected_targets(options: Options, inputs: Inputs) -> list[Path]:
-    """The results that are known before anything is measured."""
+    """Return the results that are known before anything is measured."""
     targets = [options.recipe_path, options.report_path]
     if options.share:
         return targets  # whether a model file is written depends on its content
@@ -81,7 +81,7 @@ def _expected_targets(options: Options, inputs: Inputs) -> list[Path]:
 
 
 def _file_metadata(source: Source, options: Options) -> dict[str, str]:
-    """Provenance for the GGUF file: what decides its content, so that equal files are equal."""
+    """Return a GGUF file's provenance: only what decides its content, so equal files stay equal."""
     flags = f"--type {options.type.lower()}"
     if options.calibrate:
         flags += f" --calibrate {options.calibrate.name}"
@@ -99,7 +99,7 @@ def _final_base(
     metadata: Mapping[str, Mapping[str, str]],
     maker: MasterMaker,
 ) -> Path | None:
-    """The base as the recipe will name it: a GGUF is taken as it is unless --base-type is given."""
+    """Return the base that the recipe will name: a GGUF as it is, unless --base-type is given."""
     master, worker = masters.base, maker.worker
     if master is None:
         return None

@@ -78,9 +78,9 @@ class MasterMaker:
         return self._scripts
 
     def vocabulary_file(self, source: Source) -> Path:
-        """A GGUF that carries the source's vocabulary; of a large directory, made without weights.
+        """Return a GGUF with the source's vocabulary; of a large directory, one without weights.
 
-        What a script takes longest for is importing torch, so that a small one is made whole.
+        A script spends most of its time importing torch, so a small directory is converted whole.
         """
         if source.kind == "gguf" or 4 * source.n_parameters <= _SMALL_BYTES:
             return self.make(source).gguf
@@ -96,7 +96,7 @@ class MasterMaker:
         return target
 
     def make(self, source: Source) -> Master:
-        """The master of a model: F32, but a base keeps the type that its directory has."""
+        """Return the master of a model: F32, but a base keeps the type that its directory has."""
         if source.kind == "gguf":
             return Master(source, source.path, temporary=False)
         if source.role not in self._made:
@@ -119,7 +119,7 @@ class MasterMaker:
         return target
 
     def make_kept_adapter(self, adapter: Source, reference: Master) -> Master:
-        """The adapter as GGUF beside its reference's master."""
+        """Return the adapter as GGUF, on its reference's master."""
         if adapter.kind == "lora":
             return Master(adapter, reference.gguf, adapter.path, temporary=False)
         target = self.workspace.path(f"{_file_stem(adapter)}-adapter.gguf")
@@ -128,7 +128,7 @@ class MasterMaker:
         return Master(adapter, reference.gguf, target)
 
     def make_merged(self, adapter: Source, reference: Source) -> Master:
-        """The master of reference + adapter, merged by peft."""
+        """Return the master of reference + adapter, merged by peft."""
         require_modules("peft")
         merged = self.workspace.path(f"{_file_stem(adapter)}-merged")
         with self.talk.step(f"{adapter.role}: merging the adapter"):
@@ -145,7 +145,7 @@ class MasterMaker:
         return replace(master, source=adapter)
 
     def widened(self, master: Master) -> Path:
-        """An F32 file with the master's values, for measuring."""
+        """Return an F32 file with the master's values, for measuring."""
         header = read_header(master.gguf)
         if all(tensor.type == "F32" for tensor in header.tensors):
             return master.gguf
@@ -166,12 +166,12 @@ class MasterMaker:
 
 
 def hf_bytes(source: Source) -> int:
-    """About how many bytes the F32 master of a directory takes."""
+    """Return about how many bytes the F32 master of a directory takes."""
     return 4 * source.n_parameters if source.kind == "hf" else 0
 
 
 def kept_chat_template(adapter: Source) -> str | None:
-    """The chat template that lies in a PEFT directory: the reference's GGUF will not carry it."""
+    """Return a PEFT directory's own chat template, which the reference's GGUF will not carry."""
     if adapter.kind != "peft":
         return None
     beside = adapter.path / "chat_template.jinja"
@@ -185,7 +185,7 @@ def kept_chat_template(adapter: Source) -> str | None:
 
 
 def hyperparameters(header: GGUFHeader) -> dict[str, Any]:
-    """The architecture's own keys, which decide all shapes but the vocabulary's."""
+    """Return the architecture's own keys, which decide all shapes but the vocabulary's."""
     prefix = header.architecture + "."
     ignored = {f"{prefix}vocab_size", f"{prefix}context_length"}
     return {k: v for k, v in header.metadata.items() if k.startswith(prefix) and k not in ignored}

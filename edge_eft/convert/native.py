@@ -26,7 +26,7 @@ PATHS = frozenset({"source", "target", "model", "lora", "imatrix"})
 
 
 def task_plan(source: Path, type_name: str, progress: Progress, **options: Any) -> list[Any]:
-    """[[tensor, type before, type after, bytes after]] for each tensor; nothing is written."""
+    """Return [[tensor, type before, type after, bytes after]] without writing anything."""
     planned = quantize.plan(source, type_name, **options)
     return [[t.name, t.source_type, t.target_type, t.size_bytes] for t in planned]
 
@@ -47,20 +47,20 @@ def task_quantize(
 
 
 def load_imatrix(path: Path) -> dict[str, NDArray[np.float32]]:
-    """What `task_imatrix` wrote: tensor name → (n_columns,) float32."""
+    """Return what `task_imatrix` wrote: tensor name → (n_columns,) float32."""
     with np.load(path, allow_pickle=False) as arrays:
         return {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
 
 
 def task_vocabulary(models: Mapping[str, str], progress: Progress) -> dict[str, Any]:
-    """Whether the models of these roles can be combined: the common width, and warnings."""
+    """Check that the roles' models can be combined. Returns their common width, and warnings."""
     loaded = {role: Model(path, n_gpu_layers=0, vocab_only=True) for role, path in models.items()}
     common = reconcile(loaded)
     return {"n_vocab": common.n_vocab, "warnings": list(common.warnings)}
 
 
 def task_tokenize(model: Path, text: str, window: int, limit: int, progress: Progress) -> list[Any]:
-    """The text as windows of token ids, each beginning with BOS where the model wants one.
+    """Cut the text into windows of token ids, each beginning with BOS if the model wants one.
 
     Returns a list of lists of at most `window` ids, `limit` ids together (BOS not counted).
     """
@@ -73,7 +73,7 @@ def task_tokenize(model: Path, text: str, window: int, limit: int, progress: Pro
 
 
 def task_probe(model: Path, progress: Progress, lora: Path | None = None) -> None:
-    """Load the model as a user would, decode a few tokens, insist on finite logits."""
+    """Load the model as a user would, decode a few tokens, and insist on finite logits."""
     loaded = Model(model, n_gpu_layers=0)
     tokens = np.arange(min(8, loaded.n_vocab), dtype=np.int32)
     context = _exact_context(loaded, len(tokens), lora)
@@ -117,7 +117,7 @@ def _rows(context: Context, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
 def _exact_context(
     model: Model, n_ctx: int, lora: Path | None, *, n_threads: int = 1, cb_eval: Any = None
 ) -> Context:
-    """A context whose own rounding is negligible; `n_ctx` rows can be asked of it at once."""
+    """Return a context whose own rounding is negligible, for up to `n_ctx` rows at once."""
     if model.n_ctx_train and n_ctx > model.n_ctx_train:
         raise EngineError(f"{model.name} was trained for {model.n_ctx_train} tokens, not {n_ctx}")
     return Context(

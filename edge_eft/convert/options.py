@@ -73,7 +73,7 @@ class Options:
         return self.model_path("base", self.final_base_type)
 
     def model_path(self, part: str, type_name: str) -> Path:
-        """The final name of one model file; `part` is `reference`, `base` or the delta's name."""
+        """Return a model file's final name; `part` is `reference`, `base` or the delta's name."""
         return self.out / self.files.format(name=self.name, part=part, type=type_name)
 
     def lora_path(self, delta: str) -> Path:
@@ -81,5 +81,5 @@ class Options:
 
 
 def checked_type(name: str) -> str:
-    """`AUTO`, or the canonical name of a type."""
+    """Return `AUTO`, or the canonical name of a type."""
     return AUTO if name.strip().upper() == AUTO else canonical_type(name)

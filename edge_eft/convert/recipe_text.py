@@ -1,4 +1,4 @@
-"""The recipe that a conversion writes, as TOML text, and what it says of where things come from."""
+"""The recipe that a conversion writes, as TOML text, and the provenance that it states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One model file of the recipe; `lora` where it is an adapter on the delta's reference."""
+    """One model file of the recipe; `lora` if it is an adapter on the delta's reference."""
 
     path: Path
     sha256: str
@@ -34,7 +34,7 @@ class RecipeContent:
 
 
 def recipe_toml(content: RecipeContent, directory: Path) -> str:
-    """The recipe as TOML; files below `directory`, where it will lie, get relative paths."""
+    """Return the recipe as TOML; files below `directory`, its own, get relative paths."""
     lines = ["# Written by edge-eft convert.", f"name = {_quoted(content.name)}"]
     if content.description:
         lines.append(f"description = {_quoted(content.description)}")
@@ -66,7 +66,7 @@ def _entry(entry: FileEntry, directory: Path) -> Iterable[tuple[str, str]]:
 
 
 def relative(path: Path, directory: Path) -> str:
-    """`path` as a recipe in `directory` names it: relative if it lies below, else absolute."""
+    """Return `path` as a recipe in `directory` names it: relative if below, else absolute."""
     path, directory = Path(os.path.abspath(path)), Path(os.path.abspath(directory))
     inside = path.is_relative_to(directory)
     return path.relative_to(directory).as_posix() if inside else str(path)
@@ -77,13 +77,13 @@ def _pairs(items: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string."""
+    """Return a TOML basic string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
 
 
 def versions(*packages: str) -> str:
-    """`name version` of the packages that are installed, for the record."""
+    """Return `name version` of the packages that are installed, for the record."""
     known = []
     for package in packages:
         try:

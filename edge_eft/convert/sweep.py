@@ -1,7 +1,7 @@
 """Quantising a pair in one way or in many, measuring each, and choosing.
 
-Both sides of the pair always get the same plan: same type, same importance matrix, and where one
-side has tied embeddings and the other not, the same type for both tables.
+Both sides of the pair always get the same plan: same type, same importance matrix, and if only
+one side has tied embeddings, the same type for both tables.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Candidate:
     fidelity: Fidelity
 
     def figures(self) -> dict[str, Any]:
-        """For the report: JSON values."""
+        """Return the figures for the report, as JSON values."""
         return {
             "size_bytes": self.size_bytes,
             **asdict(self.fidelity),
@@ -61,7 +61,7 @@ class Candidate:
         }
 
     def discard(self) -> None:
-        """Remove its files."""
+        """Remove the candidate's files."""
         for path in {self.reference, *self.tuned.values()}:
             path.unlink(missing_ok=True)
 
@@ -176,7 +176,7 @@ class Sweep:
         return target
 
     def plan(self, master: Master, type_name: str) -> list[list[str | int]]:
-        """[tensor, type before, type after, bytes after] for each tensor."""
+        """Return [tensor, type before, type after, bytes after] for each tensor."""
         key = (master.role, type_name)
         if key not in self._plans:
             self._plans[key] = self.maker.worker.work(
@@ -185,7 +185,7 @@ class Sweep:
         return self._plans[key]
 
     def planned_size(self, type_name: str) -> int:
-        """Bytes of the pair's files in this type, to within a few kB; adapters included."""
+        """Return the bytes of the pair's files in this type, adapters too, to within a few kB."""
         total = self._adapters_size
         for master in self._own_models:
             header = read_header(master.gguf)
@@ -194,7 +194,7 @@ class Sweep:
         return total
 
     def _auto_sizes(self) -> dict[str, int]:
-        """Type → planned size, of the types to try; of those with one and the same plan, one."""
+        """Return type → planned size of the types to try: one of those with the same plan."""
         by_plan: dict[tuple[str | int, ...], str] = {}
         for name in AUTO_TYPES:
             if name in TYPES:
@@ -291,7 +291,7 @@ class Sweep:
         return candidate
 
     def best_of_type(self, type_name: str) -> Candidate:
-        """The pair in one type; with --calibrate the better of calibrated and not."""
+        """Return the pair in one type; with --calibrate the better of calibrated and not."""
         if self.options.calibrate is None or type_name in IGNORES_IMATRIX:
             return self.quantised(type_name, calibrated=False)
         calibrated = self.quantised(type_name, calibrated=True)
@@ -305,7 +305,7 @@ class Sweep:
     # -- choosing -------------------------------------------------------------------------
 
     def winner(self) -> Candidate:
-        """The pair in the type asked for, or the best choice for `auto`."""
+        """Return the pair in the type asked for, or the best choice for `auto`."""
         if self.options.type != AUTO:
             if self.options.type in NEEDS_IMATRIX and self.options.calibrate is None:
                 raise ConversionError(

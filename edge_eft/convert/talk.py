@@ -17,19 +17,19 @@ class Talk:
         self.warnings: list[str] = []
 
     def say(self, line: str) -> None:
-        """A line for the user."""
+        """Print a line for the user, unless `quiet`."""
         if not self.quiet:
             click.echo(line, err=True)
 
     def warn(self, line: str) -> None:
-        """A line that the user should not miss; kept for the report, and said once."""
+        """Print a line that the user should not miss, once, and keep it for the report."""
         if line not in self.warnings:
             self.warnings.append(line)
             click.echo(f"warning: {line}", err=True)
 
     @contextmanager
     def step(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """A piece of work with a bar, on a terminal; else one line. Yields f(done, total)."""
+        """Show a piece of work: a bar on a terminal, else one line. Yields f(done, total)."""
         if self.quiet or not sys.stderr.isatty():
             self.say(label)
             yield lambda done, total: None

@@ -2,7 +2,7 @@
 
 It reads jobs as lines of JSON from stdin and answers each with events as lines of JSON on stdout:
 any number of {"progress": [done, total]}, then {"result": …} or {"error": "…"}. When stdin ends,
-because the parent is done or dead, so does the worker, also in the middle of native code.
+because the parent is done or dead, so does the worker, even in the middle of native code.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _read_jobs(jobs: queue.SimpleQueue[str]) -> None:
 
 
 def _emit(events: TextIO, **event: Any) -> None:
-    """Write one event; a parent that is gone ends the process."""
+    """Write one event; end the process if the parent is gone."""
     try:
         events.write(json.dumps(event) + "\n")
         events.flush()

@@ -1,9 +1,9 @@
-"""Files that are whole or not there: a private directory to work in, and the way out of it.
+"""The private directory of a conversion: its files get final names only when all are complete.
 
 All that a conversion writes lies in OUT/.NAME.converting/RUN/ until it is checked, and is renamed
-when everything is. A run that is killed leaves that directory; the next run of the same name takes
-it away. The files that a killed run had already renamed are listed in it, so that the next one may
-replace them without --force.
+when everything is. A run that is killed leaves that directory; the next run of the same name
+removes it. The files that a killed run had already renamed are listed in it, so that the next one
+may replace them without --force.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Workspace:
         return frozenset()
 
     def path(self, name: str) -> Path:
-        """A path for a file or directory that nobody sees."""
+        """Return a path for a file or directory that nobody sees."""
         return self._directory / name
 
     def check_free(self, targets: Iterable[Path]) -> None:
@@ -98,7 +98,7 @@ class Workspace:
                 raise ConversionError(f"{target} exists; pass --force to replace it")
 
     def check_space(self, n_bytes: int, what: str) -> None:
-        """Raise ConversionError if the disk has not room for `n_bytes` more."""
+        """Raise ConversionError if the disk has no room for `n_bytes` more."""
         free = shutil.disk_usage(self.out).free
         if n_bytes > free:
             raise ConversionError(
@@ -108,7 +108,7 @@ class Workspace:
     def publish(self, files: dict[Path, Path]) -> None:
         """Rename finished files {temporary: final} into place, in order; the last one names all.
 
-        An old last file goes first, so that it never stands beside new files that it does not
+        An old last file goes first, so that it is never found among new files that it does not
         describe. Everything is on the disk before it gets its name.
         """
         self.check_free(files.values())
@@ -123,7 +123,7 @@ class Workspace:
             os.replace(temporary, final)
 
     def _beside(self, temporary: Path, final: Path) -> Path:
-        """`temporary`, or a copy of it where `final` may lie on another file system."""
+        """Return `temporary`, or a copy of it if `final` may lie on another file system."""
         if final.parent.resolve() == self.out.resolve():
             return temporary
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -140,10 +140,10 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as `700M`, `1.5G` or `600MiB`.
+    """Return the bytes of a size such as `700M`, `1.5G` or `600MiB`.
 
     Raises:
-        ConversionError: no size.
+        ConversionError: it is not a size.
     """
     match = _SIZE.fullmatch(text)
     if not match or float(match[1]) <= 0:
