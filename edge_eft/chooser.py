@@ -85,7 +85,7 @@ class Verifier:
             EngineError: a model gave NaN, or no token is left.
         """
         proposals, n_draft = state.proposals, len(state.draft)
-        with_prompt, prompt_tokens = not state.tokens, state.prompt_tokens
+        with_prompt = not state.tokens
         state.draft = []
         t0 = perf_counter()
         try:
@@ -128,7 +128,7 @@ class Verifier:
                 accepted,
                 is_end_token=token == self._combiner.end_token,
                 with_prompt=with_prompt,
-                prompt_tokens=prompt_tokens,
+                prompt_tokens=state.prompt_tokens,
             )
             if finish_reason or not accepted:
                 return

@@ -13,6 +13,7 @@ NumPy only. It knows nothing of contexts, tokens' texts or sampling.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,19 +51,15 @@ class Combiner(CommonRows):
                 float32, or no token is left.
         """
         total: NDArray[np.float32] | None = None
-        tops = []
+        sound = True
         with np.errstate(invalid="ignore", over="ignore"):
-            for role, c in coefficients.items():
-                if c:
-                    row = self.common(role, rows[role])
-                    total = _plus(total, c, row, out, scratch)  # Σ c · s
-                    if c < 0:
-                        tops.append(row.max(axis=-1))
+            for c, s in self.common(rows, coefficients):
+                total = _plus(total, c, s, out, scratch)  # Σ c · s
+                # A bad logit shows in a sum's maximum, but +inf that is subtracted in its row's.
+                sound = sound and (c > 0 or math.isfinite(s.max()))
             if total is not None and total is not out:
                 np.copyto(out, total)
-            # A bad logit shows in a sum's maximum; +inf that was subtracted, in its own row's.
-            tops.append(out.max(axis=-1))
-            sound = bool(np.isfinite(tops).all())
+            sound = sound and math.isfinite(out.max(axis=-1).sum())
             if not sound:
                 self._explain_or_exclude(rows, coefficients, out)
         if len(self.masked):
@@ -117,9 +114,8 @@ class Combiner(CommonRows):
                 _check_logits(role, rows[role][..., : self.n_vocab])
                 if role in self._merged:
                     _check_logits(role, rows[role][..., self._merged[role]])
-        for role, c in coefficients.items():
-            if c:
-                total[np.isneginf(self.common(role, rows[role]))] = -np.inf
+        for _, s in self.common(rows, coefficients):
+            total[np.isneginf(s)] = -np.inf
 
 
 def log_partition(logits: NDArray[np.float32], scratch: NDArray[np.float32]) -> NDArray[np.float32]:

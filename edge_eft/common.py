@@ -1,6 +1,6 @@
 """One role's logits in the vocabulary that all roles share: cut, and its ends merged.
 
-The seam between models and arithmetic: what leaves `CommonRows.common` can be added up id by id.
+The seam between models and arithmetic: what `CommonRows.common` gives can be added up id by id.
 NumPy only; which ids mean what was settled by `vocabulary.reconcile`.
 """
 
@@ -41,19 +41,25 @@ class CommonRows:
             if self.end_token is not None and len(ids) and list(ids) != [self.end_token]
         }
 
-    def common(self, role: str, row: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a role's logits over the common vocabulary.
+    def common(
+        self, rows: Mapping[str, NDArray[np.float32]], coefficients: Mapping[str, float]
+    ) -> list[tuple[float, NDArray[np.float32]]]:
+        """Return coefficient and common logits of every role that has one.
 
         Args:
-            role: whose they are.
-            row: (rows, ≥ n_vocab) float32 logits, not changed.
+            rows: role → (rows, ≥ n_vocab) float32 logits, not changed.
+            coefficients: role → coefficient; where it is 0 the row is not read.
 
         Returns:
-            (rows, n_vocab) float32: a view, or a copy where ends are merged.
+            (coefficient, (rows, n_vocab) float32): a view, or a copy where ends are merged.
         """
-        ids = self._merged.get(role)
-        if ids is None:
-            return row[..., : self.n_vocab]
-        merged = row[..., : self.n_vocab].copy()
-        merged[..., self.end_token] = np.logaddexp.reduce(row[..., ids], axis=-1)
-        return merged
+        terms = []
+        for role, c in coefficients.items():
+            if c:
+                row = rows[role][..., : self.n_vocab]
+                if role in self._merged:
+                    row = row.copy()
+                    ends = rows[role][..., self._merged[role]]
+                    row[..., self.end_token] = np.logaddexp.reduce(ends, axis=-1)
+                terms.append((c, row))
+        return terms

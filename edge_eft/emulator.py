@@ -29,7 +29,8 @@ from .draft_policy import DraftPolicy
 from .errors import EngineError, RequestError
 from .live import RequestState
 from .loader import load
-from .recipe import Recipe, from_files, load_recipe
+from .recipe import Recipe, from_files
+from .recipe_toml import load_recipe
 from .reply import Generation, ReplyBuilder, Step
 from .request import Prompt, Request
 from .score import score
@@ -177,7 +178,7 @@ class Emulator:
         states = self._scheduler.admit()
         if not states:
             return
-        begun, n_tokens = perf_counter(), 0
+        begun = perf_counter()
         self.contexts.start_clock()
         try:
             # 2. Propose: tuned models draft, one token at a time.
@@ -185,32 +186,33 @@ class Emulator:
             # 3. Execute: every other context sees its block in one batch.
             rows = self.contexts.advance(states)
             # 4. Verify: as many tokens as were drafted right, and one more.
-            for state in states:
-                n_tokens += self._verify(state, rows[state.slot], begun)
-            self._drafter.observe(states, n_tokens, perf_counter() - begun)
+            chosen = [self._verify(state, rows[state.slot], begun) for state in states]
+            self._drafter.observe(states, chosen, perf_counter() - begun)
         finally:  # whatever happened, sequences end where replies do
             for state in states:
                 state.drop_draft()
 
-    def _verify(self, state: RequestState, rows: Rows, started: float) -> int:
-        """Note the steps of one request. The first one is charged with all that came before it."""
-        n_tokens = 0
+    def _verify(self, state: RequestState, rows: Rows, started: float) -> list[int]:
+        """Note the steps of one request, the first charged with all that came before it.
+
+        Returns their tokens.
+        """
+        tokens: list[int] = []
         try:
             for step in self._verifier.verify(state, rows):
-                if n_tokens == 0:
+                if not tokens:
                     timings = step.timings
                     decodes = timings.prefill if step.with_prompt else timings.decode
                     decodes.update(self.contexts.seconds())
-                self._drafter.judge(state, n_tokens, step.token)
                 now = perf_counter()
                 step.timings.total, started = now - started, now
                 self._scheduler.note(state, step)
                 if step.finish_reason:
                     self._remember(state)
-                n_tokens += 1
+                tokens.append(step.token)
         except EngineError as error:  # of this request alone: the others go on
             self._scheduler.end(state, error)
-        return n_tokens
+        return tokens
 
     def set_weights(self, request_id: int, weights: Weights) -> None:
         """Change the weights of a request; acts from the next token that is given out.
@@ -269,6 +271,7 @@ class Emulator:
             weights.conservative_role(self.deltas)
         coefficients = weights.coefficients(self.deltas)
         state.contexts = self.contexts.enter(state, coefficients, self._replies)
+        state.prompt_tokens = state.sequences[state.contexts[0]].n_prompt
         state.coefficients = coefficients
         state.request = replace(state.request, weights=weights)
         tuned = [role for role in coefficients if role.startswith("tuned:")]

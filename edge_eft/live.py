@@ -60,7 +60,8 @@ class RequestState:
         contexts: numbers of the contexts whose rows are needed, in order.
         drafter: number of the context that drafts; None where drafts cannot help.
         sequences: context number → its tokens, for every context that was ever needed.
-        longest_prompt: in tokens, over these contexts.
+        prompt_tokens: length of the prompt in the first context that is needed.
+        longest_prompt: in tokens, over all sequences.
         status: "waiting" for a slot, "running" in `slot`, or "ended" by `outcome`; its last steps
             may still be pending then.
         slot: sequence number in every context, while it is running.
@@ -82,6 +83,7 @@ class RequestState:
     contexts: tuple[int, ...] = ()
     drafter: int | None = None
     sequences: dict[int, TokenSequence] = field(default_factory=dict)
+    prompt_tokens: int = 0
     longest_prompt: int = 0
     status: Literal["waiting", "running", "ended"] = "waiting"
     slot: int = -1
@@ -92,11 +94,6 @@ class RequestState:
     proposals: list[Proposal] = field(default_factory=list)
     draft: list[int] = field(default_factory=list)
     draft_rows: NDArray[np.float32] | None = None
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Length of the prompt in the first context that is needed, the base's if it is."""
-        return self.sequences[self.contexts[0]].n_prompt
 
     def room(self, n_ctx: int) -> int:
         """Return how many more tokens fit: by max_tokens, and by the context's end."""

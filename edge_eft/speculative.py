@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +43,7 @@ class Drafter:
         self._rows: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._logits = np.empty((1, combiner.n_vocab), np.float32)
         self._scratch = np.empty_like(self._logits)
-        self._timed, self._seconds = False, 0.0
+        self._learns = False
 
     def draft(self, states: Sequence[RequestState]) -> None:
         """Extend requests by drafts.
@@ -53,12 +52,12 @@ class Drafter:
             states: all that run. Those of automatic length are drafted in step: llama.cpp computes
                 unequal sequences one after another.
         """
-        begun = perf_counter()
         most = {state.id: self._most(state) for state in states}
         survival = dict.fromkeys(most, 1.0)
         ahead = [state for state in states if most[state.id] > 0]
-        self._timed = _comparable(states) and not any(map(self._contexts.prefills, states))
-        if any(map(_automatic, ahead)) and not self.policy.drafts(len(states), timed=self._timed):
+        # Blocks of fixed lengths, or with a prompt in them, do not tell what drafts cost.
+        self._learns = _all_automatic(states) and not any(map(self._contexts.prefills, states))
+        if not self.policy.begins(len(states)):
             ahead = [state for state in ahead if not _automatic(state)]
         k = 0
         while ahead:
@@ -81,29 +80,27 @@ class Drafter:
             for state in ahead:
                 state.propose(state.proposals[-1].token)
             k += 1
-        self._seconds = perf_counter() - begun
 
-    def judge(self, state: RequestState, position: int, token: int) -> None:
-        """Learn what the emulation chose at a position of the block, drafted or only considered."""
-        if position < len(state.proposals):
-            proposal = state.proposals[position]
-            self.policy.observe_draft(proposal.confidence, token == proposal.token)
-
-    def observe(self, states: Sequence[RequestState], n_tokens: int, seconds: float) -> None:
+    def observe(
+        self, states: Sequence[RequestState], chosen: Sequence[list[int]], seconds: float
+    ) -> None:
         """Learn what came of the last `draft`.
 
         Args:
             states: its requests.
-            n_tokens: that the step gave.
+            chosen: the tokens that each got.
             seconds: of the step, drafting included.
         """
-        if not self._timed:
-            return
-        if any(state.proposals for state in states):
-            k = max(len(state.proposals) - 1 for state in states)
-            self.policy.observe_block(len(states), k, n_tokens, self._seconds, seconds)
-        else:
-            self.policy.observe_plain(len(states), n_tokens, seconds)
+        verdicts = [
+            (proposal.confidence, proposal.token == token)
+            for state, tokens in zip(states, chosen, strict=True)
+            for proposal, token in zip(state.proposals, tokens, strict=False)
+        ]
+        self.policy.observe_proposals(verdicts)
+        if self._learns:
+            k = max(len(state.proposals) for state in states) - 1
+            n_tokens = sum(map(len, chosen))
+            self.policy.observe_block(len(states), max(k, 0), n_tokens, seconds)
 
     def _most(self, state: RequestState) -> int:
         # A model that cannot roll back would decode everything anew for every wrong draft.
@@ -145,9 +142,9 @@ class Drafter:
             {role: state.draft_rows[-1:]}, {role: 1.0}, out=self._logits, scratch=self._scratch
         )
         counts = state.counts + Counter(state.draft) if state.draft else state.counts
+        log_z = log_partition(logits, self._scratch)[0]
         index = len(state.tokens) + len(state.draft)
         token = sample(logits[0], state.request, index, counts)
-        log_z = log_partition(logits, self._scratch)[0]
         confidence = math.exp(min(0.0, float(logits[0, token] - log_z)))
         return Proposal(token, confidence, token == self._combiner.end_token)
 
@@ -156,8 +153,8 @@ def _automatic(state: RequestState) -> bool:
     return state.request.draft == "auto" and state.drafter is not None
 
 
-def _comparable(states: Sequence[RequestState]) -> bool:
-    """Whether all drafts of a step are of automatic length."""
+def _all_automatic(states: Sequence[RequestState]) -> bool:
+    """Whether all drafts of a step are of automatic length, and there are some."""
     return any(map(_automatic, states)) and all(
         _automatic(state) or state.drafter is None or not state.request.draft for state in states
     )

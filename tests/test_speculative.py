@@ -324,9 +324,9 @@ class World:
 
     def block(self, policy, most):
         wobble = self.rng.uniform(1 - self.noise, 1 + self.noise)
-        if not policy.drafts(1):
+        if not policy.begins(1):
             cost = wobble * (self.small + self.cost(0))
-            policy.observe_plain(1, 1, cost)
+            policy.observe_block(1, 0, 1, cost)
             return 1, cost
         drawn = self.rng.choice(len(self.kinds), MAX_DRAFT + 1, p=[kind[0] for kind in self.kinds])
         k, survival, right = 0, 1.0, True
@@ -335,7 +335,7 @@ class World:
             _, confidence, acceptance = self.kinds[drawn[k]]
             if right:
                 right = bool(self.rng.random() < acceptance)
-                policy.observe_draft(confidence, right)
+                policy.observe_proposals([(confidence, right)])
                 n_right += right
             survival *= policy.chance(confidence)
             if not policy.goes_on(1, k, most, survival):
@@ -343,9 +343,9 @@ class World:
             k += 1
         self.lengths[k] += 1
         tokens = 1 + min(n_right, k)
-        drafting, verifying = wobble * (k + 1) * self.small, wobble * self.cost(k)
-        policy.observe_block(1, k, tokens, drafting, drafting + verifying)
-        return tokens, drafting + verifying
+        cost = wobble * ((k + 1) * self.small + self.cost(k))
+        policy.observe_block(1, k, tokens, cost)
+        return tokens, cost
 
     def fixed(self, k):
         """Tokens per second of blocks of k drafts, whatever their confidence."""
@@ -382,7 +382,6 @@ def test_drafts_stop_where_the_tuned_model_is_unsure():
     world.run(policy, 300)
     assert policy.chance(0.2) < 0.4
     assert policy.chance(0.99) > 0.9
-    policy.drafts(1)
     assert policy.goes_on(1, 1, MAX_DRAFT, policy.chance(0.99))
     assert not policy.goes_on(1, 1, MAX_DRAFT, policy.chance(0.2))
 
@@ -392,9 +391,8 @@ def test_the_policy_recovers_from_a_stall(when):
     """A first measurement may be taken in a stall as well as a later one."""
     world, policy = World(0.02, ATLAS), DraftPolicy()
     world.run(policy, when)
-    policy.drafts(1)
-    policy.observe_block(1, 3, 3, 50.0, 100.0)
-    policy.observe_plain(1, 1, 100.0)
+    policy.observe_block(1, 3, 3, 100.0)
+    policy.observe_block(1, 0, 1, 100.0)
     assert world.run(policy, 1500) > world.best_fixed()
 
 
@@ -408,6 +406,21 @@ def test_the_policy_follows_when_costs_change():
     assert contended.run(policy, 3000) > 0.93 * contended.best_fixed()
     calm.run(policy, 1500)
     assert calm.run(policy, 3000) > calm.best_fixed()
+
+
+def test_the_policy_holds_when_the_machine_changes_its_speed():
+    """Every 60 blocks another program comes or goes; a policy that compares rates would dither."""
+    policy, tokens, seconds, best = DraftPolicy(), 0.0, 0.0, 0.0
+    worlds = [
+        World(speed * 0.02, ATLAS, cost=lambda k, speed=speed: speed * stepped(k))
+        for speed in (1.0, 3.0)
+    ]
+    for n in range(50):
+        world = worlds[n % 2]
+        for _ in range(60):
+            more, cost = world.block(policy, MAX_DRAFT)
+            tokens, seconds, best = tokens + more, seconds + cost, best + more / world.best_fixed()
+    assert best / seconds > 0.95
 
 
 def test_the_policy_keeps_to_the_room_that_is_left():

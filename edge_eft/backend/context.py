@@ -193,7 +193,8 @@ class Context:
             held = self._sequences[sequence]
             kept[sequence] = min(common_prefix(held.tokens[: held.n], tokens), n - keep_last)
             # What is kept was looked at when it came. A negative id is a large unsigned one.
-            if tokens[kept[sequence] :].view(np.uint32).max() >= self.n_vocab:
+            new = tokens[kept[sequence] :].view(np.uint32)
+            if (new[0] if len(new) == 1 else new.max()) >= self.n_vocab:
                 raise RequestError(f"a token id is outside 0 … {self.n_vocab - 1}")
             n_rows += keep_last
         if n_rows > self.n_outputs:
@@ -245,7 +246,8 @@ class Context:
             n = len(tokens)
             begin = self._address(first)
             if n == 1 or self._address(first + n - 1) - begin == (n - 1) * self.n_vocab * 4:
-                rows[sequence] = self._view(begin, n)
+                known = self._views.get((begin, n))
+                rows[sequence] = self._view(begin, n) if known is None else known
             else:  # micro-batches may leave rows apart
                 parts = [self._view(self._address(i), 1) for i in range(first, first + n)]
                 rows[sequence] = np.concatenate(parts)
@@ -260,11 +262,10 @@ class Context:
         return ctypes.addressof(pointer.contents)
 
     def _view(self, address: int, n: int) -> NDArray[np.float32]:
-        """(n, n_vocab) float32 at an address, not a copy; made once for each."""
-        if (address, n) not in self._views:
-            memory = ((ctypes.c_float * self.n_vocab) * n).from_address(address)
-            self._views[address, n] = np.ctypeslib.as_array(memory)
-        return self._views[address, n]
+        """(n, n_vocab) float32 at an address, not a copy; kept, as most decodes give the same."""
+        memory = ((ctypes.c_float * self.n_vocab) * n).from_address(address)
+        self._views[address, n] = view = np.ctypeslib.as_array(memory)
+        return view
 
 
 def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
