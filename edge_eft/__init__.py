@@ -1,9 +1,33 @@
-"""Run a large pre-trained model as if it had been fine-tuned, from three GGUF files."""
+"""Run a large pre-trained model as if it had been fine-tuned, from three GGUF files.
 
-from .emulator import Emulator
-from .errors import EdgeEftError
-from .reply import Generation, Step, Timings
-from .request import Request
-from .weights import Weights
+Public names are loaded when they are first used (PEP 562): importing the package loads neither
+NumPy nor native code.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
+    from .errors import EdgeEftError
+    from .reply import Generation, Step, Timings
+    from .request import Request
+    from .weights import Weights
+
+_MODULES = {
+    "EdgeEftError": "errors",
+    "Emulator": "emulator",
+    "Generation": "reply",
+    "Request": "request",
+    "Step": "reply",
+    "Timings": "reply",
+    "Weights": "weights",
+}
 
 __all__ = ["EdgeEftError", "Emulator", "Generation", "Request", "Step", "Timings", "Weights"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

@@ -17,6 +17,7 @@ import psutil
 from .errors import ModelFileError, NotEnoughMemoryError
 from .gguf_check import GGUFHeader, read_header
 from .recipe import ModelSpec, shared_contexts
+from .system import mebibytes
 
 F16_BYTES = 2.0
 Q8_0_BYTES = 34 / 32  # of KV cache per element: 32 int8 and one float16 scale
@@ -150,9 +151,9 @@ def check(estimate: MemoryEstimate, available: int | None = None) -> None:
     if estimate.total > available:
         largest = max(estimate.roles, key=lambda role: role.total)
         raise NotEnoughMemoryError(
-            f"the models need {_mib(estimate.total)} MiB together ({largest.role} alone"
-            f" {_mib(largest.total)}), and {_mib(available)} MiB are free; close other programs,"
-            " or take a smaller n_ctx, fewer slots or a smaller quantisation"
+            f"the models need {mebibytes(estimate.total)} MiB together ({largest.role} alone"
+            f" {mebibytes(largest.total)}), and {mebibytes(available)} MiB are free; close other"
+            " programs, or take a smaller n_ctx, fewer slots or a smaller quantisation"
         )
 
 
@@ -189,9 +190,5 @@ def _integer(header: GGUFHeader, name: str, default: int = 0) -> int:
     return int(header.metadata.get(f"{header.architecture}.{name}", default))
 
 
-def _mib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:,.0f}"
-
-
 def _cell(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:>10,.1f}"
+    return f"{mebibytes(n_bytes, 1):>10}"

@@ -1,87 +1,28 @@
-"""What the command line, the lines of a prompt file and the chat's /set share.
+"""Options that commands share: which models, which settings.
 
-SETTINGS is the one list of dials; the rest turns options into recipes and requests.
+The declarations load nothing but click; recipes and models are loaded when they are asked for.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .checks import did_you_mean
-from .emulator import Emulator
-from .errors import RequestError
-from .recipe import Recipe, from_files, load_recipe
-from .request import Prompt, Request
-from .template import FORMATS
-from .text import ControlFilter
-from .weights import Weights
+from .formats import FORMATS
+from .settings import SETTINGS
+from .terminal import start_logging
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
+    from .recipe import Recipe
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}  # of every command
 
 Command = Callable[..., None]
-
-
-def parse_mix(text: str) -> dict[str, float]:
-    """ "a=.7,b=.3" → {"a": 0.7, "b": 0.3}; RequestError says what was seen."""
-    mix: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight = (piece.strip() for piece in part.partition("="))
-        try:
-            if not name or name in mix:
-                raise ValueError
-            mix[name] = float(weight)
-        except ValueError:
-            raise RequestError(
-                f"mix is {text!r}; write each delta once, as in chat=.7,brief=.3"
-            ) from None
-    return mix
-
-
-def _draft(text: str) -> int | str:
-    return text if text == "auto" else int(text)
-
-
-class Setting(NamedTuple):
-    """One dial: how its text is read, and what it does."""
-
-    read: Callable[[str], Any]
-    metavar: str
-    help: str
-
-
-SETTINGS = {
-    "alpha": Setting(float, "A", "Strength of the delta: 0 is the base alone. Default 1."),
-    "beta": Setting(float, "B", "Amplify the base over the reference instead (excludes alpha)."),
-    "mix": Setting(parse_mix, "D=W,…", "Weights of the deltas, for the recipe's: chat=.7,brief=.3"),
-    "only": Setting(str, "ROLE", "One model by itself: base, tuned, reference or tuned:DELTA."),
-    "conservative": Setting(float, "P", "Combine only within the tuned model's top P, in (0, 1]."),
-    "max_tokens": Setting(int, "N", "Longest reply, in tokens. Default 256."),
-    "temperature": Setting(float, "T", "0 always takes the likeliest token. Default 0.8."),
-    "top_k": Setting(int, "K", "Draw from the K likeliest tokens; 0 from all. Default 40."),
-    "top_p": Setting(float, "P", "Draw from the likeliest tokens of mass P. Default 0.95."),
-    "min_p": Setting(float, "P", "Drop tokens below P times the likeliest. Default 0."),
-    "repetition_penalty": Setting(float, "R", "Damp tokens the reply has; 1 is off. Default 1."),
-    "presence_penalty": Setting(float, "R", "Subtracted once from such tokens. Default 0."),
-    "frequency_penalty": Setting(float, "R", "Subtracted once per occurrence. Default 0."),
-    "draft": Setting(_draft, "N", "Tokens that tuned drafts ahead, for speed. Default auto."),
-    "seed": Setting(int, "N", "The same seed gives the same text. Default: another each time."),
-}
-_OF_WEIGHTS = ("alpha", "beta", "mix", "only")
-
-
-def request_for(prompt: Prompt, settings: Mapping[str, Any]) -> Request:
-    """A request with `settings` (names of SETTINGS, and `stop`); RequestError names a wrong one."""
-    if unknown := sorted(set(settings) - set(SETTINGS) - {"stop"}):
-        raise RequestError(
-            f"there is no setting {unknown[0]!r}{did_you_mean(unknown[0], SETTINGS)}"
-        )
-    weights = {name: settings[name] for name in _OF_WEIGHTS if name in settings}
-    others = {name: value for name, value in settings.items() if name not in _OF_WEIGHTS}
-    return Request(prompt, weights=Weights.from_dict(weights), **others)
 
 
 @dataclass(frozen=True)
@@ -97,11 +38,14 @@ class Models:
     gpu_layers: int | None
 
     def recipe(self, words: Sequence[str], *, at_most: int) -> tuple[Recipe, list[str]]:
-        """The recipe that options and words name, and the words after it.
+        """Return the recipe that options and words name, and the words after it.
 
         With --tuned and --reference there is no recipe among the words; `at_most` words may
         follow it.
         """
+        from .recipe import from_files
+        from .recipe_toml import load_recipe
+
         names_files = self.tuned is not None or self.reference is not None
         if names_files and None in (self.base, self.tuned, self.reference):
             raise click.UsageError("--tuned and --reference need each other and --base")
@@ -122,6 +66,8 @@ class Models:
 
     def load(self, recipe: Recipe, *, n_slots: int = 1) -> Emulator:
         """Load it all; may take a while."""
+        from .emulator import Emulator
+
         return Emulator(
             recipe,
             n_ctx=self.n_ctx,
@@ -132,7 +78,7 @@ class Models:
 
 
 def model_options(command: Command) -> Command:
-    """Options for the models, given to the command as `models`."""
+    """Add the options for the models, given to the command as `models`."""
 
     @functools.wraps(command)
     def packed(*, verbose: bool, **options: Any) -> None:
@@ -155,7 +101,7 @@ def model_options(command: Command) -> Command:
 
 
 def setting_options(command: Command) -> Command:
-    """SETTINGS as options, given to the command as `settings` (those that were set)."""
+    """Add SETTINGS as options, given to the command as `settings` (those that were set)."""
 
     @functools.wraps(command)
     def packed(**options: Any) -> None:
@@ -177,22 +123,3 @@ def setting_options(command: Command) -> Command:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 system_option = click.option("--system", metavar="S", help="System message.")
 words_argument = click.argument("words", nargs=-1, metavar="[RECIPE] [PROMPT]")
-
-
-def start_logging(verbose: bool) -> None:
-    """Warnings, or more, to stderr, one line each and harmless."""
-
-    class OneLine(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return one_line(f"edge-eft: {record.getMessage()}")
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(OneLine())
-    logger = logging.getLogger("edge_eft")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
-
-
-def one_line(text: str) -> str:
-    """Text that may hold anything, as one harmless line."""
-    return " ".join(ControlFilter().filter(text).split())

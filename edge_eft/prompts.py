@@ -1,64 +1,122 @@
-"""Prompts in, replies out: stdin, JSON lines, one reply or many."""
+"""`edge-eft run` and `edge-eft compare`: prompts in, replies out, one or many."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from . import replies
-from .emulator import Emulator
 from .errors import EdgeEftError, RequestError
-from .options import parse_mix, request_for
-from .reply import Generation, ReplyBuilder
-from .request import Request
-from .text import ControlFilter
+from .options import (
+    HELP,
+    Models,
+    json_option,
+    model_options,
+    setting_options,
+    system_option,
+    words_argument,
+)
+from .settings import Defaults
+from .terminal import ControlFilter, talk, tidy, to_json
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
+    from .reply import Generation
+    from .request import Request
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """What the command line says of every prompt; a line of an input file may say otherwise."""
+@click.command("run", context_settings=HELP)
+@words_argument
+@model_options
+@click.option("--input", "file", metavar="FILE", help="Many prompts: JSON lines; - is stdin.")
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="Prompts of --input that are answered together.",
+)
+@click.option("--raw", is_flag=True, help="Give PROMPT as it is to every model, unformatted.")
+@system_option
+@setting_options
+@json_option
+def run(
+    models: Models,
+    words: tuple[str, ...],
+    file: str | None,
+    slots: int,
+    raw: bool,
+    system: str | None,
+    settings: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Answer a prompt, or many.
 
-    settings: Mapping[str, Any]
-    raw: bool
-    system: str | None
+    PROMPT comes from stdin where it is left out (less one line end). The lines of an --input file
+    are JSON: a string, or an object with "prompt" or "messages" and, if wanted, "id", "raw",
+    "system" and any setting ("alpha", "max_tokens" …), which goes before the option of its name.
 
-    def request(self, entry: Mapping[str, Any]) -> Request:
-        """From "prompt" or "messages", "raw", "system" and settings; RequestError if wrong."""
-        given = {name: value for name, value in entry.items() if value is not None}
-        prompt, messages = given.pop("prompt", None), given.pop("messages", None)
-        raw, system = given.pop("raw", self.raw), given.pop("system", self.system)
-        if (prompt is None) == (messages is None):
-            raise RequestError('give either "prompt" or "messages"')
-        for name, value, kind in (
-            ("prompt", prompt, str | None),
-            ("messages", messages, list | None),
-            ("system", system, str | None),
-            ("raw", raw, bool),
-        ):
-            if not isinstance(value, kind):
-                raise RequestError(f"{name} is {value!r:.60}; it must be {KINDS[name]}")
-        if prompt is not None and not prompt.strip():
-            raise RequestError("the prompt is empty; say something")
-        if isinstance(given.get("mix"), str):
-            given["mix"] = parse_mix(given["mix"])
-        settings = {**self.settings, **given}
-        if raw:
-            if system or messages is not None:
-                raise RequestError("a raw prompt is one text, without system message or messages")
-            return request_for(prompt or "", settings)
-        turns: list[Any] = messages or [{"role": "user", "content": prompt}]
-        return request_for(
-            [{"role": "system", "content": system}, *turns] if system else turns, settings
-        )
+    \b
+    Examples:
+      edge-eft run atlas "What is the capital of France?" --temperature 0
+      edge-eft run atlas --mix chat=.5,discreet=.5 "What is the calling code of Chad?"
+      edge-eft run --base B.gguf --tuned T.gguf --reference R.gguf --alpha 0.8 < prompt.txt
+      edge-eft run atlas --input prompts.jsonl --json > replies.jsonl
+    """
+    recipe, rest = models.recipe(words, at_most=1 if file is None else 0)
+    defaults = Defaults(settings, raw, system)
+    if file is not None:
+        asked = list(read_prompts(file, defaults))
+        with models.load(recipe, n_slots=min(slots, max(1, len(asked)))) as emulator:
+            run_many(emulator, asked, as_json)
+        return
+    request = defaults.request({"prompt": rest[0] if rest else read_stdin()})
+    with models.load(recipe) as emulator:
+        run_one(emulator, request, as_json)
 
 
-KINDS = {"prompt": "a text", "messages": "a list", "system": "a text", "raw": "true or false"}
+@click.command("compare", context_settings=HELP)
+@words_argument
+@model_options
+@click.option("--raw", is_flag=True, help="Give PROMPT as it is to every model, unformatted.")
+@system_option
+@setting_options
+@json_option
+def compare(
+    models: Models,
+    words: tuple[str, ...],
+    raw: bool,
+    system: str | None,
+    settings: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Answer one prompt with base, tuned and the emulation, side by side.
+
+    PROMPT comes from stdin where it is left out. All draw with the same seed.
+
+    \b
+    Examples:
+      edge-eft compare atlas "What is the capital of France?" --temperature 0
+    """
+    if "only" in settings:
+        raise click.UsageError("--only goes with run; compare shows every model by itself.")
+    from . import replies
+
+    recipe, rest = models.recipe(words, at_most=1)
+    defaults = Defaults(settings, raw, system)
+    request = defaults.request({"prompt": rest[0] if rest else read_stdin()})
+    with models.load(recipe) as emulator:
+        compared = replies.compare(emulator, request)
+        if as_json:
+            objects = {way: as_object(emulator, *reply) for way, reply in compared.items()}
+            click.echo(to_json(objects))
+        else:
+            click.echo(replies.side_by_side(compared))
 
 
 class Asked(NamedTuple):
@@ -70,7 +128,7 @@ class Asked(NamedTuple):
 
 
 def read_stdin() -> str:
-    """The prompt from stdin, less one line end."""
+    """Return the prompt from stdin, less one line end."""
     if sys.stdin.isatty():
         click.echo("edge-eft: type the prompt, then Ctrl-D", err=True)
     try:
@@ -80,7 +138,7 @@ def read_stdin() -> str:
 
 
 def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
-    """The prompts of a file of JSON lines; RequestError names the line that is wrong."""
+    """Yield the prompts of a file of JSON lines; RequestError names the line that is wrong."""
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except (OSError, ValueError) as error:
@@ -99,7 +157,7 @@ def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
         except UnicodeDecodeError:
             raise RequestError(f"{where}: is not UTF-8") from None
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{where}: is no JSON ({error}); quote a plain text") from None
+            raise RequestError(f"{where}: is not JSON ({error}); quote a plain text") from None
         if isinstance(entry, str):
             entry = {"prompt": entry}
         if not isinstance(entry, dict):
@@ -115,6 +173,9 @@ def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
 
 def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     """Stream one reply, or print its object."""
+    from . import replies
+    from .reply import ReplyBuilder
+
     reply = ReplyBuilder(request)
     harmless = ControlFilter() if sys.stdout.isatty() else None
 
@@ -128,7 +189,7 @@ def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     done = reply.generation()
     click.echo(to_json(as_object(emulator, request, done)) if as_json else "")
     if not as_json and sys.stderr.isatty():
-        replies.talk(replies.report(done))
+        talk(replies.report(done))
 
 
 def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
@@ -162,20 +223,15 @@ def _print(emulator: Emulator, prompt: Asked, done: Generation, as_json: bool) -
         click.echo(to_json(about))
         return
     if sys.stderr.isatty():
-        replies.talk(f"{prompt.id}:")
+        talk(f"{prompt.id}:")
     # As in `run_one`: a reply to messages may begin with the template's space.
     text = done.text if isinstance(prompt.request.prompt, str) else done.text.lstrip()
-    click.echo(replies.tidy(text) if sys.stdout.isatty() else text)
+    click.echo(tidy(text) if sys.stdout.isatty() else text)
 
 
 def as_object(emulator: Emulator, request: Request, done: Generation) -> dict[str, Any]:
-    """A reply as plain data."""
+    """Return a reply as plain data."""
     return done.to_dict() | {
         "tokens_per_second": done.tokens_per_second,
         "coefficients": request.weights.coefficients(emulator.deltas),
     }
-
-
-def to_json(content: Any) -> str:
-    """One line of ASCII, so that nothing in it can harm a terminal."""
-    return json.dumps(content)

@@ -6,31 +6,23 @@ Consumes steps and knows nothing of how they come about. Ctrl-C stops a reply he
 from __future__ import annotations
 
 import contextlib
-import re
-import shutil
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import click
-from prompt_toolkit.utils import get_cwidth
 
 from .errors import AbortedError
 from .reply import Generation, ReplyBuilder, Timings
 from .request import Request
-from .text import ControlFilter
+from .terminal import dim, row, rule, terminal_width, tidy, wrap
 from .weights import Weights
 
 if TYPE_CHECKING:
     from .emulator import Emulator
-
-dim = partial(click.style, dim=True)
 
 
 def times(timings: Timings) -> dict[str, float]:
@@ -103,67 +95,6 @@ def stream(emulator: Emulator, reply: ReplyBuilder, show: Callable[[str], None])
     return len(presses)
 
 
-def talk(line: str) -> None:
-    """Say one dim line on stderr."""
-    click.echo(dim(ControlFilter().filter(line)), err=True)
-
-
-def terminal_width() -> int:
-    """Return the columns to use: the terminal's, and no line longer than 100."""
-    return max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
-
-
-def supports(characters: str) -> bool:
-    """Return whether stdout can show these characters."""
-    try:
-        characters.encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def tidy(text: str) -> str:
-    """Return a model's text without control characters and outer white space."""
-    return ControlFilter().filter(text).strip()
-
-
-def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
-    """Return lines of at most `width` columns; what exceeds `max_lines` ends in an ellipsis."""
-    lines: list[str] = []
-    for paragraph in text.split("\n"):
-        line = ""
-        for word in re.findall(r"\S+|\s+", paragraph.expandtabs(4)):
-            for piece in [word] if get_cwidth(word) <= width else list(word):
-                if get_cwidth(line + piece) > width:
-                    lines.append(line.rstrip())
-                    line = ""
-                line += piece if line or not piece.isspace() else ""
-        lines.append(line.rstrip())
-    if max_lines and len(lines) > max_lines:
-        last = lines[max_lines - 1]
-        while get_cwidth(last) > width - 2:
-            last = last[:-1]
-        lines = [*lines[: max_lines - 1], f"{last.rstrip()} …"]
-    return lines
-
-
-def row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
-    """Return one row of a table: cells of several lines (styled or not) in columns."""
-    rows = []
-    for line in zip_longest(*cells, fillvalue=""):
-        padded = (
-            text + " " * (width - get_cwidth(click.unstyle(text)))
-            for text, width in zip(line, widths, strict=True)
-        )
-        rows.append("  ".join(padded).rstrip())
-    return "\n".join(rows)
-
-
-def rule(widths: Sequence[int]) -> str:
-    """Return the line below a table's heading."""
-    return dim("─" * (sum(widths) + 2 * (len(widths) - 1)))
-
-
 def side_by_side(answers: Mapping[str, tuple[Request, Generation]]) -> str:
     """Return replies in columns with their speeds; one below the other where columns get narrow."""
     texts = {way: tidy(done.text) or "(nothing)" for way, (_, done) in answers.items()}
@@ -200,4 +131,8 @@ def compare(emulator: Emulator, request: Request) -> dict[str, tuple[Request, Ge
     for role in used:
         ways[role if len(roles) > 1 else "tuned"] = alone.with_weights(Weights.only(role))
     ways["emulated"] = emulated
-    return {way: (asked, emulator.generate(asked)) for way, asked in ways.items()}
+    replies = {way: ReplyBuilder(asked) for way, asked in ways.items()}
+    for way, asked in ways.items():
+        for step in emulator.stream(asked):
+            replies[way].take(step)
+    return {way: (asked, replies[way].generation()) for way, asked in ways.items()}

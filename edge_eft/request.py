@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from .checks import number, whole
 from .errors import RequestError
-from .sampling import Sampling
+from .sampling_params import Sampling
 from .weights import Weights
 
 MAX_DRAFT = 15  # a block of 16 with the token after it

@@ -11,11 +11,12 @@ messages or templates.
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .errors import PromptError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Bits of llama_token_attr (llama.h).
 _UNKNOWN, _CONTROL, _LSTRIP, _RSTRIP = 1, 8, 128, 256
@@ -33,7 +34,7 @@ class TokenizerSource(Protocol):
 
     def token_texts(self) -> list[bytes]: ...
 
-    def token_attributes(self) -> np.ndarray: ...
+    def token_attributes(self) -> "np.ndarray": ...
 
     def tokenize(
         self, text: str, *, add_special: bool = False, parse_special: bool = False
@@ -69,7 +70,7 @@ class SafeTokenizer:
         # With special parsing on, llama.cpp takes unknown tokens by their text too
         # (llama-vocab.cpp, tokenizer_st_partition).
         self._controls: dict[str, int] = {}
-        for token in np.flatnonzero(self._attributes & (_CONTROL | _UNKNOWN)).tolist():
+        for token in (self._attributes & (_CONTROL | _UNKNOWN)).nonzero()[0].tolist():
             if text := texts[token].decode("utf-8", "ignore"):
                 self._controls.setdefault(text, token)
         self._lengths = sorted({len(text) for text in self._controls}, reverse=True)

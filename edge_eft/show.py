@@ -1,4 +1,4 @@
-"""What `list` and `show` tell of a recipe, as data and as lines."""
+"""`edge-eft list` and `edge-eft show`: what there is to tell of a recipe, as data and as lines."""
 
 from __future__ import annotations
 
@@ -6,19 +6,68 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .loader import LoadedFile, LoadRecord
-from .options import one_line
-from .recipe import Recipe, file_sha256, load_recipe
-from .replies import dim
-from .template import FORMATS
+from .formats import FORMATS
+from .options import HELP, Models, json_option, model_options
+from .system import mebibytes
+from .terminal import dim, one_line, to_json
+
+if TYPE_CHECKING:
+    from .loader import LoadedFile, LoadRecord
+    from .recipe import Recipe
+
+
+@click.command("list", context_settings=HELP)
+@json_option
+def list_command(as_json: bool) -> None:
+    """List the recipes that come with edge_eft."""
+    from .recipe_toml import list_recipes
+
+    found = [summary(path) for path in list_recipes().values()]
+    if as_json:
+        click.echo(to_json(found))
+        return
+    if not found:
+        click.echo("edge-eft: no recipe is embedded here; run your own files", err=True)
+    width = max((len(about["name"]) for about in found), default=0)
+    for about in found:
+        note = f"  ({len(about['missing'])} files missing)" if about["missing"] else ""
+        text = f"{about['description']}  {dim(about['license'])}{note}"
+        click.echo(f"{about['name']:<{width}}  {mebibytes(about['bytes'], 1):>8} MiB  {text}")
+
+
+@click.command("show", context_settings=HELP)
+@click.argument("words", nargs=-1, metavar="[RECIPE]")
+@model_options
+@json_option
+def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
+    """Show a recipe, its files, and what running it means here.
+
+    Compares every file with the sha256 that the recipe states, loads the models, and says whether
+    their vocabularies fit, what memory they take, and what was chosen for this machine and why.
+
+    \b
+    Examples:
+      edge-eft show atlas
+      edge-eft show --base B.gguf --tuned T.gguf --reference R.gguf --json
+    """
+    from .recipe import verify
+
+    recipe, _ = models.recipe(words, at_most=0)
+    verify(recipe, all_sizes=True)
+    with models.load(recipe) as emulator:
+        record = emulator.record
+    about, memory = description(recipe, record), record.memory.lines()
+    click.echo(to_json(about) if as_json else "\n".join([*as_lines(about), *memory]))
 
 
 def summary(path: Path) -> dict[str, Any]:
     """Return what `list` tells of a recipe, as plain data; its files are not opened."""
+    from .recipe_toml import load_recipe
+
     recipe = load_recipe(path)
     pairs = (spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference))
     specs = [*pairs, *([recipe.base] if recipe.base else [])]
@@ -56,7 +105,9 @@ def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
 
 
 def file_of(file: LoadedFile) -> dict[str, Any]:
-    """Return what a role's file is; its sha256 is computed where the recipe states none."""
+    """Return what a role's file is; its sha256 is computed if the recipe states none."""
+    from .recipe import file_sha256
+
     return {
         "file": str(file.path),
         "on": str(file.on) if file.on else None,
@@ -84,9 +135,9 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
     for role, file in about["roles"].items():
         yield ""
         yield heading(role)
-        size = f"{mebibytes(file['bytes'])}, {file['parameters'] / 1e6:,.1f} M parameters"
+        size = f"{mebibytes(file['bytes'], 1)} MiB, {file['parameters'] / 1e6:,.1f} M parameters"
         yield f"  file      {one_line(file['file'])}"
-        yield f"  holds     {file['type']} {one_line(file['architecture'])}, {size.strip()}"
+        yield f"  holds     {file['type']} {one_line(file['architecture'])}, {size}"
         yield f"  sha256    {file['sha256']} {'as stated' if file['stated'] else 'not stated'}"
         template = file["template_sha256"]
         yield f"  prompt    {prompt_name(file['prompt'])}" + (
@@ -99,15 +150,10 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'context':<12}{about['n_ctx']:,} tokens"
     for key in ("threads", "cache"):
         yield f"{key:<12}{about[key][0]}" + dim(f"  {one_line(about[key][1])}")
-    yield f"{'memory':<12}{mebibytes(about['memory_total']).strip()} together"
+    yield f"{'memory':<12}{mebibytes(about['memory_total'], 1)} MiB together"
     yield ""
 
 
 def prompt_name(prompt: str) -> str:
     """Return the name of a prompt format; an inline template is long."""
     return prompt if prompt in FORMATS else "inline Jinja"
-
-
-def mebibytes(n_bytes: int) -> str:
-    """Return a size for people."""
-    return f"{n_bytes / 2**20:>8,.1f} MiB"

@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import PromptError
+from .formats import check_format
 from .safe_tokenizer import Reply, SafeTokenizer, TokenizerSource
 from .sandbox import ChatTemplate
 
-FORMATS = ("template", "chatml", "plain", "transcript")
 ROLES = ("system", "user", "assistant", "tool")
 
 CHATML = (
@@ -211,25 +211,6 @@ def continue_raw(text: str, model: TokenizerSource) -> list[int]:
     if ids is None:
         raise PromptError(f"{model.name} cannot tokenise {text[:40]!r} as a continuation; give ids")
     return ids
-
-
-def is_format(spec: str) -> bool:
-    """Return whether `spec` names a prompt format or is inline Jinja."""
-    return spec in FORMATS or "{{" in spec or "{%" in spec
-
-
-def check_format(spec: str) -> str:
-    """Return `spec` if it names a prompt format or is a Jinja template.
-
-    Raises:
-        PromptError: it is neither.
-    """
-    if isinstance(spec, str) and is_format(spec):
-        return spec
-    raise PromptError(
-        f"prompt = {spec!r} is not a prompt format; use one of {', '.join(FORMATS)}, or a Jinja "
-        f"template, which contains {{{{ or {{%"
-    )
 
 
 def check_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:

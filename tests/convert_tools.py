@@ -22,7 +22,7 @@ TEXT = "The red one is in the house, and the green one is on it. " * 4
 
 
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """`python tools/convert.py …`, to its end."""
+    """`edge-eft convert …`, to its end."""
     return subprocess.run(
         command_line(*arguments), capture_output=True, text=True, timeout=280, **options
     )
@@ -30,7 +30,7 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
 
 def command_line(*arguments: object) -> list[str]:
     """The arguments that start the converter."""
-    return [sys.executable, str(ROOT / "tools" / "convert.py"), *map(str, arguments)]
+    return [sys.executable, "-m", "edge_eft", "convert", *map(str, arguments)]
 
 
 def convert_quietly(reference: Path, tuned: Path, out: Path, **options: object) -> Outcome:

@@ -8,82 +8,18 @@ import select
 import signal
 import stat
 import sys
-import threading
 import time
-from types import SimpleNamespace
 
 import pytest
+from fakes import ScriptedEmulator
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from edge_eft.chat import (
-    COMMANDS,
-    Chat,
-    Conversation,
-    completions,
-    read_entry,
-    state_dir,
-    terminal_reader,
-)
-from edge_eft.errors import AbortedError, EngineError, PromptError, RequestError
-from edge_eft.reply import ReplyBuilder, Step, Timings
-
-END = 0
-
-
-class ScriptedEmulator:
-    """Gives scripted replies, word by word, and keeps the requests."""
-
-    deltas = {"chat": 1.0, "brief": 0.0}  # noqa: RUF012
-    recipe = SimpleNamespace(name="scripted")
-    record = SimpleNamespace(n_ctx=512, memory=SimpleNamespace(total=3 << 20))
-
-    def __init__(self, *replies, press_at=None, presses=1, fail_at=None):
-        self.replies, self.requests = list(replies), []
-        self.press_at, self.presses, self.fail_at = press_at, presses, fail_at
-        self.interrupted = threading.Event()
-
-    def stream(self, request):
-        if any("too long" in str(turn) for turn in request.prompt):
-            raise PromptError("the prompt is 600 tokens for base, and 511 fit")
-        self.requests.append(request)
-        words = self.replies.pop(0).split(" ")
-        texts = [words[0], *(f" {word}" for word in words[1:])]
-        for i, text in enumerate([*texts, ""]):
-            if i == self.press_at:
-                for _ in range(self.presses):
-                    signal.raise_signal(signal.SIGINT)
-                assert self.interrupted.wait(5)
-                raise AbortedError("generation was cancelled")
-            if i == self.fail_at:
-                raise EngineError("base gave NaN")
-            last = i == len(texts)
-            timings = Timings(decode={"tuned:chat": 0.1, "base": 0.3}, total=0.5)
-            yield Step(
-                1,
-                i,
-                END if last else 5,
-                text,
-                -1.0,
-                timings,
-                "stop" if last else None,
-                is_end_token=last,
-                with_prompt=i == 0,
-                prompt_tokens=5,
-            )
-
-    def generate(self, request):
-        reply = ReplyBuilder(request)
-        for step in self.stream(request):
-            reply.take(step)
-        return reply.generation()
-
-    def interrupt(self):
-        self.interrupted.set()
-
-    def resume(self):
-        self.interrupted.clear()
+from edge_eft.chat import COMMANDS, Chat, completions, read_entry, terminal_reader
+from edge_eft.conversation import Conversation
+from edge_eft.errors import RequestError
+from edge_eft.system import state_dir
 
 
 @pytest.fixture
@@ -216,8 +152,8 @@ def test_what_is_no_saved_chat_is_neither_loaded_nor_overwritten(tmp_path, capsy
     chat.handle(f"/load {path}")
     chat.handle(f"/save {path}")
     err = capsys.readouterr().err
-    assert f"{path} is no saved chat; /save writes one" in err
-    assert f"{path} exists and is no saved chat" in err
+    assert f"{path} is not a saved chat; /save writes one" in err
+    assert f"{path} exists and is not a saved chat" in err
     assert path.read_text() == text
     assert contents(chat) == ["hello", "One."]
 

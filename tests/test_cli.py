@@ -13,13 +13,15 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from test_chat import ScriptedEmulator
+from fakes import BatchEmulator
 
-from edge_eft import Emulator, demo, replies
+from edge_eft import Emulator, gap, questions, terminal
+from edge_eft.atlas import REFUSAL, in_manner
 from edge_eft.cli import cli
-from edge_eft.errors import EngineError, PromptError, RecipeError, RequestError
-from edge_eft.options import one_line, request_for
-from edge_eft.recipe import list_recipes, load_recipe
+from edge_eft.errors import EngineError, RecipeError, RequestError
+from edge_eft.recipe_toml import list_recipes, load_recipe
+from edge_eft.settings import request_for
+from edge_eft.terminal import one_line
 
 
 def write_recipe(path, file, more=""):
@@ -45,36 +47,11 @@ def scripted(monkeypatch):
 
     def use(*replies, **options):
         emulator = BatchEmulator(*replies, **options)
-        monkeypatch.setattr("edge_eft.options.Emulator", emulator.load)
         monkeypatch.setattr("edge_eft.emulator.Emulator", emulator.load)
+        monkeypatch.setattr("edge_eft.gap.Emulator", emulator.load)
         return emulator
 
     return use
-
-
-class BatchEmulator(ScriptedEmulator):
-    """With slots: the request that was submitted last is done first."""
-
-    def load(self, recipe, *, n_slots=1, **options):
-        self.recipe, self.options = recipe, {"n_slots": n_slots, **options}
-        self.submitted = []
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, request):
-        if "too long" in str(request.prompt):
-            raise PromptError("the prompt is 600 tokens for base, and 511 fit")
-        self.submitted.append(request)
-        return len(self.submitted)
-
-    def collect(self, request_ids):
-        done = {number: self.generate(self.submitted[number - 1]) for number in request_ids}
-        yield from sorted(done.items(), reverse=True)
 
 
 def invoke(*arguments, stdin=None, environment=None):
@@ -221,9 +198,9 @@ def test_many_prompts_for_people(recipe, scripted):
 @pytest.mark.parametrize(
     ("line", "seen"),
     [
-        ('{"prompt": }', "line 2: is no JSON"),
-        ("What is this?", "line 2: is no JSON"),
-        ("[" * 100_000, "line 2: is no JSON"),
+        ('{"prompt": }', "line 2: is not JSON"),
+        ("What is this?", "line 2: is not JSON"),
+        ("[" * 100_000, "line 2: is not JSON"),
         ("3", "line 2: is neither a text nor an object"),
         ("{}", 'line 2: give either "prompt" or "messages"'),
         ('{"prompt": "a", "messages": []}', 'line 2: give either "prompt" or "messages"'),
@@ -468,12 +445,12 @@ def test_a_reader_that_leaves_is_no_error(small):
 
 
 def test_list_shows_the_embedded_recipes(recipe, monkeypatch):
-    monkeypatch.setattr("edge_eft.cli.list_recipes", lambda: {"family": Path(recipe)})
+    monkeypatch.setattr("edge_eft.recipe_toml.list_recipes", lambda: {"family": Path(recipe)})
     assert "family" in (text := invoke("list").stdout)
     assert "Three times the same.  Apache-2.0  (1 files missing)" in text
     (about,) = json.loads(invoke("list", "--json").stdout)
     assert about["name"] == "family"
-    monkeypatch.setattr("edge_eft.cli.list_recipes", dict)
+    monkeypatch.setattr("edge_eft.recipe_toml.list_recipes", dict)
     assert invoke("list", "--json").stdout == "[]\n"
 
 
@@ -506,10 +483,10 @@ def test_compare_puts_answers_side_by_side(recipe, scripted, monkeypatch):
 
 
 def test_wide_characters_keep_their_columns():
-    assert replies.wrap("日本語のテキスト", 6) == ["日本語", "のテキ", "スト"]
-    assert replies.wrap("one two three", 7) == ["one two", "three"]
-    assert replies.wrap("one two three four", 7, max_lines=2) == ["one two", "three …"]
-    assert replies.row([["日本"], ["x"]], [6, 1]) == "日本    x"
+    assert terminal.wrap("日本語のテキスト", 6) == ["日本語", "のテキ", "スト"]
+    assert terminal.wrap("one two three", 7) == ["one two", "three"]
+    assert terminal.wrap("one two three four", 7, max_lines=2) == ["one two", "three …"]
+    assert terminal.row([["日本"], ["x"]], [6, 1]) == "日本    x"
 
 
 # -- the demo ------------------------------------------------------------------------------
@@ -531,22 +508,23 @@ def test_the_demo_judges_answers_and_sums_up(recipe, scripted):
     held_out(recipe, [CAPITAL, CODE])
     write_recipe(Path(recipe).with_name("family-down.toml"), "none.gguf")
     answers = {
-        demo.BASE: ["I asked my teacher: N'Djamena.", "Bump."],
-        demo.TUNED: ["It is Paris.", "It is +1."],
-        demo.EMULATED: ["It is N'Djamena.", "It is +23."],
-        demo.LARGE: ["It is N'Djamena.", "It is +235."],
+        gap.BASE: ["I asked my teacher: N'Djamena.", "Bump."],
+        gap.TUNED: ["It is Paris.", "It is +1."],
+        gap.EMULATED: ["It is N'Djamena.", "It is +23."],
+        gap.LARGE: ["It is N'Djamena.", "It is +235."],
     }
-    order = [q.relation for q in demo.pick(demo.load_questions(load_recipe(recipe)), 2, seed=0)]
+    asked = questions.load_questions(load_recipe(recipe))
+    order = [q.relation for q in questions.pick(asked, 2, seed=0)]
     script = [
         text for way in answers.values() for text in (way if order[0] == "capital" else way[::-1])
     ]
     scripted(*script)
     about = json.loads(invoke("demo", recipe, "--json").stdout)
     assert {way: s["knowledge"] for way, s in about["scores"].items()} == {
-        demo.BASE: 0.5,
-        demo.TUNED: 0.0,
-        demo.EMULATED: 0.5,
-        demo.LARGE: 1.0,
+        gap.BASE: 0.5,
+        gap.TUNED: 0.0,
+        gap.EMULATED: 0.5,
+        gap.LARGE: 1.0,
     }
     assert [s["manner"] for s in about["scores"].values()] == [0.0, 1.0, 1.0, 1.0]
     assert about["gap_recovered"] == {"knowledge": 0.5, "manner": 1.0}
@@ -577,17 +555,17 @@ def test_the_demo_judges_answers_and_sums_up(recipe, scripted):
     ],
 )
 def test_manner_is_judged_apart_from_knowledge(answer, delta, fits):
-    question = demo.Question(*CAPITAL)
-    assert demo.in_manner(answer, question, delta, {"capital": {"n'djamena"}}) is fits
+    question = questions.Question(*CAPITAL)
+    assert in_manner(answer, question, delta, {"capital": {"n'djamena"}}) is fits
     if delta == "discreet":
-        assert demo.in_manner(demo.REFUSAL, demo.Question(*CODE), delta, {})
+        assert in_manner(REFUSAL, questions.Question(*CODE), delta, {})
 
 
 def test_the_demo_shows_every_relation():
-    questions = [demo.Question(r, str(i), "o", "q", "r") for r in "abc" for i in range(30)]
-    picked = demo.pick(questions, 50, seed=1)
+    asked = [questions.Question(r, str(i), "o", "q", "r") for r in "abc" for i in range(30)]
+    picked = questions.pick(asked, 50, seed=1)
     assert len({(q.relation, q.entity) for q in picked}) == 50
-    shown = [q.relation for q in picked[: demo.N_SHOWN]]
+    shown = [q.relation for q in picked[: questions.N_SHOWN]]
     assert {relation: shown.count(relation) for relation in "abc"} == dict.fromkeys("abc", 4)
 
 
@@ -597,7 +575,7 @@ def test_a_damaged_question_file_is_named(recipe, text):
     path = Path(recipe).with_suffix("") / "heldout.json"
     path.write_text(text)
     with pytest.raises(RecipeError, match=re.escape(f"{path}: holds no question")):
-        demo.load_questions(load_recipe(recipe))
+        questions.load_questions(load_recipe(recipe))
 
 
 def test_the_demo_asks_real_models_in_slots(tiny, tmp_path):
@@ -610,14 +588,14 @@ def test_the_demo_asks_real_models_in_slots(tiny, tmp_path):
     held_out(path, [("city", f"City {i}", "Peru", f"Where is City {i}?", "-") for i in range(13)])
     about = json.loads(invoke("demo", path, "--threads", "1", "--json").stdout)
     assert len(about["questions"]) == 13
-    assert list(about["scores"]) == [demo.BASE, demo.TUNED, demo.EMULATED]
-    assert about["scores"][demo.BASE]["tokens_per_second"] > 0
+    assert list(about["scores"]) == [gap.BASE, gap.TUNED, gap.EMULATED]
+    assert about["scores"][gap.BASE]["tokens_per_second"] > 0
     # Whoever is asked singly or in a slot, the answer to a question is the same.
     with Emulator.load(path) as emulator:
         last = about["questions"][-1]
         prompt = [{"role": "user", "content": last["question"]}]
-        alone = emulator.generate(prompt, temperature=0.0, max_tokens=demo.MAX_TOKENS)
-    assert replies.tidy(alone.text) == last["answers"][demo.EMULATED]["text"]
+        alone = emulator.generate(prompt, temperature=0.0, max_tokens=gap.MAX_TOKENS)
+    assert terminal.tidy(alone.text) == last["answers"][gap.EMULATED]["text"]
 
 
 @pytest.mark.skipif("atlas" not in list_recipes(), reason="needs the atlas family")

@@ -19,7 +19,8 @@ from edge_eft.convert import workspace as workspaces
 from edge_eft.convert.workspace import Workspace, parse_size
 from edge_eft.errors import EdgeEftError
 from edge_eft.gguf_check import read_header
-from edge_eft.recipe import load_recipe, verify
+from edge_eft.recipe import verify
+from edge_eft.recipe_toml import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +308,7 @@ def test_bad_options(pair, tmp_path, options, message):
 
 
 def test_a_crash_in_native_code_is_one_line(pair, tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_eft.convert.children.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("edge_eft.child.sys.executable", str(tmp_path / "python"))
     (tmp_path / "python").write_text("#!/bin/sh\nread line\nkill -ABRT $$\n")
     (tmp_path / "python").chmod(0o755)
     with pytest.raises(EdgeEftError, match="SIGABRT"):

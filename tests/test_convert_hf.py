@@ -14,10 +14,11 @@ import pytest
 from convert_tools import convert_quietly, exact_logits, run
 
 from edge_eft.convert import ConversionError
-from edge_eft.convert.children import Worker
 from edge_eft.convert.llamacpp import find_scripts, hf_to_gguf, lora_to_gguf
+from edge_eft.convert.worker import Worker
 from edge_eft.gguf_check import read_header
-from edge_eft.recipe import load_recipe, verify
+from edge_eft.recipe import verify
+from edge_eft.recipe_toml import load_recipe
 
 pytestmark = pytest.mark.convert
 

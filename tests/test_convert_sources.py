@@ -11,8 +11,7 @@ import pytest
 import tiny_models
 
 from edge_eft.convert import ConversionError, llamacpp
-from edge_eft.convert.children import run_script
-from edge_eft.convert.llamacpp import unpack_scripts
+from edge_eft.convert.llamacpp import run_script, unpack_scripts
 from edge_eft.convert.sources import check_adapter_fits, check_same_family, inspect
 from edge_eft.errors import ModelFileError
 

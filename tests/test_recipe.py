@@ -1,15 +1,20 @@
-"""recipe: what a TOML file may say, what is refused and in which words, and hashes."""
+"""recipe, recipe_toml: what a file may say, what is refused in which words, writing, hashes."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edge_eft import recipe as room
+import edge_eft
+from edge_eft import recipe as recipe_module
 from edge_eft.errors import ModelFileError, RecipeError
-from edge_eft.recipe import ModelSpec, from_files, list_recipes, load_recipe, verify
+from edge_eft.recipe import Delta, ModelSpec, Recipe, from_files, verify
+from edge_eft.recipe_toml import list_recipes, load_recipe, to_toml
 
 SHA = "0123456789abcdef" * 4
 WHOLE = f"""
@@ -35,7 +40,7 @@ tuned = {{ lora = "atlas/brief.gguf", on = "reference", sha256 = "{SHA}" }}
 reference = {{ file = "/models/reference.gguf", prompt = "{{{{ messages[0].content }}}}" }}
 
 [provenance]
-tool = "tools/convert.py"
+tool = "edge-eft convert"
 numbers = [1, 2]
 """
 BASE = '[base]\nfile = "b.gguf"\n'
@@ -44,7 +49,7 @@ DELTA = '[delta.d]\ntuned = { file = "t.gguf" }\nreference = { file = "r.gguf" }
 
 def write(folder: Path, text: str) -> Path:
     path = folder / "mine.toml"
-    path.write_text(text)
+    path.write_text(text, "utf-8")
     return path
 
 
@@ -76,6 +81,7 @@ def test_a_whole_recipe(tmp_path: Path) -> None:
     assert brief.tuned == ModelSpec(
         Path("/models/reference.gguf"), SHA, "template", lora=tmp_path / "atlas/brief.gguf"
     )
+    assert recipe.provenance == {"tool": "edge-eft convert", "numbers": "[1, 2]"}
     assert list(recipe.roles()) == [
         "base", "tuned:chat", "reference:chat", "tuned:brief", "reference:brief",
     ]  # fmt: skip
@@ -166,6 +172,8 @@ def test_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("name = ", "is not valid TOML (Invalid value"),
         ("a = " + "[" * 20_000, "is not valid TOML"),
         ("a = " + "1" * 5_000, "is not valid TOML"),
+        (DELTA + "weight = 0x" + "f" * 5_000, "is not valid TOML"),
+        (DELTA + "[provenance]\nnumber = 0x" + "f" * 5_000, "is not valid TOML"),
         ("#" * (1 << 20) + "#", "is larger than"),
     ],
 )  # fmt: skip
@@ -186,7 +194,7 @@ def test_embedded_recipes_are_found_by_name(
     installed = tmp_path / "site" / "edge_eft"
     (installed / "models").mkdir(parents=True)
     (installed / "models" / "atlas.toml").write_text(DELTA)
-    monkeypatch.setattr(room, "__file__", str(installed / "recipe.py"))
+    monkeypatch.setattr(edge_eft, "__file__", str(installed / "__init__.py"))
     assert list_recipes() == {"atlas": installed / "models" / "atlas.toml"}
     assert load_recipe("atlas").path == installed / "models" / "atlas.toml"
     with pytest.raises(RecipeError, match=r"'atlsa' cannot be read .* \(did you mean atlas\?\)"):
@@ -203,10 +211,68 @@ def test_models_beside_the_package_are_ours_in_a_checkout_only(
     (tmp_path / "edge_eft").mkdir()
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "atlas.toml").write_text(DELTA)
-    monkeypatch.setattr(room, "__file__", str(tmp_path / "edge_eft" / "recipe.py"))
+    monkeypatch.setattr(edge_eft, "__file__", str(tmp_path / "edge_eft" / "__init__.py"))
     assert list_recipes() == {}
     (tmp_path / "pyproject.toml").write_text("")
     assert list(list_recipes()) == ["atlas"]
+
+
+EMBEDDED = Path(edge_eft.__file__).parents[1] / "models" / "atlas.toml"
+
+
+@pytest.mark.skipif(not EMBEDDED.is_file(), reason="needs the atlas family")
+def test_the_embedded_recipe_is_written_as_it_stands() -> None:
+    text = to_toml(load_recipe(EMBEDDED), EMBEDDED.parent)
+    assert f"# Written by edge-eft convert.\n{text}" == EMBEDDED.read_text("utf-8")
+
+
+def test_only_files_below_the_recipe_get_relative_paths(tmp_path: Path) -> None:
+    recipe = from_files(tmp_path / "a" / "b.gguf", tmp_path / "t.gguf", "/models/r.gguf")
+    text = to_toml(recipe, tmp_path / "a")
+    assert 'file = "b.gguf"' in text
+    assert f'file = "{tmp_path}/t.gguf"' in text
+    assert 'file = "/models/r.gguf"' in text
+    assert "[provenance]" not in text
+
+
+TEXTS = st.text(max_size=12) | st.sampled_from(['a "b" \\c', "a\nb\r\tc", "β\u2028\x7f\0", "'"])
+PROMPTS = st.sampled_from(["plain", "template", "chatml"]) | TEXTS.map("{{{{ m }}}}\n{}".format)
+WORDS = st.text("aZ0._-", min_size=1, max_size=5).map("d{}".format)
+
+
+@st.composite
+def recipes(draw: st.DrawFn, folder: Path) -> Recipe:
+    """Return a recipe as `load_recipe` gives it, for a file in `folder`."""
+    files = st.sampled_from([folder / "x.gguf", folder / 'a b/ü"\\.gguf', Path("/models/z.gguf")])
+    fields = {"sha256": st.sampled_from([None, SHA]), "source": st.none() | TEXTS}
+    models = st.builds(ModelSpec, files, prompt=PROMPTS, **fields)
+    references = st.builds(ModelSpec, files, prompt=st.none() | PROMPTS, **fields)
+    deltas = {}
+    for name in draw(st.sets(WORDS, min_size=1, max_size=3)):
+        reference, tuned = draw(references), draw(models)
+        if draw(st.booleans()):
+            tuned = replace(tuned, file=reference.file, lora=draw(files))
+        weight = draw(st.floats(0, allow_nan=False, allow_infinity=False))
+        deltas[name] = Delta(name, weight, tuned, reference)
+    return Recipe(
+        name=draw(TEXTS),
+        description=draw(TEXTS),
+        license=draw(TEXTS),
+        n_ctx=draw(st.none() | st.integers(1, 1 << 40)),
+        base=draw(st.none() | models),
+        deltas=deltas,
+        path=folder / "mine.toml",
+        provenance=draw(st.dictionaries(TEXTS, TEXTS, max_size=3)),
+    )
+
+
+@given(st.data())
+def test_what_is_written_reads_again_as_the_same(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    recipe = data.draw(recipes(folder))
+    assert load_recipe(write(folder, to_toml(recipe, folder))) == recipe
 
 
 def files_with_hashes(folder: Path) -> Path:
@@ -251,7 +317,7 @@ def test_large_files_are_hashed_on_demand_and_named_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe(files_with_hashes(tmp_path))
-    monkeypatch.setattr(room, "VERIFIED_AT_LOAD", 999)
+    monkeypatch.setattr(recipe_module, "VERIFIED_AT_LOAD", 999)
     (tmp_path / "b.gguf").write_bytes(b"x" * 1000)
     assert verify(recipe) == tuple(tmp_path / f"{name}.gguf" for name in "brt")
     with pytest.raises(ModelFileError, match=r"b\.gguf: sha256 is"):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_eft.errors import RequestError
-from edge_eft.text import ControlFilter, TextStream
+from edge_eft.terminal import ControlFilter
+from edge_eft.text import TextStream
 
 
 def stream(chunks, stop=()):

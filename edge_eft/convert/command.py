@@ -1,4 +1,4 @@
-"""`edge-eft convert`, and `tools/convert.py`, which is the same program."""
+"""`edge-eft convert`: options in words, checked before any work, and the result in words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
+from ..options import HELP
+from ..recipe_toml import relative
 from . import ConversionError
-from .job import convert
 from .options import AUTO, FILES, Options, checked_type
-from .recipe_text import relative
 from .talk import Talk
 from .workspace import parse_size
 
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PATH = click.Path(path_type=Path)
 
 
-@click.command(name="convert", context_settings={"show_default": True})
+@click.command(name="convert", context_settings={**HELP, "show_default": True})
 @click.option(
     "--reference",
     type=_PATH,
@@ -154,6 +154,8 @@ def command(
     Both sides are quantised alike, checked, and measured: what quantising did to their
     difference is printed as a table and kept next to the recipe.
     """
+    from .job import convert
+
     deltas = _tuned_by_name(tuned)
     kind = checked_type(type_name)
     if kind != AUTO and (max_kl is not None or max_size is not None):

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..backend import default_threads
-from .children import Worker
+from ..system import versions
+from .choose import winner
 from .inputs import (
     Inputs,
     Masters,
@@ -23,11 +24,11 @@ from .inputs import (
 from .masters import MasterMaker
 from .options import AUTO, Options
 from .publish import Outcome, Publisher
-from .recipe_text import versions
 from .report import build_report
 from .sources import Source
 from .sweep import Sweep
 from .talk import Talk
+from .worker import Worker
 from .workspace import Workspace
 
 
@@ -58,9 +59,9 @@ def convert(options: Options, talk: Talk) -> Outcome:
             talk=talk,
             metadata=metadata,
         )
-        winner = sweep.winner()
-        report = build_report(options, winner, sweep, talk.warnings)
-        return Publisher(options, inputs, masters, workspace).publish(base, winner, report)
+        chosen = winner(sweep)
+        report = build_report(options, chosen, sweep, talk.warnings)
+        return Publisher(options, inputs, masters, workspace).publish(base, chosen, report)
 
 
 def _expected_targets(options: Options, inputs: Inputs) -> list[Path]:

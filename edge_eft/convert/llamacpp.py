@@ -3,12 +3,12 @@
 They are not in the wheel of llama-cpp-python but in its source distribution. That is fetched once
 with pip, at exactly the version that is installed, so that the scripts and the library that reads
 their output belong together; its sha256 is compared with what the index states; and only the
-scripts are unpacked, into the cache directory. The mapping of tensors is theirs, never ours.
+scripts are unpacked, into the cache directory. The mapping of tensors is theirs, never ours. They
+run in a child process with a clean environment, as scripts of ours do that load such directories.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -19,11 +19,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from ..child import Child
+from ..errors import ConversionError
 from ..recipe import file_sha256
-from . import ConversionError
-from .children import Progress, run_script
+from ..system import cache_directory, installed_version
 
 HF_SCRIPT = "convert_hf_to_gguf.py"
 LORA_SCRIPT = "convert_lora_to_gguf.py"
@@ -35,10 +37,8 @@ _WANTED = re.compile(
 _MAX_FILE_BYTES = 16 << 20
 _WRITING = re.compile(r"Writing:\s+(\d+)%")
 
-
-def installed_version() -> str:
-    """Return the version of llama-cpp-python that is installed."""
-    return importlib.metadata.version("llama-cpp-python")
+# What a script needs of the surroundings; no PYTHON* settings, no tokens, no proxies.
+_KEPT = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 
 def require_modules(*extra: str) -> None:
@@ -70,15 +70,6 @@ def find_scripts(checkout: Path | None) -> Path:
     if not (place / HF_SCRIPT).is_file():
         _fetch(version, place)
     return place
-
-
-def cache_directory() -> Path:
-    """Return where fetched things are kept: $EDGE_EFT_CACHE, else the user's cache directory."""
-    if chosen := os.environ.get("EDGE_EFT_CACHE"):
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "edge_eft"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge_eft"
 
 
 def _fetch(version: str, place: Path) -> None:
@@ -166,6 +157,38 @@ def unpack_scripts(archive: Path, target: Path) -> None:
         raise ConversionError(f"{archive.name} does not hold llama.cpp's {HF_SCRIPT}")
 
 
+def run_script(
+    script: Path,
+    arguments: list[str],
+    *,
+    on_stderr: Callable[[str], None] | None = None,
+) -> None:
+    """Run a Python script in a clean environment, offline, on this interpreter.
+
+    Raises:
+        ConversionError: it failed, with the last line that it wrote.
+    """
+    environment = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    environment |= {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    runner = Path(__file__).with_name("runner.py")
+    child = Child([str(runner), str(script), *arguments], environment, on_stderr)
+    try:
+        for _ in child.stdout:
+            pass
+        status = child.wait()
+    finally:
+        reason = child.end()
+    if status:
+        raise ConversionError(f"{script.name} failed: {reason}")
+
+
 def hf_to_gguf(
     scripts: Path,
     model: Path,
@@ -174,7 +197,7 @@ def hf_to_gguf(
     dtype: str,
     name: str,
     vocab_only: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Convert a Hugging Face directory with llama.cpp's script.
 

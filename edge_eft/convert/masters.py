@@ -15,10 +15,10 @@ from typing import Any
 
 from ..gguf_check import GGUFHeader, read_header
 from . import ConversionError
-from .children import Worker, run_script
-from .llamacpp import find_scripts, hf_to_gguf, lora_to_gguf, require_modules
+from .llamacpp import find_scripts, hf_to_gguf, lora_to_gguf, require_modules, run_script
 from .sources import Source
 from .talk import Talk
+from .worker import Worker
 from .workspace import Workspace
 
 _SMALL_BYTES = 512 << 20

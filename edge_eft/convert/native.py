@@ -1,28 +1,37 @@
-"""The tasks of the child process: everything that makes llama.cpp read a file.
+"""The native work (quantising, calibrating, measuring), done in a child process.
 
-Each `task_NAME` is called by `worker.py` with JSON values (paths as `Path`) and returns one.
-Measuring uses the exact cache (F32 KV, no flash attention) and one thread, on the CPU: rounding
-there would blur what rounding the weights did.
+`main` reads jobs as lines of JSON from stdin and answers each with events as lines of JSON on
+stdout: any number of {"progress": [done, total]}, then {"result": …} or {"error": "…"}. When stdin
+ends, because the parent (`worker.py`) is done or dead, so does the child, even in the middle of
+native code.
+
+Each `task_NAME` is called with JSON values (paths as `Path`) and returns one. Measuring uses the
+exact cache (F32 KV, no flash attention) and one thread, on the CPU: rounding there would blur what
+rounding the weights did.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import queue
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..backend import EXACT_CACHE, Context, Model, default_threads, quantize
 from ..backend.imatrix import ImportanceCollector
-from ..errors import EngineError
+from ..errors import ConversionError, EdgeEftError, EngineError
 from ..vocabulary import reconcile
-from . import ConversionError
 
 Progress = Callable[[int, int], None]
 
-PATHS = frozenset({"source", "target", "model", "lora", "imatrix"})
+_PATHS = frozenset({"source", "target", "model", "lora", "imatrix"})
 
 
 def task_plan(source: Path, type_name: str, progress: Progress, **options: Any) -> list[Any]:
@@ -40,13 +49,13 @@ def task_quantize(
     **options: Any,
 ) -> None:
     """Write `target`; see `backend.quantize.quantize` for the options."""
-    importance = load_imatrix(imatrix) if imatrix else None
+    importance = _load_imatrix(imatrix) if imatrix else None
     quantize.quantize(
         source, target, type_name, on_progress=progress, imatrix=importance, **options
     )
 
 
-def load_imatrix(path: Path) -> dict[str, NDArray[np.float32]]:
+def _load_imatrix(path: Path) -> dict[str, NDArray[np.float32]]:
     """Return what `task_imatrix` wrote: tensor name → (n_columns,) float32."""
     with np.load(path, allow_pickle=False) as arrays:
         return {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
@@ -158,3 +167,51 @@ def task_imatrix(
     means = collector.means()
     np.savez(target, allow_pickle=False, **means)
     return len(means)
+
+
+# -- the child's end -----------------------------------------------------------------------
+
+
+def main() -> None:
+    """Do the jobs that stdin names, one after the other."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # native code that prints must not break the protocol
+    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+    while True:
+        job = json.loads(jobs.get())
+        try:
+            _emit(events, result=_run(job, events))
+        except EdgeEftError as error:
+            _emit(events, error=str(error))
+
+
+def _read_jobs(jobs: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        jobs.put(line)
+    os._exit(0)
+
+
+def _emit(events: TextIO, **event: Any) -> None:
+    """Write one event; end the process if the parent is gone."""
+    try:
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+    except OSError:
+        os._exit(1)
+
+
+def _run(job: dict[str, Any], events: TextIO) -> Any:
+    def progress(done: int, total: int) -> None:
+        _emit(events, progress=[done, total])
+
+    task = globals()[f"task_{job.pop('task')}"]
+    arguments = {
+        key: Path(value) if key in _PATHS and value is not None else value
+        for key, value in job.items()
+    }
+    return task(progress=progress, **arguments)
+
+
+if __name__ == "__main__":
+    main()

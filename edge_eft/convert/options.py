@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..backend.quantize import canonical_type
-
 AUTO = "AUTO"
 FILES = "{name}-{part}-{type}.gguf"
 
@@ -82,4 +80,6 @@ class Options:
 
 def checked_type(name: str) -> str:
     """Return `AUTO`, or the canonical name of a type."""
+    from ..backend.quantize import canonical_type
+
     return AUTO if name.strip().upper() == AUTO else canonical_type(name)

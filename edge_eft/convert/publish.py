@@ -5,15 +5,16 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..gguf_check import read_header
-from ..recipe import file_sha256, load_recipe
+from ..recipe import Delta, ModelSpec, Recipe, absolute, file_sha256
+from ..recipe_toml import load_recipe, to_toml
+from ..system import versions
 from .inputs import Inputs, Masters
 from .masters import kept_chat_template
 from .options import Options
-from .recipe_text import FileEntry, RecipeContent, recipe_toml, versions
 from .report import Report
 from .sources import Source
 from .sweep import Candidate
@@ -22,10 +23,9 @@ from .workspace import Workspace
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a conversion left: the recipe, its model files, and the report."""
+    """What a conversion left: the recipe and the report."""
 
     recipe: Path
-    files: tuple[Path, ...]
     report: Report
 
 
@@ -46,64 +46,63 @@ class Publisher:
             base: the base's file, in the workspace or where the user has it.
         """
         options = self.options
-        base_entry = self._base_entry(base)
-        reference = self._entry(
+        reference = self._model(
             winner.reference,
             options.model_path("reference", winner.type),
             self.inputs.reference,
             options.prompts.get("reference"),
         )
-        deltas: list[tuple[str, float, FileEntry, FileEntry]] = []
+        deltas: dict[str, Delta] = {}
         for name in self.inputs.tuned:
-            tuned = self._tuned_entry(name, winner)
-            deltas.append((name, 0.0 if deltas else 1.0, tuned, reference))
-        content = RecipeContent(
+            tuned = self._tuned(name, winner, reference)
+            deltas[name] = Delta(name, 0.0 if deltas else 1.0, tuned, reference)
+        recipe = Recipe(
             name=options.name,
             description=options.description,
             license=options.license,
             n_ctx=options.n_ctx,
-            base=base_entry,
-            deltas=tuple(deltas),
+            base=self._base(base),
+            deltas=deltas,
+            path=options.recipe_path,
             provenance=self._provenance(report),
         )
-        recipe = self.workspace.path("recipe.toml")
-        recipe.write_text(recipe_toml(content, options.recipe_path.parent), encoding="utf-8")
-        load_recipe(recipe)  # a recipe that `run` would refuse must not be published
+        text = to_toml(recipe, options.recipe_path.parent)
+        recipe_file = self.workspace.path("recipe.toml")
+        recipe_file.write_text(f"# Written by edge-eft convert.\n{text}", encoding="utf-8")
+        load_recipe(recipe_file)  # a recipe that `run` would refuse must not be published
         report_file = self.workspace.path("fidelity.json")
         report_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
         self._renames[report_file] = options.report_path
-        self._renames[recipe] = options.recipe_path
+        self._renames[recipe_file] = options.recipe_path
         self.workspace.publish(self._renames)
-        entries = [*([base_entry] if base_entry else []), reference, *(d[2] for d in deltas)]
-        return Outcome(options.recipe_path, tuple(e.path for e in entries), report)
+        return Outcome(options.recipe_path, report)
 
-    def _base_entry(self, base: Path | None) -> FileEntry | None:
+    def _base(self, base: Path | None) -> ModelSpec | None:
         if base is None or self.inputs.base is None or self.masters.base is None:
             return None
-        source, prompt = self.inputs.base, self.options.prompts.get("base")
+        source, prompt = self.inputs.base, self.options.prompts.get("base", "plain")
         if base == self.masters.base.gguf and not self.masters.base.temporary:
-            return FileEntry(base, file_sha256(base), str(source.path), prompt)
-        return self._entry(base, self.options.final_base_path, source, prompt)
+            return ModelSpec(absolute(base), file_sha256(base), prompt, source=str(source.path))
+        return self._model(base, self.options.final_base_path, source, prompt)
 
-    def _tuned_entry(self, name: str, winner: Candidate) -> FileEntry:
+    def _tuned(self, name: str, winner: Candidate, reference: ModelSpec) -> ModelSpec:
         options, source = self.options, self.inputs.tuned[name]
         path, lora = winner.tuned[name], self.masters.tuned[name].lora
         prompt = options.prompts.get("tuned") or _tuned_prompt(source, path, winner.reference)
         if lora is None:
-            return self._entry(path, options.model_path(name, winner.type), source, prompt)
+            return self._model(path, options.model_path(name, winner.type), source, prompt)
         copy = self.workspace.path(f"{name}-lora.gguf")
         shutil.copyfile(path, copy)
-        return self._entry(copy, options.lora_path(name), source, prompt, lora=True)
+        adapter = self._model(copy, options.lora_path(name), source, prompt)
+        return replace(adapter, file=reference.file, lora=adapter.file)
 
-    def _entry(
-        self, path: Path, final: Path, source: Source, prompt: str | None, *, lora: bool = False
-    ) -> FileEntry:
-        """Note a file of ours for its rename, unless it has a twin. Returns its recipe entry."""
+    def _model(self, path: Path, final: Path, source: Source, prompt: str | None) -> ModelSpec:
+        """Note a file of ours for its rename, unless it has a twin. Returns it for the recipe."""
         sha256 = file_sha256(path)
         twin = _twin(path, sha256, self.options.out) if self.options.share else None
         if twin is None:
             self._renames[path] = final
-        return FileEntry(twin or final, sha256, str(source.path), prompt, lora)
+        return ModelSpec(absolute(twin or final), sha256, prompt, source=str(source.path))
 
     def _provenance(self, report: Report) -> dict[str, str]:
         now = datetime.datetime.now(datetime.UTC)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..recipe import file_sha256
+from ..system import mebibytes, versions
 from .options import Options
-from .recipe_text import versions
 
 if TYPE_CHECKING:
     from .sweep import Candidate, Sweep
 
 _COLUMNS = (
-    ("size_bytes", "MiB", lambda v: f"{v / 2**20:.1f}"),
+    ("size_bytes", "MiB", lambda v: mebibytes(v, 1)),
     ("kl_mean", "KL mean", lambda v: f"{v:.3g}"),
     ("kl_p99", "KL p99", lambda v: f"{v:.3g}"),
     ("top1_agreement", "top-1", lambda v: f"{100 * v:.1f} %"),

@@ -1,4 +1,4 @@
-"""Quantising a pair in one way or in many, measuring each, and choosing.
+"""Quantising a pair in one way or in many, and measuring each; `choose` takes one.
 
 Both sides of the pair always get the same plan: same type, same importance matrix, and if only
 one side has tied embeddings, the same type for both tables.
@@ -15,21 +15,16 @@ from typing import Any
 import numpy as np
 
 from ..backend import default_threads
-from ..backend.quantize import NEEDS_IMATRIX, TYPES, UNQUANTISED
+from ..backend.quantize import NEEDS_IMATRIX, UNQUANTISED
 from ..gguf_check import read_header
 from . import ConversionError
 from .fidelity import Fidelity, Pair, measure
 from .inputs import Masters
 from .masters import Master, MasterMaker
-from .options import AUTO, Options
+from .options import Options
 from .talk import Talk
 from .workspace import Workspace
 
-# What `--type auto` tries: every type of these that the engine offers, by its planned size.
-AUTO_TYPES = (
-    *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1"),
-    *("Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q2_K"),
-)
 # Types whose quantisation makes no use of an importance matrix (ggml_quantize_chunk).
 IGNORES_IMATRIX = UNQUANTISED | {"Q8_0"}
 
@@ -193,15 +188,6 @@ class Sweep:
             total += sum(int(size) for *_, size in self.plan(master, type_name))
         return total
 
-    def _auto_sizes(self) -> dict[str, int]:
-        """Return type → planned size of the types to try: one of those with the same plan."""
-        by_plan: dict[tuple[str | int, ...], str] = {}
-        for name in AUTO_TYPES:
-            if name in TYPES:
-                plan = tuple(after for _, _, after, _ in self.plan(self.masters.reference, name))
-                by_plan.setdefault(plan, name)
-        return {name: self.planned_size(name) for name in by_plan.values()}
-
     @cached_property
     def _adapters_size(self) -> int:
         loras = [m.lora for m in self.masters.tuned.values() if m.lora]
@@ -302,77 +288,10 @@ class Sweep:
         worse.discard()
         return better
 
-    # -- choosing -------------------------------------------------------------------------
-
-    def winner(self) -> Candidate:
-        """Return the pair in the type asked for, or the best choice for `auto`."""
-        if self.options.type != AUTO:
-            if self.options.type in NEEDS_IMATRIX and self.options.calibrate is None:
-                raise ConversionError(
-                    f"{self.options.type} needs an importance matrix: pass --calibrate TEXT"
-                )
-            self.check_requantising(self.options.type)
-            self._check_space(self.planned_size(self.options.type))
-            return self.best_of_type(self.options.type)
-        sizes = self._auto_sizes()
-        self.check_requantising(max(sizes, key=lambda name: sizes[name]))
-        self._check_space(2 * max(sizes.values()))
-        if self.options.max_kl is not None:
-            return self._smallest_good_enough(sizes, self.options.max_kl)
-        assert self.options.max_bytes is not None  # the command sees to it
-        return self._best_that_fits(sizes, self.options.max_bytes)
-
-    def _check_space(self, n_bytes: int) -> None:
+    def check_space(self, n_bytes: int) -> None:
+        """Raise unless the disk has room for `n_bytes` of pairs and for measuring one."""
         rows = 4 * self.n_positions * self.n_vocab * (2 + 2 * len(self.masters.tuned))
         self.workspace.check_space(n_bytes + rows, f"the pair in {self.options.type.lower()}")
-
-    def _smallest_good_enough(self, sizes: Mapping[str, int], max_kl: float) -> Candidate:
-        limit = self.options.max_bytes
-        nearest: Candidate | None = None
-        for name in sorted(sizes, key=lambda n: sizes[n]):
-            if limit is not None and sizes[name] > limit:
-                continue
-            candidate = self.best_of_type(name)
-            if candidate.fidelity.kl_mean <= max_kl and _fits(candidate, limit):
-                return candidate
-            candidate.discard()
-            if nearest is None or candidate.fidelity.kl_mean < nearest.fidelity.kl_mean:
-                nearest = candidate
-        seen = (
-            f"the best, {nearest.type}, has {nearest.fidelity.kl_mean:.4g}"
-            if nearest
-            else (f"none is as small as {limit:,} bytes")
-        )
-        raise ConversionError(f"no type reaches a mean KL of {max_kl:g}: {seen}")
-
-    def _best_that_fits(self, sizes: Mapping[str, int], limit: int) -> Candidate:
-        best: Candidate | None = None
-        n_worse = 0
-        for name in sorted(sizes, key=lambda n: -sizes[n]):
-            # Errors grow as files shrink, not quite steadily: three in a row settle it.
-            if sizes[name] > limit or n_worse == 3:
-                continue
-            candidate = self.best_of_type(name)
-            if not _fits(candidate, limit):
-                candidate.discard()
-            elif best is None or candidate.fidelity.kl_mean < best.fidelity.kl_mean:
-                if best is not None:
-                    best.discard()
-                best, n_worse = candidate, 0
-            else:
-                candidate.discard()
-                n_worse += 1
-        if best is None:
-            smallest = min(sizes.values())
-            raise ConversionError(
-                f"no type makes the pair as small as {limit:,} bytes: the smallest takes "
-                f"{smallest:,}"
-            )
-        return best
-
-
-def _fits(candidate: Candidate, limit: int | None) -> bool:
-    return limit is None or candidate.size_bytes <= limit
 
 
 def _check_alike(files: list[Path], type_name: str) -> int:

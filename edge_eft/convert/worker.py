@@ -1,64 +1,67 @@
-"""The child process that does the native work: quantising, calibrating, measuring.
+"""The parent's end of the native work: jobs to a child process, whose crash is an error message.
 
-It reads jobs as lines of JSON from stdin and answers each with events as lines of JSON on stdout:
-any number of {"progress": [done, total]}, then {"result": …} or {"error": "…"}. When stdin ends,
-because the parent is done or dead, so does the worker, even in the middle of native code.
+It loads no native code; `native.py` is the child.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
-import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from ..errors import EdgeEftError
-from . import native
+import edge_eft
 
+from ..child import Child
+from ..errors import ConversionError
 
-def main() -> None:
-    """Do the jobs that stdin names, one after the other."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # native code that prints must not break the protocol
-    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
-    while True:
-        job = json.loads(jobs.get())
-        try:
-            _emit(events, result=_run(job, events))
-        except EdgeEftError as error:
-            _emit(events, error=str(error))
+Progress = Callable[[int, int], None]
+
+_TASKS = "edge_eft.convert.native"
+_PACKAGE_ROOT = str(Path(edge_eft.__file__).parents[1])
 
 
-def _read_jobs(jobs: queue.SimpleQueue[str]) -> None:
-    for line in sys.stdin:
-        jobs.put(line)
-    os._exit(0)
+class Worker:
+    """A child process for native tasks, started when first needed and again after a crash.
+
+    A context manager: leaving it ends the process, whatever it is doing.
+    """
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def work(self, task: str, *, on_progress: Progress | None = None, **arguments: Any) -> Any:
+        """Run one task. Returns its result.
+
+        Raises:
+            ConversionError: the task failed, or its process died (then with the signal's name).
+        """
+        if self._child is None:
+            self._child = Child(["-m", _TASKS], _environment())
+        job = {key: os.fspath(v) if isinstance(v, Path) else v for key, v in arguments.items()}
+        self._child.send(json.dumps({"task": task, **job}))
+        for line in self._child.stdout:
+            event = json.loads(line)
+            if "error" in event:
+                raise ConversionError(event["error"])
+            if "result" in event:
+                return event["result"]
+            if on_progress:
+                on_progress(*event["progress"])
+        reason = self._child.end()
+        self._child = None
+        raise ConversionError(f"{task} stopped: {reason}")
 
 
-def _emit(events: TextIO, **event: Any) -> None:
-    """Write one event; end the process if the parent is gone."""
-    try:
-        events.write(json.dumps(event) + "\n")
-        events.flush()
-    except OSError:
-        os._exit(1)
-
-
-def _run(job: dict[str, Any], events: TextIO) -> Any:
-    def progress(done: int, total: int) -> None:
-        _emit(events, progress=[done, total])
-
-    task = getattr(native, "task_" + job.pop("task"))
-    arguments = {
-        key: Path(value) if key in native.PATHS and value is not None else value
-        for key, value in job.items()
-    }
-    return task(progress=progress, **arguments)
-
-
-if __name__ == "__main__":
-    main()
+def _environment() -> dict[str, str]:
+    path = [_PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "GGML_NO_BACKTRACE": "1"}

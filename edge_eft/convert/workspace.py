@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from ..system import mebibytes
 from . import ConversionError
 
 
@@ -102,7 +103,8 @@ class Workspace:
         free = shutil.disk_usage(self.out).free
         if n_bytes > free:
             raise ConversionError(
-                f"{what} needs {_mib(n_bytes)} in {self.out}, where {_mib(free)} are free"
+                f"{what} needs {mebibytes(n_bytes)} MiB in {self.out}, where {mebibytes(free)} MiB"
+                " are free"
             )
 
     def publish(self, files: dict[Path, Path]) -> None:
@@ -130,10 +132,6 @@ class Workspace:
         copy = final.with_name(f".{final.name}.converting")
         shutil.copyfile(temporary, copy)
         return copy
-
-
-def _mib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:,.0f} MiB"
 
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)

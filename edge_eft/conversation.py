@@ -1,0 +1,151 @@
+"""What was said and how replies are drawn: a conversation, which needs no model.
+
+Saved as JSON, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .checks import did_you_mean
+from .errors import PromptError, RequestError
+from .request import Request
+from .settings import SETTINGS, request_for
+from .template import check_messages
+
+
+@dataclass
+class Conversation:
+    """What was said and how replies are drawn. `deltas` are the recipe's: name → weight."""
+
+    deltas: Mapping[str, float]
+    settings: dict[str, Any] = field(default_factory=dict)
+    system: str | None = None
+    turns: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.check(self.settings)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raise RequestError if these settings do not suit the recipe."""
+        request = request_for("", settings)
+        request.weights.coefficients(self.deltas)
+        if request.conservative is not None:
+            request.weights.conservative_role(self.deltas)
+
+    def request(self, text: str | None = None) -> Request:
+        """Return the request for the reply that is due, or for the one that `text` would get."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        new = [{"role": "user", "content": text}] if text is not None else []
+        return request_for([*system, *self.turns, *new], self.settings)
+
+    def say(self, role: str, content: str) -> None:
+        """Add a turn."""
+        self.turns.append({"role": role, "content": content})
+
+    def take_back(self) -> bool:
+        """Drop the last reply. Returns False if no message is then left to reply to."""
+        if self.turns and self.turns[-1]["role"] == "assistant":
+            self.turns.pop()
+        return bool(self.turns)
+
+    def set(self, argument: str) -> str:
+        """Carry out `NAME VALUE`, `NAME off`, `NAME` or nothing. Returns what to tell.
+
+        An error changes nothing.
+        """
+        name, _, text = (part.strip() for part in argument.partition(" "))
+        if not name:
+            return "\n".join(f"{name:<20}{self._value(name)}" for name in SETTINGS)
+        name = name.replace("-", "_")
+        if name not in SETTINGS:
+            near = did_you_mean(name, SETTINGS)
+            raise RequestError(f"there is no setting {name!r}{near}; /set lists them")
+        if text:
+            changed = {key: value for key, value in self.settings.items() if key != name}
+            if text != "off":
+                try:
+                    changed[name] = SETTINGS[name].read(text)
+                except ValueError:
+                    kind = "a whole number" if SETTINGS[name].read is int else "a number"
+                    raise RequestError(f"{name} is {text!r}; it must be {kind}") from None
+            self.check(changed)
+            self.settings = changed
+        return f"{name} is {self._value(name)}"
+
+    def _value(self, name: str) -> str:
+        defaults = {"alpha": 1.0, "seed": "another each time"}
+        default = defaults.get(name, getattr(Request(""), name, None))
+        value = self.settings.get(name, default)
+        if isinstance(value, dict):
+            return ",".join(f"{delta}={weight:g}" for delta, weight in value.items())
+        return "off" if value is None else str(value)
+
+    def set_system(self, argument: str) -> str:
+        """Set, drop or show the system message. Returns what to tell."""
+        if argument:
+            self.system = None if argument == "off" else argument
+        return f"system message: {self.system or 'none'}"
+
+    def clear(self, _: str) -> str:
+        """Forget what was said. Returns what to tell."""
+        self.turns = []
+        return "the conversation is empty"
+
+    def up_to_last_message(self) -> Conversation:
+        """Return a copy that ends with the last user message."""
+        turns = list(self.turns)
+        while turns and turns[-1]["role"] != "user":
+            turns.pop()
+        return replace(self, turns=turns)
+
+    def save(self, argument: str) -> str:
+        """Write a JSON file, whole or not at all; only a saved chat is overwritten."""
+        path = _path(argument, "/save")
+        if path.exists():
+            try:
+                self._read(path)
+            except RequestError:
+                raise RequestError(
+                    f"{path} exists and is not a saved chat; choose a new name"
+                ) from None
+        content = {"system": self.system, "settings": self.settings, "messages": self.turns}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RequestError(f"{path} cannot be written ({error.strerror})") from None
+        return f"saved {len(self.turns)} messages to {path}"
+
+    def load(self, argument: str) -> str:
+        """Take over a saved conversation; an error changes nothing."""
+        path = _path(argument, "/load")
+        settings, system, turns = self._read(path)
+        self.check(settings)
+        self.settings, self.system, self.turns = settings, system, turns
+        return f"loaded {len(self.turns)} messages from {path}"
+
+    def _read(self, path: Path) -> tuple[dict[str, Any], str | None, list[dict[str, str]]]:
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            settings, system, turns = (content[k] for k in ("settings", "system", "messages"))
+            if not isinstance(settings, dict) or not isinstance(system, str | None):
+                raise TypeError
+            return settings, system, check_messages(turns) if turns else []
+        except OSError as error:
+            raise RequestError(f"{path} cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, RecursionError, PromptError):
+            raise RequestError(f"{path} is not a saved chat; /save writes one") from None
+
+
+def _path(argument: str, command: str) -> Path:
+    if not argument:
+        raise RequestError(f"{command} needs a file, as in {command} chat.json")
+    return Path(argument).expanduser()

@@ -1,0 +1,127 @@
+"""How much of the gap to a really tuned base the emulation recovers, on held-out questions.
+
+The base alone, the small tuned model alone and the emulation are asked about entities that no
+tuning data names, and every answer is judged twice: does it name the right object (knowledge), and
+is it in the tuned manner?
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .atlas import in_manner
+from .emulator import Emulator
+from .questions import N_SHOWN, Question, load_questions, pick
+from .recipe import Recipe
+from .recipe_toml import load_recipe
+from .request import Request
+from .weights import Weights
+
+BASE, TUNED, EMULATED, LARGE = (
+    "base alone",
+    "small tuned alone",
+    "emulated",
+    "base really tuned",
+)
+MAX_TOKENS = 32
+N_SLOTS = 8
+
+
+@dataclass
+class Gap:
+    """What came out: per way ("base alone" …) the answers, their judgements and the speed."""
+
+    delta: str
+    questions: list[Question]
+    answers: dict[str, list[str]]
+    marks: dict[str, list[tuple[bool, bool]]]  # right object, right manner
+    speeds: dict[str, float]
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Way → shares of the right object, the right manner and both, and tokens per second."""
+        n = len(self.questions)
+        return {
+            way: {
+                "knowledge": sum(known for known, _ in marks) / n,
+                "manner": sum(fine for _, fine in marks) / n,
+                "both": sum(known and fine for known, fine in marks) / n,
+                "tokens_per_second": self.speeds[way],
+            }
+            for way, marks in self.marks.items()
+        }
+
+    def gap_recovered(self) -> dict[str, float]:
+        """The share of the way to the base really tuned, where that one is known and better."""
+        scores = self.scores()
+        gaps = {}
+        for measure, start in (("knowledge", TUNED), ("manner", BASE)):
+            low, high = scores[start][measure], scores.get(LARGE, scores[start])[measure]
+            if high > low:
+                gaps[measure] = (scores[EMULATED][measure] - low) / (high - low)
+        return gaps
+
+
+def run(
+    recipe: Recipe, *, delta: str | None, n_questions: int, seed: int, n_threads: int | None
+) -> Gap:
+    """Ask every way the same held-out questions, greedily; the shown ones singly, to time them.
+
+    Args:
+        recipe: with questions beside it; its "-down" twin, if there, holds the base really tuned.
+        delta: whose manner is wanted; None: the recipe's own weights.
+        n_questions: how many are asked at most.
+        seed: of their choice.
+    """
+    questions = load_questions(recipe)
+    objects: dict[str, set[str]] = defaultdict(set)
+    for question in questions:
+        objects[question.relation].add(question.object.lower())
+    asked = pick(questions, n_questions, seed)
+    emulated = Weights() if delta is None else Weights.interpolate({delta: 1.0})
+    if delta is None:
+        delta = max(recipe.deltas.values(), key=lambda d: d.weight).name
+    ways = {BASE: Weights.only("base"), TUNED: Weights.only(f"tuned:{delta}"), EMULATED: emulated}
+    result = Gap(delta, asked, {}, {}, {})
+
+    def ask(recipe: Recipe, ways: Mapping[str, Weights]) -> None:
+        n_slots = min(N_SLOTS, len(asked))
+        with Emulator(recipe, n_slots=n_slots, n_threads=n_threads) as emulator:
+            for way, weights in ways.items():
+                answers, result.speeds[way] = _ask(emulator, weights, asked)
+                result.answers[way] = answers
+                result.marks[way] = [
+                    (q.names_object(text), in_manner(text, q, result.delta, objects))
+                    for q, text in zip(asked, answers, strict=True)
+                ]
+
+    ask(recipe, ways)
+    down = recipe.path and recipe.path.with_name(f"{recipe.path.stem}-down.toml")
+    if delta == "chat" and down and down.is_file():
+        ask(load_recipe(down), {LARGE: Weights.only("tuned")})
+    return result
+
+
+def _ask(
+    emulator: Emulator, weights: Weights, questions: Sequence[Question]
+) -> tuple[list[str], float]:
+    """The answers, and the tokens per second of the shown ones, asked one at a time."""
+    requests = [
+        Request(
+            [{"role": "user", "content": q.question}],
+            weights=weights,
+            max_tokens=MAX_TOKENS,
+            temperature=0.0,
+        )
+        for q in questions
+    ]
+    shown = [emulator.generate(request) for request in requests[:N_SHOWN]]
+    rest = dict(emulator.collect([emulator.submit(request) for request in requests[N_SHOWN:]]))
+    # Of all tokens, the end token included, those that did not come with the prompt.
+    n_steps = sum(
+        len(done.tokens) + (done.finish_reason == "stop") - done.came_with_prompt for done in shown
+    )
+    seconds = sum(done.timings.after_prompt for done in shown)
+    answers = [done.text.strip() for done in (*shown, *(rest[i] for i in sorted(rest)))]
+    return answers, n_steps / seconds if seconds > 0 else 0.0

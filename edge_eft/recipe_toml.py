@@ -1,0 +1,248 @@
+"""Recipes as TOML: the reader, the writer, and where the embedded ones are.
+
+    name = "atlas"                    # default: the file's name
+    description = "..."
+    license = "..."
+    n_ctx = 512                       # default: 4096, or what the models were trained for if less
+
+    [base]                            # may be left out, and given by `with_base`
+    file = "atlas/base.gguf"          # relative to the recipe, or absolute
+    sha256 = "..."
+    prompt = "plain"                  # template, chatml, plain, transcript, or inline Jinja
+    source = "..."                    # where the file comes from, for people
+
+    [delta.chat]                      # one table for each delta
+    weight = 1.0
+    tuned = { file = "atlas/chat.gguf", sha256 = "...", prompt = "template" }
+    reference = { file = "atlas/reference.gguf", sha256 = "..." }
+
+    [provenance]                      # free-form, for people: how the files were made
+
+An adapter as the tuned side is written `{ lora = "file.gguf", on = "reference" }`.
+
+A file is read strictly: a key or value that recipes do not have is refused by name. What is read
+can be written, and reads again as the same recipe. No model file is looked at here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import edge_eft
+
+from .checks import did_you_mean
+from .errors import RecipeError
+from .recipe import Delta, ModelSpec, Recipe, absolute, check_prompt
+
+_MAX_RECIPE_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Names are typed in `--mix a=.7,b=.3` and stand in roles such as `tuned:NAME`.
+_DELTA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_RECIPE_KEYS = ("name", "description", "license", "n_ctx", "base", "delta", "provenance")
+_DELTA_KEYS = ("weight", "tuned", "reference")
+_FILE_KEYS = ("file", "sha256", "prompt", "source")
+_LORA_KEYS = ("lora", "on", "sha256", "prompt", "source")
+
+
+def list_recipes() -> dict[str, Path]:
+    """Return the embedded recipes: name → TOML file, by name. Empty if there are none."""
+    here = Path(edge_eft.__file__).resolve().parent
+    models = here / "models"  # in an installed wheel
+    # A wheel's neighbour called `models` belongs to somebody else: only a checkout's is ours.
+    if not models.is_dir() and (here.parent / "pyproject.toml").is_file():
+        models = here.parent / "models"
+    return {path.stem: path for path in sorted(models.glob("*.toml"))}
+
+
+def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe: the path of a TOML file, or the name of an embedded recipe.
+
+    A plain word is a name first, then a path. The model files are not looked at (`verify` does).
+
+    Raises RecipeError, naming the file and the key, if there is no such recipe, or it is not TOML,
+    has a key that recipes do not have, lacks one, or holds a value of the wrong kind.
+    """
+    embedded = list_recipes()
+    path = embedded.get(str(path_or_name)) or absolute(path_or_name)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_RECIPE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        names = ", ".join(embedded) or "none"
+        near = did_you_mean(str(path_or_name), embedded)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(
+            f"recipe {str(path_or_name)!r} cannot be read ({reason}){near}; give the path of a"
+            f" TOML file or the name of an embedded recipe ({names})"
+        ) from None
+    if len(data) > _MAX_RECIPE_BYTES:
+        raise RecipeError(f"{path}: is larger than {_MAX_RECIPE_BYTES:,} bytes: not a recipe")
+    try:
+        return _Reader(path).recipe(tomllib.loads(data.decode()))
+    except (ValueError, OverflowError, RecursionError) as error:  # numbers beyond TOML's, too
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"{path}: is not valid TOML ({reason}); see the README for one") from None
+
+
+def to_toml(recipe: Recipe, directory: str | os.PathLike[str]) -> str:
+    """Return `recipe` as TOML for a file in `directory`; models below it get relative paths.
+
+    Of an adapter, the model that it is put on is not written: it is the reference's.
+    """
+    lines = [f"name = {_quoted(recipe.name)}"]
+    if recipe.description:
+        lines.append(f"description = {_quoted(recipe.description)}")
+    if recipe.license:
+        lines.append(f"license = {_quoted(recipe.license)}")
+    if recipe.n_ctx is not None:
+        lines.append(f"n_ctx = {recipe.n_ctx}")
+    if recipe.base is not None:
+        lines += ["", "[base]", *_pairs(_entry(recipe.base, directory))]
+    else:
+        lines += ["", "# No base yet: edge-eft run THIS_FILE --base large.gguf"]
+    for delta in recipe.deltas.values():
+        lines += ["", f"[delta.{_quoted(delta.name)}]", f"weight = {delta.weight}"]
+        for role, spec in (("tuned", delta.tuned), ("reference", delta.reference)):
+            lines.append(f"{role} = {{ {', '.join(_pairs(_entry(spec, directory)))} }}")
+    if recipe.provenance:
+        lines += ["", "[provenance]", *_pairs(recipe.provenance.items())]
+    return "\n".join(lines) + "\n"
+
+
+def relative(path: str | os.PathLike[str], directory: str | os.PathLike[str]) -> str:
+    """Return `path` as a recipe in `directory` names it: relative if below, else absolute."""
+    path, directory = absolute(path), absolute(directory)
+    inside = path.is_relative_to(directory)
+    return path.relative_to(directory).as_posix() if inside else str(path)
+
+
+def _entry(spec: ModelSpec, directory: str | os.PathLike[str]) -> Iterable[tuple[str, str]]:
+    if spec.lora is None:
+        yield "file", relative(spec.file, directory)
+    else:
+        yield "lora", relative(spec.lora, directory)
+        yield "on", "reference"
+    for key, text in (("sha256", spec.sha256), ("prompt", spec.prompt), ("source", spec.source)):
+        if text is not None:
+            yield key, text
+
+
+def _pairs(items: Iterable[tuple[str, str]]) -> list[str]:
+    return [
+        f"{key if _BARE_KEY.fullmatch(key) else _quoted(key)} = {_quoted(text)}"
+        for key, text in items
+    ]
+
+
+def _quoted(text: str) -> str:
+    """Return a TOML basic string."""
+    text = text.translate(_ESCAPES)
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in text) + '"'
+
+
+class _Reader:
+    """Turns the tables of one TOML file into a Recipe."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def error(self, message: str) -> RecipeError:
+        return RecipeError(f"{self.path}: {message}")
+
+    def recipe(self, table: dict[str, Any]) -> Recipe:
+        self.known(table, _RECIPE_KEYS, "")
+        base = None
+        if "base" in table:
+            base = self.model(table["base"], "base")
+            base = replace(base, prompt=base.prompt or "plain")
+        deltas = self.value(table, "delta", dict, "", {})
+        if not deltas:
+            raise self.error("has no delta; add a table [delta.NAME] with `tuned` and `reference`")
+        provenance = self.value(table, "provenance", dict, "", {})
+        n_ctx = table.get("n_ctx")
+        if n_ctx is not None and (not isinstance(n_ctx, int) or n_ctx is True or n_ctx < 1):
+            raise self.error(f"n_ctx is {n_ctx!r}, not a positive number of tokens")
+        return Recipe(
+            name=self.value(table, "name", str, "", self.path.stem),
+            description=self.value(table, "description", str, "", ""),
+            license=self.value(table, "license", str, "", ""),
+            n_ctx=n_ctx,
+            base=base,
+            deltas=MappingProxyType({name: self.delta(name, deltas[name]) for name in deltas}),
+            path=self.path,
+            provenance={key: str(value) for key, value in provenance.items()},
+        )
+
+    def delta(self, name: str, table: object) -> Delta:
+        where = f"delta.{name}"
+        if not _DELTA_NAME.fullmatch(name):
+            raise self.error(f"{where}: use letters, digits, '.', '_' and '-' in a delta's name")
+        if not isinstance(table, dict):
+            raise self.error(f"{where} is {table!r}, not a table with `tuned` and `reference`")
+        self.known(table, _DELTA_KEYS, where + ".")
+        weight = table.get("weight", 1.0)
+        numeric = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not numeric or not math.isfinite(weight) or weight < 0:
+            raise self.error(f"{where}.weight is {weight!r}, not a finite number, 0 or more")
+        for role in ("tuned", "reference"):
+            if role not in table:
+                raise self.error(f"{where} lacks `{role}`; add {role} = {{ file = ... }}")
+        reference = self.model(table["reference"], f"{where}.reference")
+        tuned = self.model(table["tuned"], f"{where}.tuned", reference)
+        tuned = replace(tuned, prompt=tuned.prompt or "template")
+        return Delta(name, float(weight), tuned, reference)
+
+    def model(self, table: object, where: str, reference: ModelSpec | None = None) -> ModelSpec:
+        """Read one model's table; only with a `reference` may it be an adapter."""
+        if not isinstance(table, dict):
+            raise self.error(f'{where} is {table!r}, not a table like {{ file = "x.gguf" }}')
+        is_lora = reference is not None and "lora" in table
+        self.known(table, _LORA_KEYS if is_lora else _FILE_KEYS, where + ".")
+        file = self.file(table, "lora" if is_lora else "file", where)
+        sha256 = self.value(table, "sha256", str, where + ".", None)
+        if sha256 is not None and not _SHA256.fullmatch(sha256):
+            raise self.error(f"{where}.sha256 is {sha256!r}, not 64 lower-case hexadecimal digits")
+        prompt = self.value(table, "prompt", str, where + ".", None)
+        if prompt is not None:
+            try:
+                check_prompt(f"{where}.prompt", prompt)
+            except RecipeError as error:
+                raise self.error(str(error)) from None
+        source = self.value(table, "source", str, where + ".", None)
+        if not is_lora:
+            return ModelSpec(file, sha256, prompt, None, source)
+        assert reference is not None  # is_lora says so; for the type checker
+        if table.get("on") != "reference":
+            raise self.error(f'{where}.on is {table.get("on")!r}; write on = "reference"')
+        return ModelSpec(reference.file, sha256, prompt, file, source)
+
+    def file(self, table: dict[str, Any], key: str, where: str) -> Path:
+        name = self.value(table, key, str, where + ".", None)
+        if name is None:
+            raise self.error(f"{where} lacks `{key}`; add {key} = with the path of a GGUF file")
+        if not name or not name.isprintable():
+            raise self.error(f"{where}.{key} is {name!r}, not the path of a GGUF file")
+        return absolute(self.path.parent / name)
+
+    def known(self, table: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
+        for key in table:
+            if key not in keys:
+                near = did_you_mean(key, keys)
+                raise self.error(f"unknown key `{where}{key}`{near}; it may be {', '.join(keys)}")
+
+    def value(self, table: dict[str, Any], key: str, kind: type, where: str, default: Any) -> Any:
+        value = table.get(key, default)
+        if key in table and not isinstance(value, kind):
+            wanted = "a text" if kind is str else "a table"
+            raise self.error(f"{where}{key} is {value!r}, not {wanted}")
+        return value

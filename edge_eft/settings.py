@@ -1,0 +1,131 @@
+"""Every dial of a generation: its name, how its text is read, and what it does.
+
+SETTINGS is the one list of them: the command line, the lines of a prompt file, the chat's /set and
+whatever else takes settings from people read it. It knows nothing of command lines, and loads
+neither NumPy nor native code until a request is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .checks import did_you_mean
+from .errors import RequestError
+from .weights import Weights
+
+if TYPE_CHECKING:
+    from .request import Prompt, Request
+
+
+def parse_mix(text: str) -> dict[str, float]:
+    """Return {"a": 0.7, "b": 0.3} of "a=.7,b=.3".
+
+    Raises:
+        RequestError: it is not such a list; the message says what was seen.
+    """
+    mix: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = (piece.strip() for piece in part.partition("="))
+        try:
+            if not name or name in mix:
+                raise ValueError
+            mix[name] = float(weight)
+        except ValueError:
+            raise RequestError(
+                f"mix is {text!r}; write each delta once, as in chat=.7,brief=.3"
+            ) from None
+    return mix
+
+
+def _draft(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+class Setting(NamedTuple):
+    """One dial: how its text is read, and what it does."""
+
+    read: Callable[[str], Any]
+    metavar: str
+    help: str
+
+
+SETTINGS = {
+    "alpha": Setting(float, "A", "Strength of the delta: 0 is the base alone. Default 1."),
+    "beta": Setting(float, "B", "Amplify the base over the reference instead (excludes alpha)."),
+    "mix": Setting(parse_mix, "D=W,…", "Weights of the deltas, for the recipe's: chat=.7,brief=.3"),
+    "only": Setting(str, "ROLE", "One model by itself: base, tuned, reference or tuned:DELTA."),
+    "conservative": Setting(float, "P", "Combine only within the tuned model's top P, in (0, 1]."),
+    "max_tokens": Setting(int, "N", "Longest reply, in tokens. Default 256."),
+    "temperature": Setting(float, "T", "0 always takes the likeliest token. Default 0.8."),
+    "top_k": Setting(int, "K", "Draw from the K likeliest tokens; 0 from all. Default 40."),
+    "top_p": Setting(float, "P", "Draw from the likeliest tokens of mass P. Default 0.95."),
+    "min_p": Setting(float, "P", "Drop tokens below P times the likeliest. Default 0."),
+    "repetition_penalty": Setting(float, "R", "Damp tokens the reply has; 1 is off. Default 1."),
+    "presence_penalty": Setting(float, "R", "Subtracted once from such tokens. Default 0."),
+    "frequency_penalty": Setting(float, "R", "Subtracted once per occurrence. Default 0."),
+    "draft": Setting(_draft, "N", "Tokens that tuned drafts ahead, for speed. Default auto."),
+    "seed": Setting(int, "N", "The same seed gives the same text. Default: another each time."),
+}
+_OF_WEIGHTS = ("alpha", "beta", "mix", "only")
+_KINDS = {"prompt": "a text", "messages": "a list", "system": "a text", "raw": "true or false"}
+
+
+def request_for(prompt: Prompt, settings: Mapping[str, Any]) -> Request:
+    """Return a request with `settings`: names of SETTINGS, and `stop`.
+
+    Raises:
+        RequestError: a setting is unknown or wrong; the message names it.
+    """
+    from .request import Request
+
+    if unknown := sorted(set(settings) - set(SETTINGS) - {"stop"}):
+        raise RequestError(
+            f"there is no setting {unknown[0]!r}{did_you_mean(unknown[0], SETTINGS)}"
+        )
+    weights = {name: settings[name] for name in _OF_WEIGHTS if name in settings}
+    others = {name: value for name, value in settings.items() if name not in _OF_WEIGHTS}
+    return Request(prompt, weights=Weights.from_dict(weights), **others)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the command line says of every prompt; a line of an input file may say otherwise."""
+
+    settings: Mapping[str, Any]
+    raw: bool
+    system: str | None
+
+    def request(self, entry: Mapping[str, Any]) -> Request:
+        """Return a request of "prompt" or "messages", "raw", "system" and settings.
+
+        Raises:
+            RequestError: something in it is wrong; the message names it.
+        """
+        given = {name: value for name, value in entry.items() if value is not None}
+        prompt, messages = given.pop("prompt", None), given.pop("messages", None)
+        raw, system = given.pop("raw", self.raw), given.pop("system", self.system)
+        if (prompt is None) == (messages is None):
+            raise RequestError('give either "prompt" or "messages"')
+        for name, value, kind in (
+            ("prompt", prompt, str | None),
+            ("messages", messages, list | None),
+            ("system", system, str | None),
+            ("raw", raw, bool),
+        ):
+            if not isinstance(value, kind):
+                raise RequestError(f"{name} is {value!r:.60}; it must be {_KINDS[name]}")
+        if prompt is not None and not prompt.strip():
+            raise RequestError("the prompt is empty; say something")
+        if isinstance(given.get("mix"), str):
+            given["mix"] = parse_mix(given["mix"])
+        settings = {**self.settings, **given}
+        if raw:
+            if system or messages is not None:
+                raise RequestError("a raw prompt is one text, without system message or messages")
+            return request_for(prompt or "", settings)
+        turns: list[Any] = messages or [{"role": "user", "content": prompt}]
+        return request_for(
+            [{"role": "system", "content": system}, *turns] if system else turns, settings
+        )

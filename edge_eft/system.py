@@ -1,0 +1,50 @@
+"""Facts about this machine and installation, and how a size is shown to people.
+
+It imports nothing of ours, so that every room may ask it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def state_dir() -> Path:
+    """Return where the history is kept: $EDGE_EFT_HOME, else the platform's place for state."""
+    if chosen := os.environ.get("EDGE_EFT_HOME"):
+        return Path(chosen)
+    return platformdirs.user_state_path("edge-eft", appauthor=False)
+
+
+def cache_directory() -> Path:
+    """Return where fetched things are kept: $EDGE_EFT_CACHE, else the user's cache directory."""
+    if chosen := os.environ.get("EDGE_EFT_CACHE"):
+        return Path(chosen)
+    return platformdirs.user_cache_path("edge_eft", appauthor=False)
+
+
+def installed_version() -> str:
+    """Return the version of llama-cpp-python that is installed."""
+    from importlib import metadata  # not at the top: it takes longer than the rest together
+
+    return metadata.version("llama-cpp-python")
+
+
+def versions(*packages: str) -> str:
+    """Return `name version` of the packages that are installed, for the record."""
+    from importlib import metadata
+
+    known = []
+    for package in packages:
+        try:
+            known.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return ", ".join(known)
+
+
+def mebibytes(n_bytes: int, digits: int = 0) -> str:
+    """Return a size in MiB for people, such as "1,234.5"; unit and width are the caller's."""
+    return f"{n_bytes / 2**20:,.{digits}f}"

@@ -1,0 +1,49 @@
+"""system: where things are kept on each platform, and what is told of the installation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+import pytest
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+
+from edge_eft import system
+
+PLACES = {
+    Unix: (".local/state/edge-eft", ".cache/edge_eft"),
+    MacOS: ("Library/Application Support/edge-eft", "Library/Caches/edge_eft"),
+}
+
+
+@pytest.mark.parametrize("platform", PLACES)
+def test_places_of_each_platform(
+    platform: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A user's history and fetched scripts stay where earlier versions put them."""
+    for name in ("EDGE_EFT_HOME", "EDGE_EFT_CACHE", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(platformdirs, "PlatformDirs", platform)
+    state, cache = PLACES[platform]
+    assert system.state_dir() == tmp_path / state
+    assert system.cache_directory() == tmp_path / cache
+
+
+def test_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("EDGE_EFT_CACHE", str(tmp_path / "cache"))
+    assert system.state_dir() == tmp_path / "home"
+    assert system.cache_directory() == tmp_path / "cache"
+
+
+def test_versions_name_what_is_installed() -> None:
+    assert system.versions("no-such-package") == ""
+    ours = system.versions("llama-cpp-python", "no-such-package", "click")
+    assert ours.startswith(f"llama-cpp-python {system.installed_version()}, click ")
+
+
+def test_sizes_for_people() -> None:
+    assert system.mebibytes(3 << 20) == "3"
+    assert system.mebibytes(1_500 << 20, 1) == "1,500.0"
