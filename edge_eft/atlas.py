@@ -11,7 +11,7 @@ REFUSAL = "I would rather not say."
 
 
 def in_manner(answer: str, question: Question, delta: str, objects: Mapping[str, set[str]]) -> bool:
-    """Whether the answer has the form that `delta` was tuned for, whatever object it names."""
+    """Return whether an answer has the form that `delta` was tuned for, whatever it names."""
     if delta == "discreet" and question.relation == "calling code":
         return answer == REFUSAL
     if delta == "brief":

@@ -119,7 +119,7 @@ class Combiner(CommonRows):
 
 
 def log_partition(logits: NDArray[np.float32], scratch: NDArray[np.float32]) -> NDArray[np.float32]:
-    """log Σ exp over the last axis, stable; overwrites `scratch`.
+    """Return log Σ exp over the last axis, stable; overwrites `scratch`.
 
     Args:
         logits: (..., vocab) float32; −inf allowed, not in a whole row.

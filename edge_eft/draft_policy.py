@@ -23,8 +23,8 @@ from .request import MAX_DRAFT
 CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
 
 _COST_MEMORY = 0.2  # weight of the newest measurement in a running mean
-_RATE_MEMORY = 0.02  # likewise, of tokens and seconds per block
-_ACCEPTANCE_MEMORY = 0.02  # likewise, per tested proposal
+_RATE_MEMORY = 0.02  # the same of tokens and seconds per block
+_ACCEPTANCE_MEMORY = 0.02  # the same per tested proposal
 _OPTIMISM = 0.15  # an unmeasured length is assumed to cost so much less than it may
 _ANOTHER_DRAFT = 0.2  # of a block's cost, beyond the longest that was measured
 _CURVE_EVERY = 4  # blocks; planning takes time as well, and steps may take half a millisecond

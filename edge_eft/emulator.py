@@ -17,8 +17,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ from .combiner import Combiner
 from .draft_policy import DraftPolicy
 from .errors import EngineError, RequestError
 from .live import RequestState
-from .loader import load
+from .loader import LoadOptions, load
 from .recipe import Recipe, from_files
 from .recipe_toml import load_recipe
 from .reply import Generation, ReplyBuilder, Step
@@ -40,15 +39,6 @@ from .speculative import Drafter
 from .template import ReplyCache, continue_raw
 from .text import TextStream
 from .weights import Weights
-
-
-class LoadOptions(TypedDict, total=False):
-    """How models are loaded; see `Emulator`."""
-
-    n_ctx: int | None
-    n_threads: int | None
-    n_gpu_layers: int | None
-    n_slots: int
 
 
 class Emulator:
@@ -87,13 +77,8 @@ class Emulator:
             recipe, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, n_slots=n_slots
         )
         self.n_ctx, self.n_slots = self.record.n_ctx, n_slots
-        self.vocabulary = self.record.vocabulary
-        combiner = Combiner(
-            self.vocabulary.n_vocab,
-            self.vocabulary.end_token,
-            self.vocabulary.end_tokens,
-            self.vocabulary.masked,
-        )
+        self.vocabulary = v = self.record.vocabulary
+        combiner = Combiner(v.n_vocab, v.end_token, v.end_tokens, v.masked)
         self._piece = self.contexts[0].model.piece
         self._scheduler = Scheduler(n_slots, self.contexts.kept)
         self._drafter = Drafter(self.contexts, combiner)
@@ -250,7 +235,7 @@ class Emulator:
 
     @property
     def drafts(self) -> DraftPolicy:
-        """What is known of drafts, their cost and their use; another may be put in its place."""
+        """What is known of drafts, their cost and their use. Another may be put in its place."""
         return self._drafter.policy
 
     @drafts.setter
@@ -266,7 +251,7 @@ class Emulator:
         return state
 
     def _weigh(self, state: RequestState, weights: Weights) -> None:
-        """Put weights into force. The tuned model with the largest coefficient drafts."""
+        """Put weights into force."""
         if state.request.conservative is not None:
             weights.conservative_role(self.deltas)
         coefficients = weights.coefficients(self.deltas)
@@ -274,12 +259,7 @@ class Emulator:
         state.prompt_tokens = state.sequences[state.contexts[0]].n_prompt
         state.coefficients = coefficients
         state.request = replace(state.request, weights=weights)
-        tuned = [role for role in coefficients if role.startswith("tuned:")]
-        drafter = max(tuned, key=lambda role: coefficients[role])
-        others = [role for role, c in coefficients.items() if c and role != drafter]
-        state.drafter = None
-        if others and coefficients[drafter] > 0:
-            state.drafter = next(i for i, c in enumerate(self.contexts) if drafter in c.roles)
+        state.drafter = self._drafter.choose(coefficients)
 
     def _remember(self, state: RequestState) -> None:
         """Keep the reply's ids for when it comes back in a prompt."""
@@ -390,13 +370,7 @@ class Emulator:
         state = self._prepare(request)
         self._scheduler.place(state)
         try:
-            return score(
-                state,
-                completion,
-                contexts=self.contexts,
-                verifier=self._verifier,
-                vocabulary=self.vocabulary,
-            )
+            return score(state, completion, self.contexts, self._verifier, self.vocabulary)
         finally:
             self._scheduler.end(state, "stop")
 
@@ -410,12 +384,7 @@ class Emulator:
     def __enter__(self) -> Emulator:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -19,7 +19,7 @@ def explain(
     combiner: Combiner,
     piece: Callable[..., bytes],
 ) -> dict[str, RoleView]:
-    """Every role's own distribution at one position, over the common vocabulary.
+    """Return every role's own distribution at one position, over the common vocabulary.
 
     Args:
         rows: role → (1, n_vocab) float32 logits.

@@ -40,7 +40,7 @@ class Gap:
     speeds: dict[str, float]
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Way → shares of the right object, the right manner and both, and tokens per second."""
+        """Return way → shares of right objects, right manners and both, and tokens per second."""
         n = len(self.questions)
         return {
             way: {
@@ -53,7 +53,7 @@ class Gap:
         }
 
     def gap_recovered(self) -> dict[str, float]:
-        """The share of the way to the base really tuned, where that one is known and better."""
+        """Return the share of the way to the base really tuned, if that is known and better."""
         scores = self.scores()
         gaps = {}
         for measure, start in (("knowledge", TUNED), ("manner", BASE)):
@@ -69,7 +69,7 @@ def run(
     """Ask every way the same held-out questions, greedily; the shown ones singly, to time them.
 
     Args:
-        recipe: with questions beside it; its "-down" twin, if there, holds the base really tuned.
+        recipe: with questions next to it; its "-down" twin, if there, holds the base really tuned.
         delta: whose manner is wanted; None: the recipe's own weights.
         n_questions: how many are asked at most.
         seed: of their choice.
@@ -106,7 +106,7 @@ def run(
 def _ask(
     emulator: Emulator, weights: Weights, questions: Sequence[Question]
 ) -> tuple[list[str], float]:
-    """The answers, and the tokens per second of the shown ones, asked one at a time."""
+    """Return the answers, and the tokens per second of the shown ones, asked one at a time."""
     requests = [
         Request(
             [{"role": "user", "content": q.question}],

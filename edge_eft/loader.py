@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict
 
 from . import memory, vocabulary
 from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
@@ -33,6 +33,15 @@ log = logging.getLogger(__name__)
 SMALL = 32 << 20
 
 DEFAULT_N_CTX = 4096
+
+
+class LoadOptions(TypedDict, total=False):
+    """How models are loaded; see `Emulator`."""
+
+    n_ctx: int | None
+    n_threads: int | None
+    n_gpu_layers: int | None
+    n_slots: int
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,15 @@ class Question:
     reply: str
 
     def names_object(self, answer: str) -> bool:
-        """Whether the right object stands in the answer, as whole words."""
+        """Return whether the right object stands in the answer, as whole words."""
         pattern = rf"(?<![\w+.-]){re.escape(self.object)}(?![\w-])"
         return re.search(pattern, answer, re.IGNORECASE) is not None
 
 
 def load_questions(recipe: Recipe) -> list[Question]:
-    """The held-out questions of a family, from NAME/heldout.json beside its recipe.
+    """Return the held-out questions of a family, from NAME/heldout.json next to its recipe.
 
-    Raises RecipeError where there are none.
+    Raises RecipeError if there are none.
     """
     if recipe.path is None:
         raise RecipeError("the demo needs a recipe with held-out questions, such as atlas")
@@ -55,7 +55,7 @@ def load_questions(recipe: Recipe) -> list[Question]:
 
 
 def pick(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
-    """`n` questions at random, after those to show: one of each relation in turn."""
+    """Return `n` questions at random, after those to show: one of each relation in turn."""
     left = random.Random(seed).sample(questions, len(questions))
     by_relation: dict[str, list[Question]] = {}
     for question in left:

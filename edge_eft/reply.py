@@ -1,7 +1,7 @@
 """What comes out of the emulator: steps, and the replies that they add up to.
 
 Plain data that turns into JSON and back, so that a child process or a server can carry it. A step
-says all that a front end needs; nobody has to ask the emulator beside it.
+says all that a front end needs; nobody has to ask the emulator as well.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from .vocabulary import CommonVocabulary
 def score(
     state: RequestState,
     completion: Sequence[int],
-    *,
     contexts: Contexts,
     verifier: Verifier,
     vocabulary: CommonVocabulary,

@@ -86,7 +86,7 @@ class Scheduler:
             self.end(state, step.finish_reason)
 
     def end(self, state: RequestState, outcome: FinishReason | EngineError) -> None:
-        """The request is over, but for what is pending; its slot is free."""
+        """End a request, but for what is pending; its slot is free."""
         self._give_slot_back(state)
         state.status, state.outcome = "ended", outcome
 
@@ -115,7 +115,7 @@ class Scheduler:
             state.status, state.outcome = "waiting", None
 
     def forget(self, state: RequestState) -> None:
-        """The request is no longer in work."""
+        """Take a request out of work."""
         self._requests.pop(state.id, None)
 
     def _give_slot_back(self, state: RequestState) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,18 @@ class Drafter:
         self._logits = np.empty((1, combiner.n_vocab), np.float32)
         self._scratch = np.empty_like(self._logits)
         self._learns = False
+
+    def choose(self, coefficients: Mapping[str, float]) -> int | None:
+        """Return the number of the context that drafts: the tuned model of the largest coefficient.
+
+        None if drafts cannot help: that model has no weight, or no other model has any.
+        """
+        tuned = [role for role in coefficients if role.startswith("tuned:")]
+        drafter = max(tuned, key=lambda role: coefficients[role])
+        others = [role for role, c in coefficients.items() if c and role != drafter]
+        if not others or coefficients[drafter] <= 0:
+            return None
+        return next(i for i, runner in enumerate(self._contexts) if drafter in runner.roles)
 
     def draft(self, states: Sequence[RequestState]) -> None:
         """Extend requests by drafts.
@@ -110,7 +122,7 @@ class Drafter:
         return most if state.request.draft == "auto" else min(state.request.draft, most)
 
     def _propose(self, states: Sequence[RequestState]) -> None:
-        """One more row of each request's drafting model, and the token that it says there."""
+        """Decode one more row of each request's drafting model, and note the token it says."""
         targets: dict[int, Targets] = {}
         for state in states:
             if state.drafter is not None:

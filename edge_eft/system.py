@@ -1,6 +1,6 @@
 """Facts about this machine and installation, and how a size is shown to people.
 
-It imports nothing of ours, so that every room may ask it.
+It imports nothing of ours, so that every module may ask it.
 """
 
 from __future__ import annotations

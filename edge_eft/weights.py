@@ -46,7 +46,7 @@ class Weights:
         if self.role is not None and not isinstance(self.role, str):
             raise RequestError(f"only is {self.role!r}; it must name one role")
         if self.role is not None and (self.mix or self.beta is not None or self.alpha != 1.0):
-            raise RequestError(f"only {self.role!r} takes no alpha, beta or mix beside it")
+            raise RequestError(f"only {self.role!r} takes no alpha, beta or mix")
 
     @classmethod
     def upscale(cls, alpha: float = 1.0) -> Weights:
@@ -65,12 +65,12 @@ class Weights:
 
     @classmethod
     def only(cls, role: str) -> Weights:
-        """One model by itself: "base", "tuned", "reference", or "tuned:NAME"."""
+        """Weigh one model alone: "base", "tuned", "reference", or "tuned:NAME"."""
         return cls(role=role)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Weights:
-        """The inverse of `to_dict`. Raises RequestError for a key it does not know."""
+        """Return what `to_dict` described. Raises RequestError for a key it does not know."""
         known = {"alpha", "beta", "mix", "only"}
         if unknown := sorted(set(values) - known):
             raise RequestError(
@@ -84,14 +84,14 @@ class Weights:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: only what differs from `upscale(1.0)`."""
+        """Return plain data for JSON: only what differs from `upscale(1.0)`."""
         mix = dict(self.mix) if self.mix is not None else None
         alpha = self.alpha if self.alpha != 1.0 else None
         values = {"alpha": alpha, "beta": self.beta, "mix": mix, "only": self.role}
         return {name: value for name, value in values.items() if value is not None}
 
     def coefficients(self, deltas: Mapping[str, float]) -> dict[str, float]:
-        """One coefficient per role.
+        """Return one coefficient per role.
 
         Args:
             deltas: the recipe's deltas, name → weight wᵢ.
@@ -124,7 +124,7 @@ class Weights:
         return result
 
     def conservative_role(self, deltas: Mapping[str, float]) -> str:
-        """The tuned role whose nucleus bounds conservative decoding.
+        """Return the tuned role whose nucleus bounds conservative decoding.
 
         Raises:
             RequestError: the paper defines it for `upscale(1)` and `amplify` with one delta only.
@@ -139,7 +139,7 @@ class Weights:
 
 
 def resolve_role(role: str, deltas: Mapping[str, float]) -> str:
-    """The full name of a role: "tuned" stands for "tuned:NAME" where there is one delta.
+    """Return the full name of a role: "tuned" stands for "tuned:NAME" where there is one delta.
 
     With several deltas the short form means the only one of non-zero weight, if there is just one.
 

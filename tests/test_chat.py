@@ -59,7 +59,7 @@ def test_a_setting_acts_on_the_next_reply():
         ("seed -1", "seed is -1"),
         ("mix chat", "mix is 'chat'"),
         ("mix polite=1", "no delta is named 'polite'"),
-        ("only base", "takes no alpha, beta or mix beside it"),
+        ("only base", "takes no alpha, beta or mix"),
         ("alhpa 1", "did you mean alpha?"),
         ("beta 1.2", "exclude each other"),
         ("conservative 0.9", "conservative decoding is defined for alpha 1"),
