@@ -2,101 +2,24 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 from click.testing import CliRunner
 from conftest import Family
 
-import edge_eft
 from edge_eft import Emulator
 from edge_eft.backend import CACHE_LADDER, Context, Model
 from edge_eft.backend.bare import Bare
-from edge_eft.bench.command import command, largest_difference
-from edge_eft.bench.inflate import N_LAYERS, Inflation, check_type, inflate, parse_count
-from edge_eft.bench.measure import AUTO, EMULATED, Plan, Session
+from edge_eft.bench.command import command
+from edge_eft.bench.measure import AUTO, EMULATED, Session
 from edge_eft.bench.model import CostModel
-from edge_eft.bench.report import peak_bytes, quartiles, ratio
-from edge_eft.errors import ModelFileError, PromptError, RequestError
-from edge_eft.gguf_check import read_header
+from edge_eft.bench.report import quartiles, ratio
+from edge_eft.bench.ways import Plan
+from edge_eft.errors import PromptError
 
-gguf = pytest.importorskip("gguf")
-
-CHECKOUT = Path(edge_eft.__file__).resolve().parent.parent
 PROMPTS = ["the red one", "It is", "a test of the in"]
-
-
-# -- inflate -------------------------------------------------------------------------------
-
-
-def is_reached(made: Inflation, wanted: int, d: int) -> bool:
-    one_step = 3 * d * made.n_layers * 32
-    return wanted <= made.n_parameters < wanted + one_step
-
-
-@pytest.mark.parametrize("type_name", ["q8_0", "Q4_0", "f16"])
-def test_an_inflated_model_gives_the_same_logits(tiny: Family, tmp_path: Path, type_name: str):
-    target = tmp_path / "big.gguf"
-    made = inflate(tiny.base, target, 3_000_000, type_name)
-    header, own = read_header(target), read_header(tiny.base)
-    assert made.n_parameters == header.n_parameters
-    assert is_reached(made, 3_000_000, d=64)
-    assert header.n_layer == made.n_layers == N_LAYERS
-    assert header.quantisation == type_name.upper()
-    assert largest_difference(tiny.base, target) == 0.0
-    changed = {key for key in own.metadata if own.metadata[key] != header.metadata.get(key)}
-    assert changed == {"llama.block_count", "llama.feed_forward_length"}
-    models = [Model(path, vocab_only=True) for path in (tiny.base, target)]
-    assert models[0].token_texts() == models[1].token_texts()
-
-
-def test_blocks_through_an_inflated_model_are_the_same_too(tiny: Family, tmp_path: Path):
-    """Other kernels than for single tokens compute them."""
-    inflate(tiny.base, tmp_path / "big.gguf", 2_000_000)
-    tokens = np.array([1, 280, 300, 301, 302, 303, 304, 305, 306], np.int32)
-    rows = []
-    for path in (tiny.base, tmp_path / "big.gguf"):
-        context = Context(Model(path), n_ctx=64, n_outputs=8)
-        rows.append(context.advance({0: (tokens, 8)})[0].copy())
-        context.close()
-    assert np.array_equal(*rows)
-
-
-@pytest.mark.slow
-def test_a_published_model_inflated(smollm2_path: Path, tmp_path: Path):
-    made = inflate(smollm2_path, tmp_path / "big.gguf", 200_000_000)
-    assert is_reached(made, 200_000_000, d=576)
-    assert largest_difference(smollm2_path, made.path) <= 1e-4
-
-
-def test_what_cannot_be_inflated(tiny: Family, tmp_path: Path):
-    with pytest.raises(RequestError, match=r"has 1\d\d,\d+ parameters and can be inflated to"):
-        inflate(tiny.base, tmp_path / "x.gguf", 100_000)
-    with pytest.raises(RequestError, match=r"'q4_k_m'; it must be one of Q8_0"):
-        check_type("q4_k_m")
-    adapter = tiny_models.write_adapter(tmp_path / "adapter.gguf")
-    with pytest.raises(ModelFileError, match=r"layers with|layers without"):
-        inflate(adapter, tmp_path / "x.gguf", 3_000_000)
-    with pytest.raises(ModelFileError, match=r"no such file|cannot be"):
-        inflate(tmp_path / "none.gguf", tmp_path / "x.gguf", 3_000_000)
-    assert not (tmp_path / "x.gguf").exists(), "nothing is begun"
-
-
-@pytest.mark.parametrize(
-    ("text", "count"), [("300M", 300_000_000), ("1.5b", 1_500_000_000), ("250000", 250_000)]
-)
-def test_numbers_of_parameters(text: str, count: int):
-    assert parse_count(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "many", "-3M", "0", "300 T"])
-def test_no_numbers_of_parameters(text: str):
-    with pytest.raises(RequestError, match="is not a number of parameters"):
-        parse_count(text)
 
 
 # -- bare decodes --------------------------------------------------------------------------
@@ -184,7 +107,7 @@ def test_every_way_answers_with_the_same_tokens(tiny: Family):
     plan = Plan(tokens=10, rounds=2, temperature=0.7, ignore_end=True, drafts=(2, 8))
     with loaded(tiny) as e:
         session = Session(e, PROMPTS, plan)
-        figures = session.warm_up(peak_bytes)
+        figures = session.warm_up()
         progress: list[int] = []
         session.run(figures, progress.append)
         session.close()
@@ -238,9 +161,8 @@ def prompts_file(tmp_path: Path) -> str:
 
 
 def test_the_object_and_the_table(tiny: Family, prompts_file: str):
-    options = ("--prompts", prompts_file, "--tokens", "8", "--rounds", "2", "--peers")
-    result, table = run(tiny, *options)
-    alone = ["base_alone_tps", "tuned_alone_tps", "bare_sum_tps", "peers_tps"]
+    result, table = run(tiny, "--prompts", prompts_file, "--tokens", "8", "--rounds", "2")
+    alone = ["base_alone_tps", "tuned_alone_tps", "bare_sum_tps"]
     emulated = ["emulated_tps", "auto_tps", "predicted_auto_tps", "prefill_tps"]
     for key in [*alone, *emulated, "second_turn_ttft_s", "peak_mib"]:
         assert isinstance(result[key], float), key
@@ -249,44 +171,5 @@ def test_the_object_and_the_table(tiny: Family, prompts_file: str):
     assert 0 <= result["acceptance"] <= 1
     assert result["machine"]["usable_cpus"] >= 1
     assert {tuple(counts) for counts in result["equal"].values()} == {(6, 6)}
-    assert result["equal"]["three Llama objects"] == [6, 6]
     for text in ("auto / base alone", "A/A", "time, auto", "decode of n tokens", "same tokens"):
         assert text in table
-
-
-def test_inflated_within_the_run(tiny: Family, prompts_file: str):
-    result, _ = run(
-        tiny, "--prompts", prompts_file, "--tokens", "6", "--rounds", "1", "--inflate", "2M"
-    )
-    assert result["inflated"]["parameters"] >= 2_000_000
-    assert result["inflated"]["largest_logit_difference"] == 0.0
-    assert result["models"]["base"].startswith("Q8_0, 2.")
-
-
-def test_overhead(tiny: Family, prompts_file: str):
-    result, table = run(tiny, "--prompts", prompts_file, "--tokens", "20", "--overhead")
-    overhead = result["overhead"]
-    assert overhead["pairs"] >= 30
-    assert set(overhead["step_ratio"]) == {"median", "low", "high"}
-    assert overhead["choice_152k_ms"]["greedy"] > 0
-    assert "bare / bare (A/A)" in table
-
-
-def test_what_peers_cannot_do(tiny: Family, prompts_file: str):
-    with pytest.raises(RequestError, match="--peers is greedy"):
-        run(tiny, "--prompts", prompts_file, "--peers", "--temperature", "0.7")
-
-
-def test_from_a_checkout(tmp_path: Path):
-    """Errors are one line and status 2, as in every command."""
-    done = subprocess.run(
-        [sys.executable, CHECKOUT / "tools" / "bench.py", "none.toml"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert "none.toml" in done.stderr

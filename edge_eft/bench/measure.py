@@ -2,8 +2,7 @@
 
 Whatever else a machine does changes a benchmark's figures more than most improvements do. So all
 ways are measured in one process, prompt by prompt and in an order that is drawn anew each time, and
-are compared by the ratios of the rounds. A **way** is the emulation with some number of drafts, or
-a model alone: bare decodes (`backend/bare.py`) of the very tokens that the emulation chose.
+are compared by the ratios of the rounds.
 
 Before each reply every cache holds the prompt but for its last token. So what counts is the whole
 reply, up to and including its end token, from the decode of the prompt's last token on.
@@ -14,134 +13,41 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from time import perf_counter
-from typing import Protocol
 
 import numpy as np
+import psutil
 
 from ..backend.bare import Bare
-from ..draft_policy import DraftPolicy
 from ..emulator import Emulator
 from ..errors import PromptError, RequestError
 from ..reply import Timings
 from ..request import MAX_DRAFT, Prompt, Request
-from ..seats import ContextRunner
 from ..template import encode_raw
-from ..weights import Weights
 from .model import BLOCKS
 from .prompts import last_text, next_turn
+from .ways import (
+    BareWay,
+    EmulatedWay,
+    Opener,
+    Plan,
+    Reply,
+    Way,
+    active_contexts,
+    bare_context,
+    drafting_context,
+    room_for,
+)
 
 AUTO = "auto"
 EMULATED = "emulated"
 PREFILL_TOKENS = 400
 N_SECOND_TURNS = 4  # a round
 N_DECODES = 5  # of each block length, a round
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        tokens: longest reply.
-        rounds: after one that is not counted.
-        temperature, seed: of every request; each prompt has a seed of its own.
-        ignore_end: replies go on to `tokens`.
-        drafts: fixed numbers of drafts to try, in addition to none and "auto".
-    """
-
-    tokens: int = 64
-    rounds: int = 5
-    temperature: float = 0.0
-    seed: int = 0
-    ignore_end: bool = False
-    drafts: tuple[int, ...] = (2, 4, 8)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A reply, and how long it took.
-
-    Attributes:
-        tokens: ids in order, the end token included.
-        seconds: from the decode of the prompt's last token to the end.
-        tested, accepted: drafts.
-        timings: where the time went; None for bare decodes.
-    """
-
-    tokens: tuple[int, ...]
-    seconds: float
-    tested: int = 0
-    accepted: int = 0
-    timings: Timings | None = None
-
-
-Encoded = Mapping[str, Sequence[Sequence[int]]]  # context → the prompts as its model is told them
-
-
-class Way(Protocol):
-    """One way to answer prompt number `index`."""
-
-    def answer(self, index: int) -> Reply:
-        """The reply, timed."""
-
-
-class EmulatedWay:
-    """The emulation with a fixed number of drafts, or "auto" with a policy of its own.
-
-    Every way has its own policy, so that "auto" learns from no blocks but those that it chose.
-    """
-
-    def __init__(self, emulator: Emulator, requests: Sequence[Request], encoded: Encoded) -> None:
-        self._emulator, self._requests, self._encoded = emulator, requests, encoded
-        self.policy = DraftPolicy()
-
-    def answer(self, index: int) -> Reply:
-        """Submit, and step to the end."""
-        emulator = self._emulator
-        emulator.drafts = self.policy
-        for runner in emulator.contexts:
-            if runner.name in self._encoded:
-                prompt = self._encoded[runner.name][index]
-                runner.context.advance({0: (np.array(prompt[:-1], np.int32), 1)})
-        identity = emulator.submit(self._requests[index])
-        try:
-            begun = perf_counter()
-            steps = emulator.step()
-            while not steps[-1].finish_reason:
-                steps += emulator.step()
-            seconds = perf_counter() - begun
-        finally:
-            emulator.cancel(identity)
-        timings = Timings()
-        for step in steps:
-            timings.add(step.timings)
-        verdicts = [step.accepted for step in steps]
-        return Reply(
-            tuple(step.token for step in steps),
-            seconds,
-            tested=len(verdicts) - verdicts.count(None),
-            accepted=verdicts.count(True),
-            timings=timings,
-        )
-
-
-class BareWay:
-    """One model alone, decoding the tokens of given replies."""
-
-    def __init__(
-        self, bare: Bare, prompts: Sequence[Sequence[int]], replies: Sequence[tuple[int, ...]]
-    ) -> None:
-        self._bare, self._prompts, self._replies = bare, prompts, replies
-
-    def answer(self, index: int) -> Reply:
-        """Decode the prompt's last token and the reply's but its last: each gives the next."""
-        prompt, reply = self._prompts[index], self._replies[index]
-        self._bare.start(prompt[:-1])
-        return Reply(reply, self._bare.decode_each([prompt[-1], *reply[:-1]]))
 
 
 @dataclass
@@ -157,12 +63,12 @@ class Tally:
     timings: Timings = field(default_factory=Timings)
 
     def begin_round(self) -> None:
-        """What is added now belongs to another round."""
+        """Begin another round, to which belongs what is added from now on."""
         self.tokens.append(0)
         self.seconds.append(0.0)
 
     def add(self, reply: Reply, expected: tuple[int, ...]) -> None:
-        """One more reply of this round."""
+        """Add one more reply of this round."""
         self.tokens[-1] += len(reply.tokens)
         self.seconds[-1] += reply.seconds
         self.tested += reply.tested
@@ -173,7 +79,7 @@ class Tally:
             self.timings.add(reply.timings)
 
     def rates(self) -> list[float]:
-        """Tokens per second of each round."""
+        """Return tokens per second of each round."""
         return [n / s if s else 0.0 for n, s in zip(self.tokens, self.seconds, strict=True)]
 
 
@@ -190,6 +96,7 @@ class Figures:
         prefill: (tokens of the base's prompt, seconds) of each measurement, all models.
         first_turns, second_turns: seconds to the first token.
         peak_bytes: of the process, after the emulator had answered everything in every way.
+        extra: ways that were added to those of a session.
     """
 
     tallies: dict[str, Tally]
@@ -201,39 +108,7 @@ class Figures:
     first_turns: list[float] = field(default_factory=list)
     second_turns: list[float] = field(default_factory=list)
     peak_bytes: int = 0
-
-
-def active_contexts(emulator: Emulator) -> list[ContextRunner]:
-    """Return the contexts whose models enter the emulation, the base's first."""
-    coefficients = Weights().coefficients(emulator.deltas)
-    return [runner for runner in emulator.contexts if runner.enters(coefficients)]
-
-
-def drafting_context(emulator: Emulator) -> ContextRunner:
-    """Return the context of the tuned model with the largest coefficient."""
-    coefficients = Weights().coefficients(emulator.deltas)
-    tuned = [role for role in coefficients if role.startswith("tuned:")]
-    role = max(tuned, key=lambda name: coefficients[name])
-    return next(runner for runner in emulator.contexts if role in runner.roles)
-
-
-def bare_context(emulator: Emulator, runner: ContextRunner, n_ctx: int) -> Bare:
-    """Return a bare context on a context's model, set up as that one is."""
-    lora = emulator.recipe.roles()[runner.name].lora
-    return Bare(
-        runner.model,
-        n_ctx=n_ctx,
-        n_threads=runner.context.n_threads,
-        n_outputs=MAX_DRAFT + 1,
-        cache=emulator.record.cache,
-        lora=runner.model.load_adapter(lora) if lora else None,
-    )
-
-
-def room_for(emulator: Emulator, prompts: Sequence[Prompt], n_tokens: int) -> int:
-    """Context length of a bare context that holds any prompt, a reply and a block."""
-    longest = max(len(c.encode(p)) for c in active_contexts(emulator) for p in prompts)
-    return -(-(longest + n_tokens + MAX_DRAFT + 1) // 256) * 256
+    extra: list[str] = field(default_factory=list)
 
 
 class Session:
@@ -279,7 +154,7 @@ class Session:
             draft=draft,  # type: ignore[arg-type]
         )
 
-    def warm_up(self, peak: Callable[[], int]) -> Figures:
+    def warm_up(self) -> Figures:
         """Answer everything once in every emulated way, uncounted; then open the bare contexts."""
         emulated = self.ways[EMULATED]
         replies = [emulated.answer(i).tokens for i in range(len(self.prompts))]
@@ -289,7 +164,7 @@ class Session:
             if name != EMULATED:
                 for i in range(len(self.prompts)):
                     way.answer(i)
-        peak_bytes = peak()
+        peak = peak_bytes()
         n_ctx = room_for(self.emulator, self.prompts, self.plan.tokens)
         drafter = drafting_context(self.emulator)
         roles = {}
@@ -308,11 +183,11 @@ class Session:
             drafter=drafter.name,
             replies=replies,
             decodes={runner.name: {} for runner in self._contexts},
-            peak_bytes=peak_bytes,
+            peak_bytes=peak,
         )
 
     def run(self, figures: Figures, progress: Callable[[int], None]) -> None:
-        """The rounds; `progress` is told the number of each that is done."""
+        """Run the rounds; `progress` is told the number of each that is done."""
         figures.tallies = {name: Tally() for name in self.ways}
         for number in range(self.plan.rounds):
             for tally in figures.tallies.values():
@@ -331,7 +206,7 @@ class Session:
             bare.close()
 
     def _measure_decodes(self, figures: Figures) -> None:
-        """Single decodes of every block length, after a prompt."""
+        """Measure single decodes of every block length, after a prompt."""
         index = max(range(len(self.prompts)), key=lambda i: len(figures.replies[i]))
         reply = figures.replies[index]
         block = (reply * (MAX_DRAFT + 1))[: MAX_DRAFT + 1]
@@ -349,7 +224,7 @@ class Session:
             figures.decodes[runner.name].setdefault(n, []).append(mean(seconds))
 
     def _measure_prefill(self, figures: Figures) -> None:
-        """A prompt of some hundred tokens, on caches that hold nothing of it."""
+        """Measure a prompt of some hundred tokens, on caches that hold nothing of it."""
         emulator = self.emulator
         text, base = " ".join(map(last_text, self.prompts)), self._contexts[0]
         words = (text.split() * PREFILL_TOKENS)[: 2 * PREFILL_TOKENS]
@@ -362,7 +237,7 @@ class Session:
         figures.prefill.append((done.prompt_tokens, perf_counter() - begun))
 
     def _measure_turns(self, figures: Figures, number: int) -> None:
-        """Seconds to the first token: on empty caches, and when a conversation goes on."""
+        """Measure the first token's seconds: on empty caches, and as a conversation goes on."""
         n = len(self.prompts)
         self.emulator.drafts = self._auto.policy
         for i in range(number * N_SECOND_TURNS, (number + 1) * N_SECOND_TURNS):
@@ -387,3 +262,37 @@ class Session:
             held = runner.context.tokens(0)
             other = 1 if len(held) and held[0] == 0 else 0
             runner.context.advance({0: (np.array([other], np.int32), 1)})
+
+
+def measure(
+    emulator: Emulator,
+    prompts: Sequence[Prompt],
+    plan: Plan,
+    progress: Callable[[int], None],
+    extra: Mapping[str, Opener] | None = None,
+) -> Figures:
+    """Return the figures of all rounds.
+
+    Args:
+        emulator, prompts, plan: as of `Session`, with its errors.
+        progress: told the number of each round that is done.
+        extra: name → one more way; opened after the warm-up, and closed in the end.
+    """
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(contextlib.closing(Session(emulator, prompts, plan)))
+        figures = session.warm_up()
+        for name, opened in (extra or {}).items():
+            session.ways[name] = stack.enter_context(opened(figures.replies))
+            figures.extra.append(name)
+        session.run(figures, progress)
+    return figures
+
+
+def peak_bytes() -> int:
+    """Return the most resident memory that this process has had so far."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

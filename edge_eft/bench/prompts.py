@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..demo import load_questions, pick
 from ..errors import RecipeError
+from ..questions import load_questions, pick
 from ..recipe import Recipe
 from ..request import Prompt
 

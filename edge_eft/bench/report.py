@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -19,10 +18,9 @@ import numpy as np
 import psutil
 
 from ..backend import gpu_available
-from .measure import AUTO, EMULATED, Figures, Plan
+from .measure import AUTO, EMULATED, Figures
 from .model import CostModel
-from .overhead import Overhead
-from .peers import NAME as PEERS
+from .ways import Plan
 
 BASE, AGAIN = "base alone", "base alone, again"
 BARE_SUM = "sum of the bare decodes"
@@ -47,16 +45,6 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
 
 
 # -- the machine ---------------------------------------------------------------------------
-
-
-def peak_bytes() -> int:
-    """Return the most resident memory that this process has had so far."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource  # not on Windows
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def machine() -> dict[str, Any]:
@@ -106,10 +94,10 @@ def rates(figures: Figures) -> dict[str, list[float]]:
 def cost_model(figures: Figures) -> CostModel:
     """Return the cost model from the median times of the run's own bare decodes."""
     medians = {
-        seat: {n: median(seconds) for n, seconds in costs.items()}
-        for seat, costs in figures.decodes.items()
+        name: {n: median(seconds) for n, seconds in costs.items()}
+        for name, costs in figures.decodes.items()
     }
-    verifiers = [costs for seat, costs in medians.items() if seat != figures.drafter]
+    verifiers = [costs for name, costs in medians.items() if name != figures.drafter]
     return CostModel(medians[figures.drafter][1], verifiers)
 
 
@@ -129,7 +117,7 @@ def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[st
     lengths = [len(reply) for reply in figures.replies]
     costs = cost_model(figures)
     predicted = costs.best_rate(acceptance, lengths)
-    result: dict[str, Any] = {
+    return {
         **about,
         "base_alone_tps": tps[BASE],
         "tuned_alone_tps": tps[figures.roles[figures.drafter]],
@@ -150,16 +138,16 @@ def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[st
         "second_turn_ttft_s": median(figures.second_turns) if figures.second_turns else None,
         "peak_mib": figures.peak_bytes / 2**20,
         "quartiles_tps": {name: quartiles(values)[1:] for name, values in found.items()},
-        "ratios": _ratios(found, drafts.values()),
+        "ratios": _ratios(found, drafts.values(), figures.extra),
         "equal": {
             name: [tally.equal, tally.compared]
             for name, tally in figures.tallies.items()
-            if name in (EMULATED, AUTO, PEERS, *drafts.values())
+            if name in (EMULATED, AUTO, *figures.extra, *drafts.values())
         },
         "shares": {name: _shares(figures, name) for name in (EMULATED, AUTO)},
         "decode_ms": {
-            seat: {n: 1000 * median(seconds) for n, seconds in sorted(costs.items())}
-            for seat, costs in figures.decodes.items()
+            name: {n: 1000 * median(seconds) for n, seconds in sorted(costs.items())}
+            for name, costs in figures.decodes.items()
         },
         "reply_tokens": {
             "mean": sum(map(len, figures.replies)) / len(figures.replies),
@@ -168,9 +156,6 @@ def as_object(figures: Figures, plan: Plan, about: Mapping[str, Any]) -> dict[st
         },
         "machine": machine(),
     }
-    if PEERS in tps:
-        result["peers_tps"] = tps[PEERS]
-    return result
 
 
 def _acceptance(figures: Figures, *ways: str) -> float:
@@ -180,7 +165,9 @@ def _acceptance(figures: Figures, *ways: str) -> float:
     return sum(tally.accepted for tally in tallies) / tested if tested else 0.0
 
 
-def _ratios(found: Mapping[str, list[float]], drafted: Any) -> dict[str, dict[str, float]]:
+def _ratios(
+    found: Mapping[str, list[float]], drafted: Iterable[str], extra: Sequence[str]
+) -> dict[str, dict[str, float]]:
     best = max((EMULATED, *drafted), key=lambda name: median(found[name]))
     pairs = {
         "base alone, again / base alone (A/A)": (AGAIN, BASE),
@@ -190,9 +177,8 @@ def _ratios(found: Mapping[str, list[float]], drafted: Any) -> dict[str, dict[st
         "emulated / sum of the bare decodes": (EMULATED, BARE_SUM),
         "emulated / base alone": (EMULATED, BASE),
     }
-    if PEERS in found:
-        pairs["auto / three Llama objects"] = (AUTO, PEERS)
-        pairs["emulated / three Llama objects"] = (EMULATED, PEERS)
+    for name in extra:
+        pairs |= {f"{way} / {name}": (way, name) for way in (AUTO, EMULATED)}
     return {name: ratio(found[above], found[below]) for name, (above, below) in pairs.items()}
 
 
@@ -205,19 +191,6 @@ def _shares(figures: Figures, way: str) -> dict[str, float]:
     parts |= {"combine": timings.combine, "sample": timings.sample, "text": timings.text}
     shares = {name: seconds / total for name, seconds in parts.items()} if total else {}
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}
-
-
-def overhead_object(overhead: Overhead, choice: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Return the overhead of a step as plain data."""
-    return {
-        "pairs": len(overhead.steps),
-        "n_vocab": overhead.n_vocab,
-        "step_ms": 1000 * median(overhead.steps),
-        "bare_sum_ms": 1000 * median(overhead.bare),
-        "step_ratio": ratio(overhead.steps.tolist(), overhead.bare.tolist()),
-        "aa_ratio": ratio(overhead.bare_again.tolist(), overhead.bare.tolist()),
-        "choice_152k_ms": {name: 1000 * median(seconds) for name, seconds in choice.items()},
-    }
 
 
 # -- tables --------------------------------------------------------------------------------
@@ -267,27 +240,7 @@ def _decodes(decode_ms: Mapping[str, Mapping[int, float]]) -> list[str]:
     """Return a table of milliseconds per decode, by the tokens in it."""
     sizes = sorted({n for costs in decode_ms.values() for n in costs})
     lines = [f"{'decode of n tokens, ms':<26}" + "".join(f"{n:>8}" for n in sizes)]
-    for seat, costs in decode_ms.items():
+    for name, costs in decode_ms.items():
         cells = (f"{costs[n]:>8.2f}" if n in costs else f"{'':>8}" for n in sizes)
-        lines.append(f"{seat:<26}" + "".join(cells))
+        lines.append(f"{name:<26}" + "".join(cells))
     return lines
-
-
-def overhead_table(result: Mapping[str, Any]) -> str:
-    """Return `overhead_object` as a table for people."""
-    step, noise = result["step_ratio"], result["aa_ratio"]
-    choice = ", ".join(f"{name} {ms:.2f} ms" for name, ms in result["choice_152k_ms"].items())
-    return "\n".join(
-        (
-            f"{result['pairs']} pairs, vocabulary of {result['n_vocab']:,}",
-            f"{'a step':<28}{result['step_ms']:.3f} ms",
-            f"{BARE_SUM:<28}{result['bare_sum_ms']:.3f} ms",
-            f"{'step / bare':<28}{_interval(step)}",
-            f"{'bare / bare (A/A)':<28}{_interval(noise)}",
-            f"{'combine + choose at 152,000':<28}{choice}",
-        )
-    )
-
-
-def _interval(about: Mapping[str, float]) -> str:
-    return f"{about['median']:.4f}   95 % interval {about['low']:.4f} … {about['high']:.4f}"

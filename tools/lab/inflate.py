@@ -15,7 +15,7 @@ is that the matrices' rows are as short as the small model's hidden state, which
 more than blocks: figures from an inflated base flatter drafts (docs/performance.md has an example).
 
 x + 0 is x, and a dot product over whole blocks is not changed by blocks of zeros after them, so
-logits are expected to stay bitwise what they were; whoever inflates checks that on the machine.
+logits are expected to stay bitwise what they were; `largest_difference` says so of a machine.
 The matrices that do not lead back are not zero: nothing in llama.cpp's dense kernels is faster for
 zeros, but a cache full of them would not be a fair one. The model's own tensors keep their type,
 and so do the units that are added to them; the type asked for is that of the added layers.
@@ -35,11 +35,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelFileError, RequestError
-from ..gguf_check import GGUFHeader, read_header
-from ..gguf_layout import GGUFArray
+from edge_eft.backend import CACHE_LADDER, Context, Model, default_threads
+from edge_eft.errors import ModelFileError, RequestError
+from edge_eft.gguf_check import GGUFHeader, read_header
+from edge_eft.gguf_layout import GGUFArray
 
 N_LAYERS = 32  # in all, at least
+
+# A few tokens of any vocabulary, to compare logits on.
+_PROBE = (1, 5, 9, 13, 2, 21, 34, 8)
 
 # Types that the gguf package can write; rows are whole blocks of at most 32 weights.
 TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "F16", "BF16", "F32")
@@ -198,6 +202,23 @@ def inflate(
         width=width,
         types={name: count / n_total for name, count in counts.items()},
     )
+
+
+def largest_difference(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> float:
+    """Return the largest difference of two models' logits after a few tokens."""
+    rows = []
+    for path in (first, second):
+        model = Model(path)
+        tokens = np.array(_PROBE, np.int32) % model.n_vocab
+        context = Context(
+            model, n_ctx=256, n_threads=default_threads()[0], n_outputs=1, cache=CACHE_LADDER[-1]
+        )
+        try:
+            rows.append([context.advance({0: (tokens[:n], 1)})[0][0].copy() for n in (3, 4, 8)])
+        finally:
+            context.close()
+            model.close()
+    return float(np.max(np.abs(np.array(rows[0]) - np.array(rows[1]))))
 
 
 def _gguf() -> Any:

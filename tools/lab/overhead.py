@@ -8,19 +8,22 @@ the two bare ones (A/A) says what the machine's noise makes of a ratio that is 1
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..combiner import Combiner, log_partition
-from ..emulator import Emulator
-from ..request import Prompt, Request
-from ..sampling import Sampling, sample
-from .measure import active_contexts, bare_context, room_for
+from edge_eft.bench.report import BARE_SUM, ratio
+from edge_eft.bench.ways import active_contexts, bare_context, room_for
+from edge_eft.combiner import Combiner, log_partition
+from edge_eft.emulator import Emulator
+from edge_eft.request import Prompt, Request
+from edge_eft.sampling import sample
+from edge_eft.sampling_params import Sampling
 
 N_PAIRS = 30  # at least
 LARGE_VOCABULARY = 152_000
@@ -44,7 +47,7 @@ def measure_steps(
     rounds: int,
     progress: Callable[[int], None],
 ) -> Overhead:
-    """Greedy replies of at most `n_tokens`, one per round, and more until there are 30 pairs."""
+    """Measure greedy replies of at most `n_tokens`: one per round, and more until 30 pairs."""
     runners = active_contexts(emulator)
     n_ctx = room_for(emulator, prompts, n_tokens)
     bares = [bare_context(emulator, runner, n_ctx) for runner in runners]
@@ -102,7 +105,7 @@ def measure_steps(
 
 
 def measure_choice(n_vocab: int = LARGE_VOCABULARY, n: int = 50) -> dict[str, list[float]]:
-    """Seconds to combine three rows and choose a token: greedy, and at the default options.
+    """Return seconds to combine three rows and choose a token: greedy, and by default.
 
     Args:
         n_vocab: tokens; the default is the vocabulary of the Qwen family.
@@ -127,3 +130,36 @@ def measure_choice(n_vocab: int = LARGE_VOCABULARY, n: int = 50) -> dict[str, li
             sample(out[0], sampling, i, {})
             seconds[name].append(perf_counter() - begun)
     return seconds
+
+
+def overhead_object(overhead: Overhead, choice: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return the overhead of a step as plain data."""
+    return {
+        "pairs": len(overhead.steps),
+        "n_vocab": overhead.n_vocab,
+        "step_ms": 1000 * median(overhead.steps),
+        "bare_sum_ms": 1000 * median(overhead.bare),
+        "step_ratio": ratio(overhead.steps.tolist(), overhead.bare.tolist()),
+        "aa_ratio": ratio(overhead.bare_again.tolist(), overhead.bare.tolist()),
+        "choice_152k_ms": {name: 1000 * median(seconds) for name, seconds in choice.items()},
+    }
+
+
+def overhead_table(result: Mapping[str, Any]) -> str:
+    """Return `overhead_object` as a table for people."""
+    step, noise = result["step_ratio"], result["aa_ratio"]
+    choice = ", ".join(f"{name} {ms:.2f} ms" for name, ms in result["choice_152k_ms"].items())
+    return "\n".join(
+        (
+            f"{result['pairs']} pairs, vocabulary of {result['n_vocab']:,}",
+            f"{'a step':<28}{result['step_ms']:.3f} ms",
+            f"{BARE_SUM:<28}{result['bare_sum_ms']:.3f} ms",
+            f"{'step / bare':<28}{_interval(step)}",
+            f"{'bare / bare (A/A)':<28}{_interval(noise)}",
+            f"{'combine + choose at 152,000':<28}{choice}",
+        )
+    )
+
+
+def _interval(about: Mapping[str, float]) -> str:
+    return f"{about['median']:.4f}   95 % interval {about['low']:.4f} … {about['high']:.4f}"

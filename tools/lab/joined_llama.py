@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .library import KV_TYPES, CacheKind, L
+# It sets defaults of the environment, which must be there before llama_cpp loads its libraries.
+from edge_eft.backend.library import KV_TYPES, CacheKind
+
+# isort: split
+import llama_cpp as L  # noqa: N812
 
 
 class PeerPrompts(NamedTuple):

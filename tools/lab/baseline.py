@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
-from ..backend.peers import PeerPrompts, Peers
-from ..emulator import Emulator
-from ..errors import RequestError
-from ..request import Prompt
-from ..weights import Weights
-from .measure import Plan, Reply, active_contexts, room_for
+from joined_llama import PeerPrompts, Peers
+
+from edge_eft.bench.ways import Plan, Reply, active_contexts, room_for
+from edge_eft.emulator import Emulator
+from edge_eft.errors import RequestError
+from edge_eft.request import Prompt
+from edge_eft.weights import Weights
 
 NAME = "three Llama objects"
 
 
 def check_comparable(emulator: Emulator, plan: Plan) -> None:
-    """RequestError if three plain objects cannot do what the recipe and the plan ask for."""
+    """Raise RequestError if three plain objects cannot do what the recipe and the plan ask for."""
     specs = emulator.recipe.roles()
     coefficients = Weights().coefficients(emulator.deltas)
     used = sorted((c for c in coefficients.values() if c), reverse=True)
