@@ -8,20 +8,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .emulator import Emulator
+    from .engine.emulator import Emulator
+    from .engine.reply import Generation, Step, Timings
+    from .engine.request import Request
     from .errors import EdgeEftError
-    from .reply import Generation, Step, Timings
-    from .request import Request
-    from .weights import Weights
+    from .logits.weights import Weights
 
 _MODULES = {
     "EdgeEftError": "errors",
-    "Emulator": "emulator",
-    "Generation": "reply",
-    "Request": "request",
-    "Step": "reply",
-    "Timings": "reply",
-    "Weights": "weights",
+    "Emulator": "engine.emulator",
+    "Generation": "engine.reply",
+    "Request": "engine.request",
+    "Step": "engine.reply",
+    "Timings": "engine.reply",
+    "Weights": "logits.weights",
 }
 
 __all__ = ["EdgeEftError", "Emulator", "Generation", "Request", "Step", "Timings", "Weights"]

@@ -1,5 +1,5 @@
 """`python -m edge_eft`, the same as `edge-eft`."""
 
-from .cli import main
+from .cli.main import main
 
 main()

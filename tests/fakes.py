@@ -4,8 +4,8 @@ import signal
 import threading
 from types import SimpleNamespace
 
+from edge_eft.engine.reply import ReplyBuilder, Step, Timings
 from edge_eft.errors import AbortedError, EngineError, PromptError
-from edge_eft.reply import ReplyBuilder, Step, Timings
 
 END = 0
 

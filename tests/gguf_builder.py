@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_eft.errors import ModelFileError
-from edge_eft.gguf_check import read_header
+from edge_eft.files.gguf_check import read_header
 
 U8, U16, U32, I32, F32, BOOL, STR, ARR, U64, F64 = 0, 2, 4, 5, 6, 7, 8, 9, 10, 12
 BYTES = [b"<0x%02X>" % byte for byte in range(256)]

@@ -12,11 +12,11 @@ from conftest import Family
 from edge_eft import Emulator
 from edge_eft.backend import CACHE_LADDER, Context, Model
 from edge_eft.backend.bare import Bare
-from edge_eft.bench.command import command
+from edge_eft.bench.cost_model import CostModel
 from edge_eft.bench.measure import AUTO, EMULATED, Session
-from edge_eft.bench.model import CostModel
 from edge_eft.bench.report import quartiles, ratio
 from edge_eft.bench.ways import Plan
+from edge_eft.cli.bench import command
 from edge_eft.errors import PromptError
 
 PROMPTS = ["the red one", "It is", "a test of the in"]

@@ -16,8 +16,8 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from edge_eft.chat import COMMANDS, Chat, completions, read_entry, terminal_reader
-from edge_eft.conversation import Conversation
+from edge_eft.cli.chat import COMMANDS, Chat, completions, read_entry, terminal_reader
+from edge_eft.cli.conversation import Conversation
 from edge_eft.errors import RequestError
 from edge_eft.system import state_dir
 

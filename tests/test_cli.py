@@ -15,13 +15,15 @@ import pytest
 from click.testing import CliRunner
 from fakes import BatchEmulator
 
-from edge_eft import Emulator, gap, questions, terminal
-from edge_eft.atlas import REFUSAL, in_manner
-from edge_eft.cli import cli
+from edge_eft import Emulator
+from edge_eft.cli import terminal
+from edge_eft.cli.main import cli
+from edge_eft.cli.terminal import one_line
+from edge_eft.engine.settings import request_for
 from edge_eft.errors import EngineError, RecipeError, RequestError
-from edge_eft.recipe_toml import list_recipes, load_recipe
-from edge_eft.settings import request_for
-from edge_eft.terminal import one_line
+from edge_eft.evaluate import gap, questions
+from edge_eft.evaluate.atlas import REFUSAL, in_manner
+from edge_eft.files.recipe_toml import list_recipes, load_recipe
 
 
 def write_recipe(path, file, more=""):
@@ -47,8 +49,8 @@ def scripted(monkeypatch):
 
     def use(*replies, **options):
         emulator = BatchEmulator(*replies, **options)
-        monkeypatch.setattr("edge_eft.emulator.Emulator", emulator.load)
-        monkeypatch.setattr("edge_eft.gap.Emulator", emulator.load)
+        monkeypatch.setattr("edge_eft.engine.emulator.Emulator", emulator.load)
+        monkeypatch.setattr("edge_eft.evaluate.gap.Emulator", emulator.load)
         return emulator
 
     return use
@@ -445,12 +447,12 @@ def test_a_reader_that_leaves_is_no_error(small):
 
 
 def test_list_shows_the_embedded_recipes(recipe, monkeypatch):
-    monkeypatch.setattr("edge_eft.recipe_toml.list_recipes", lambda: {"family": Path(recipe)})
+    monkeypatch.setattr("edge_eft.files.recipe_toml.list_recipes", lambda: {"family": Path(recipe)})
     assert "family" in (text := invoke("list").stdout)
     assert "Three times the same.  Apache-2.0  (1 files missing)" in text
     (about,) = json.loads(invoke("list", "--json").stdout)
     assert about["name"] == "family"
-    monkeypatch.setattr("edge_eft.recipe_toml.list_recipes", dict)
+    monkeypatch.setattr("edge_eft.files.recipe_toml.list_recipes", dict)
     assert invoke("list", "--json").stdout == "[]\n"
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
-from edge_eft.combiner import Combiner, log_partition
 from edge_eft.errors import EngineError, RequestError
-from edge_eft.weights import Weights, resolve_role
+from edge_eft.logits.combiner import Combiner, log_partition
+from edge_eft.logits.weights import Weights, resolve_role
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

@@ -18,9 +18,9 @@ from edge_eft.convert import ConversionError
 from edge_eft.convert import workspace as workspaces
 from edge_eft.convert.workspace import Workspace, parse_size
 from edge_eft.errors import EdgeEftError
-from edge_eft.gguf_check import read_header
-from edge_eft.recipe import verify
-from edge_eft.recipe_toml import load_recipe
+from edge_eft.files.gguf_check import read_header
+from edge_eft.files.recipe import verify
+from edge_eft.files.recipe_toml import load_recipe
 
 
 @pytest.fixture(scope="module")

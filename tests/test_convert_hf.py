@@ -14,11 +14,11 @@ import pytest
 from convert_tools import convert_quietly, exact_logits, run
 
 from edge_eft.convert import ConversionError
-from edge_eft.convert.llamacpp import find_scripts, hf_to_gguf, lora_to_gguf
+from edge_eft.convert.scripts import find_scripts, hf_to_gguf, lora_to_gguf
 from edge_eft.convert.worker import Worker
-from edge_eft.gguf_check import read_header
-from edge_eft.recipe import verify
-from edge_eft.recipe_toml import load_recipe
+from edge_eft.files.gguf_check import read_header
+from edge_eft.files.recipe import verify
+from edge_eft.files.recipe_toml import load_recipe
 
 pytestmark = pytest.mark.convert
 

@@ -19,7 +19,7 @@ import pytest
 from convert_tools import ROOT, convert_quietly, exact_logits
 
 from edge_eft.backend import quantize
-from edge_eft.gguf_check import GGUFHeader, TensorInfo, read_header
+from edge_eft.files.gguf_check import GGUFHeader, TensorInfo, read_header
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

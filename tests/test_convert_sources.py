@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tiny_models
 
-from edge_eft.convert import ConversionError, llamacpp
-from edge_eft.convert.llamacpp import run_script, unpack_scripts
+from edge_eft.convert import ConversionError, scripts
+from edge_eft.convert.scripts import run_script, unpack_scripts
 from edge_eft.convert.sources import check_adapter_fits, check_same_family, inspect
 from edge_eft.errors import ModelFileError
 
@@ -179,20 +179,20 @@ def test_another_hash_than_the_index_states_is_refused(tmp_path, monkeypatch):
         else:
             archive(tmp_path / "llama.tar.gz", ["vendor/llama.cpp/convert_hf_to_gguf.py"])
 
-    monkeypatch.setattr(llamacpp, "_pip", pip)
+    monkeypatch.setattr(scripts, "_pip", pip)
     with pytest.raises(ConversionError, match="index states"):
-        llamacpp._download("0.3.36", tmp_path)
+        scripts._download("0.3.36", tmp_path)
 
 
 def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setattr(llamacpp.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(scripts.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConversionError, match=r"torch.*\.\[convert\]"):
-        llamacpp.require_modules()
+        scripts.require_modules()
 
 
 def test_a_checkout_without_scripts(tmp_path):
     with pytest.raises(ConversionError, match=r"not a llama\.cpp checkout"):
-        llamacpp.find_scripts(tmp_path)
+        scripts.find_scripts(tmp_path)
 
 
 def test_a_failing_script_is_one_line_without_control_characters(tmp_path):

@@ -7,9 +7,9 @@ import llama_cpp
 import pytest
 from emulator_tools import DRAFTED, GREEDY, alone, open_emulator, run, text_of, tokens_of
 
-import edge_eft.chooser
-import edge_eft.combiner
-import edge_eft.text
+import edge_eft.engine.verifier
+import edge_eft.logits.combiner
+import edge_eft.text.detokenizer
 from edge_eft import Request, Weights
 from edge_eft.errors import AbortedError, EngineError
 
@@ -91,9 +91,9 @@ def test_ctrl_c_in_native_calls(tiny, monkeypatch, function, nth, draft, n_threa
 @pytest.mark.parametrize("nth", [1, 4])
 def test_ctrl_c_in_python(tiny, monkeypatch, target, nth):
     owner, name = {
-        "combiner": (edge_eft.combiner.Combiner, "combine"),
-        "sampler": (edge_eft.chooser, "sample"),
-        "text": (edge_eft.text.TextStream, "push"),
+        "combiner": (edge_eft.logits.combiner.Combiner, "combine"),
+        "sampler": (edge_eft.engine.verifier, "sample"),
+        "text": (edge_eft.text.detokenizer.TextStream, "push"),
     }[target]
     request = Request("it is the red one", max_tokens=6, seed=2)
     (expected,) = alone(tiny, [request])

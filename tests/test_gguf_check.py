@@ -27,7 +27,7 @@ from gguf_builder import (
     without,
 )
 
-from edge_eft.gguf_check import GGUFArray, read_header
+from edge_eft.files.gguf_check import GGUFArray, read_header
 
 
 def test_the_tiny_model_as_it_comes_is_valid(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ from gguf_builder import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_eft import gguf_layout
 from edge_eft.errors import ModelFileError
-from edge_eft.gguf_check import read_header
-from edge_eft.gguf_layout import GGML_TYPES
+from edge_eft.files import gguf_header as gguf_layout
+from edge_eft.files.gguf_check import read_header
+from edge_eft.files.gguf_header import GGML_TYPES
 
 
 def test_paths_that_lead_to_no_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from conftest import Family
 import edge_eft
 from edge_eft.backend import Context, Model
 from edge_eft.errors import ModelFileError, RequestError
-from edge_eft.gguf_check import read_header
+from edge_eft.files.gguf_check import read_header
 
 sys.path.insert(0, str(Path(edge_eft.__file__).resolve().parents[1] / "tools" / "lab"))
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from gguf_builder import ARR, F32, STR, TOKENS, U16, U32, File, smollm2_path
 
-from edge_eft import memory
 from edge_eft.errors import ModelFileError, NotEnoughMemoryError
-from edge_eft.recipe import ModelSpec, from_files
+from edge_eft.files import memory
+from edge_eft.files.recipe import ModelSpec, from_files
 
 N_VOCAB = len(TOKENS)
 WEIGHTS = 136 + 128 + N_VOCAB * memory.BYTES_PER_TOKEN

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_eft.nucleus import largest, nucleus
+from edge_eft.logits.nucleus import largest, nucleus
 
 DTYPES = st.sampled_from([np.float32, np.float64])
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edge_eft
-from edge_eft import recipe as recipe_module
 from edge_eft.errors import ModelFileError, RecipeError
-from edge_eft.recipe import Delta, ModelSpec, Recipe, from_files, verify
-from edge_eft.recipe_toml import list_recipes, load_recipe, to_toml
+from edge_eft.files import recipe as recipe_module
+from edge_eft.files.recipe import Delta, ModelSpec, Recipe, from_files, verify
+from edge_eft.files.recipe_toml import list_recipes, load_recipe, to_toml
 
 SHA = "0123456789abcdef" * 4
 WHOLE = f"""

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_eft.engine.reply import Generation, ReplyBuilder, RoleView, Step, Timings
+from edge_eft.engine.request import Request
 from edge_eft.errors import RequestError
-from edge_eft.reply import Generation, ReplyBuilder, RoleView, Step, Timings
-from edge_eft.request import Request
-from edge_eft.weights import Weights
+from edge_eft.logits.weights import Weights
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hé 🙂"}]
 weights = st.one_of(

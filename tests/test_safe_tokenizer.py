@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from small_vocabularies import sentencepiece, smollm2
 
 from edge_eft.errors import PromptError
-from edge_eft.template import PromptFormat, continue_raw, encode_raw
+from edge_eft.text.prompt_format import PromptFormat, continue_raw, encode_raw
 
 
 @few

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edge_eft.errors import EngineError, RequestError
-from edge_eft.sampling import candidates, choose, gumbel, sample
-from edge_eft.sampling_params import MAX_SEED, Sampling
+from edge_eft.logits.sampling import candidates, choose, gumbel, sample
+from edge_eft.logits.sampling_params import MAX_SEED, Sampling
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

@@ -5,9 +5,9 @@ from datetime import datetime
 
 import pytest
 
-from edge_eft import sandbox
 from edge_eft.errors import PromptError
-from edge_eft.sandbox import ChatTemplate
+from edge_eft.text import sandbox
+from edge_eft.text.sandbox import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "<b>é</b>"}, {"role": "assistant", "content": "x"}]
 

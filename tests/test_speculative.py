@@ -16,12 +16,12 @@ from scipy import stats
 from edge_eft import Emulator, Request, Weights
 from edge_eft.backend import Context, Model
 from edge_eft.backend.quantize import plan, quantize
-from edge_eft.bench.model import expected_tokens
-from edge_eft.chooser import Verifier
-from edge_eft.draft_policy import DraftPolicy
+from edge_eft.bench.cost_model import expected_tokens
+from edge_eft.engine.draft_policy import DraftPolicy
+from edge_eft.engine.request import MAX_DRAFT
+from edge_eft.engine.verifier import Verifier
 from edge_eft.errors import EngineError
-from edge_eft.request import MAX_DRAFT
-from edge_eft.sampling import choose, sample
+from edge_eft.logits.sampling import choose, sample
 
 MODELS = Path(__file__).parents[1] / "models"
 QUESTIONS = [
@@ -184,7 +184,7 @@ def test_a_broken_rule_is_seen(choice, monkeypatch):
             return drafted.pop(0) if drafted else sample(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr("edge_eft.chooser.sample", keep)
+            patch.setattr("edge_eft.engine.verifier.sample", keep)
             yield from honest(self, state, rows)
 
     def differing(emulator):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from small_vocabularies import sentencepiece, smollm2
 
 from edge_eft.errors import PromptError
-from edge_eft.template import PromptFormat, check_format, check_messages, continue_raw
+from edge_eft.text.prompt_format import PromptFormat, check_format, check_messages, continue_raw
 
 # --- what a template makes of messages ------------------------------------------------------
 

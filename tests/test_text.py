@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_eft.cli.terminal import ControlFilter
 from edge_eft.errors import RequestError
-from edge_eft.terminal import ControlFilter
-from edge_eft.text import TextStream
+from edge_eft.text.detokenizer import TextStream
 
 
 def stream(chunks, stop=()):

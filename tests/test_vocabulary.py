@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_eft.errors import VocabularyError
-from edge_eft.vocabulary import reconcile
+from edge_eft.text.vocabulary import reconcile
 
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED = 1, 2, 4, 8, 16
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, ModelFileError, RequestError
-from ..gguf_check import GGUFHeader, read_header
+from ..files.gguf_check import GGUFHeader, read_header
 from .library import L, last_error, start_library
 
 

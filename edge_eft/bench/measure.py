@@ -23,12 +23,12 @@ import numpy as np
 import psutil
 
 from ..backend.bare import Bare
-from ..emulator import Emulator
+from ..engine.emulator import Emulator
+from ..engine.reply import Timings
+from ..engine.request import MAX_DRAFT, Prompt, Request
 from ..errors import PromptError, RequestError
-from ..reply import Timings
-from ..request import MAX_DRAFT, Prompt, Request
-from ..template import encode_raw
-from .model import BLOCKS
+from ..text.prompt_format import encode_raw
+from .cost_model import BLOCKS
 from .prompts import last_text, next_turn
 from .ways import (
     BareWay,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..engine.request import Prompt
 from ..errors import RecipeError
-from ..questions import load_questions, pick
-from ..recipe import Recipe
-from ..request import Prompt
+from ..evaluate.questions import load_questions, pick
+from ..files.recipe import Recipe
 
 N_PROMPTS = 40
 

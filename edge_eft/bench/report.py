@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 
 from ..backend import gpu_available
+from .cost_model import CostModel
 from .measure import AUTO, EMULATED, Figures
-from .model import CostModel
 from .ways import Plan
 
 BASE, AGAIN = "base alone", "base alone, again"

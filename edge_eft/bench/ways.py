@@ -15,12 +15,12 @@ from typing import Protocol
 import numpy as np
 
 from ..backend.bare import Bare
-from ..draft_policy import DraftPolicy
-from ..emulator import Emulator
-from ..reply import Timings
-from ..request import MAX_DRAFT, Prompt, Request
-from ..seats import ContextRunner
-from ..weights import Weights
+from ..engine.contexts import ContextRunner
+from ..engine.draft_policy import DraftPolicy
+from ..engine.emulator import Emulator
+from ..engine.reply import Timings
+from ..engine.request import MAX_DRAFT, Prompt, Request
+from ..logits.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import RequestError
-from ..options import HELP, Command, Models, model_options
-from ..terminal import talk
+from .options import HELP, Command, Models, model_options
+from .terminal import talk
 
 if TYPE_CHECKING:
-    from ..emulator import Emulator
-    from ..recipe import Recipe
-    from ..request import Prompt
-    from .ways import Plan
+    from ..bench.ways import Plan
+    from ..engine.emulator import Emulator
+    from ..engine.request import Prompt
+    from ..files.recipe import Recipe
 
 SETTINGS = {**HELP, "show_default": True}  # of the command's context
 
@@ -54,8 +54,8 @@ def bench_options(command: Command) -> Command:
         ignore_end: bool,
         **more: Any,
     ) -> None:
-        from .prompts import default_prompts
-        from .ways import Plan
+        from ..bench.prompts import default_prompts
+        from ..bench.ways import Plan
 
         if named is not None:
             words = (named, *words)
@@ -101,8 +101,8 @@ def command(job: Job) -> None:
       edge-eft bench atlas --rounds 30 --temperature 0.7
       edge-eft bench --base B.gguf --tuned T.gguf --reference R.gguf
     """
-    from .measure import measure
-    from .report import as_object, as_table, rates
+    from ..bench.measure import measure
+    from ..bench.report import as_object, as_table, rates
 
     with job.models.load(job.recipe) as emulator:
         about = introduce(emulator, job)
@@ -113,7 +113,7 @@ def command(job: Job) -> None:
 
 def introduce(emulator: Emulator, job: Job) -> dict[str, Any]:
     """Say what is measured, and return it as plain data."""
-    from .ways import active_contexts
+    from ..bench.ways import active_contexts
 
     about: dict[str, Any] = {
         "recipe": job.recipe.name,
@@ -145,8 +145,8 @@ def conclude(table: str, result: Mapping[str, Any]) -> None:
 
 def read_file(file: str) -> list[Prompt]:
     """Return the prompts of a file of JSON lines; their settings do not count here."""
-    from ..prompts import read_prompts
-    from ..settings import Defaults
+    from ..engine.settings import Defaults
+    from .run import read_prompts
 
     asked = read_prompts(file, Defaults({}, raw=False, system=None))
     prompts = [one.request.prompt for one in asked]

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .checks import did_you_mean
-from .errors import AbortedError, EdgeEftError, RequestError
+from ..engine.reply import ReplyBuilder, Timings
+from ..engine.settings import SETTINGS
+from ..errors import AbortedError, EdgeEftError, RequestError
+from ..system import mebibytes
+from ..validate import did_you_mean
 from .options import HELP, Models, model_options, setting_options, system_option
 from .replies import compare, interruptible, report, side_by_side, stream, times
-from .reply import ReplyBuilder, Timings
-from .settings import SETTINGS
-from .system import mebibytes
 from .terminal import ControlFilter, talk
 
 if TYPE_CHECKING:
+    from ..engine.emulator import Emulator
     from .conversation import Conversation
-    from .emulator import Emulator
 
 COMMANDS = {
     "/set": ("[NAME VALUE|off]", "change a setting from the next reply on; alone: show them"),
@@ -202,7 +202,7 @@ def terminal_reader() -> Callable[[str], str]:
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-    from .system import state_dir
+    from ..system import state_dir
 
     class Commands(Completer):
         def get_completions(self, document: Document, _: CompleteEvent) -> Iterator[Completion]:

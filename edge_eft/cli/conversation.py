@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .checks import did_you_mean
-from .errors import PromptError, RequestError
-from .request import Request
-from .settings import SETTINGS, request_for
-from .template import check_messages
+from ..engine.request import Request
+from ..engine.settings import SETTINGS, request_for
+from ..errors import PromptError, RequestError
+from ..text.prompt_format import check_messages
+from ..validate import did_you_mean
 
 
 @dataclass

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
-from ..options import HELP
-from ..recipe_toml import relative
-from . import ConversionError
-from .options import AUTO, FILES, Options, checked_type
-from .talk import Talk
-from .workspace import parse_size
+from ..convert import ConversionError
+from ..convert.options import AUTO, FILES, Options, checked_type
+from ..convert.talk import Talk
+from ..convert.workspace import parse_size
+from ..files.recipe_toml import relative
+from .options import HELP
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PATH = click.Path(path_type=Path)
@@ -154,7 +154,7 @@ def command(
     Both sides are quantised alike, checked, and measured: what quantising did to their
     difference is printed as a table and kept next to the recipe.
     """
-    from .job import convert
+    from ..convert.job import convert
 
     deltas = _tuned_by_name(tuned)
     kind = checked_type(type_name)

@@ -23,7 +23,7 @@ from .terminal import (
 )
 
 if TYPE_CHECKING:
-    from .gap import Gap
+    from ..evaluate.gap import Gap
 
 MARKS = ("✓", "✗")
 
@@ -56,8 +56,8 @@ def demo(
       edge-eft demo
       edge-eft demo --delta brief --questions 500
     """
-    from . import gap
-    from .recipe_toml import load_recipe
+    from ..evaluate import gap
+    from ..files.recipe_toml import load_recipe
 
     start_logging(False)
     if sys.stderr.isatty():
@@ -104,8 +104,8 @@ def _marked(text: str, marks: tuple[bool, bool], width: int) -> list[str]:
 
 
 def _answers_table(gap: Gap) -> str:
-    from .gap import BASE, EMULATED, TUNED
-    from .questions import N_SHOWN
+    from ..evaluate.gap import BASE, EMULATED, TUNED
+    from ..evaluate.questions import N_SHOWN
 
     shares = (0.24, 0.22, 0.21, 0.21)
     ways = (BASE, TUNED, EMULATED)

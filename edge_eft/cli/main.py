@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import click
 
-from .errors import EdgeEftError
+from ..errors import EdgeEftError
 from .options import HELP
 from .terminal import one_line
 
@@ -32,13 +32,13 @@ class Commands(click.Group):
     # name → module, the command in it, and what --help says without importing it
     lazy: ClassVar = {
         "demo": (".demo", "demo", "See the method work, on questions that no tuning data holds."),
-        "run": (".prompts", "run", "Answer a prompt, or many."),
+        "run": (".run", "run", "Answer a prompt, or many."),
         "chat": (".chat", "chat", "Talk with the emulation; /help there lists the commands."),
-        "compare": (".prompts", "compare", "Answer one prompt with base, tuned and the emulation."),
+        "compare": (".run", "compare", "Answer one prompt with base, tuned and the emulation."),
         "list": (".show", "list_command", "List the recipes that come with edge_eft."),
         "show": (".show", "show", "Show a recipe, its files, and what running it means here."),
-        "convert": (".convert.command", "command", "Quantise a tuned model like its reference."),
-        "bench": (".bench.command", "command", "Measure how fast a recipe is here."),
+        "convert": (".convert", "command", "Quantise a tuned model like its reference."),
+        "bench": (".bench", "command", "Measure how fast a recipe is here."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

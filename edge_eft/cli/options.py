@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .formats import FORMATS
-from .settings import SETTINGS
+from ..engine.settings import SETTINGS
+from ..text.formats import FORMATS
 from .terminal import start_logging
 
 if TYPE_CHECKING:
-    from .emulator import Emulator
-    from .recipe import Recipe
+    from ..engine.emulator import Emulator
+    from ..files.recipe import Recipe
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}  # of every command
 
@@ -43,8 +43,8 @@ class Models:
         With --tuned and --reference there is no recipe among the words; `at_most` words may
         follow it.
         """
-        from .recipe import from_files
-        from .recipe_toml import load_recipe
+        from ..files.recipe import from_files
+        from ..files.recipe_toml import load_recipe
 
         names_files = self.tuned is not None or self.reference is not None
         if names_files and None in (self.base, self.tuned, self.reference):
@@ -66,7 +66,7 @@ class Models:
 
     def load(self, recipe: Recipe, *, n_slots: int = 1) -> Emulator:
         """Load it all; may take a while."""
-        from .emulator import Emulator
+        from ..engine.emulator import Emulator
 
         return Emulator(
             recipe,

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .errors import AbortedError
-from .reply import Generation, ReplyBuilder, Timings
-from .request import Request
+from ..engine.reply import Generation, ReplyBuilder, Timings
+from ..engine.request import Request
+from ..errors import AbortedError
+from ..logits.weights import Weights
 from .terminal import dim, row, rule, terminal_width, tidy, wrap
-from .weights import Weights
 
 if TYPE_CHECKING:
-    from .emulator import Emulator
+    from ..engine.emulator import Emulator
 
 
 def times(timings: Timings) -> dict[str, float]:

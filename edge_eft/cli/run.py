@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .errors import EdgeEftError, RequestError
+from ..engine.settings import Defaults
+from ..errors import EdgeEftError, RequestError
 from .options import (
     HELP,
     Models,
@@ -20,13 +21,12 @@ from .options import (
     system_option,
     words_argument,
 )
-from .settings import Defaults
 from .terminal import ControlFilter, talk, tidy, to_json
 
 if TYPE_CHECKING:
-    from .emulator import Emulator
-    from .reply import Generation
-    from .request import Request
+    from ..engine.emulator import Emulator
+    from ..engine.reply import Generation
+    from ..engine.request import Request
 
 
 @click.command("run", context_settings=HELP)
@@ -173,8 +173,8 @@ def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
 
 def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     """Stream one reply, or print its object."""
+    from ..engine.reply import ReplyBuilder
     from . import replies
-    from .reply import ReplyBuilder
 
     reply = ReplyBuilder(request)
     harmless = ControlFilter() if sys.stdout.isatty() else None

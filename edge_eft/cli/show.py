@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .formats import FORMATS
+from ..system import mebibytes
+from ..text.formats import FORMATS
 from .options import HELP, Models, json_option, model_options
-from .system import mebibytes
 from .terminal import dim, one_line, to_json
 
 if TYPE_CHECKING:
-    from .loader import LoadedFile, LoadRecord
-    from .recipe import Recipe
+    from ..engine.loader import LoadedFile, LoadRecord
+    from ..files.recipe import Recipe
 
 
 @click.command("list", context_settings=HELP)
 @json_option
 def list_command(as_json: bool) -> None:
     """List the recipes that come with edge_eft."""
-    from .recipe_toml import list_recipes
+    from ..files.recipe_toml import list_recipes
 
     found = [summary(path) for path in list_recipes().values()]
     if as_json:
@@ -54,7 +54,7 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
       edge-eft show atlas
       edge-eft show --base B.gguf --tuned T.gguf --reference R.gguf --json
     """
-    from .recipe import verify
+    from ..files.recipe import verify
 
     recipe, _ = models.recipe(words, at_most=0)
     verify(recipe, all_sizes=True)
@@ -66,7 +66,7 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
 
 def summary(path: Path) -> dict[str, Any]:
     """Return what `list` tells of a recipe, as plain data; its files are not opened."""
-    from .recipe_toml import load_recipe
+    from ..files.recipe_toml import load_recipe
 
     recipe = load_recipe(path)
     pairs = (spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference))
@@ -106,7 +106,7 @@ def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
 
 def file_of(file: LoadedFile) -> dict[str, Any]:
     """Return what a role's file is; its sha256 is computed if the recipe states none."""
-    from .recipe import file_sha256
+    from ..files.recipe import file_sha256
 
     return {
         "file": str(file.path),

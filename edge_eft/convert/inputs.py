@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..gguf_check import read_header
-from . import ConversionError
+from ..convert import ConversionError
+from ..files.gguf_check import read_header
 from .masters import Master, MasterMaker, hf_bytes, hyperparameters
 from .options import Options
 from .sources import Source, check_adapter_fits, check_same_family, check_same_shapes, inspect

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..gguf_check import GGUFHeader, read_header
-from . import ConversionError
-from .llamacpp import find_scripts, hf_to_gguf, lora_to_gguf, require_modules, run_script
+from ..convert import ConversionError
+from ..files.gguf_check import GGUFHeader, read_header
+from .scripts import find_scripts, hf_to_gguf, lora_to_gguf, require_modules, run_script
 from .sources import Source
 from .talk import Talk
 from .worker import Worker

@@ -8,9 +8,9 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..gguf_check import read_header
-from ..recipe import Delta, ModelSpec, Recipe, absolute, file_sha256
-from ..recipe_toml import load_recipe, to_toml
+from ..files.gguf_check import read_header
+from ..files.recipe import Delta, ModelSpec, Recipe, absolute, file_sha256
+from ..files.recipe_toml import load_recipe, to_toml
 from ..system import versions
 from .inputs import Inputs, Masters
 from .masters import kept_chat_template

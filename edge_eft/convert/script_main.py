@@ -3,7 +3,7 @@
 Started as a file, in a clean environment: it imports nothing of edge_eft. A script whose parent
 was killed would otherwise go on writing into a directory that the next run has taken over.
 
-    python runner.py SCRIPT [ARGUMENT]...
+    python script_main.py SCRIPT [ARGUMENT]...
 """
 
 import os

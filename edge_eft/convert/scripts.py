@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 
 from ..child import Child
 from ..errors import ConversionError
-from ..recipe import file_sha256
+from ..files.recipe import file_sha256
 from ..system import cache_directory, installed_version
 
 HF_SCRIPT = "convert_hf_to_gguf.py"
@@ -177,7 +177,7 @@ def run_script(
         "PYTHONIOENCODING": "utf-8",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    runner = Path(__file__).with_name("runner.py")
+    runner = Path(__file__).with_name("script_main.py")
     child = Child([str(runner), str(script), *arguments], environment, on_stderr)
     try:
         for _ in child.stdout:

@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from ..convert import ConversionError
 from ..errors import ModelFileError
-from ..gguf_check import GGUFHeader, read_header
-from ..recipe import file_sha256
-from . import ConversionError
+from ..files.gguf_check import GGUFHeader, read_header
+from ..files.recipe import file_sha256
 
 Kind = Literal["hf", "gguf", "peft", "lora"]
 Shapes = Mapping[str, tuple[int, ...]]

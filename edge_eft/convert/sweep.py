@@ -16,8 +16,8 @@ import numpy as np
 
 from ..backend import default_threads
 from ..backend.quantize import NEEDS_IMATRIX, UNQUANTISED
-from ..gguf_check import read_header
-from . import ConversionError
+from ..convert import ConversionError
+from ..files.gguf_check import read_header
 from .fidelity import Fidelity, Pair, measure
 from .inputs import Masters
 from .masters import Master, MasterMaker

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..backend import EXACT_CACHE, Context, Model, default_threads, quantize
 from ..backend.imatrix import ImportanceCollector
 from ..errors import ConversionError, EdgeEftError, EngineError
-from ..vocabulary import reconcile
+from ..text.vocabulary import reconcile
 
 Progress = Callable[[int, int], None]
 

@@ -1,6 +1,6 @@
 """The parent's end of the native work: jobs to a child process, whose crash is an error message.
 
-It loads no native code; `native.py` is the child.
+It loads no native code; `tasks.py` is the child.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import ConversionError
 
 Progress = Callable[[int, int], None]
 
-_TASKS = "edge_eft.convert.native"
+_TASKS = "edge_eft.convert.tasks"
 _PACKAGE_ROOT = str(Path(edge_eft.__file__).parents[1])
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from ..convert import ConversionError
 from ..system import mebibytes
-from . import ConversionError
 
 
 class Workspace:

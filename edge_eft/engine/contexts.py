@@ -14,11 +14,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import Context, Model, common_prefix
-from .errors import PromptError
-from .live import RequestState
+from ..backend import Context, Model, common_prefix
+from ..errors import PromptError
+from ..text.prompt_format import PromptFormat, ReplyCache, encode_raw
 from .request import Prompt
-from .template import PromptFormat, ReplyCache, encode_raw
+from .request_state import RequestState
 
 Rows = dict[str, NDArray[np.float32]]  # role → (n, vocab) logits
 Targets = dict[int, tuple[NDArray[np.int32], int]]  # of `Context.advance`

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .combiner import Combiner, log_partition
+from ..errors import EngineError
+from ..logits.combiner import Combiner, log_partition
+from ..logits.sampling import sample
+from .contexts import Contexts, Targets
 from .draft_policy import DraftPolicy
-from .errors import EngineError
-from .live import OUTPUTS_PER_SLOT, Proposal, RequestState
 from .request import MAX_DRAFT
-from .sampling import sample
-from .seats import Contexts, Targets
+from .request_state import OUTPUTS_PER_SLOT, Proposal, RequestState
 
 
 class Drafter:

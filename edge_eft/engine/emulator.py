@@ -22,23 +22,23 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from .chooser import Verifier
-from .combiner import Combiner
+from ..errors import EngineError, RequestError
+from ..files.recipe import Recipe, from_files
+from ..files.recipe_toml import load_recipe
+from ..logits.combiner import Combiner
+from ..logits.weights import Weights
+from ..text.detokenizer import TextStream
+from ..text.prompt_format import ReplyCache, continue_raw
+from .contexts import Rows
 from .draft_policy import DraftPolicy
-from .errors import EngineError, RequestError
-from .live import RequestState
+from .drafter import Drafter
 from .loader import LoadOptions, load
-from .recipe import Recipe, from_files
-from .recipe_toml import load_recipe
 from .reply import Generation, ReplyBuilder, Step
 from .request import Prompt, Request
+from .request_state import RequestState
+from .scheduler import Scheduler
 from .score import score
-from .seats import Rows
-from .slots import Scheduler
-from .speculative import Drafter
-from .template import ReplyCache, continue_raw
-from .text import TextStream
-from .weights import Weights
+from .verifier import Verifier
 
 
 class Emulator:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .combiner import Combiner, log_partition
-from .nucleus import largest
+from ..logits.combiner import Combiner, log_partition
+from ..logits.nucleus import largest
 from .reply import RoleView
 
 

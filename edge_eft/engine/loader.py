@@ -16,15 +16,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from . import memory, vocabulary
-from .backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
-from .checks import whole
-from .errors import EngineError
-from .gguf_check import GGUFHeader, read_header
-from .live import OUTPUTS_PER_SLOT
-from .recipe import ModelSpec, Recipe, verify
-from .seats import ContextRunner, Contexts
-from .template import PromptFormat
+from ..backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
+from ..errors import EngineError
+from ..files import memory
+from ..files.gguf_check import GGUFHeader, read_header
+from ..files.recipe import ModelSpec, Recipe, verify
+from ..text import vocabulary
+from ..text.prompt_format import PromptFormat
+from ..validate import whole
+from .contexts import ContextRunner, Contexts
+from .request_state import OUTPUTS_PER_SLOT
 
 log = logging.getLogger(__name__)
 

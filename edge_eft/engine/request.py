@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from .checks import number, whole
-from .errors import RequestError
-from .sampling_params import Sampling
-from .weights import Weights
+from ..errors import RequestError
+from ..logits.sampling_params import Sampling
+from ..logits.weights import Weights
+from ..validate import number, whole
 
 MAX_DRAFT = 15  # a block of 16 with the token after it
 Prompt = str | Sequence[Mapping[str, Any]]

@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import EngineError
+from ..errors import EngineError
+from ..text.detokenizer import TextStream
 from .reply import FinishReason, Step
 from .request import MAX_DRAFT, Request
-from .text import TextStream
 
 OUTPUTS_PER_SLOT = MAX_DRAFT + 1  # logit rows of one decode: a draft and the token after it
 

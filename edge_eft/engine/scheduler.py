@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from .errors import EngineError, RequestError
-from .live import RequestState
+from ..errors import EngineError, RequestError
 from .reply import FinishReason, Step
+from .request_state import RequestState
 
 
 class Scheduler:

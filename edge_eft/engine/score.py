@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .chooser import Verifier
-from .errors import PromptError
-from .live import OUTPUTS_PER_SLOT, RequestState
-from .seats import Contexts
-from .vocabulary import CommonVocabulary
+from ..errors import PromptError
+from ..text.vocabulary import CommonVocabulary
+from .contexts import Contexts
+from .request_state import OUTPUTS_PER_SLOT, RequestState
+from .verifier import Verifier
 
 
 def score(

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .checks import did_you_mean
-from .errors import RequestError
-from .weights import Weights
+from ..errors import RequestError
+from ..logits.weights import Weights
+from ..validate import did_you_mean
 
 if TYPE_CHECKING:
     from .request import Prompt, Request

@@ -13,13 +13,13 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from .combiner import Combiner, log_partition
-from .errors import EngineError
+from ..errors import EngineError
+from ..logits.combiner import Combiner, log_partition
+from ..logits.sampling import sample
+from .contexts import Rows
 from .explain import explain
-from .live import OUTPUTS_PER_SLOT, RequestState
 from .reply import FinishReason, Step, Timings
-from .sampling import sample
-from .seats import Rows
+from .request_state import OUTPUTS_PER_SLOT, RequestState
 
 
 class Verifier:

@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..engine.emulator import Emulator
+from ..engine.request import Request
+from ..files.recipe import Recipe
+from ..files.recipe_toml import load_recipe
+from ..logits.weights import Weights
 from .atlas import in_manner
-from .emulator import Emulator
 from .questions import N_SHOWN, Question, load_questions, pick
-from .recipe import Recipe
-from .recipe_toml import load_recipe
-from .request import Request
-from .weights import Weights
 
 BASE, TUNED, EMULATED, LARGE = (
     "base alone",

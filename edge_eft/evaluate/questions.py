@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import islice, zip_longest
 
-from .errors import RecipeError
-from .recipe import Recipe
+from ..errors import RecipeError
+from ..files.recipe import Recipe
 
 N_SHOWN = 12  # of a choice, one of each relation in turn come first
 

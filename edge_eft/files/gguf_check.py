@@ -2,7 +2,7 @@
 
 llama.cpp aborts the process, or worse, on some headers that a stranger can craft (CVE-2024-21802
 and its siblings), and the reader of the `gguf` package hangs on a 43-byte file. So all that either
-would trust is checked first: the bounds by `gguf_layout`, the values here, after the asserts and
+would trust is checked first: the bounds by `gguf_header`, the values here, after the asserts and
 uncaught exceptions in llama.cpp's llama-model.cpp, llama-vocab.cpp and llama-adapter.cpp (as of
 llama-cpp-python 0.3.36). `read_header` returns a header or raises ModelFileError, nothing else.
 
@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelFileError
-from .gguf_layout import (
+from ..errors import ModelFileError
+from .gguf_header import (
     TOKEN_TYPES_KEY,
     TOKENS_KEY,
     GGUFArray,

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from .errors import ModelFileError
+from ..errors import ModelFileError
 
 # ggml type id → name, elements per block, bytes per block. The gguf package's table is older than
 # the engine (it lacks Q2_0 and has another size for Q8_1); a test compares this one with ggml.

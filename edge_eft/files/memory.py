@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import psutil
 
-from .errors import ModelFileError, NotEnoughMemoryError
+from ..errors import ModelFileError, NotEnoughMemoryError
+from ..system import mebibytes
 from .gguf_check import GGUFHeader, read_header
 from .recipe import ModelSpec, shared_contexts
-from .system import mebibytes
 
 F16_BYTES = 2.0
 Q8_0_BYTES = 34 / 32  # of KV cache per element: 32 int8 and one float16 scale

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .checks import did_you_mean
-from .errors import ModelFileError, RecipeError
-from .formats import FORMATS, is_format
+from ..errors import ModelFileError, RecipeError
+from ..text.formats import FORMATS, is_format
+from ..validate import did_you_mean
 
 VERIFIED_AT_LOAD = 64 << 20  # bytes; hashing this much takes about 0.1 s
 

@@ -38,8 +38,8 @@ from typing import Any
 
 import edge_eft
 
-from .checks import did_you_mean
-from .errors import RecipeError
+from ..errors import RecipeError
+from ..validate import did_you_mean
 from .recipe import Delta, ModelSpec, Recipe, absolute, check_prompt
 
 _MAX_RECIPE_BYTES = 1 << 20

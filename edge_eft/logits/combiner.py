@@ -19,8 +19,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import EngineError
 from .common import CommonRows
-from .errors import EngineError
 from .nucleus import nucleus
 
 

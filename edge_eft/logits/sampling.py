@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import EngineError
+from ..errors import EngineError
 from .nucleus import largest, nucleus
 from .sampling_params import Sampling
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .checks import number, whole
-from .errors import RequestError
+from ..errors import RequestError
+from ..validate import number, whole
 
 MAX_SEED = 2**64 - 1
 

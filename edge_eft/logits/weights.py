@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import number
-from .errors import RequestError
+from ..errors import RequestError
+from ..validate import number
 
 BASE = "base"
 

@@ -7,7 +7,7 @@ token is a number with bytes.
 import codecs
 from collections.abc import Callable, Sequence
 
-from .errors import RequestError
+from ..errors import RequestError
 
 
 class TextStream:

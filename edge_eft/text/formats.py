@@ -1,6 +1,6 @@
-"""The names of prompt formats; `template` renders them."""
+"""The names of prompt formats; `prompt_format` renders them."""
 
-from .errors import PromptError
+from ..errors import PromptError
 
 FORMATS = ("template", "chatml", "plain", "transcript")
 

@@ -8,7 +8,7 @@ knows nothing of roles, contexts or logits.
 are characters that occur nowhere else, for the characters of their contents that control tokens are
 made of. A control token's text in the result is then the scaffold's own, however contents are
 nested, joined or cut apart. The result is split there, the stand-ins are turned back, and the
-pieces are tokenised with special parsing off (`safe_tokenizer.py`).
+pieces are tokenised with special parsing off (`tokenizer.py`).
 
 A template may look into contents (to cut a `<think>` block, say) and so render them otherwise than
 without stand-ins. In that case it is rendered again with only the spelled-out control texts hidden.
@@ -26,10 +26,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .errors import PromptError
+from ..errors import PromptError
 from .formats import check_format
-from .safe_tokenizer import Reply, SafeTokenizer, TokenizerSource
 from .sandbox import ChatTemplate
+from .tokenizer import Reply, SafeTokenizer, TokenizerSource
 
 ROLES = ("system", "user", "assistant", "tool")
 

@@ -30,7 +30,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from .errors import PromptError
+from ..errors import PromptError
 
 MAX_SECONDS = 2.0
 MAX_SOURCE = 1 << 17  # characters of a template; published ones stay below 2**15

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .errors import PromptError
+from ..errors import PromptError
 
 if TYPE_CHECKING:
     import numpy as np

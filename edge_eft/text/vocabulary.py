@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import RequestError, VocabularyError
+from ..errors import RequestError, VocabularyError
 
 # Bits of llama_token_attr (llama.h); those above say how to tokenise, not what the token is.
 NORMAL, CONTROL, BYTE = 4, 8, 32

@@ -8,10 +8,10 @@ from time import perf_counter
 from joined_llama import PeerPrompts, Peers
 
 from edge_eft.bench.ways import Plan, Reply, active_contexts, room_for
-from edge_eft.emulator import Emulator
+from edge_eft.engine.emulator import Emulator
+from edge_eft.engine.request import Prompt
 from edge_eft.errors import RequestError
-from edge_eft.request import Prompt
-from edge_eft.weights import Weights
+from edge_eft.logits.weights import Weights
 
 NAME = "three Llama objects"
 

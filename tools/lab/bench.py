@@ -24,15 +24,15 @@ import baseline
 import overhead as overheads
 from inflate import check_type, inflate, largest_difference, parse_count
 
-from edge_eft.bench.command import SETTINGS, Job, bench_options, conclude, introduce, progress_to
 from edge_eft.bench.measure import measure
 from edge_eft.bench.report import as_object, as_table, machine, quartiles, rates
 from edge_eft.bench.ways import Opener
-from edge_eft.cli import fail
-from edge_eft.emulator import Emulator
+from edge_eft.cli.bench import SETTINGS, Job, bench_options, conclude, introduce, progress_to
+from edge_eft.cli.main import fail
+from edge_eft.cli.terminal import talk
+from edge_eft.engine.emulator import Emulator
 from edge_eft.errors import EdgeEftError, EngineError, RequestError
-from edge_eft.recipe import Recipe
-from edge_eft.terminal import talk
+from edge_eft.files.recipe import Recipe
 
 
 @click.command(name="bench.py", context_settings=SETTINGS)

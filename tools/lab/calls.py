@@ -111,8 +111,8 @@ class Entries(io.BytesIO):
 
 def run(*arguments: str, stdin: Any = None) -> None:
     """edge-eft in this process."""
-    package = importlib.import_module("edge_eft.cli")
-    cli = getattr(package, "cli", None) or importlib.import_module("edge_eft.cli.main").cli
+    package = importlib.import_module("edge_eft.cli.main")
+    cli = getattr(package, "cli", None) or importlib.import_module("edge_eft.cli.main.main").cli
     result = CliRunner().invoke(cli, [*arguments, "--temperature", "0"], input=stdin)
     if result.exit_code:
         raise SystemExit(f"edge-eft {' '.join(arguments)}: {result.output}")

@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 
 from edge_eft.backend import CACHE_LADDER, Context, Model, default_threads
 from edge_eft.errors import ModelFileError, RequestError
-from edge_eft.gguf_check import GGUFHeader, read_header
-from edge_eft.gguf_layout import GGUFArray
+from edge_eft.files.gguf_check import GGUFHeader, read_header
+from edge_eft.files.gguf_header import GGUFArray
 
 N_LAYERS = 32  # in all, at least
 

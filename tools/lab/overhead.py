@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from edge_eft.bench.report import BARE_SUM, ratio
 from edge_eft.bench.ways import active_contexts, bare_context, room_for
-from edge_eft.combiner import Combiner, log_partition
-from edge_eft.emulator import Emulator
-from edge_eft.request import Prompt, Request
-from edge_eft.sampling import sample
-from edge_eft.sampling_params import Sampling
+from edge_eft.engine.emulator import Emulator
+from edge_eft.engine.request import Prompt, Request
+from edge_eft.logits.combiner import Combiner, log_partition
+from edge_eft.logits.sampling import sample
+from edge_eft.logits.sampling_params import Sampling
 
 N_PAIRS = 30  # at least
 LARGE_VOCABULARY = 152_000

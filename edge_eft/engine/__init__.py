@@ -1,0 +1,1 @@
+"""The emulator: requests, contexts, drafts, the step loop."""

@@ -1,0 +1,1 @@
+"""Does the method work: questions, judges, the gap that is recovered."""

@@ -1,0 +1,1 @@
+"""What is on disk: recipes, GGUF headers, what they need of memory."""
