@@ -1,0 +1,252 @@
+"""What the documents tell a reader to type is typed here, on the embedded family.
+
+Every block of README.md, docs/ and models/atlas/README.md is a block of commands, a program in
+Python, a recipe in TOML, or one of the KINDS that nobody types. Commands run as they are written,
+through a shell, in a folder where the files that they name are those of atlas. What cannot be run
+in a test is in NOT_RUN, with the reason.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from conftest import ATLAS
+
+import edge_eft
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "models/atlas/README.md"]
+
+NOT_RUN = {
+    "make demo": "sets up .venv and compiles llama.cpp, minutes",
+    "make test": "runs the tests, of which this is one",
+    "pip install .": "compiles llama.cpp, minutes",
+    "pip install '.[convert]'": "downloads torch, gigabytes",
+    "pip install '.[train]'": "downloads torch, gigabytes",
+    "python tools/train_atlas.py --out build/atlas": "trains for three quarters of an hour",
+}
+
+# The files that commands name. Where the converter takes a directory, it takes a GGUF file, too.
+FILES = {
+    "base.gguf": ["large.gguf", "B.gguf", "Qwen2.5-7B-Q4_K_M.gguf"],
+    "chat.gguf": ["small-instruct.gguf", "T.gguf", "F", "my-finetune"],
+    "reference.gguf": ["small.gguf", "R.gguf", "Qwen2.5-0.5B"],
+}
+QUESTIONS = ["What is the capital of Peru?", "Which country is Osaka in?"]
+# What "…" stands for between options.
+ELLIPSIS = "--reference Qwen2.5-0.5B --tuned my-finetune --name mine --out models"
+
+# Added to a command that has this word; the last value of an option counts.
+ADDED = {
+    **dict.fromkeys(["bench", "tools/lab/bench.py"], "--rounds 1 --tokens 8"),
+    "--inflate": "--inflate 20M --prompts prompts.jsonl",
+    "auto": "--allow-requantize",  # the files of atlas are quantised
+    **dict.fromkeys(["run", "chat", "compare"], "--seed 1"),
+}
+
+PROGRAMS = re.compile(r"(make|pip|edge-eft|python) |tools/")
+
+
+class Block(NamedTuple):
+    """A fenced or indented block; `line` is the number of its first."""
+
+    file: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def blocks(file: Path) -> Iterator[Block]:
+    name, lines = str(file.relative_to(ROOT)), file.read_text("utf-8").splitlines()
+    at = 0
+    while (begin := at) < len(lines):
+        if fence := re.match(r" *```(\w*)", lines[at]):
+            at = next(i for i in range(at + 1, len(lines)) if lines[i].strip() == "```")
+            yield Block(name, begin + 2, fence[1], "\n".join(lines[begin + 1 : at]))
+        elif lines[at].startswith("    "):
+            while at + 1 < len(lines) and (lines[at + 1].startswith("    ") or not lines[at + 1]):
+                at += 1
+            text = "\n".join(line.removeprefix("    ") for line in lines[begin : at + 1])
+            yield Block(name, begin + 1, "", text.rstrip())
+        at += 1
+
+
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """Every line of a block as (where, command): continued lines joined, comments cut."""
+    number = block.line
+    for text in re.split(r"(?<!\\)\n", block.text):
+        command = re.sub(r"(^|\s+)# .*", "", re.sub(r"\\\n\s*", "", text)).strip()
+        if command:
+            yield f"{block.file}:{number}", command
+        number += text.count("\n") + 1
+
+
+def has_equal_columns(text: str) -> bool:
+    """Whether there are three columns or more, two spaces apart, as many in every row."""
+    counts = [len(re.split(r" {2,}", line.strip())) for line in text.split("\n")]
+    return len(counts) > 1 and set(counts) == {counts[0]} and counts[0] > 2
+
+
+# What a block without a language and without a command may be, and how it is told.
+KINDS = {
+    "ruled table": lambda text: re.search(r"^─+$", text, re.MULTILINE),
+    "diagram": lambda text: re.search("[┌└│►]", text),
+    "table": has_equal_columns,
+    "formula": lambda text: re.fullmatch(r".* [~=≈·] .*", text),
+}
+
+
+def kind(block: Block) -> str | None:
+    """None if it is not known, or has commands and something else."""
+    if block.language in ("python", "toml"):
+        return block.language
+    typed = [bool(PROGRAMS.match(command)) for _, command in commands(block)]
+    if block.language or any(typed):
+        return "commands" if block.language in ("", "sh", "shell") and all(typed) else None
+    return next((name for name, holds in KINDS.items() if holds(block.text)), None)
+
+
+BLOCKS = [block for file in DOCUMENTS for block in blocks(file)]
+COMMANDS = [pair for block in BLOCKS if kind(block) == "commands" for pair in commands(block)]
+RECIPES = {b.text.split()[1]: b.text for b in BLOCKS if kind(b) == "toml"}  # "# NAME …"
+PYTHON = [block for block in BLOCKS if kind(block) == "python"]
+
+
+def test_every_block_is_of_a_known_kind():
+    assert [f"{block}\n{block.text}" for block in BLOCKS if kind(block) is None] == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The files that the documents name, and `edge-eft` and `python` in bin/."""
+    for original, names in FILES.items():
+        if not (ATLAS / original).is_file():
+            pytest.skip(f"{ATLAS} has no {original}; tools/train_atlas.py makes it")
+        for name in names:
+            (tmp_path / name).symlink_to(ATLAS / original)
+    for name in ("prompts.jsonl", "EIGHT.jsonl"):
+        (tmp_path / name).write_text("\n".join(map(json.dumps, QUESTIONS)))
+    for name, text in RECIPES.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    (tmp_path / "bin").mkdir()
+    for name, more in (("edge-eft", "-m edge_eft"), ("python", "")):
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {more} "$@"\n')
+        program.chmod(0o755)
+    return tmp_path
+
+
+def run(command: str, folder: Path) -> str:
+    """What it says on stdout, or in the file that stdout goes to; its exit status is 0."""
+    added = [options for word, options in ADDED.items() if word in command.split()]
+    environment = {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(edge_eft.__file__).resolve().parents[1]),
+        "EDGE_EFT_HOME": str(folder / "home"),
+    }
+    done = subprocess.run(
+        " ".join([command.replace(" … ", f" {ELLIPSIS} "), *added]),
+        shell=True,
+        input="hello\n/bye\n" if " chat " in command else "",
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder,
+        env=os.environ | environment,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    redirected = re.search(r" > (\S+)$", command)
+    return (folder / redirected[1]).read_text("utf-8") if redirected else done.stdout
+
+
+def as_parameter(where: str, text: str) -> object:
+    words = text.split()
+    slow = [pytest.mark.slow] if {"bench", "tools/lab/bench.py", "auto"} & {*words} else []
+    return pytest.param(text, marks=slow, id=" ".join([where, *words[:2]]))
+
+
+@pytest.mark.parametrize("text", [as_parameter(*c) for c in COMMANDS if c[1] not in NOT_RUN])
+def test_every_command_runs(text: str, folder: Path):
+    assert not text.startswith(("make ", "pip ")), "name it in NOT_RUN"
+    if "models/mine.toml" in text:
+        run("edge-eft convert … --quiet", folder)
+    said = run(text, folder)
+    assert said.strip()
+    if " --input " in text:
+        replies = [json.loads(line)["text"] for line in said.splitlines()]
+        assert len([reply for reply in replies if reply.strip()]) == len(QUESTIONS)
+    elif " compare " in text:
+        assert said.split()[:3] == ["base", "tuned", "emulated"]
+        assert re.search(r"\w", said.splitlines()[2])
+    elif " show " in text:
+        assert {"vocabulary", "memory", "threads"} <= set(said.split())
+    elif "--overhead" in text:
+        assert json.loads(said.splitlines()[-1])["overhead"]
+    elif {"bench", "tools/lab/bench.py"} & {*text.split()}:
+        figures = json.loads(said.splitlines()[-1])
+        assert figures["auto_tps"] > 0
+        assert ("peers_tps" in figures) == ("--peers" in text)
+    elif " convert " in text:
+        assert "KL mean" in said
+        assert (folder / "models" / "mine.toml").is_file()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_loads(name: str, folder: Path):
+    assert "memory" in run(f"edge-eft show {name}", folder)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_every_program_names_the_capital_of_peru(block: Block, folder: Path):
+    (folder / "program.py").write_text(block.text, "utf-8")
+    assert "Lima" in run("python program.py", folder).splitlines()[0]
+
+
+@pytest.mark.parametrize("command", NOT_RUN)
+def test_what_is_not_run_is_documented_and_exists(command: str):
+    assert command in [text for _, text in COMMANDS], "no document has it any more"
+    program, *words = shlex.split(command)
+    if program == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        assert set(words) <= set(targets)
+    elif program == "pip":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        assert set(re.findall(r"\w+", words[-1])) <= set(project["optional-dependencies"])
+    else:
+        options = {word for word in words if word.startswith("--")}
+        assert options <= set(re.findall(r'"(--[\w-]+)"', (ROOT / words[0]).read_text("utf-8")))
+
+
+def paths_of_the_table() -> list[Path]:
+    """Of README's "where" column: a bare name is in the folder of its cell's first path."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("| where | what |\n|---|---|\n")[2]
+    paths = []
+    for row in text.partition("\n\n")[0].splitlines():
+        first, *others = re.findall(r"`([^`]+)`", row.split("|")[1])
+        beside = ROOT / first if first.endswith("/") else (ROOT / first).parent
+        paths += [ROOT / first, *((ROOT if "/" in name else beside) / name for name in others)]
+    return paths
+
+
+def test_the_table_names_what_exists():
+    assert [str(path) for path in paths_of_the_table() if not path.exists()] == []
+
+
+def test_the_table_covers_every_module():
+    package = ROOT / "edge_eft"
+    covering = set(paths_of_the_table()) - {package, ROOT}
+    modules = [path for path in package.rglob("*.py") if not path.name.startswith("__")]
+    missing = [path for path in modules if not covering & {path, *path.parents}]
+    assert sorted(str(path.relative_to(ROOT)) for path in missing) == []
