@@ -2,24 +2,12 @@
 
 import importlib.util
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import tiny_models
+from helpers import tiny_models
+from helpers.families import ATLAS, Family
 
-import edge_eft
 from edge_eft.backend import Model
-
-ATLAS = Path(edge_eft.__file__).resolve().parent.parent / "models" / "atlas"
-
-
-class Family(NamedTuple):
-    """The three files of an emulation, and prompts that suit them."""
-
-    base: Path
-    tuned: Path
-    reference: Path
-    prompts: tuple[str, ...]
 
 
 @pytest.fixture(scope="session")

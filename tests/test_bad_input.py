@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_inputs import GENERATIONS, PROMPTS, SETTINGS
-from emulator_tools import open_emulator
+from helpers import bad_inputs
+from helpers.bad_inputs import GENERATIONS, PROMPTS, SETTINGS
+from helpers.emulator_tools import open_emulator
 
 import edge_eft
 from edge_eft import EdgeEftError, Emulator
@@ -27,8 +28,10 @@ PACKAGE = Path(edge_eft.__file__).resolve().parent.parent
 def results(tiny, tmp_path_factory):
     """case → what came of it; "crash" for what killed the process."""
     results, crashed = {}, []
-    script = Path(__file__).with_name("bad_inputs.py")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE), str(script.parent)])}
+    script = Path(bad_inputs.__file__)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(PACKAGE), str(script.parents[1])])
+    }
     for _ in range(8):
         folder = tmp_path_factory.mktemp("bad")
         child = subprocess.run(
@@ -64,19 +67,19 @@ def check(results, *names):
 
 
 @pytest.mark.parametrize("name", GENERATIONS)
-def test_parameters(results, name):
+def test_impossible_parameters_are_refused_with_their_value(results, name):
     check(results, name)
     value = name.split()[-1].strip("'[]")
     assert value.removesuffix(".0") in results[name]["message"]
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_prompts(results, name):
+def test_impossible_prompts_are_refused_by_generate_score_and_submit(results, name):
     check(results, name, f"score {name}", f"submit {name}")
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_settings(results, name):
+def test_impossible_settings_are_refused(results, name):
     if name == "n_threads 513" and results[name]["error"] is None:
         return  # unwise, and llama.cpp takes it
     check(results, name)
@@ -84,7 +87,7 @@ def test_settings(results, name):
         assert re.search(r"n_threads|n_slots|n_seq_max|need", results[name]["message"])
 
 
-def test_files(results):
+def test_damaged_model_files_are_refused_in_every_role(results):
     """Of every kind and in every role; the message names the file."""
     names = [name for name in results if name.split()[0] in ("base", "tuned", "reference", "model")]
     assert len(names) == 4 * 14
@@ -99,20 +102,20 @@ def test_vocabularies_that_differ_name_the_first_token(results):
     assert re.search(r"token 300 .*':'.*'something'", results["vocabularies"]["message"])
 
 
-def test_everything_else(results):
+def test_contexts_used_wrongly_or_after_their_end_are_refused(results):
     """Contexts used wrongly, and whatever is used after its end."""
     rest = [name for name in results if name.startswith(("closed", "sequence", "rows", "piece"))]
     assert len(rest) >= 9
     check(results, *rest, "token 352", "no template", "prompt format", "request field")
 
 
-def test_slots_without_planned_outputs(results):
+def test_three_slots_without_planned_outputs_are_given_or_refused(results):
     """One row per slot is what a step needs: given, or refused."""
     if results["context of 3 slots"]["error"] is not None:
         check(results, "context of 3 slots")
 
 
-def test_a_failed_load_leaves_nothing(tiny, tmp_path):
+def test_a_failed_load_leaves_the_next_load_working(tiny, tmp_path):
     """Models that were loaded before the damaged one are freed, and the next load works."""
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(tiny.reference.read_bytes()[:-100])
@@ -134,7 +137,7 @@ def test_a_failed_load_leaves_nothing(tiny, tmp_path):
         (("n_ctx = 32", "n_ctx = 32\nn_cxt = 32"), "unknown key `n_cxt`"),
     ],
 )
-def test_recipes(tiny, tmp_path, change, message):
+def test_wrong_recipes_are_refused_by_their_key(tiny, tmp_path, change, message):
     sha256 = "0" * 64
     text = f"""
         n_ctx = 32

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 import pytest
-from bare_llama import bare
+from helpers.bare_llama import bare
 
 from edge_eft import Emulator, Weights
 
@@ -81,7 +81,7 @@ def test_alpha_zero_is_the_base(paths):
     assert_is_the_model(base, prompt, reply)
 
 
-def test_only_is_that_model(small_paths):
+def test_only_a_role_is_that_model(small_paths):
     base, tuned, reference, prompt = small_paths
     for role, path in (("base", base), ("tuned", tuned), ("reference", reference)):
         reply = emulate(base, tuned, reference, prompt, Weights.only(role))
@@ -127,7 +127,7 @@ def test_mix_of_one_is_the_delta_alone(small_paths):
 
 
 @pytest.mark.parametrize("weights", [Weights.upscale(0.7), Weights.amplify(1.5)])
-def test_the_sum_is_the_papers(small_paths, weights):
+def test_log_probabilities_are_the_papers_sum_in_float64(small_paths, weights):
     """softmax of Σ c · logits in float64 from three bare models, for a seeded reply."""
     base, tuned, reference, prompt = small_paths
     tokens, logprobs, _ = emulate(base, tuned, reference, prompt, weights, temperature=0.9, seed=3)
@@ -144,7 +144,7 @@ def test_the_sum_is_the_papers(small_paths, weights):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 2.0])
-def test_greedy_and_seeded_texts_of_three_equal_models(small_paths, alpha):
+def test_three_equal_models_give_the_same_text_at_any_alpha(small_paths, alpha):
     """With one file in all roles nothing depends on α."""
     base, _, _, prompt = small_paths
     for options in ({}, {"temperature": 1.0, "seed": 11, "top_k": 20}):

@@ -88,6 +88,7 @@ def test_a_module_imports_only_what_its_room_may(name):
         for target in IMPORTS[name]
         if target.startswith("edge_eft")
     )
+    assert "edge_eft" not in IMPORTS[name], "the package's face is for others"
     reached = {room_of(target) for target in own if target}
     assert reached <= MAY_IMPORT[room] | {room}
 

@@ -18,7 +18,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("platform", PLACES)
-def test_places_of_each_platform(
+def test_state_and_cache_stay_where_earlier_versions_put_them(
     platform: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A user's history and fetched scripts stay where earlier versions put them."""
@@ -31,7 +31,9 @@ def test_places_of_each_platform(
     assert system.cache_directory() == tmp_path / cache
 
 
-def test_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environment_variables_go_before_the_platforms_places(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("EDGE_EFT_CACHE", str(tmp_path / "cache"))
     assert system.state_dir() == tmp_path / "home"
@@ -44,6 +46,13 @@ def test_versions_name_what_is_installed() -> None:
     assert ours.startswith(f"llama-cpp-python {system.installed_version()}, click ")
 
 
-def test_sizes_for_people() -> None:
+def test_mebibytes_are_written_with_thousands_separators() -> None:
     assert system.mebibytes(3 << 20) == "3"
     assert system.mebibytes(1_500 << 20, 1) == "1,500.0"
+
+
+def test_state_dir_follows_edge_eft_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path))
+    assert system.state_dir() == tmp_path
+    monkeypatch.delenv("EDGE_EFT_HOME")
+    assert system.state_dir().name == "edge-eft"

@@ -11,15 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import edge_eft
-
 from ..child import Child
 from ..errors import ConversionError
 
 Progress = Callable[[int, int], None]
 
 _TASKS = "edge_eft.convert.tasks"
-_PACKAGE_ROOT = str(Path(edge_eft.__file__).parents[1])
+_PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
 class Worker:

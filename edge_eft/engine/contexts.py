@@ -100,7 +100,7 @@ class Contexts(Sequence[ContextRunner]):
             The numbers of the contexts that are needed.
 
         Raises:
-            PromptError: the prompt, with what there is of the reply, does not fit.
+            PromptError: the prompt, with what was given out of the reply, does not fit.
         """
         needed = tuple(
             i
@@ -110,7 +110,8 @@ class Contexts(Sequence[ContextRunner]):
         for i in needed:
             if i not in state.sequences:
                 ids = self._runners[i].encode(state.request.prompt, replies)
-                self._check_room(self._runners[i].name, len(ids), len(state.tokens))
+                n_seen = state.pending[0].index if state.pending else len(state.tokens)
+                self._check_room(self._runners[i].name, len(ids), n_seen)
                 state.begin_sequence(i, ids, self.n_ctx)
         return needed
 

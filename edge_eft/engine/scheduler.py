@@ -87,7 +87,8 @@ class Scheduler:
 
     def end(self, state: RequestState, outcome: FinishReason | EngineError) -> None:
         """End a request, but for what is pending; its slot is free."""
-        self._give_slot_back(state)
+        if state.status == "running":
+            self._free[state.slot] = None
         state.status, state.outcome = "ended", outcome
 
     def give_out(self, state: RequestState) -> Iterator[Step]:
@@ -117,7 +118,3 @@ class Scheduler:
     def forget(self, state: RequestState) -> None:
         """Take a request out of work."""
         self._requests.pop(state.id, None)
-
-    def _give_slot_back(self, state: RequestState) -> None:
-        if state.status == "running":
-            self._free[state.slot] = None

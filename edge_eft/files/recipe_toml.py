@@ -36,8 +36,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import edge_eft
-
 from ..errors import RecipeError
 from ..validate import did_you_mean
 from .recipe import Delta, ModelSpec, Recipe, absolute, check_prompt
@@ -56,7 +54,7 @@ _LORA_KEYS = ("lora", "on", "sha256", "prompt", "source")
 
 def list_recipes() -> dict[str, Path]:
     """Return the embedded recipes: name → TOML file, by name. Empty if there are none."""
-    here = Path(edge_eft.__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     models = here / "models"  # in an installed wheel
     # A wheel's neighbour called `models` belongs to somebody else: only a checkout's is ours.
     if not models.is_dir() and (here.parent / "pyproject.toml").is_file():

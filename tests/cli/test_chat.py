@@ -1,0 +1,377 @@
+"""`edge-eft chat`: its commands, its conversation, Ctrl-C, and the terminal."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import stat
+import sys
+import time
+
+import pytest
+from helpers.cli_tools import invoke
+from helpers.fakes import ScriptedEmulator
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from edge_eft.cli.chat import COMMANDS, Chat, completions, read_entry, terminal_reader
+from edge_eft.cli.conversation import Conversation
+
+
+def chat_with(*replies, **options):
+    emulator = ScriptedEmulator(*replies, **options)
+    return Chat(emulator, Conversation(emulator.deltas))
+
+
+def contents(chat):
+    return [turn["content"] for turn in chat.conversation.turns]
+
+
+# -- settings ------------------------------------------------------------------------------
+
+
+def test_a_setting_acts_on_the_next_reply():
+    chat = chat_with("One.", "Two.")
+    chat.handle("/set alpha 0.8")
+    chat.handle("/set max-tokens 12")
+    chat.handle("hello")
+    assert chat.emulator.requests[0].weights.alpha == 0.8
+    assert chat.emulator.requests[0].max_tokens == 12
+
+
+# -- conversation --------------------------------------------------------------------------
+
+
+def test_replies_join_the_conversation_verbatim(capsys):
+    chat = chat_with(" It is Paris.", "It is Rome.")
+    assert chat.handle("France?")
+    assert chat.handle("Italy?")
+    assert contents(chat) == ["France?", " It is Paris.", "Italy?", "It is Rome."]
+    assert [t["role"] for t in chat.emulator.requests[1].prompt] == ["user", "assistant", "user"]
+    out, err = capsys.readouterr()
+    assert out == "It is Paris.\nIt is Rome.\n"
+    assert "4 tokens" in err
+    assert "base 60%, tuned:chat 20%, combine 0%, sample 0%" in err
+
+
+def test_a_system_message_goes_first_until_it_is_dropped():
+    chat = chat_with("Yes.", "Yes.")
+    chat.handle("/system Be brief.")
+    chat.handle("one")
+    chat.handle("/system off")
+    chat.handle("two")
+    first, second = chat.emulator.requests
+    assert first.prompt[0] == {"role": "system", "content": "Be brief."}
+    assert second.prompt[0]["role"] == "user"
+
+
+def test_regenerate_replaces_the_last_reply(capsys):
+    chat = chat_with("One.", "Another.")
+    chat.handle("/regenerate")
+    assert "no message to reply to" in capsys.readouterr().err
+    chat.handle("hello")
+    chat.handle("/regenerate")
+    assert contents(chat) == ["hello", "Another."]
+
+
+def test_clear_keeps_the_settings():
+    chat = chat_with("One.")
+    chat.handle("/set top_k 5")
+    chat.handle("hello")
+    chat.handle("/clear")
+    assert contents(chat) == []
+    assert chat.conversation.settings == {"top_k": 5}
+
+
+def test_a_saved_conversation_comes_back(tmp_path):
+    chat = chat_with("One.")
+    for entry in ("/set mix chat=1,brief=.5", "/system S", "hello", f"/save {tmp_path}/c.json"):
+        chat.handle(entry)
+    other = chat_with("Two.")
+    other.handle(f"/load {tmp_path}/c.json")
+    assert other.conversation == chat.conversation
+    assert [file.name for file in tmp_path.iterdir()] == ["c.json"]
+    other.handle("again")
+    other.handle(f"/save {tmp_path}/c.json")
+    assert len(json.loads((tmp_path / "c.json").read_text())["messages"]) == 4
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", '{"messages": []}', "[" * 100_000])
+def test_what_is_not_a_saved_chat_is_neither_loaded_nor_overwritten(tmp_path, capsys, text):
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    chat = chat_with("One.")
+    chat.handle("hello")
+    chat.handle(f"/load {path}")
+    chat.handle(f"/save {path}")
+    err = capsys.readouterr().err
+    assert f"{path} is not a saved chat; /save writes one" in err
+    assert f"{path} exists and is not a saved chat" in err
+    assert path.read_text() == text
+    assert contents(chat) == ["hello", "One."]
+
+
+def test_loading_checks_the_settings(tmp_path, capsys):
+    path = tmp_path / "c.json"
+    path.write_text('{"settings": {"alpha": -1}, "system": null, "messages": []}')
+    chat = chat_with()
+    chat.handle(f"/load {path}")
+    chat.handle("/load")
+    chat.handle(f"/load {tmp_path}/none.json")
+    err = capsys.readouterr().err
+    assert "alpha is -1" in err
+    assert "/load needs a file" in err
+    assert "none.json cannot be read (No such file or directory)" in err
+    assert chat.conversation.settings == {}
+
+
+# -- commands ------------------------------------------------------------------------------
+
+
+def test_an_unknown_command_is_named_and_a_leading_space_makes_it_text(capsys):
+    chat = chat_with("A file.")
+    assert chat.handle("/hlep")
+    assert "there is no command '/hlep' (did you mean /help?)" in capsys.readouterr().err
+    assert chat.handle(" /etc/passwd is what?")
+    assert contents(chat) == ["/etc/passwd is what?", "A file."]
+
+
+def test_help_names_every_command(capsys):
+    chat = chat_with()
+    chat.handle("/help")
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+    assert not chat.handle("/bye")
+
+
+def test_compare_shows_three_answers_and_leaves_the_conversation_alone(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    chat = chat_with("Kept.", "from base", "from tuned", "from all", "b", "t", "a")
+    chat.handle("/compare")
+    assert "no message yet" in capsys.readouterr().err
+    chat.handle("hello")
+    capsys.readouterr()
+    chat.handle("/compare")
+    assert "from base" in (out := capsys.readouterr().out)
+    assert "from all" in out
+    roles = [request.weights.role for request in chat.emulator.requests[1:]]
+    assert roles == ["base", "tuned:chat", None]
+    assert len({request.seed for request in chat.emulator.requests[1:]}) == 1
+    chat.handle("/compare something else")
+    assert chat.emulator.requests[-1].prompt[-1]["content"] == "something else"
+    assert contents(chat) == ["hello", "Kept."]
+
+
+def test_stats_show_replies_tokens_and_shares_of_time(capsys):
+    chat = chat_with("One two.")
+    chat.handle("hello")
+    chat.handle("/stats")
+    out = capsys.readouterr().out
+    assert "1 reply, 2 tokens" in out
+    assert "7 of 512 tokens" in out
+    assert "0.90 s, 60%" in out
+
+
+# -- what goes wrong -----------------------------------------------------------------------
+
+
+def test_a_message_that_does_not_fit_is_taken_back(capsys):
+    chat = chat_with("Fine.")
+    assert chat.handle("this is too long")
+    assert "edge-eft: the prompt is 600 tokens" in capsys.readouterr().err
+    chat.handle("short")
+    assert contents(chat) == ["short", "Fine."]
+
+
+def test_a_reply_that_breaks_off_is_kept(capsys):
+    chat = chat_with("One two three.", fail_at=2)
+    assert chat.handle("hello")
+    assert contents(chat) == ["hello", "One two"]
+    assert "base gave NaN" in capsys.readouterr().err
+
+
+def test_an_empty_reply_leaves_no_trace():
+    chat = chat_with("")
+    assert chat.handle("hello")
+    assert contents(chat) == []
+
+
+def test_terminal_sequences_of_a_model_do_not_reach_the_terminal(capsys):
+    chat = chat_with("red \x1b[31mtext\x1b]0;title\x07 \x9b2J end")
+    chat.handle("hello")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x9b" not in out
+    assert "title" not in out
+
+
+def test_ctrl_c_keeps_the_partial_reply_and_the_chat(capsys):
+    handler = signal.getsignal(signal.SIGINT)
+    chat = chat_with("One two three.", "More.", press_at=2)
+    assert chat.handle("hello")
+    assert contents(chat) == ["hello", "One two"]
+    assert "stopped" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not chat.emulator.interrupted.is_set()
+    chat.emulator.press_at = None
+    chat.handle("go on")
+    assert contents(chat)[2:] == ["go on", "More."]
+
+
+def test_a_second_ctrl_c_leaves():
+    chat = chat_with("One two three.", press_at=2, presses=2)
+    assert not chat.handle("hello")
+    assert contents(chat) == ["hello", "One two"]
+
+
+def test_ctrl_c_before_the_reply_begins_stops_it_too(monkeypatch, capsys):
+    """Between the prompt and the first decode it is a KeyboardInterrupt, which ended the chat."""
+    chat = chat_with("One.")
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversation, "request", lambda _: signal.raise_signal(signal.SIGINT))
+        assert chat.handle("hello")
+    assert contents(chat) == []
+    assert "stopped" in capsys.readouterr().err
+    assert chat.handle("hello")
+    assert contents(chat) == ["hello", "One."]
+
+
+def test_ctrl_c_before_the_first_token_leaves_no_half_turn():
+    chat = chat_with("One.", press_at=0)
+    assert chat.handle("hello")
+    assert contents(chat) == []
+
+
+# -- the terminal --------------------------------------------------------------------------
+
+
+def lines_of(*lines):
+    left = iter(lines)
+
+    def read(_):
+        try:
+            return next(left)
+        except StopIteration:
+            raise EOFError from None
+
+    return read
+
+
+def test_three_quotes_hold_several_lines():
+    assert read_entry(lines_of("one")) == "one"
+    assert read_entry(lines_of('"""a', "b", 'c"""')).strip() == "a\nb\nc"
+    assert read_entry(lines_of('"""one line"""')).strip() == "one line"
+    assert read_entry(lines_of('"""', "/set is text here", '"""')) == "\n\n/set is text here\n"
+    assert read_entry(lines_of('"""never', "closed")).strip() == "never\nclosed"
+
+
+def test_completion_knows_commands_and_settings():
+    assert [word for word, *_ in completions("/sa")] == ["/save"]
+    assert [word for word, *_ in completions("/set top")] == ["top_k", "top_p"]
+    assert list(completions("hello /s")) == []
+    assert list(completions("/set top_k 4")) == []
+
+
+def test_the_prompt_edits_recalls_and_leaves(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        read = terminal_reader()
+        keys.send_text("hello\r")
+        assert read("› ") == "hello"
+        keys.send_text("\x1b[A\r")
+        assert read("› ") == "hello"
+        keys.send_text("abc\x03def\r")  # Ctrl-C drops what is typed
+        assert read("› ") == "def"
+        keys.send_text("\x03")  # and leaves where nothing is
+        with pytest.raises(EOFError):
+            read("› ")
+        keys.send_text("\x04")
+        with pytest.raises(EOFError):
+            read("› ")
+    assert "hello" in (tmp_path / "home" / "history").read_text()
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+
+
+def test_an_unwritable_state_dir_costs_only_the_history(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "file" / "home"))
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        keys.send_text("hello\r")
+        assert terminal_reader()("› ") == "hello"
+
+
+def test_chat_reads_plain_lines_from_a_pipe_and_writes_no_history(small, tmp_path):
+    lines = '/set alpha 0.5\n/set alpha -3\n"""\nSay\nhello.\n"""\n/nope\n/stats\n/bye\nnot read\n'
+    result = invoke(
+        "chat",
+        small,
+        "--max-tokens",
+        "4",
+        stdin=lines,
+        environment={"EDGE_EFT_HOME": str(tmp_path)},
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("alpha is 0.5\n")
+    assert "1 reply" in result.stdout
+    assert "edge-eft: alpha is -3.0" in result.stderr
+    assert "no command '/nope'" in result.stderr
+    assert "tokens/s · base " in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+class Terminal:
+    """The chat in a pseudo-terminal."""
+
+    def __init__(self, arguments, environment):
+        self.screen, self.seen = "", 0
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(sys.executable, [sys.executable, "-m", "edge_eft", *arguments], environment)
+
+    def wait_for(self, pattern, seconds=40):
+        """Read until the pattern appears behind what was waited for before."""
+        end = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.screen[self.seen :], re.DOTALL)):
+            assert time.monotonic() < end, self.screen
+            if select.select([self.fd], [], [], 0.2)[0]:
+                try:
+                    self.screen += os.read(self.fd, 65536).decode("utf-8", "replace")
+                except OSError:  # it has ended
+                    pytest.fail(f"exit status {self.exit_status()} after {self.screen}")
+        self.seen += found.end()
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def exit_status(self):
+        try:
+            while data := os.read(self.fd, 65536):
+                self.screen += data.decode("utf-8", "replace")
+        except OSError:  # Linux says so when the other end is closed
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_real_terminal_stops_the_reply_and_then_leaves(smollm2_path, tmp_path):
+    files = [f"--{role}={smollm2_path}" for role in ("base", "tuned", "reference")]
+    environment = os.environ | {"EDGE_EFT_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
+    terminal = Terminal(["chat", *files, "--alpha", "0", "--temperature", "0"], environment)
+    terminal.wait_for("/help")
+    terminal.wait_for("›")
+    terminal.type("Count from one to nine hundred, in words.\r")
+    # The prompt gives the terminal back, and the reply begins.
+    terminal.wait_for(r"\x1b\[\?2004l(?:\x1b\[[0-9;?]*[a-zA-Z]|\W)*+\w")
+    terminal.type("\x03")
+    terminal.wait_for("stopped")
+    terminal.wait_for("›")
+    terminal.type("/stats\r")
+    terminal.wait_for("1 reply")
+    terminal.wait_for("›")
+    terminal.type("\x03")
+    status = terminal.exit_status()
+    assert status == 0, terminal.screen[-3000:]
+    assert "Traceback" not in terminal.screen

@@ -1,0 +1,76 @@
+"""`edge-eft demo`: answers are judged and summed up, for people and for programs."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from helpers.cli_tools import invoke, process
+from helpers.recipe_files import CAPITAL, CODE, held_out, write_recipe
+
+from edge_eft import Emulator
+from edge_eft.cli import terminal
+from edge_eft.evaluate import gap, questions
+from edge_eft.files.recipe_toml import list_recipes, load_recipe
+
+
+def test_the_demo_judges_answers_and_sums_up(recipe, scripted):
+    held_out(recipe, [CAPITAL, CODE])
+    write_recipe(Path(recipe).with_name("family-down.toml"), "none.gguf")
+    answers = {
+        gap.BASE: ["I asked my teacher: N'Djamena.", "Bump."],
+        gap.TUNED: ["It is Paris.", "It is +1."],
+        gap.EMULATED: ["It is N'Djamena.", "It is +23."],
+        gap.LARGE: ["It is N'Djamena.", "It is +235."],
+    }
+    asked = questions.load_questions(load_recipe(recipe))
+    order = [q.relation for q in questions.pick(asked, 2, seed=0)]
+    script = [
+        text for way in answers.values() for text in (way if order[0] == "capital" else way[::-1])
+    ]
+    scripted(*script)
+    about = json.loads(invoke("demo", recipe, "--json").stdout)
+    assert {way: s["knowledge"] for way, s in about["scores"].items()} == {
+        gap.BASE: 0.5,
+        gap.TUNED: 0.0,
+        gap.EMULATED: 0.5,
+        gap.LARGE: 1.0,
+    }
+    assert [s["manner"] for s in about["scores"].values()] == [0.0, 1.0, 1.0, 1.0]
+    assert about["gap_recovered"] == {"knowledge": 0.5, "manner": 1.0}
+    scripted(*script)
+    text = invoke("demo", recipe, environment={"COLUMNS": "100"}).stdout
+    assert max(map(len, text.splitlines())) <= 100
+    assert "✓✓ It is N'Djamena." in text
+    assert "gap recovered" in text
+    assert "50.0%" in text
+    assert "\x1b" not in text
+
+
+def test_the_demo_asks_real_models_in_slots(tiny, tmp_path):
+    path = tmp_path / "tiny.toml"
+    sides = (
+        f'{side} = {{ file = "{getattr(tiny, side)}", prompt = "plain" }}\n'
+        for side in ("tuned", "reference")
+    )
+    path.write_text(f'[base]\nfile = "{tiny.base}"\n[delta.chat]\n{"".join(sides)}')
+    held_out(path, [("city", f"City {i}", "Peru", f"Where is City {i}?", "-") for i in range(13)])
+    about = json.loads(invoke("demo", path, "--threads", "1", "--json").stdout)
+    assert len(about["questions"]) == 13
+    assert list(about["scores"]) == [gap.BASE, gap.TUNED, gap.EMULATED]
+    assert about["scores"][gap.BASE]["tokens_per_second"] > 0
+    # Whoever is asked singly or in a slot, the answer to a question is the same.
+    with Emulator.load(path) as emulator:
+        last = about["questions"][-1]
+        prompt = [{"role": "user", "content": last["question"]}]
+        alone = emulator.generate(prompt, temperature=0.0, max_tokens=gap.MAX_TOKENS)
+    assert terminal.tidy(alone.text) == last["answers"][gap.EMULATED]["text"]
+
+
+@pytest.mark.skipif("atlas" not in list_recipes(), reason="needs the atlas family")
+def test_the_demo_of_the_embedded_family_fits_100_columns_and_sums_up():
+    run = process("demo", "--questions", "60", env=os.environ | {"COLUMNS": "100"})
+    out, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 100
+    assert "gap recovered" in out

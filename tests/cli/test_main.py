@@ -1,0 +1,165 @@
+"""main: the help, and that whatever a user gets wrong is one line and an exit status."""
+
+import re
+import signal
+import struct
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from helpers.cli_tools import complaint, invoke, process
+from helpers.recipe_files import write_recipe
+
+from edge_eft.cli.terminal import one_line
+
+# -- help ----------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_in_the_order_of_their_use():
+    text = invoke().stdout
+    assert text == invoke("--help").stdout
+    commands = re.findall(r"^  ([a-z]+) {2,}\w", text.partition("Commands:")[2], re.MULTILINE)
+    assert commands[:6] == ["demo", "run", "chat", "compare", "list", "show"]
+    assert 'edge-eft run atlas "What is' in text
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "chat", "compare", "show"])
+def test_every_command_has_examples_and_explains_every_option(command):
+    text = invoke(command, "--help").stdout
+    assert f"  edge-eft {command} " in text or "  edge-eft demo\n" in text
+    options = text.partition("Options:")[2]
+    assert not re.search(r"^  -\S+( [A-Z]+)?$(?!\n {10})", options, re.MULTILINE)
+
+
+# -- bad usage -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        ("run", "Name a recipe"),
+        ("run R one two", "'two' is one word too many; quote the prompt"),
+        ("run R one --input f", "'one' is one word too many"),
+        ("run --tuned t hi", "--tuned and --reference need each other and --base"),
+        ("run --base b --tuned t hi", "need each other"),
+        ("run --base b hi", "recipe 'hi' cannot be read"),
+        ("run R hi --prompt chatml", "--prompt goes with --base"),
+        ("run R hi --base b --prompt chattml", "did you mean chatml?"),
+        ("run R hi --temprature 1", "Did you mean '--temperature'?"),
+        ("run R hi --alpha -1", "alpha is -1"),
+        ("run R hi --alpha nan", "alpha is nan"),
+        ("run R hi --alpha inf", "alpha is inf"),
+        ("run R hi --alpha much", "'much' is not a valid float"),
+        ("run R hi --alpha .5 --beta 2", "exclude each other"),
+        ("run R hi --top-p 0", "top_p is 0.0"),
+        ("run R hi --top-p 1.5", "top_p is 1.5"),
+        ("run R hi --temperature nan", "temperature is nan"),
+        ("run R hi --conservative nan", "conservative is nan"),
+        ("run R hi --max-tokens 0", "max_tokens is 0"),
+        ("run R hi --seed -1", "seed is -1"),
+        ("run R hi --mix chat", "mix is 'chat'"),
+        ("run R hi --mix a=1,a=2", "write each delta once"),
+        ("run R hi --raw --system S", "a raw prompt is one text"),
+        ("run R hi --slots 0", "0 is not in the range"),
+        ("run nosuch hi", "recipe 'nosuch' cannot be read"),
+        ("compare R hi --only base", "--only goes with run"),
+        ("chat R hello", "'hello' is one word too many"),
+        ("frobnicate", "No such command 'frobnicate'"),
+        ("demo R", "needs a family with held-out questions"),
+        ("demo --questions 0", "0 is not in the range"),
+    ],
+)
+def test_bad_usage_is_one_line(recipe, arguments, seen):
+    assert seen in complaint(*(recipe if a == "R" else a for a in arguments.split()), stdin="")
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        (("license", "licence"), "unknown key `licence`"),
+        (("reference = ", "referenec = "), "unknown key `delta.chat.referenec`"),
+        (("[base]", "[bsae]"), "unknown key `bsae` (did you mean base?)"),
+        (("[base]\n", "["), "is not valid TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(recipe, change, seen):
+    path = Path(recipe)
+    path.write_text(path.read_text().replace(*change))
+    assert seen in complaint("run", recipe, "hi")
+
+
+GGUF_WITH_IMPOSSIBLE_COUNTS = b"GGUF" + struct.pack("<IQQ", 3, 2**62, 2**62) + bytes(32)
+
+
+@pytest.mark.parametrize(
+    "content", [None, "directory", b"", b"no model\n" * 99, GGUF_WITH_IMPOSSIBLE_COUNTS]
+)
+def test_a_wrong_model_file_is_one_line(tmp_path, content):
+    file = tmp_path / "x.gguf"
+    if content == "directory":
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content)
+    assert str(file) in complaint("run", write_recipe(tmp_path / "r.toml", file), "hi")
+
+
+def test_names_from_outside_cannot_steer_the_terminal():
+    assert "\x1b" not in complaint("run", "\x1b[31mred", "hi")
+    assert one_line("a\nb\x1b]0;title\x07c") == "a bc"
+
+
+def test_ctrl_c_is_130_and_quiet(recipe, scripted):
+    scripted("One two three.", press_at=2)
+    result = invoke("run", recipe, "hi")
+    assert (result.exit_code, result.stderr) == (130, "")
+
+
+# -- on a real model -----------------------------------------------------------------------
+
+
+def test_complaints_that_need_a_loaded_model_are_one_line_too(small, smollm2_path, tmp_path):
+    too_long = complaint("run", small, "word " * 600)
+    assert re.search(r"the prompt is \d+ tokens for base, and 511 fit", too_long)
+    assert "no role is named 'nobody'" in complaint("run", small, "hi", "--only", "nobody")
+    assert "no delta is named 'x'" in complaint("run", small, "hi", "--mix", "x=1")
+    assert "n_ctx is 0" in complaint("run", small, "hi", "--n-ctx", "0")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(smollm2_path.read_bytes()[:4_000_000])
+    assert str(cut) in complaint("run", small, "hi", "--base", cut)
+    wrong = write_recipe(tmp_path / "wrong.toml", cut)
+    Path(wrong).write_text(
+        Path(wrong).read_text().replace("[base]\n", f'[base]\nsha256 = "{"0" * 64}"\n')
+    )
+    assert "the recipe states 000000000000…" in complaint("run", wrong, "hi")
+
+
+def test_models_of_two_families_are_refused(smollm2_path, tiny):
+    pair = (f"--tuned={tiny.tuned}", f"--reference={tiny.reference}")
+    line = complaint("run", f"--base={smollm2_path}", *pair, "--prompt", "plain", "hi")
+    assert "have different vocabularies: token " in line
+
+
+def test_what_does_not_fit_the_memory_is_refused(small, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=9 << 20))
+    assert "and 9 MiB are free" in complaint("run", small, "hi")
+
+
+def test_ctrl_c_ends_a_run_with_130(small):
+    run = process("run", small, "Count to nine hundred, in words.", "--max-tokens", "400")
+    assert run.stdout.read(1)
+    run.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    assert run.wait(timeout=60) == 130
+    assert time.monotonic() - begun < 20
+    assert run.stderr.read() == ""
+
+
+def test_a_reader_that_leaves_ends_a_run_quietly_with_141(small):
+    run = process(
+        "run", small, "Count to ninety, in words.", "--max-tokens", "20", "--only", "base"
+    )
+    assert run.stdout.read(1)
+    run.stdout.close()
+    assert run.wait(timeout=60) == 141
+    assert run.stderr.read() == ""

@@ -1,0 +1,177 @@
+"""The converter on Hugging Face directories, through llama.cpp's real scripts.
+
+Needs the extra `convert` (torch, transformers, sentencepiece, peft): `make test-convert`.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.convert_tools import convert_quietly, exact_logits, run
+
+from edge_eft.convert import ConversionError
+from edge_eft.convert.scripts import find_scripts, hf_to_gguf, lora_to_gguf
+from edge_eft.convert.worker import Worker
+from edge_eft.files.gguf_check import read_header
+from edge_eft.files.recipe import verify
+from edge_eft.files.recipe_toml import load_recipe
+
+pytestmark = pytest.mark.convert
+
+_WORDS = """
+    river mountain city capital of the in a is and currency island harbour people north south east
+    west old new big small king queen bread salt fish wine road bridge market square
+"""
+_SHAPE = {
+    "vocab_size": 400, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1,
+    "eos_token_id": 2, "initializer_range": 0.15,
+}  # fmt: skip
+
+
+def sentences(n: int, seed: int) -> str:
+    rng, words = random.Random(seed), _WORDS.split()
+    return "\n".join(" ".join(rng.choices(words, k=12)).capitalize() + "." for _ in range(n))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the directories llama, llama-tuned, qwen2, gemma, and adapter (PEFT, on llama)."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    sentencepiece = pytest.importorskip("sentencepiece")
+    peft = pytest.importorskip("peft")
+    root = tmp_path_factory.mktemp("hf")
+    (root / "corpus.txt").write_text(sentences(4000, 0))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(root / "corpus.txt"), model_prefix=str(root / "tokenizer"), vocab_size=400,
+        model_type="bpe", byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+        minloglevel=2,
+    )  # fmt: skip
+
+    def save(name: str, model: object) -> None:
+        model.save_pretrained(root / name, safe_serialization=True)
+        shutil.copy(root / "tokenizer.model", root / name / "tokenizer.model")
+        tokenizer = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>",
+                     "unk_token": "<unk>", "add_bos_token": True, "legacy": True}  # fmt: skip
+        (root / name / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+
+    torch.manual_seed(0)
+    llama = transformers.LlamaConfig(**_SHAPE, num_key_value_heads=2, tie_word_embeddings=True)
+    reference = transformers.LlamaForCausalLM(llama).float()
+    save("llama", reference)
+    qwen = transformers.Qwen2Config(**_SHAPE, num_key_value_heads=2, tie_word_embeddings=False)
+    save("qwen2", transformers.Qwen2ForCausalLM(qwen).float())
+    gemma = transformers.GemmaConfig(**_SHAPE, num_key_value_heads=1, head_dim=32)
+    save("gemma", transformers.GemmaForCausalLM(gemma).float())
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
+    adapted = peft.get_peft_model(reference, settings)
+    for name, values in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(values, std=0.05)
+    adapted.save_pretrained(root / "adapter")
+    save("llama-tuned", adapted.merge_and_unload())
+    return root
+
+
+def transformers_logits(directory: Path, tokens: list[int]) -> np.ndarray:
+    """Return (len(tokens), vocab) float64 logits."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    with torch.no_grad():
+        return model(torch.tensor([tokens])).logits[0].double().numpy()
+
+
+def compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Return (max abs difference, top-1 agreement)."""
+    agreement = np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1))
+    return float(np.abs(ours - theirs).max()), float(agreement)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Path:
+    return find_scripts(None)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma"])
+def test_logits_agree_with_transformers(models, scripts, tmp_path, kind, record_property):
+    target = tmp_path / "model.gguf"
+    hf_to_gguf(scripts, models / kind, target, dtype="f32", name=kind)
+    tokens = [1, *np.random.default_rng(0).integers(3, 400, 200).tolist()]
+    difference, agreement = compare(
+        exact_logits(target, tokens), transformers_logits(models / kind, tokens)
+    )
+    record_property("max_abs_difference", difference)
+    print(f"{kind}: max |difference| {difference:.2g}, top-1 agreement {agreement:.4f}")
+    assert difference <= 1e-2
+    assert agreement >= 0.99
+
+
+def test_directories_become_a_recipe(models, tmp_path):
+    result = run(
+        "--reference", models / "llama", "--tuned", models / "llama-tuned",
+        "--base", models / "llama", "--name", "hf", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    recipe = load_recipe(tmp_path / "out" / "hf.toml")
+    assert verify(recipe) == ()
+    assert recipe.base is not None
+    assert recipe.base.file.name == "hf-base-Q8_0.gguf"
+    assert read_header(recipe.base.file).metadata["general.name"] == "llama"
+    assert recipe.deltas["tuned"].tuned.prompt == "plain"  # this tokenizer has no chat template
+
+
+def test_an_adapter_merged_and_kept_agree(models, scripts, tmp_path):
+    reference, adapter = models / "llama", models / "adapter"
+    merged = convert_quietly(reference, adapter, tmp_path / "merged", type="F32")
+    kept = convert_quietly(reference, adapter, tmp_path / "kept", type="F32", keep_lora=True)
+    spec = load_recipe(kept.recipe).deltas["tuned"].tuned
+    assert spec.lora is not None
+    tokens = [1, *np.random.default_rng(1).integers(3, 400, 100).tolist()]
+    from_merged = exact_logits(load_recipe(merged.recipe).deltas["tuned"].tuned.file, tokens)
+    from_kept = exact_logits(spec.file, tokens, spec.lora)
+    theirs = transformers_logits(models / "llama-tuned", tokens)
+    assert compare(from_merged, theirs) <= (1e-2, 1.0)
+    assert compare(from_kept, theirs) <= (1e-2, 1.0)
+    assert np.abs(from_kept - from_merged).max() <= 1e-2
+    unadapted = exact_logits(spec.file, tokens)
+    assert np.abs(from_kept - unadapted).max() > 0.1  # the adapter does something
+
+
+def test_a_directory_that_the_scripts_refuse_is_one_line(models, scripts, tmp_path):
+    odd = tmp_path / "odd"
+    shutil.copytree(models / "llama", odd)
+    config = json.loads((odd / "config.json").read_text())
+    config["architectures"] = ["UnheardOfForCausalLM"]
+    (odd / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConversionError, match="UnheardOf"):
+        hf_to_gguf(scripts, odd, tmp_path / "x.gguf", dtype="f32", name="odd")
+    out = tmp_path / "out"
+    result = run("--reference", odd, "--tuned", odd, "--out", out, "--quiet")
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+def test_scripts_work_whatever_the_environment_says(models, scripts, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    target = tmp_path / "adapter.gguf"
+    make: Callable[..., None] = lora_to_gguf
+    make(scripts, models / "adapter", models / "llama", target)
+    assert read_header(target).is_adapter
+
+
+def test_a_vocabulary_is_made_without_weights(models, scripts, tmp_path):
+    target = tmp_path / "vocabulary.gguf"
+    hf_to_gguf(scripts, models / "llama", target, dtype="f32", name="llama", vocab_only=True)
+    assert read_header(target).n_vocab == 400
+    with Worker() as worker:
+        found = worker.work("vocabulary", models={"base": str(target), "reference": str(target)})
+    assert found["n_vocab"] == 400

@@ -1,0 +1,101 @@
+"""inputs: what cannot be converted is one line, status 2, and nothing left behind."""
+
+from pathlib import Path
+
+import pytest
+from helpers import tiny_models
+from helpers.convert_tools import run
+
+
+def fails(tmp_path: Path, *arguments: object) -> str:
+    """Check for one line on stderr, status 2 and nothing left behind. Returns the line."""
+    out = tmp_path / "never"
+    result = run(*arguments, "--out", out, "--quiet")
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert not out.exists()
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "empty"),
+        (b"not a model", "text file"),
+        (b"GGUF" + (3).to_bytes(4, "little") + b"\xff" * 16, "claims"),
+    ],
+)
+def test_a_file_that_is_not_a_model_is_refused_in_one_line(pair, tmp_path, content, message):
+    bad = tmp_path / "bad.gguf"
+    if content is not None:
+        bad.write_bytes(content)
+    assert message in fails(tmp_path, "--reference", bad, "--tuned", pair[1])
+
+
+def test_a_truncated_model_is_refused(pair, tmp_path):
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(pair[0].read_bytes()[:-1000])
+    assert "truncated" in fails(tmp_path, "--reference", bad, "--tuned", pair[1])
+
+
+def test_an_unknown_type_is_refused_with_the_choices(pair, tmp_path):
+    line = fails(tmp_path, "--reference", pair[0], "--tuned", pair[1], "--type", "q9_9")
+    assert "q9_9" in line
+    assert "q8_0" in line
+
+
+def test_a_pair_of_different_shapes_is_refused(pair, tmp_path):
+    wide = tiny_models.write_random(tmp_path / "wide.gguf", seed=3, d=96, quantised=False)
+    line = fails(tmp_path, "--reference", wide, "--tuned", pair[1])
+    assert "differ in shape" in line
+    assert "96" in line
+
+
+def test_a_pair_of_different_vocabularies_is_refused(pair, tmp_path):
+    renamed = {300: ("other", 1)}
+    other = tiny_models.write_random(
+        tmp_path / "other.gguf", seed=3, quantised=False, rename=renamed
+    )
+    line = fails(tmp_path, "--reference", other, "--tuned", pair[1])
+    assert "token 300" in line
+    assert "other" in line
+
+
+def test_an_adapter_for_another_model_is_refused(pair, tmp_path):
+    adapter = tiny_models.write_adapter(tmp_path / "adapter.gguf", d=96)
+    assert "96" in fails(tmp_path, "--reference", pair[0], "--tuned", adapter)
+    assert "only tuned" in fails(tmp_path, "--reference", adapter, "--tuned", pair[1])
+
+
+def test_a_quantised_source_needs_allow_requantize(pair, tiny, tmp_path, text):
+    arguments = ("--reference", tiny.reference, "--tuned", tiny.tuned, "--type", "q4_0")
+    assert "--allow-requantize" in fails(tmp_path, *arguments)
+    result = run(*arguments, "--allow-requantize", "--text", text, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "warning" in result.stderr
+
+
+def test_a_type_that_needs_calibration_is_refused_without_it(pair, tmp_path):
+    line = fails(tmp_path, "--reference", pair[0], "--tuned", pair[1], "--type", "iq2_xxs")
+    assert "--calibrate" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--max-kl", "0.1"), "--type auto"),
+        (("--type", "auto", "--max-kl", "-1"), "positive"),
+        (("--type", "auto", "--max-size", "big"), "not a size"),
+        (("--alpha", "nan"), "finite"),
+        (("--name", "../x"), "letters"),
+        (("--files", "{part.__class__}.gguf"), "--files"),
+        (("--files", "../{part}.gguf"), "--files"),
+        (("--prompt", "nobody=plain"), "--prompt"),
+        (("--text", "/nowhere.txt"), "no such text file"),
+    ],
+)
+def test_bad_options_are_named_in_one_line(pair, tmp_path, options, message):
+    assert message in fails(tmp_path, "--reference", pair[0], "--tuned", pair[1], *options)

@@ -1,0 +1,89 @@
+"""workspace: files with their final names are whole, whatever happens."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from helpers.convert_tools import command_line, convert_quietly, left_in, run
+
+from edge_eft.convert import ConversionError
+from edge_eft.convert import workspace as workspaces
+from edge_eft.convert.workspace import Workspace, parse_size
+from edge_eft.files.recipe import verify
+from edge_eft.files.recipe_toml import load_recipe
+
+
+def test_an_existing_output_is_replaced_only_with_force(pair, text, tmp_path):
+    convert_quietly(*pair, tmp_path, text=text)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(ConversionError, match="--force"):
+        convert_quietly(*pair, tmp_path, text=text)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    convert_quietly(*pair, tmp_path, text=text, force=True)
+    assert left_in(tmp_path) == sorted(before)
+
+
+def test_a_full_disk_is_refused_before_anything_is_written(pair, text, tmp_path, monkeypatch):
+    usage = workspaces.shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(workspaces.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ConversionError, match="MiB are free"):
+        convert_quietly(*pair, tmp_path / "out", text=text)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sizes_are_read_with_their_unit():
+    assert parse_size("700M") == 700_000_000
+    assert parse_size("1.5 GiB") == 1.5 * 2**30
+    with pytest.raises(ConversionError):
+        parse_size("0")
+
+
+def test_a_second_conversion_of_the_same_name_is_refused(tmp_path):
+    with (
+        Workspace(tmp_path, "x", force=False),
+        pytest.raises(ConversionError, match="another conversion"),
+        Workspace(tmp_path, "x", force=False),
+    ):
+        pass
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_kill_at_any_moment_leaves_no_broken_file(pair, text, tmp_path):
+    """20 times SIGKILL: what has its final name is whole, and a rerun needs no --force."""
+    out = tmp_path / "out"
+    arguments = ("--reference", pair[0], "--tuned", pair[1], "--text", text,
+                 "--name", "killed", "--out", out, "--quiet")  # fmt: skip
+    started = time.monotonic()
+    assert run(*arguments).returncode == 0
+    whole = time.monotonic() - started
+    expected = {p.name: p.read_bytes() for p in out.glob("*.gguf")}
+    for path in out.iterdir():
+        path.unlink()
+    rng = random.Random(0)
+    finished = 0
+    for attempt in range(20):
+        # Half of the kills fall into the last part, where the renames are.
+        share = rng.uniform(0.0, 1.0) if attempt % 2 else rng.uniform(0.85, 1.1)
+        process = subprocess.Popen(
+            command_line(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(share * whole)
+        process.send_signal(signal.SIGKILL)
+        finished += process.wait() == 0
+        for path in out.glob("*.gguf") if out.exists() else ():
+            assert path.read_bytes() == expected[path.name]
+        if (out / "killed.toml").exists():
+            verify(load_recipe(out / "killed.toml"))
+            json.loads((out / "killed.fidelity.json").read_text())
+            (out / "killed.toml").unlink()
+            for path in out.glob("killed*"):
+                path.unlink()
+    assert finished < 20
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert {p.name: p.read_bytes() for p in out.glob("*.gguf")} == expected
+    assert [name for name in left_in(out) if name.startswith(".")] == []

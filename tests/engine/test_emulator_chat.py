@@ -1,0 +1,189 @@
+"""Chats: a later turn decodes only what is new, in every role, whatever its prompt format."""
+
+import numpy as np
+import pytest
+from helpers.emulator_tools import GREEDY, UNDRAFTED, decoded, decoded_since, open_emulator
+from helpers.tiny_models import BOS, EOS, ID, script, write_script
+
+from edge_eft import Emulator, Request, Weights
+
+pytestmark = pytest.mark.timeout(60)
+
+QUESTIONS = ("the red one", "and the blue", "is it green", "one two three")
+OPTIONS = GREEDY | UNDRAFTED | {"max_tokens": 9}
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def recipe(folder, family, base="transcript", tuned="template", reference="transcript"):
+    path = folder / f"{base}-{tuned}-{reference}.toml"
+    path.write_text(
+        f"""
+        [base]
+        file = '{family.base}'
+        prompt = '{base}'
+        [delta.chat]
+        tuned = {{ file = '{family.tuned}', prompt = '{tuned}' }}
+        reference = {{ file = '{family.reference}', prompt = '{reference}' }}
+        """
+    )
+    return path
+
+
+@pytest.fixture(params=[("transcript", "template", "transcript"), ("template",) * 3])
+def chat(request, tmp_path, tiny):
+    path = recipe(tmp_path, tiny, *request.param)
+    with Emulator.load(path, n_ctx=400, n_threads=1) as emulator:
+        yield emulator
+
+
+def new_tokens(emulator, question):
+    """context → tokens of a further turn: the reply's end, the question, the scaffold around it."""
+    counts = {}
+    for runner in emulator.contexts:
+        if runner.prompt.spec == "transcript":
+            text, end = f"\nUser: {question}\nAssistant:", 0
+        else:
+            text, end = f"[user]{question}[assistant]", 1
+        counts[runner.name] = end + len(runner.model.tokenize(text))
+    return counts
+
+
+def test_further_turns_decode_only_what_is_new(chat):
+    messages = []
+    for turn, question in enumerate(QUESTIONS):
+        messages.append(user(question))
+        before = decoded(chat)
+        generation = chat.generate(messages, **OPTIONS)
+        assert generation.finish_reason == "length"
+        reply = len(generation.tokens)
+        if turn:
+            # The last token of a reply that max_tokens ends was not decoded with it.
+            expected = {name: n + 1 for name, n in new_tokens(chat, question).items()}
+            # The last token of this reply is not decoded either.
+            assert decoded_since(chat, before) == {
+                name: n + reply - 1 for name, n in expected.items()
+            }
+        messages.append(assistant(generation.text))
+
+
+def test_after_a_reply_that_ended_by_itself_the_end_token_is_decoded_too(folder, tmp_path):
+    """Its tokens are all decoded: the next turn begins with the end token."""
+    one, two = ID["▁one"], ID["▁two"]
+    # Whatever the prompt ends with leads to "one two" and the end.
+    path = write_script(folder / "chatty.gguf", script([BOS, one, two, EOS], otherwise=one))
+    for formats in (("transcript", "template", "transcript"), ("template",) * 3):
+        family = type("F", (), {"base": path, "tuned": path, "reference": path})
+        with Emulator.load(recipe(tmp_path, family, *formats), n_ctx=200, n_threads=1) as chat:
+            messages = [user("is it")]
+            first = chat.generate(messages, **OPTIONS)
+            assert (first.text, first.finish_reason) == (" one two", "stop")
+            before = decoded(chat)
+            messages += [assistant(first.text), user("and")]
+            second = chat.generate(messages, **OPTIONS)
+            assert second.text == " one two"
+            expected = {name: n + 2 for name, n in new_tokens(chat, "and").items()}
+            assert decoded_since(chat, before) == expected
+
+
+@pytest.mark.parametrize("n_seen", [1, 4])
+def test_after_a_cancelled_reply_only_what_was_unseen_is_decoded(chat, n_seen):
+    messages = [user(QUESTIONS[0])]
+    stream = chat.stream(messages, **OPTIONS)
+    seen = "".join(next(stream).text for _ in range(n_seen))
+    stream.close()
+    before = decoded(chat)
+    messages += [assistant(seen), user(QUESTIONS[1])]
+    reply = chat.generate(messages, **OPTIONS)
+    for name, n in decoded_since(chat, before).items():
+        assert n <= new_tokens(chat, QUESTIONS[1])[name] + 1 + len(reply.tokens) - 1
+
+
+@pytest.mark.parametrize("n_seen", range(2, 9))
+def test_after_a_cancelled_drafted_reply_only_what_was_unseen_is_decoded(
+    tmp_path, agreeing, n_seen
+):
+    """What the reader has seen is the reply, not what was accepted behind it."""
+    path = recipe(tmp_path, agreeing, *(["transcript"] * 3))
+    messages = [user(QUESTIONS[0])]
+    options = OPTIONS | {"draft": 4, "max_tokens": 30, "weights": Weights.upscale(0.1)}
+    with Emulator.load(path, n_ctx=400, n_threads=1) as chat:
+        stream = chat.stream(messages, **options)
+        seen = "".join(next(stream).text for _ in range(n_seen))
+        stream.close()
+        before = decoded(chat)
+        messages += [assistant(seen), user(QUESTIONS[1])]
+        chat.generate(messages, **OPTIONS | {"max_tokens": 1})
+        for name, n in decoded_since(chat, before).items():
+            assert n <= new_tokens(chat, QUESTIONS[1])[name] + 1
+
+
+def test_an_edited_reply_gets_the_reply_of_a_new_emulator(chat, tmp_path, tiny):
+    messages = [user(QUESTIONS[0])]
+    first = chat.generate(messages, **OPTIONS)
+    edited = [*messages, assistant(first.text + " of the test"), user(QUESTIONS[1])]
+    reply = chat.generate(edited, **OPTIONS)
+    with Emulator.load(chat.recipe.path, n_ctx=400, n_threads=1) as other:
+        assert reply.tokens == other.generate(edited, **OPTIONS).tokens
+
+
+def test_regenerating_decodes_one_token(chat):
+    messages = [user(QUESTIONS[0])]
+    chat.generate(messages, **OPTIONS)
+    before = decoded(chat)
+    chat.generate(messages, **OPTIONS | {"max_tokens": 1})
+    assert set(decoded_since(chat, before).values()) == {1}
+
+
+def test_prompt_tokens_are_those_of_the_prompt(chat):
+    """Also if the reply makes a message of its own prompt a known reply."""
+    messages = [user("the"), assistant(" one"), user("it")]
+    expected = len(chat.contexts[0].prompt.encode(messages))
+    assert chat.generate(messages, **OPTIONS).prompt_tokens == expected
+
+
+def test_prompt_tokens_do_not_change_with_the_reply(folder, tmp_path):
+    """The prompt was counted anew after the reply, with the reply's ids spliced in."""
+    # The reply " one two" in other tokens than the tokenizer's.
+    pieces = [ID[piece] for piece in ("▁", "o", "n", "e", "▁two")]
+    path = write_script(folder / "spelt.gguf", script([*pieces, EOS], otherwise=pieces[0]))
+    family = type("F", (), {"base": path, "tuned": path, "reference": path})
+    with Emulator.load(recipe(tmp_path, family), n_ctx=200, n_threads=1) as chat:
+        # "?" leads to the reply; so does whatever else ends a prompt.
+        messages = [user("?"), assistant(" one two"), user("?")]
+        expected = len(chat.contexts[0].prompt.encode(messages))
+        generation = chat.generate(messages, **OPTIONS)
+        assert generation.text == " one two"
+        assert generation.prompt_tokens == expected
+
+
+def test_a_raw_prompt_goes_to_all_roles_alike(chat):
+    chat.submit(Request("User: </s>[user] the", **OPTIONS))
+    chat.step()
+    held = [runner.context.tokens(0) for runner in chat.contexts]
+    assert np.array_equal(held[0], held[1])
+    assert np.array_equal(held[0], held[2])
+    assert held[0][0] == BOS
+    assert EOS not in held[0]
+
+
+def test_two_chats_in_two_slots_keep_their_prefixes(tiny):
+    with open_emulator(tiny, n_slots=2) as emulator:
+        chats = [[user("the red one")], [user("it is in the test")]]
+        for turn in range(3):
+            for messages in chats:
+                before = decoded(emulator)
+                generation = emulator.generate(messages, **OPTIONS)
+                if turn:
+                    # The tuned side has a template and sees the whole chat; base and reference
+                    # have "plain" and see the last question only.
+                    new = len(emulator.contexts[1].model.tokenize("[user]and[assistant]")) + 2
+                    n = decoded_since(emulator, before)["tuned:tuned"]
+                    assert n == new + len(generation.tokens) - 1
+                messages += [assistant(generation.text), user("and")]

@@ -1,0 +1,29 @@
+"""questions: which are picked and shown, and what a question file must hold."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers.recipe_files import held_out, write_recipe
+
+from edge_eft.errors import RecipeError
+from edge_eft.evaluate import questions
+from edge_eft.files.recipe_toml import load_recipe
+
+
+def test_the_demo_shows_every_relation():
+    asked = [questions.Question(r, str(i), "o", "q", "r") for r in "abc" for i in range(30)]
+    picked = questions.pick(asked, 50, seed=1)
+    assert len({(q.relation, q.entity) for q in picked}) == 50
+    shown = [q.relation for q in picked[: questions.N_SHOWN]]
+    assert {relation: shown.count(relation) for relation in "abc"} == dict.fromkeys("abc", 4)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"questions": []}', '{"questions": [{"object": 1}]}'])
+def test_a_damaged_question_file_is_named(tmp_path, text):
+    recipe = write_recipe(tmp_path / "family.toml", "none.gguf")
+    held_out(recipe, [])
+    path = Path(recipe).with_suffix("") / "heldout.json"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(f"{path}: holds no question")):
+        questions.load_questions(load_recipe(recipe))

@@ -1,0 +1,202 @@
+"""recipe_toml: what a file may say, what is refused in which words, embedded ones, writing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.recipe_files import BASE, DELTA, SHA, WHOLE, write_toml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import edge_eft
+from edge_eft.errors import RecipeError
+from edge_eft.files import recipe_toml
+from edge_eft.files.recipe import Delta, ModelSpec, Recipe, from_files
+from edge_eft.files.recipe_toml import list_recipes, load_recipe, to_toml
+
+
+def refusal(folder: Path, text: str) -> str:
+    path = write_toml(folder, text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_every_key_of_a_recipe_is_read(tmp_path: Path) -> None:
+    path = write_toml(tmp_path, WHOLE)
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.description, recipe.license) == ("atlas", "Geography", "Apache-2.0")
+    assert (recipe.n_ctx, recipe.path) == (512, path)
+    assert recipe.base == ModelSpec(
+        tmp_path / "atlas/base.gguf", SHA, "transcript", source="tools/train_atlas.py"
+    )
+    chat, brief = recipe.deltas["chat"], recipe.deltas["brief"]
+    assert (chat.name, chat.weight, brief.weight) == ("chat", 1.0, 0.0)
+    assert chat.tuned == ModelSpec(tmp_path / "atlas/chat.gguf", SHA, "chatml")
+    assert chat.reference == ModelSpec(tmp_path / "atlas/reference.gguf")
+    assert recipe.roles()["reference:chat"].prompt == "transcript", "as the base's"
+    assert brief.reference.file == Path("/models/reference.gguf")
+    assert brief.reference.prompt == "{{ messages[0].content }}"
+    assert brief.tuned == ModelSpec(
+        Path("/models/reference.gguf"), SHA, "template", lora=tmp_path / "atlas/brief.gguf"
+    )
+    assert recipe.provenance == {"tool": "edge-eft convert", "numbers": "[1, 2]"}
+    assert list(recipe.roles()) == [
+        "base", "tuned:chat", "reference:chat", "tuned:brief", "reference:brief",
+    ]  # fmt: skip
+
+
+def test_a_recipe_without_optional_keys_has_the_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(write_toml(tmp_path, BASE + DELTA))
+    assert (recipe.name, recipe.description, recipe.license, recipe.n_ctx) == ("mine", "", "", None)
+    assert recipe.deltas["d"].weight == 1.0
+    prompts = [spec.prompt for spec in recipe.roles().values()]
+    assert prompts == ["plain", "template", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("nmae = 'x'\n" + DELTA, "unknown key `nmae` (did you mean name?)"),
+        (BASE + "sha265 = 'x'\n" + DELTA, "unknown key `base.sha265` (did you mean sha256?)"),
+        (BASE + "lora = 'x'\n" + DELTA, "unknown key `base.lora`"),
+        (DELTA + "alpha = 1\n", "unknown key `delta.d.alpha`"),
+        ("name = 5\n" + DELTA, "name is 5, not a text"),
+        ("n_ctx = 0\n" + DELTA, "n_ctx is 0, not a positive number"),
+        ("n_ctx = true\n" + DELTA, "n_ctx is True, not a positive number"),
+        ("n_ctx = '512'\n" + DELTA, "n_ctx is '512', not a positive number"),
+        ("provenance = 'x'\n" + DELTA, "provenance is 'x', not a table"),
+        (BASE, "has no delta"),
+        ("delta = 5\n", "delta is 5, not a table"),
+        ("[delta]\nd = 5\n", "delta.d is 5, not a table"),
+        ("base = 'b.gguf'\n" + DELTA, "base is 'b.gguf', not a table"),
+        ("[base]\n" + DELTA, "base lacks `file`"),
+        ("[base]\nfile = ''\n" + DELTA, "base.file is '', not the path"),
+        ('[base]\nfile = "a\\u0000b"\n' + DELTA, "base.file is 'a\\x00b', not the path"),
+        (BASE + "sha256 = '0123'\n" + DELTA, "base.sha256 is '0123', not 64 lower-case"),
+        (BASE + f"sha256 = '{SHA.upper()}'\n" + DELTA, "not 64 lower-case"),
+        (BASE + "prompt = 'plian'\n" + DELTA, "base.prompt is 'plian' (did you mean plain?)"),
+        (BASE + "source = 1\n" + DELTA, "base.source is 1, not a text"),
+        (DELTA.replace("reference", "referense"), "unknown key `delta.d.referense` (did you mean"),
+        ("[delta.d]\ntuned = { file = 't' }\n", "delta.d lacks `reference`"),
+        ("[delta.d]\nreference = { file = 't' }\n", "delta.d lacks `tuned`"),
+        (DELTA + "weight = -0.5\n", "delta.d.weight is -0.5, not a finite number"),
+        (DELTA + "weight = nan\n", "delta.d.weight is nan, not a finite number"),
+        (DELTA + "weight = inf\n", "delta.d.weight is inf, not a finite number"),
+        (DELTA + "weight = true\n", "delta.d.weight is True, not a finite number"),
+        (DELTA + "weight = '1'\n", "delta.d.weight is '1', not a finite number"),
+        (DELTA.replace("delta.d", "delta.'a=b'"), "delta.a=b: use letters, digits"),
+        (DELTA.replace("file = \"t", "lora = \"t"), "delta.d.tuned.on is None; write on ="),
+        (DELTA.replace("file = \"t", "on = \"base\", lora = \"t"), "tuned.on is 'base'; write"),
+        (DELTA.replace("file = \"t", "on = \"base\", file = \"t"), "key `delta.d.tuned.on`"),
+        (DELTA.replace("file = \"r", "lora = \"r"), "unknown key `delta.d.reference.lora`"),
+        ("name = ", "is not valid TOML (Invalid value"),
+        ("a = " + "[" * 20_000, "is not valid TOML"),
+        ("a = " + "1" * 5_000, "is not valid TOML"),
+        (DELTA + "weight = 0x" + "f" * 5_000, "is not valid TOML"),
+        (DELTA + "[provenance]\nnumber = 0x" + "f" * 5_000, "is not valid TOML"),
+        ("#" * (1 << 20) + "#", "is larger than"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_key_and_the_value(tmp_path: Path, text: str, part: str) -> None:
+    assert part in refusal(tmp_path, text)
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"GGUF\3\0\0\0\xff")
+    with pytest.raises(RecipeError, match="is not valid TOML"):
+        load_recipe(path)
+
+
+def test_embedded_recipes_are_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site" / "edge_eft"
+    (installed / "models").mkdir(parents=True)
+    (installed / "models" / "atlas.toml").write_text(DELTA)
+    monkeypatch.setattr(recipe_toml, "__file__", str(installed / "files" / "recipe_toml.py"))
+    assert list_recipes() == {"atlas": installed / "models" / "atlas.toml"}
+    assert load_recipe("atlas").path == installed / "models" / "atlas.toml"
+    with pytest.raises(RecipeError, match=r"'atlsa' cannot be read .* \(did you mean atlas\?\)"):
+        load_recipe("atlsa")
+    for place in (tmp_path, "nul\0", tmp_path / "none.toml"):
+        with pytest.raises(RecipeError, match=r"cannot be read .* embedded recipe \(atlas\)"):
+            load_recipe(place)
+
+
+def test_models_beside_the_package_are_ours_in_a_checkout_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In site-packages a folder `models` belongs to another package."""
+    (tmp_path / "edge_eft").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "atlas.toml").write_text(DELTA)
+    place = tmp_path / "edge_eft" / "files" / "recipe_toml.py"
+    monkeypatch.setattr(recipe_toml, "__file__", str(place))
+    assert list_recipes() == {}
+    (tmp_path / "pyproject.toml").write_text("")
+    assert list(list_recipes()) == ["atlas"]
+
+
+EMBEDDED = Path(edge_eft.__file__).parents[1] / "models" / "atlas.toml"
+
+
+@pytest.mark.skipif(not EMBEDDED.is_file(), reason="needs the atlas family")
+def test_the_embedded_recipe_is_written_as_it_stands() -> None:
+    text = to_toml(load_recipe(EMBEDDED), EMBEDDED.parent)
+    assert f"# Written by edge-eft convert.\n{text}" == EMBEDDED.read_text("utf-8")
+
+
+def test_only_files_below_the_recipe_get_relative_paths(tmp_path: Path) -> None:
+    recipe = from_files(tmp_path / "a" / "b.gguf", tmp_path / "t.gguf", "/models/r.gguf")
+    text = to_toml(recipe, tmp_path / "a")
+    assert 'file = "b.gguf"' in text
+    assert f'file = "{tmp_path}/t.gguf"' in text
+    assert 'file = "/models/r.gguf"' in text
+    assert "[provenance]" not in text
+
+
+TEXTS = st.text(max_size=12) | st.sampled_from(['a "b" \\c', "a\nb\r\tc", "β\u2028\x7f\0", "'"])
+PROMPTS = st.sampled_from(["plain", "template", "chatml"]) | TEXTS.map("{{{{ m }}}}\n{}".format)
+WORDS = st.text("aZ0._-", min_size=1, max_size=5).map("d{}".format)
+
+
+@st.composite
+def recipes(draw: st.DrawFn, folder: Path) -> Recipe:
+    """Return a recipe as `load_recipe` gives it, for a file in `folder`."""
+    files = st.sampled_from([folder / "x.gguf", folder / 'a b/ü"\\.gguf', Path("/models/z.gguf")])
+    fields = {"sha256": st.sampled_from([None, SHA]), "source": st.none() | TEXTS}
+    models = st.builds(ModelSpec, files, prompt=PROMPTS, **fields)
+    references = st.builds(ModelSpec, files, prompt=st.none() | PROMPTS, **fields)
+    deltas = {}
+    for name in draw(st.sets(WORDS, min_size=1, max_size=3)):
+        reference, tuned = draw(references), draw(models)
+        if draw(st.booleans()):
+            tuned = replace(tuned, file=reference.file, lora=draw(files))
+        weight = draw(st.floats(0, allow_nan=False, allow_infinity=False))
+        deltas[name] = Delta(name, weight, tuned, reference)
+    return Recipe(
+        name=draw(TEXTS),
+        description=draw(TEXTS),
+        license=draw(TEXTS),
+        n_ctx=draw(st.none() | st.integers(1, 1 << 40)),
+        base=draw(st.none() | models),
+        deltas=deltas,
+        path=folder / "mine.toml",
+        provenance=draw(st.dictionaries(TEXTS, TEXTS, max_size=3)),
+    )
+
+
+@given(st.data())
+def test_what_is_written_reads_again_as_the_same(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    recipe = data.draw(recipes(folder))
+    assert load_recipe(write_toml(folder, to_toml(recipe, folder))) == recipe

@@ -1,0 +1,35 @@
+"""Calls of the command line, in this process or in one of its own."""
+
+import re
+import subprocess
+import sys
+
+from click.testing import CliRunner
+
+from edge_eft.cli.main import cli
+
+
+def invoke(*arguments, stdin=None, environment=None):
+    """The result of a call in this process."""
+    return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, env=environment)
+
+
+def complaint(*arguments, stdin=None):
+    """The one line on stderr of a call that must fail with status 2."""
+    result = invoke(*arguments, stdin=stdin)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert re.fullmatch(r"edge-eft: [^\n]+\n", result.stderr), result.stderr
+    return result.stderr
+
+
+def process(*arguments, **options):
+    """A call in a process of its own, with its output in pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "edge_eft", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
