@@ -107,12 +107,16 @@ class Contexts(Sequence[ContextRunner]):
             for i, runner in enumerate(self._runners)
             if state.request.explain or runner.enters(coefficients)
         )
-        for i in needed:
-            if i not in state.sequences:
-                ids = self._runners[i].encode(state.request.prompt, replies)
-                n_seen = state.pending[0].index if state.pending else len(state.tokens)
-                self._check_room(self._runners[i].name, len(ids), n_seen)
-                state.begin_sequence(i, ids, self.n_ctx)
+        new = {
+            i: self._runners[i].encode(state.request.prompt, replies)
+            for i in needed
+            if i not in state.sequences
+        }
+        n_seen = state.pending[0].index if state.pending else len(state.tokens)
+        for i, ids in new.items():
+            self._check_room(self._runners[i].name, len(ids), n_seen)
+        for i, ids in new.items():  # all or none: what is refused changes nothing
+            state.begin_sequence(i, ids, self.n_ctx)
         return needed
 
     def _check_room(self, name: str, n_prompt: int, n_reply: int) -> None:
@@ -151,13 +155,18 @@ class Contexts(Sequence[ContextRunner]):
                 for slot, logits in runner.advance(targets).items():
                     for role in runner.roles:
                         rows[slot][role] = logits
+        for state in states:
+            state.catches_up = False
         return rows
 
     def prefills(self, state: RequestState) -> bool:
-        """Whether a request's next step decodes more than one token of its prompt."""
-        return not state.tokens and any(
-            len(state.view(i)) - len(self._runners[i].context.tokens(state.slot)) > 1
-            for i in state.contexts
+        """Whether a request's next step decodes more than one token of what is given."""
+        return state.catches_up or (
+            not state.tokens
+            and any(
+                len(state.view(i)) - len(self._runners[i].context.tokens(state.slot)) > 1
+                for i in state.contexts
+            )
         )
 
     def kept(self, state: RequestState, slot: int) -> float:

@@ -255,7 +255,9 @@ class Emulator:
         if state.request.conservative is not None:
             weights.conservative_role(self.deltas)
         coefficients = weights.coefficients(self.deltas)
-        state.contexts = self.contexts.enter(state, coefficients, self._replies)
+        needed = self.contexts.enter(state, coefficients, self._replies)
+        state.catches_up = not set(needed) <= set(state.contexts)
+        state.contexts = needed
         state.prompt_tokens = state.sequences[state.contexts[0]].n_prompt
         state.coefficients = coefficients
         state.request = replace(state.request, weights=weights)
@@ -311,7 +313,8 @@ class Emulator:
     def collect(self, request_ids: Iterable[int]) -> Iterator[tuple[int, Generation]]:
         """Go on until these submitted requests have ended, in as many slots as there are.
 
-        Those that have not ended when the iterator is closed are cancelled.
+        Once begun, the iterator cancels those that have not ended when it is closed, or when one
+        of them fails.
 
         Yields:
             (request id, reply), each as it ends.
@@ -319,22 +322,24 @@ class Emulator:
         Raises:
             RequestError: a request is not in work; and as `step`.
         """
-        states = [self._scheduler.find(request_id) for request_id in request_ids]
-        replies = {state.id: ReplyBuilder(state.request) for state in states}
+        left = {i: self._scheduler.find(i) for i in sorted(request_ids)}
+        replies = {i: ReplyBuilder(state.request) for i, state in left.items()}
         try:
-            while states:
-                if not any(state.pending for state in states):
+            while left:
+                # Slots are given in the order of ids, so no later ones can have anything.
+                first = list(itertools.islice(left.values(), self.n_slots))
+                if not any(state.pending for state in first):
                     self._run_block()
-                for state in states:
+                for state in first:
                     for step in self._scheduler.give_out(state):
                         replies[state.id].take(step)
                     self._scheduler.raise_failure(state)
                     if state not in self._scheduler:
-                        yield state.id, replies[state.id].generation()
-                states = [state for state in states if state in self._scheduler]
+                        del left[state.id]
+                        yield state.id, replies.pop(state.id).generation()
         finally:
-            for state in states:
-                self.cancel(state.id)
+            for i in left:
+                self.cancel(i)
 
     def score(
         self,
@@ -368,11 +373,8 @@ class Emulator:
             max_tokens=max(1, len(completion)),
         )
         state = self._prepare(request)
-        self._scheduler.place(state)
-        try:
-            return score(state, completion, self.contexts, self._verifier, self.vocabulary)
-        finally:
-            self._scheduler.end(state, "stop")
+        self._scheduler.place(state)  # for as long as this call: it is not in work
+        return score(state, completion, self.contexts, self._verifier, self.vocabulary)
 
     def close(self) -> None:
         """Free contexts and models. Nothing else may be called afterwards."""

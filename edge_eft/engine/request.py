@@ -57,6 +57,8 @@ class Request(Sampling):
             isinstance(message, str | Mapping) for message in self.prompt
         ):
             raise RequestError(f"prompt is {self.prompt!r:.40}; it must be text or messages")
+        if not isinstance(self.prompt, str):  # the caller's list grows as a conversation goes on
+            object.__setattr__(self, "prompt", _copied(self.prompt))
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
         if not isinstance(stop, Sequence) or not all(isinstance(s, str) and s for s in stop):
             raise RequestError(f"stop is {self.stop!r:.40}; it must be non-empty strings")
@@ -106,3 +108,10 @@ class Request(Sampling):
                     f"logit_bias is {bias!r:.40}; it must map token ids to numbers"
                 ) from None
         return cls(**options)
+
+
+def _copied(value: Any) -> Any:
+    """A copy of messages, down to the parts of their contents."""
+    if isinstance(value, Mapping):
+        return {key: _copied(part) for key, part in value.items()}
+    return [_copied(part) for part in value] if isinstance(value, list | tuple) else value

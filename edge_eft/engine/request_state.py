@@ -65,6 +65,7 @@ class RequestState:
         status: "waiting" for a slot, "running" in `slot`, or "ended" by `outcome`; its last steps
             may still be pending then.
         slot: sequence number in every context, while it is running.
+        catches_up: whether a context that is needed anew has yet to decode what came before.
         outcome: why it ended: a finish reason, or the error that it failed with.
         tokens, counts: the reply so far.
         pending: steps that are chosen and not yet given out.
@@ -87,6 +88,7 @@ class RequestState:
     longest_prompt: int = 0
     status: Literal["waiting", "running", "ended"] = "waiting"
     slot: int = -1
+    catches_up: bool = False
     outcome: FinishReason | EngineError | None = None
     tokens: list[int] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)

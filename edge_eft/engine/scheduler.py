@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from ..errors import EngineError, RequestError
 from .reply import FinishReason, Step
@@ -28,7 +29,7 @@ class Scheduler:
         self.n_slots = n_slots
         self._kept = kept
         self._requests: dict[int, RequestState] = {}
-        self._free = OrderedDict.fromkeys(range(n_slots))  # the longest unused first
+        self._slots = OrderedDict.fromkeys(range(n_slots))  # the longest unused first
 
     def __iter__(self) -> Iterator[RequestState]:
         """All requests in work."""
@@ -43,12 +44,15 @@ class Scheduler:
 
     def admit(self) -> list[RequestState]:
         """Give the free slots to requests that wait. Returns those that run."""
-        for state in self._requests.values():
-            if not self._free:
-                break
-            if state.status == "waiting":
-                self.place(state)
-        return [state for state in self._requests.values() if state.status == "running"]
+        running = self._running()
+        if len(running) < self.n_slots:
+            for state in self._requests.values():
+                if state.status == "waiting":
+                    self.place(state)
+                    running.append(state)
+                    if len(running) == self.n_slots:
+                        break
+        return running
 
     def place(self, state: RequestState) -> None:
         """Let a request run in the slot whose caches it continues, else the one longest unused.
@@ -59,15 +63,22 @@ class Scheduler:
         Raises:
             EngineError: no slot is free.
         """
-        if not self._free:
+        # Which slots are free follows from the requests: an interrupt can leave nothing taken.
+        taken = {other.slot for other in self._running()}
+        free = [slot for slot in self._slots if slot not in taken]
+        if not free:
             raise EngineError(f"all {self.n_slots} slots are in use; step or cancel requests first")
-        slot = next(iter(self._free))
-        if len(self._free) > 1:
-            shares = {free: self._kept(state, free) for free in self._free}
-            best = max(shares, key=lambda free: shares[free])
+        slot = free[0]
+        if len(free) > 1:
+            shares = {one: self._kept(state, one) for one in free}
+            best = max(free, key=lambda one: shares[one])
             slot = best if shares[best] >= 0.5 else slot
-        del self._free[slot]
-        state.status, state.slot = "running", slot
+        self._slots.move_to_end(slot)
+        state.slot, state.status = slot, "running"
+
+    def _running(self) -> list[RequestState]:
+        running = (state for state in self._requests.values() if state.status == "running")
+        return list(islice(running, self.n_slots))
 
     def find(self, request_id: int) -> RequestState:
         """Return a request in work.
@@ -87,8 +98,6 @@ class Scheduler:
 
     def end(self, state: RequestState, outcome: FinishReason | EngineError) -> None:
         """End a request, but for what is pending; its slot is free."""
-        if state.status == "running":
-            self._free[state.slot] = None
         state.status, state.outcome = "ended", outcome
 
     def give_out(self, state: RequestState) -> Iterator[Step]:

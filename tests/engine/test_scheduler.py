@@ -1,5 +1,7 @@
 """Several requests at once: each gets the reply it gets alone, whoever waits, ends or fails."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from helpers.emulator_tools import (
@@ -14,8 +16,8 @@ from helpers.emulator_tools import (
     tokens_of,
 )
 
-from edge_eft import Request, Weights
-from edge_eft.errors import EngineError, RequestError
+from edge_eft import Emulator, Request, Weights
+from edge_eft.errors import EngineError, PromptError, RequestError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -154,3 +156,60 @@ def test_a_request_that_fails_takes_nothing_from_the_others(tiny):
 def test_a_bias_beyond_the_vocabulary_is_refused_at_once(tiny):
     with open_emulator(tiny) as emulator, pytest.raises(RequestError, match="352"):
         emulator.submit(Request("the", logit_bias={352: 1.0}))
+
+
+def test_an_interrupt_while_a_slot_is_given_leaves_it_free(tiny, monkeypatch):
+    """It was neither free nor taken afterwards, and the next reply waited for it for ever."""
+    with open_emulator(tiny, n_slots=2) as emulator:
+        expected = emulator.generate("the red", max_tokens=4, seed=1).tokens
+        for function in ("kept", "advance", "enter"):
+            with monkeypatch.context() as patch:
+                patch.setattr(emulator.contexts, function, Mock(side_effect=KeyboardInterrupt))
+                patch.setattr(emulator._scheduler, "_kept", Mock(side_effect=KeyboardInterrupt))
+                with pytest.raises(KeyboardInterrupt):
+                    emulator.generate("the red", max_tokens=4)
+                with pytest.raises(KeyboardInterrupt):
+                    emulator.score("the red", [300, 301])
+        ids = [emulator.submit(Request("the red", max_tokens=4, seed=1)) for _ in range(2)]
+        replies = dict(emulator.collect(ids))
+        assert [replies[i].tokens for i in ids] == [expected, expected]
+
+
+def test_a_refused_change_of_weights_changes_nothing(tmp_path, tiny):
+    """The second context has no room for its prompt; the first one had been told its own."""
+    path = tmp_path / "formats.toml"
+    long = "'" + "{{ messages[-1].content }} " * 3 + "'"
+    path.write_text(
+        f"[base]\nfile = '{tiny.base}'\nprompt = 'plain'\n"
+        f"[delta.a]\ntuned = {{ file = '{tiny.tuned}', prompt = 'transcript' }}\n"
+        f"reference = {{ file = '{tiny.reference}', prompt = {long} }}\n"
+    )
+    request = Request(
+        [{"role": "user", "content": "the red one is it " * 3}],
+        weights=Weights.only("base"),
+        max_tokens=30,
+        **GREEDY,
+    )
+    with Emulator.load(path, n_ctx=80, n_threads=1) as emulator:
+        expected = emulator.generate(request)
+        request_id = emulator.submit(request)
+        emulator.step()
+        with pytest.raises(PromptError, match="reference:a and 1 of the reply"):
+            emulator.set_weights(request_id, Weights.upscale(1.0))
+        assert len(run(emulator)[request_id]) + 1 == len(expected.tokens)
+
+
+def test_messages_that_grow_later_do_not_reach_a_submitted_request(tiny):
+    """A model that gets weight in mid-reply is told what the request said when it was made."""
+    messages = [{"role": "user", "content": "the red"}]
+    request = Request(messages, weights=Weights.only("base"), max_tokens=8, **GREEDY)
+    replies = []
+    for grows in (False, True):
+        with open_emulator(tiny) as emulator:
+            request_id = emulator.submit(request)
+            steps = emulator.step()
+            if grows:
+                messages.append({"role": "user", "content": "a blue and a green"})
+            emulator.set_weights(request_id, Weights.upscale(1.0))
+            replies.append(tokens_of(steps + run(emulator)[request_id]))
+    assert replies[0] == replies[1]
