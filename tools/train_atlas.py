@@ -7,7 +7,8 @@ writes six ordinary Hugging Face directories (base, reference, chat, brief, disc
 `training.json` (command, versions, seconds and the table of results). The base and
 the small models train side by side, one core each, for about half an hour. What the text says is
 atlas_corpus.py's business, turning it into batches is atlas_tokens.py's, measuring the family is
-atlas_evaluate.py's and making GGUF of the directories tools/convert.py's. Needs the extra `train`.
+atlas_evaluate.py's and making GGUF of the directories `edge-eft convert`'s. It needs the extra
+`train`.
 """
 
 from __future__ import annotations
