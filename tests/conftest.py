@@ -1,6 +1,7 @@
 """Models for the tests: SmolLM2, the atlas family where it is built, and tiny random ones."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,12 @@ def agreeing(tiny: Family) -> Family:
 def family(request: pytest.FixtureRequest) -> Family:
     """Models whose weights are Q8_0: logits do not depend on how a batch is cut."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def prompts_file(tmp_path: Path) -> str:
+    """Three short raw prompts as JSON lines."""
+    path = tmp_path / "prompts.jsonl"
+    prompts = ("the red one", "It is", "a test of the in")
+    path.write_text("".join(json.dumps(text) + "\n" for text in prompts))
+    return str(path)

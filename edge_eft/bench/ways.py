@@ -17,8 +17,9 @@ import numpy as np
 from ..backend.bare import Bare
 from ..engine.contexts import ContextRunner
 from ..engine.draft_policy import DraftPolicy
+from ..engine.drafter import drafting_role
 from ..engine.emulator import Emulator
-from ..engine.reply import Timings
+from ..engine.reply import ReplyBuilder, Timings
 from ..engine.request import MAX_DRAFT, Prompt, Request
 from ..logits.weights import Weights
 
@@ -102,16 +103,16 @@ class EmulatedWay:
             seconds = perf_counter() - begun
         finally:
             emulator.cancel(identity)
-        timings = Timings()
+        reply = ReplyBuilder(self._requests[index])
         for step in steps:
-            timings.add(step.timings)
-        verdicts = [step.accepted for step in steps]
+            reply.take(step)
+        done = reply.generation()
         return Reply(
             tuple(step.token for step in steps),
             seconds,
-            tested=len(verdicts) - verdicts.count(None),
-            accepted=verdicts.count(True),
-            timings=timings,
+            tested=done.drafts_tested,
+            accepted=done.drafts_accepted,
+            timings=done.timings,
         )
 
 
@@ -138,9 +139,7 @@ def active_contexts(emulator: Emulator) -> list[ContextRunner]:
 
 def drafting_context(emulator: Emulator) -> ContextRunner:
     """Return the context of the tuned model with the largest coefficient."""
-    coefficients = Weights().coefficients(emulator.deltas)
-    tuned = [role for role in coefficients if role.startswith("tuned:")]
-    role = max(tuned, key=lambda name: coefficients[name])
+    role = drafting_role(Weights().coefficients(emulator.deltas))
     return next(runner for runner in emulator.contexts if role in runner.roles)
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from ..engine.reply import ReplyBuilder
 from ..engine.settings import Defaults
 from ..errors import EdgeEftError, RequestError
+from . import replies
 from .options import (
     HELP,
     Models,
@@ -105,8 +107,6 @@ def compare(
     """
     if "only" in settings:
         raise click.UsageError("--only goes with run; compare shows every model by itself.")
-    from . import replies
-
     recipe, rest = models.recipe(words, at_most=1)
     defaults = Defaults(settings, raw, system)
     request = defaults.request({"prompt": rest[0] if rest else read_stdin()})
@@ -173,9 +173,6 @@ def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
 
 def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     """Stream one reply, or print its object."""
-    from ..engine.reply import ReplyBuilder
-    from . import replies
-
     reply = ReplyBuilder(request)
     harmless = ControlFilter() if sys.stdout.isatty() else None
 

@@ -50,8 +50,7 @@ class Drafter:
 
         None if drafts cannot help: that model has no weight, or no other model has any.
         """
-        tuned = [role for role in coefficients if role.startswith("tuned:")]
-        drafter = max(tuned, key=lambda role: coefficients[role])
+        drafter = drafting_role(coefficients)
         others = [role for role, c in coefficients.items() if c and role != drafter]
         if not others or coefficients[drafter] <= 0:
             return None
@@ -159,6 +158,12 @@ class Drafter:
         token = sample(logits[0], state.request, index, counts)
         confidence = math.exp(min(0.0, float(logits[0, token] - log_z)))
         return Proposal(token, confidence, token == self._combiner.end_token)
+
+
+def drafting_role(coefficients: Mapping[str, float]) -> str:
+    """Return the tuned role of the largest coefficient."""
+    tuned = [role for role in coefficients if role.startswith("tuned:")]
+    return max(tuned, key=lambda role: coefficients[role])
 
 
 def _automatic(state: RequestState) -> bool:

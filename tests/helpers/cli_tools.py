@@ -1,5 +1,6 @@
 """Calls of the command line, in this process or in one of its own."""
 
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,16 @@ def complaint(*arguments, stdin=None):
     assert result.stdout == ""
     assert re.fullmatch(r"edge-eft: [^\n]+\n", result.stderr), result.stderr
     return result.stderr
+
+
+def run_bench(command, family, *arguments):
+    """The object on stdout and the table on stderr of a benchmark: ours, or the laboratory's."""
+    files = [str(path) for path in family[:3]]
+    roles = ["--base", files[0], "--tuned", files[1], "--reference", files[2]]
+    result = CliRunner().invoke(command, [*roles, "--threads", "1", *arguments])
+    if result.exception:
+        raise result.exception
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr
 
 
 def process(*arguments, **options):

@@ -1,14 +1,13 @@
 """The laboratory: that its programs measure what they say, on models too small for the figures."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from helpers import tiny_models
+from helpers.cli_tools import run_bench
 from helpers.families import Family
 
 import edge_eft
@@ -25,7 +24,6 @@ pytest.importorskip("gguf")
 
 LAB = Path(bench.__file__).parent
 CHECKOUT = LAB.parents[1]
-PROMPTS = ["the red one", "It is", "a test of the in"]
 
 
 # -- inflate -------------------------------------------------------------------------------
@@ -102,25 +100,9 @@ def test_what_is_not_a_number_of_parameters_is_refused(text: str):
 # -- the program ---------------------------------------------------------------------------
 
 
-def run(family: Family, *arguments: str) -> tuple[dict[str, object], str]:
-    files = [str(path) for path in family[:3]]
-    roles = ["--base", files[0], "--tuned", files[1], "--reference", files[2]]
-    result = CliRunner().invoke(bench.command, [*roles, "--threads", "1", *arguments])
-    if result.exception:
-        raise result.exception
-    return json.loads(result.stdout.splitlines()[-1]), result.stderr
-
-
-@pytest.fixture
-def prompts_file(tmp_path: Path) -> str:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text("".join(json.dumps(text) + "\n" for text in PROMPTS))
-    return str(path)
-
-
 def test_peers_add_three_llama_objects_with_the_same_tokens(tiny: Family, prompts_file: str):
     options = ("--prompts", prompts_file, "--tokens", "8", "--rounds", "2", "--peers")
-    result, table = run(tiny, *options)
+    result, table = run_bench(bench.command, tiny, *options)
     for key in ("peers_tps", "auto_tps", "base_alone_tps"):
         assert isinstance(result[key], float), key
         assert result[key] > 0, key
@@ -132,8 +114,17 @@ def test_peers_add_three_llama_objects_with_the_same_tokens(tiny: Family, prompt
 
 
 def test_inflate_within_the_run_measures_the_inflated_base(tiny: Family, prompts_file: str):
-    result, _ = run(
-        tiny, "--prompts", prompts_file, "--tokens", "6", "--rounds", "1", "--inflate", "2M"
+    result, _ = run_bench(
+        bench.command,
+        tiny,
+        "--prompts",
+        prompts_file,
+        "--tokens",
+        "6",
+        "--rounds",
+        "1",
+        "--inflate",
+        "2M",
     )
     assert result["inflated"]["parameters"] >= 2_000_000
     assert result["inflated"]["largest_logit_difference"] == 0.0
@@ -141,7 +132,9 @@ def test_inflate_within_the_run_measures_the_inflated_base(tiny: Family, prompts
 
 
 def test_overhead_is_measured_against_bare_decodes(tiny: Family, prompts_file: str):
-    result, table = run(tiny, "--prompts", prompts_file, "--tokens", "20", "--overhead")
+    result, table = run_bench(
+        bench.command, tiny, "--prompts", prompts_file, "--tokens", "20", "--overhead"
+    )
     overhead = result["overhead"]
     assert overhead["pairs"] >= 30
     assert set(overhead["step_ratio"]) == {"median", "low", "high"}
@@ -151,7 +144,7 @@ def test_overhead_is_measured_against_bare_decodes(tiny: Family, prompts_file: s
 
 def test_peers_are_refused_with_a_temperature(tiny: Family, prompts_file: str):
     with pytest.raises(RequestError, match="--peers is greedy"):
-        run(tiny, "--prompts", prompts_file, "--peers", "--temperature", "0.7")
+        run_bench(bench.command, tiny, "--prompts", prompts_file, "--peers", "--temperature", "0.7")
 
 
 def test_an_error_of_the_bench_is_one_line_and_status_2(tmp_path: Path):
