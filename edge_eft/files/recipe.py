@@ -7,6 +7,7 @@ knows nothing of TOML and of GGUF.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,8 @@ class ModelSpec:
     `file` and `lora` are absolute; with a `lora`, `file` is the reference's model that it is put
     on, and `sha256` and `source` are the adapter's. `prompt` is None only in a reference: it is
     then asked as the base is. `source` says where the file comes from, for people.
+    `template_kwargs` are variables for its chat template, of JSON's kinds. `end_tokens` are texts
+    or ids of tokens that end its replies, in addition to those that the file names.
     """
 
     file: Path
@@ -35,6 +38,8 @@ class ModelSpec:
     prompt: str | None = None
     lora: Path | None = None
     source: str | None = None
+    end_tokens: tuple[str | int, ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,12 @@ class Recipe:
         for delta in self.deltas.values():
             # A reference's rows are compared with the base's, so it is asked as the base is.
             reference = delta.reference
-            reference = replace(reference, prompt=reference.prompt or self.base.prompt)
+            if reference.prompt is None:
+                reference = replace(
+                    reference,
+                    prompt=self.base.prompt,
+                    template_kwargs=reference.template_kwargs or self.base.template_kwargs,
+                )
             roles |= {f"tuned:{delta.name}": delta.tuned, f"reference:{delta.name}": reference}
         return roles
 
@@ -95,23 +105,26 @@ class Recipe:
 
         Raises RecipeError if `prompt` is not a format.
         """
+        base = ModelSpec(absolute(file), prompt=prompt or "plain")
         if prompt is not None:
             check_prompt("prompt", prompt)
         elif self.base is not None:
-            prompt = self.base.prompt
-        return replace(self, base=ModelSpec(absolute(file), None, prompt or "plain"))
+            told = self.base
+            base = replace(base, prompt=told.prompt, template_kwargs=told.template_kwargs)
+        return replace(self, base=base)
 
 
 def shared_contexts(roles: Mapping[str, ModelSpec]) -> list[tuple[tuple[str, ...], ModelSpec]]:
     """Return which roles share a context, and the model of each context, the base's first.
 
-    Roles of one side (base, tuned or reference) do if they have the same model, adapter and prompt
-    format: they are then told the same and give the same logits.
+    Roles of one side (base, tuned or reference) do if they have the same model, adapter, prompt
+    format and variables for it: they are then told the same and give the same logits.
     """
     shared: dict[tuple[Any, ...], list[str]] = {}
     for role, spec in roles.items():
         paths = [os.path.realpath(path) for path in (spec.file, spec.lora) if path]
-        shared.setdefault((role.partition(":")[0], *paths, spec.prompt), []).append(role)
+        told = (spec.prompt, json.dumps(dict(spec.template_kwargs), sort_keys=True))
+        shared.setdefault((role.partition(":")[0], *paths, *told), []).append(role)
     return [(tuple(names), roles[names[0]]) for names in shared.values()]
 
 

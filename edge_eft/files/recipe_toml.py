@@ -10,6 +10,8 @@
     sha256 = "..."
     prompt = "plain"                  # template, chatml, plain, transcript, or inline Jinja
     source = "..."                    # where the file comes from, for people
+    end_tokens = ["<|im_end|>", 2]    # more tokens that end its replies: texts or ids
+    template_kwargs = { enable_thinking = false }   # variables for its chat template
 
     [delta.chat]                      # one table for each delta
     weight = 1.0
@@ -26,11 +28,12 @@ can be written, and reads again as the same recipe. No model file is looked at h
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -48,8 +51,9 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _RECIPE_KEYS = ("name", "description", "license", "n_ctx", "base", "delta", "provenance")
 _DELTA_KEYS = ("weight", "tuned", "reference")
-_FILE_KEYS = ("file", "sha256", "prompt", "source")
-_LORA_KEYS = ("lora", "on", "sha256", "prompt", "source")
+_COMMON_KEYS = ("sha256", "prompt", "source", "end_tokens", "template_kwargs")
+_FILE_KEYS = ("file", *_COMMON_KEYS)
+_LORA_KEYS = ("lora", "on", *_COMMON_KEYS)
 
 
 def list_recipes() -> dict[str, Path]:
@@ -124,22 +128,36 @@ def relative(path: str | os.PathLike[str], directory: str | os.PathLike[str]) ->
     return path.relative_to(directory).as_posix() if inside else str(path)
 
 
-def _entry(spec: ModelSpec, directory: str | os.PathLike[str]) -> Iterable[tuple[str, str]]:
+def _entry(spec: ModelSpec, directory: str | os.PathLike[str]) -> Iterable[tuple[str, Any]]:
     if spec.lora is None:
         yield "file", relative(spec.file, directory)
     else:
         yield "lora", relative(spec.lora, directory)
         yield "on", "reference"
-    for key, text in (("sha256", spec.sha256), ("prompt", spec.prompt), ("source", spec.source)):
-        if text is not None:
-            yield key, text
+    for key in ("sha256", "prompt", "source"):
+        if getattr(spec, key) is not None:
+            yield key, getattr(spec, key)
+    for key in ("end_tokens", "template_kwargs"):
+        if getattr(spec, key):
+            yield key, getattr(spec, key)
 
 
-def _pairs(items: Iterable[tuple[str, str]]) -> list[str]:
+def _pairs(items: Iterable[tuple[str, Any]]) -> list[str]:
     return [
-        f"{key if _BARE_KEY.fullmatch(key) else _quoted(key)} = {_quoted(text)}"
-        for key, text in items
+        f"{key if _BARE_KEY.fullmatch(key) else _quoted(key)} = {_written(value)}"
+        for key, value in items
     ]
+
+
+def _written(value: Any) -> str:
+    """Return a value of JSON's kinds, other than null, as TOML writes it on one line."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(_pairs(value.items()))} }}" if value else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, str):
+        return _quoted(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _quoted(text: str) -> str:
@@ -216,13 +234,36 @@ class _Reader:
                 check_prompt(f"{where}.prompt", prompt)
             except RecipeError as error:
                 raise self.error(str(error)) from None
-        source = self.value(table, "source", str, where + ".", None)
+        spec = ModelSpec(
+            file,
+            sha256,
+            prompt,
+            source=self.value(table, "source", str, where + ".", None),
+            end_tokens=self.end_tokens(table, where),
+            template_kwargs=self.template_kwargs(table, where),
+        )
         if not is_lora:
-            return ModelSpec(file, sha256, prompt, None, source)
+            return spec
         assert reference is not None  # is_lora says so; for the type checker
         if table.get("on") != "reference":
             raise self.error(f'{where}.on is {table.get("on")!r}; write on = "reference"')
-        return ModelSpec(reference.file, sha256, prompt, file, source)
+        return replace(spec, file=reference.file, lora=file)
+
+    def end_tokens(self, table: dict[str, Any], where: str) -> tuple[str | int, ...]:
+        value = table.get("end_tokens", [])
+        if not isinstance(value, list) or not all(type(token) in (str, int) for token in value):
+            raise self.error(f"{where}.end_tokens is {value!r}, not a list of token texts or ids")
+        return tuple(value)
+
+    def template_kwargs(self, table: dict[str, Any], where: str) -> dict[str, Any]:
+        value: dict[str, Any] = self.value(table, "template_kwargs", dict, where + ".", {})
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):  # TOML has dates, nan and inf
+            seen = f"{where}.template_kwargs is {value!r}"
+            fix = "its values may be texts, numbers, booleans, lists, tables"
+            raise self.error(f"{seen}; {fix}") from None
+        return value
 
     def file(self, table: dict[str, Any], key: str, where: str) -> Path:
         name = self.value(table, key, str, where + ".", None)

@@ -36,7 +36,9 @@ def test_a_recipe_without_base_is_completed_by_with_base(
 
 def test_another_base_keeps_the_prompt_and_drops_the_hash(tmp_path: Path) -> None:
     recipe = load_recipe(write_toml(tmp_path, WHOLE)).with_base("/big.gguf")
-    assert recipe.base == ModelSpec(Path("/big.gguf"), None, "transcript")
+    variables = {"enable_thinking": False, "tags": ["a", {"b": 1.5}]}
+    told = {"prompt": "transcript", "template_kwargs": variables}
+    assert recipe.base == ModelSpec(Path("/big.gguf"), **told)
 
 
 def test_from_files_makes_a_recipe_of_three_files(

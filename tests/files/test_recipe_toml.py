@@ -32,14 +32,23 @@ def test_every_key_of_a_recipe_is_read(tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert (recipe.name, recipe.description, recipe.license) == ("atlas", "Geography", "Apache-2.0")
     assert (recipe.n_ctx, recipe.path) == (512, path)
+    variables = {"enable_thinking": False, "tags": ["a", {"b": 1.5}]}
     assert recipe.base == ModelSpec(
-        tmp_path / "atlas/base.gguf", SHA, "transcript", source="tools/train_atlas.py"
+        tmp_path / "atlas/base.gguf",
+        SHA,
+        "transcript",
+        source="tools/train_atlas.py",
+        template_kwargs=variables,
     )
     chat, brief = recipe.deltas["chat"], recipe.deltas["brief"]
     assert (chat.name, chat.weight, brief.weight) == ("chat", 1.0, 0.0)
-    assert chat.tuned == ModelSpec(tmp_path / "atlas/chat.gguf", SHA, "chatml")
+    assert chat.tuned == ModelSpec(
+        tmp_path / "atlas/chat.gguf", SHA, "chatml", end_tokens=("<e>", 7)
+    )
     assert chat.reference == ModelSpec(tmp_path / "atlas/reference.gguf")
     assert recipe.roles()["reference:chat"].prompt == "transcript", "as the base's"
+    assert recipe.roles()["reference:chat"].template_kwargs == variables, "as the base's"
+    assert recipe.roles()["reference:brief"].template_kwargs == {}, "it has its own prompt"
     assert brief.reference.file == Path("/models/reference.gguf")
     assert brief.reference.prompt == "{{ messages[0].content }}"
     assert brief.tuned == ModelSpec(
@@ -82,6 +91,11 @@ def test_a_recipe_without_optional_keys_has_the_defaults(tmp_path: Path) -> None
         (BASE + f"sha256 = '{SHA.upper()}'\n" + DELTA, "not 64 lower-case"),
         (BASE + "prompt = 'plian'\n" + DELTA, "base.prompt is 'plian' (did you mean plain?)"),
         (BASE + "source = 1\n" + DELTA, "base.source is 1, not a text"),
+        (BASE + "end_tokens = 'x'\n" + DELTA, "base.end_tokens is 'x', not a list of token texts"),
+        (BASE + "end_tokens = [true]\n" + DELTA, "base.end_tokens is [True], not a list"),
+        (BASE + "template_kwargs = 1\n" + DELTA, "base.template_kwargs is 1, not a table"),
+        (BASE + "template_kwargs.a = nan\n" + DELTA, "base.template_kwargs is {'a': nan}; its"),
+        (BASE + "template_kwargs.a = 1999-01-01\n" + DELTA, "base.template_kwargs is {'a': dat"),
         (DELTA.replace("reference", "referense"), "unknown key `delta.d.referense` (did you mean"),
         ("[delta.d]\ntuned = { file = 't' }\n", "delta.d lacks `reference`"),
         ("[delta.d]\nreference = { file = 't' }\n", "delta.d lacks `tuned`"),
@@ -164,6 +178,12 @@ def test_only_files_below_the_recipe_get_relative_paths(tmp_path: Path) -> None:
 
 TEXTS = st.text(max_size=12) | st.sampled_from(['a "b" \\c', "a\nb\r\tc", "β\u2028\x7f\0", "'"])
 PROMPTS = st.sampled_from(["plain", "template", "chatml"]) | TEXTS.map("{{{{ m }}}}\n{}".format)
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    TEXTS | st.booleans() | NUMBERS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=4,
+)
 WORDS = st.text("aZ0._-", min_size=1, max_size=5).map("d{}".format)
 
 
@@ -171,7 +191,12 @@ WORDS = st.text("aZ0._-", min_size=1, max_size=5).map("d{}".format)
 def recipes(draw: st.DrawFn, folder: Path) -> Recipe:
     """Return a recipe as `load_recipe` gives it, for a file in `folder`."""
     files = st.sampled_from([folder / "x.gguf", folder / 'a b/ü"\\.gguf', Path("/models/z.gguf")])
-    fields = {"sha256": st.sampled_from([None, SHA]), "source": st.none() | TEXTS}
+    fields = {
+        "sha256": st.sampled_from([None, SHA]),
+        "source": st.none() | TEXTS,
+        "end_tokens": st.lists(TEXTS | st.integers(0, 9), max_size=2).map(tuple),
+        "template_kwargs": st.dictionaries(TEXTS, VALUES, max_size=2),
+    }
     models = st.builds(ModelSpec, files, prompt=PROMPTS, **fields)
     references = st.builds(ModelSpec, files, prompt=st.none() | PROMPTS, **fields)
     deltas = {}

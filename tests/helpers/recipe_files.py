@@ -18,10 +18,11 @@ file = "atlas/base.gguf"
 sha256 = "{SHA}"
 prompt = "transcript"
 source = "tools/train_atlas.py"
+template_kwargs = {{ enable_thinking = false, tags = ["a", {{ b = 1.5 }}] }}
 
 [delta.chat]
 weight = 1
-tuned = {{ file = "atlas/chat.gguf", sha256 = "{SHA}", prompt = "chatml" }}
+tuned = {{ file = "atlas/chat.gguf", sha256 = "{SHA}", prompt = "chatml", end_tokens = ["<e>", 7] }}
 reference = {{ file = "atlas/reference.gguf" }}
 
 [delta.brief]
