@@ -5,9 +5,11 @@ NumPy nor native code.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as type checkers know it; importing typing would take most of the time
 if TYPE_CHECKING:
+    from typing import Any
+
     from .engine.emulator import Emulator
     from .engine.reply import Generation, Step, Timings
     from .engine.request import Request
@@ -31,7 +33,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "errors":
         return importlib.import_module(".errors", __name__)
     if name not in _MODULES:

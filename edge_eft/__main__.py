@@ -1,5 +1,5 @@
 """`python -m edge_eft`, the same as `edge-eft`."""
 
-from .cli.main import main
+from .cli.supervise import main
 
 main()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AbortedError, EngineError, RequestError
-from .library import CACHE_LADDER, KV_TYPES, CacheKind, L, last_error
+from .library import CACHE_LADDER, KV_TYPES, CacheKind, L, last_error, native
 from .model import Model
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,8 @@ class Context:
         if cb_eval is not None:
             params.cb_eval = cb_eval
         self._cb_eval = cb_eval
-        self._context = L.llama_init_from_model(model._model, params)
+        with native(f"making a context for {model.path}"):
+            self._context = L.llama_init_from_model(model._model, params)
         if not self._context:
             raise EngineError(f"{model.name} cannot run with {cache}: {last_error()}")
         # The finaliser holds the model, so that weights outlive the contexts on them.
@@ -111,6 +112,7 @@ class Context:
         self._views: dict[tuple[int, int], NDArray[np.float32]] = {}
         self.decoded_tokens = 0
         self.decoded_anew = 0
+        self._adapted = lora is not None
         if lora is not None:
             adapters = (L.llama_adapter_lora_p_ctypes * 1)(lora)
             if L.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0)):
@@ -221,10 +223,16 @@ class Context:
         Micro-batches that were done before a failure stay in the cache. So the sequences count
         as unsure until all is noted, and are rolled back before they are used again.
         """
+        if self._abort_flag[0] != b"\0":  # some backends never ask the callback
+            raise AbortedError("generation was cancelled")
         n = self._batch.fill(spans, n_silent)
         for span in spans:
             self._sequences[span.sequence].unsure = True
-        status = L.llama_decode(self._context, self._batch.native)
+        if self.decoded_tokens:
+            status = L.llama_decode(self._context, self._batch.native)
+        else:  # a file that llama.cpp loads and cannot run shows itself here
+            with native(f"running {self.model.path}{' with an adapter' * self._adapted}"):
+                status = L.llama_decode(self._context, self._batch.native)
         if status == 2:
             raise AbortedError("generation was cancelled")
         if status:

@@ -7,8 +7,10 @@ import contextlib
 import ctypes
 import logging
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp as L  # noqa: N812
 
 log = logging.getLogger("edge_eft.llama")
-
+_doing = logging.getLogger("edge_eft.backend.native")
 
 # ggml's levels: 1 debug, 2 info, 3 warning, 4 error, 5 continues the line before. Errors become
 # exceptions here, so in the log they are INFO; the rest is talk for llama.cpp's developers.
@@ -41,6 +43,39 @@ def _to_logging(level: int, text: bytes, _: Any) -> None:
         if level == 4:
             _partial.errors = [*getattr(_partial, "errors", []), line.strip()][-2:]
         _partial.line = ""
+
+
+@L.llama_progress_callback
+def go_on(_: float, __: Any) -> bool:
+    """Return whether loading should go on: not after Ctrl-C in a block of `native`."""
+    return not getattr(_partial, "interrupts", ())
+
+
+@contextlib.contextmanager
+def native(what: str) -> Iterator[None]:
+    """Log what native code does in the block, and let no callback swallow Ctrl-C.
+
+    ctypes prints and forgets what is raised in a callback, and a signal handler runs in the first
+    callback after the signal. So on the main thread SIGINT is kept until the block is left. The log
+    is what explains the death of a process (`cli.supervise`).
+    """
+    interrupts: list[tuple[int, Any]] = []
+    handler = None
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        signal.signal(signal.SIGINT, lambda *signalled: interrupts.append(signalled))
+        _partial.interrupts = interrupts
+    _doing.info("%s", what)
+    try:
+        yield
+    finally:
+        _doing.info("")
+        if callable(handler):
+            _partial.interrupts = ()
+            signal.signal(signal.SIGINT, handler)
+            if interrupts:
+                handler(*interrupts[0])
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, ModelFileError, RequestError
 from ..files.gguf_check import GGUFHeader, read_header
-from .library import L, last_error, start_library
+from .library import L, go_on, last_error, native, start_library
 
 
 class Model:
@@ -48,11 +48,14 @@ class Model:
                 f"{self.path} is one of {self.header.split[1]} shards; join them into one file "
                 "with llama.cpp's llama-gguf-split --merge"
             )
-        start_library()
+        with native("starting llama.cpp"):
+            start_library()
         params = L.llama_model_default_params()
         params.vocab_only = vocab_only
         params.n_gpu_layers = -1 if n_gpu_layers is None else n_gpu_layers
-        self._model = L.llama_model_load_from_file(os.fsencode(self.path), params)
+        params.progress_callback = go_on
+        with native(f"loading {self.path}"):
+            self._model = L.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._model:
             raise ModelFileError(f"llama.cpp cannot load {self.path}: {last_error()}")
         self.close = weakref.finalize(self, L.llama_model_free, self._model)
@@ -146,7 +149,8 @@ class Model:
         header = read_header(path)
         if not header.is_adapter:
             raise ModelFileError(f"{path} is a model, not a LoRA adapter")
-        adapter = L.llama_adapter_lora_init(self._model, os.fsencode(path))
+        with native(f"loading {path}"):
+            adapter = L.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not adapter:
             raise ModelFileError(f"{path} does not fit {self.name}: {last_error()}")
         return adapter

@@ -7,9 +7,11 @@ Commands are imported when they are called, and what they import is needed for t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import click
@@ -72,27 +74,54 @@ class Commands(click.Group):
             status = fail(error.format_message() + hint)
         except EdgeEftError as error:
             status = fail(str(error))
-        except (KeyboardInterrupt, click.Abort):  # outside of any command
+        except click.Abort:
             status = 130
         sys.exit(status if isinstance(status, int) else 0)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments, which may print a help text."""
+        with _endings():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; click itself would say something about these two exceptions."""
+        """Run the command."""
+        with _endings():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _endings() -> Iterator[None]:
+    """Turn what ends a command from outside into an exit status; click would print something."""
+    try:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            ctx.exit(130)
-        except BrokenPipeError:
-            # What is still buffered must go nowhere, or the interpreter complains at its exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(141)
-        return result
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
+    except BrokenPipeError:
+        _close_stdout()
+        raise click.exceptions.Exit(141) from None
+    except OSError as error:
+        _close_stdout()
+        about = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        raise click.exceptions.Exit(fail(f"{about}cannot read or write ({reason})")) from None
+    except MemoryError:
+        raise click.exceptions.Exit(fail("memory ran out; close other programs")) from None
+
+
+def _close_stdout() -> None:
+    """Let what is still buffered go nowhere, or the interpreter complains at its exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str) -> int:
     """Say on stderr what is wrong. Returns the exit status."""
-    click.echo(f"edge-eft: {one_line(message)}", err=True)
+    with contextlib.suppress(OSError):  # stderr may be closed or full
+        click.echo(f"edge-eft: {one_line(message)}", err=True)
     return 2
 
 
@@ -116,5 +145,5 @@ def cli(ctx: click.Context) -> None:
 
 
 def main() -> None:
-    """The console script `edge-eft`."""
+    """Run the command line in this process; the console script is `supervise.main`."""
     cli(prog_name="edge-eft")

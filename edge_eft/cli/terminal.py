@@ -82,9 +82,11 @@ def start_logging(verbose: bool) -> None:
 
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
+    level = logging.INFO if verbose else logging.WARNING
+    handler.setLevel(level)  # loggers below may let more through, to other handlers
     logger = logging.getLogger("edge_eft")
     logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.setLevel(level)
 
 
 def one_line(text: str) -> str:

@@ -1,0 +1,71 @@
+"""Ctrl-C ends a command within a second, whatever is going on, and so does the parent's death.
+
+Python runs signal handlers between its own instructions on the main thread only. A thread that
+waits for the wake-up descriptor hears of a signal at once: if the main thread does not answer in
+time because it is in native code, the process ends. What is written whole or not at all stays so.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+PATIENCE = 0.7  # seconds for the main thread to answer
+
+_answered = threading.Event()
+_wakeup: int | None = None
+
+
+def watch(lifeline: int) -> None:
+    """Begin to watch, in the process of a command, on its main thread.
+
+    Args:
+        lifeline: a descriptor that ends when the parent does.
+    """
+    global _wakeup
+    reader, writer = os.pipe()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
+        os.set_blocking(writer, False)
+        signal.signal(signal.SIGINT, _on_interrupt)
+        sys.unraisablehook = _on_unraisable
+        _wakeup = writer
+        listen()
+    threading.Thread(target=_watch, args=(reader, lifeline), daemon=True).start()
+
+
+def listen() -> None:
+    """Hear of signals (again): asyncio takes the wake-up descriptor away when it is done."""
+    if _wakeup is not None:
+        signal.set_wakeup_fd(_wakeup, warn_on_full_buffer=False)
+
+
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
+    _answered.set()
+    signal.default_int_handler(number, frame)
+
+
+def _on_unraisable(unraisable: Any) -> None:
+    """Interrupt again, soon, if a callback or finaliser swallowed a KeyboardInterrupt."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        with contextlib.suppress(RuntimeError):  # the interpreter is ending anyway
+            threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _watch(reader: int, lifeline: int) -> None:
+    while True:
+        ready, _, _ = select.select([reader, lifeline], [], [])
+        if lifeline in ready:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if signal.SIGINT in os.read(reader, 64):
+            if not _answered.wait(PATIENCE):
+                os._exit(130)
+            _answered.clear()

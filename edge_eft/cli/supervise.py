@@ -1,0 +1,290 @@
+"""The console script: a parent without native code, and the child that does the work.
+
+llama.cpp ends its process on a failed assertion, an uncaught C++ exception or a damaged file, and
+the system ends it when memory runs out. So the work is done in a child on the same terminal. The
+parent waits, hands on signals and the exit status, and if the child is killed it restores the
+terminal and says in one line which file was in use, what the library said last, and what to do.
+
+Native code writes its last words to file descriptor 2. In the child that is a pipe to the parent,
+and `sys.stderr` is the real one. What the backend is about to do (`library.native`) comes through
+the same pipe, as lines that begin with `_MARK`. The parent has loaded nothing that a fork could
+harm: no native code, no threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import threading
+
+TYPE_CHECKING = False  # importing typing takes longer than all of this
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_MARK = "\x1e"
+_PIPES = "EDGE_EFT_SUPERVISOR"  # environment: the descriptors of the pipe for words, the lifeline
+_BOOT = (  # the package may have been found through the working directory or a zip file
+    "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
+    "from edge_eft.cli.supervise import main; main()"
+)
+_WORDS_KEPT = 1 << 14  # bytes
+_HANDED_ON = (signal.SIGINT, signal.SIGTERM) + (
+    (signal.SIGHUP, signal.SIGQUIT) if os.name == "posix" else ()
+)
+# What ends a process by its own fault; the system sends SIGKILL when memory runs out.
+_FATAL = {"SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS", "SIGKILL"}
+_RESET = "\x1b[0m\x1b[?25h\x1b[?2004l"  # colours, the cursor, bracketed paste
+
+_REBUILD = (
+    "this build of llama.cpp uses instructions that the processor lacks; build it again: "
+    'CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall --no-cache-dir --no-deps '
+    "llama-cpp-python"
+)
+_TOO_LARGE = (
+    "memory has probably run out; close other programs, or take a smaller n_ctx, fewer slots or a "
+    "smaller quantisation"
+)
+_CUT = "a file became shorter or its disk went away while it was in use; check both"
+_DAMAGED = "a file is damaged, or of a kind that this llama.cpp cannot run; get it again"
+
+
+def main() -> NoReturn:
+    """Run `edge-eft`: as the parent, or as the child if the environment says so."""
+    if os.name != "posix" or not sys.executable:  # no such signals: the work is done here
+        _work()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    if pipes := os.environ.pop(_PIPES, ""):
+        _enter_child(*map(int, pipes.split(",")))
+    os._exit(_supervise())
+
+
+# -- the child -----------------------------------------------------------------------------
+
+
+def _work(lifeline: int | None = None) -> NoReturn:
+    try:
+        from .interrupts import watch
+
+        if lifeline is not None:
+            watch(lifeline)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        from . import main as command_line
+
+        command_line.main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _enter_child(words: int, lifeline: int) -> NoReturn:
+    """Give file descriptor 2 to native code, the real stderr to Python, and do the work."""
+    import logging
+    import resource
+
+    for descriptor in (words, lifeline):
+        os.set_inheritable(descriptor, False)
+    real = os.dup(2)
+    os.dup2(words, 2)
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    # Without a buffer, in which what a full disk refused would wait for the interpreter's exit.
+    raw = io.FileIO(real, "w", closefd=False)
+    sys.stderr = io.TextIOWrapper(raw, encoding, "backslashreplace", write_through=True)
+    sys.__stderr__ = sys.stderr  # type: ignore[misc]
+    with contextlib.suppress(OSError, ValueError):  # a core file of a large model fills the disk
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+    class Marks(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line = f"{_MARK}{' '.join(record.getMessage().split())}\n"
+            with contextlib.suppress(OSError):
+                os.write(words, line.encode("utf-8", "surrogateescape"))
+
+    doing = logging.getLogger("edge_eft.backend.native")
+    doing.addHandler(Marks())
+    doing.setLevel(logging.INFO)
+    _work(lifeline)
+
+
+# -- the parent ----------------------------------------------------------------------------
+
+
+def _supervise() -> int:
+    """Start the child and wait for it. Returns the exit status."""
+    # Some systems discard even a blocked signal if it would be ignored.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [*_HANDED_ON, signal.SIGCHLD])
+    _fill_streams()
+    terminal = _terminal_settings()
+    words = _Words()
+    lifeline, held = os.pipe()  # it closes when this process ends, however that comes about
+    if sys.platform == "darwin":  # Apple's libraries do not work in a fork
+        pid = _spawn(words.writer, lifeline)
+    elif not (pid := os.fork()):
+        for descriptor in (held, words.reader):
+            os.close(descriptor)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGINT])
+        _enter_child(words.writer, lifeline)
+    os.close(lifeline)
+    words.listen()
+    status = os.waitstatus_to_exitcode(_wait(pid))
+    os.close(held)
+    if status >= 0:
+        return status
+    died_of = signal.Signals(-status)
+    _restore(terminal)
+    if died_of == signal.SIGINT:
+        return 130
+    if died_of.name not in _FATAL:  # a user's or the system's wish: end in the same way
+        signal.signal(died_of, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [died_of])
+        os.kill(os.getpid(), died_of)
+    _say(words.obituary(died_of.name))
+    return 2
+
+
+def _spawn(words: int, lifeline: int) -> int:
+    """Start the child with an interpreter of its own. Returns its process id."""
+    for descriptor in (words, lifeline):
+        os.set_inheritable(descriptor, True)
+    package = os.path.abspath(__file__)
+    for _ in range(3):
+        package = os.path.dirname(package)
+    command = [sys.executable, "-I" if sys.flags.isolated else "-P", "-c", _BOOT, package]
+    environment = {**os.environ, _PIPES: f"{words},{lifeline}"}
+    return os.posix_spawn(
+        sys.executable, [*command, *sys.argv[1:]], environment, setsigmask=[signal.SIGINT]
+    )
+
+
+def _say(message: str) -> None:
+    from .terminal import one_line
+
+    with contextlib.suppress(OSError):
+        os.write(2, f"{one_line(f'edge-eft: {message}')}\n".encode("utf-8", "backslashreplace"))
+
+
+def _wait(pid: int) -> int:
+    """Wait for the child, handing on what this process is sent. Returns its wait status."""
+    awaited = [*_HANDED_ON, signal.SIGCHLD]
+    while True:
+        number, from_terminal = _next_signal(awaited)
+        if number == signal.SIGCHLD:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return status
+        elif not from_terminal:  # a terminal sends its signals to the child, too
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def _next_signal(awaited: list[Any]) -> tuple[int, bool]:
+    """Return the next signal that comes, and whether a terminal sent it."""
+    if hasattr(signal, "sigwaitinfo"):
+        info = signal.sigwaitinfo(awaited)
+        return info.si_signo, info.si_code > 0  # from the kernel, not from kill()
+    number = signal.sigwait(awaited)  # macOS does not say who sent it
+    keys = (signal.SIGINT, signal.SIGQUIT)
+    with contextlib.suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        try:
+            return number, number in keys and os.tcgetpgrp(terminal) == os.getpgrp()
+        finally:
+            os.close(terminal)
+    return number, False
+
+
+def _fill_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr, so that no file takes its number.
+
+    Reading from such a stdin and writing to such a stdout fails; what is said on stderr is lost.
+    """
+    for name, mode, unfit in (
+        ("stdin", "r", os.O_WRONLY),
+        ("stdout", "w", os.O_RDONLY),
+        ("stderr", "w", os.O_WRONLY),
+    ):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, unfit)  # the lowest number that is free
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+
+
+def _terminal_settings() -> tuple[int, list[Any]] | None:
+    """Return a descriptor of the terminal and its settings; None without one."""
+    for descriptor in (0, 1, 2):
+        if os.isatty(descriptor):
+            import termios
+
+            with contextlib.suppress(termios.error):
+                return descriptor, termios.tcgetattr(descriptor)
+    return None
+
+
+def _restore(terminal: tuple[int, list[Any]] | None) -> None:
+    """Undo what the child may have done to the terminal."""
+    if terminal is None:
+        return
+    import termios
+
+    descriptor, settings = terminal
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])  # it may not be ours any more
+    with contextlib.suppress(termios.error, OSError):
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, settings)
+        for output in (1, 2):
+            if os.isatty(output):
+                os.write(output, _RESET.encode())
+                break
+
+
+class _Words:
+    """The pipe from the child's file descriptor 2, and what came through it.
+
+    Attributes:
+        reader, writer: its ends; the writer is the child's.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._last = b""
+        self._doing = ""
+        self._files: list[str] = []
+
+    def listen(self) -> None:
+        """Read until the child's end is closed."""
+        os.close(self.writer)
+        self._thread.start()
+
+    def _read(self) -> None:
+        rest = b""
+        while chunk := os.read(self.reader, 1 << 16):
+            *lines, rest = (rest + chunk)[-_WORDS_KEPT:].split(b"\n")
+            for line in lines:
+                self._take(line)
+        self._take(rest)
+
+    def _take(self, line: bytes) -> None:
+        if not line.startswith(_MARK.encode()):
+            self._last = (self._last + b"\n" + line)[-_WORDS_KEPT:]
+            return
+        self._doing = line[1:].decode("utf-8", "replace")
+        loading, _, file = self._doing.partition("loading ")
+        if not loading and file and file not in self._files:
+            self._files.append(file)
+
+    def obituary(self, name: str) -> str:
+        """Return what happened and what to do, for a child that died of the signal `name`."""
+        self._thread.join(timeout=1)
+        said = [line for line in self._last.decode("utf-8", "replace").split("\n") if line.strip()]
+        telling = [line for line in said if "what():" in line or "ASSERT" in line] or said
+        words = telling[-1].strip()[:300] if telling else "it gave no reason"
+        doing = self._doing or ("using " + ", ".join(self._files) if self._files else "")
+        fix = {"SIGILL": _REBUILD, "SIGBUS": _CUT, "SIGKILL": _TOO_LARGE}.get(name, _DAMAGED)
+        if "bad_alloc" in words or "memory" in words:
+            fix = _TOO_LARGE
+        while_doing = f" while {doing}" if doing else ""
+        return f"llama.cpp died of {name}{while_doing} ({words}); {fix}"
