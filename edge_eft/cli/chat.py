@@ -18,6 +18,7 @@ from ..engine.settings import SETTINGS
 from ..errors import AbortedError, EdgeEftError, RequestError
 from ..system import mebibytes
 from ..validate import did_you_mean
+from . import interrupts
 from .options import HELP, Models, model_options, setting_options, system_option
 from .replies import compare, interruptible, report, side_by_side, stream, times
 from .terminal import ControlFilter, talk
@@ -225,7 +226,14 @@ def terminal_reader() -> Callable[[str], str]:
     session: PromptSession[str] = PromptSession(
         history=history, completer=Commands(), key_bindings=keys
     )
-    return session.prompt
+
+    def read(prompt: str) -> str:
+        try:
+            return session.prompt(prompt)
+        finally:
+            interrupts.listen()
+
+    return read
 
 
 def plain_reader(_: str) -> str:

@@ -23,21 +23,24 @@ _answered = threading.Event()
 _wakeup: int | None = None
 
 
-def watch(lifeline: int) -> None:
+def watch(lifeline: int | None) -> None:
     """Begin to watch, in the process of a command, on its main thread.
 
     Args:
-        lifeline: a descriptor that ends when the parent does.
+        lifeline: a descriptor that ends when the parent does; None: there is no parent, and native
+            code is waited for.
     """
     global _wakeup
-    reader, writer = os.pipe()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
-        os.set_blocking(writer, False)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup sets it
         signal.signal(signal.SIGINT, _on_interrupt)
         sys.unraisablehook = _on_unraisable
-        _wakeup = writer
-        listen()
+    if lifeline is None:
+        return
+    reader, _wakeup = os.pipe()
+    os.set_blocking(_wakeup, False)
+    listen()
     threading.Thread(target=_watch, args=(reader, lifeline), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # the supervisor blocked it
 
 
 def listen() -> None:

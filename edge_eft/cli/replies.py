@@ -83,6 +83,19 @@ def interruptible(emulator: Emulator) -> Iterator[list[int]]:
         emulator.resume()
 
 
+@contextlib.contextmanager
+def stoppable(emulator: Emulator) -> Iterator[None]:
+    """Let Ctrl-C inside the block stop the decode under way and then raise KeyboardInterrupt."""
+    with interruptible(emulator) as presses:
+        try:
+            yield
+        except AbortedError:
+            if not presses:
+                raise
+    if presses:
+        raise KeyboardInterrupt
+
+
 def stream(emulator: Emulator, reply: ReplyBuilder, show: Callable[[str], None]) -> int:
     """Stream a reply to `show`. Returns how often Ctrl-C was pressed.
 
@@ -132,7 +145,8 @@ def compare(emulator: Emulator, request: Request) -> dict[str, tuple[Request, Ge
         ways[role if len(roles) > 1 else "tuned"] = alone.with_weights(Weights.only(role))
     ways["emulated"] = emulated
     replies = {way: ReplyBuilder(asked) for way, asked in ways.items()}
-    for way, asked in ways.items():
-        for step in emulator.stream(asked):
-            replies[way].take(step)
+    with stoppable(emulator):
+        for way, asked in ways.items():
+            for step in emulator.stream(asked):
+                replies[way].take(step)
     return {way: (asked, replies[way].generation()) for way, asked in ways.items()}

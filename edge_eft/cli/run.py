@@ -203,11 +203,12 @@ def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
     finished: dict[int, Generation] = {}
     n_printed = 0
     try:
-        for request_id, done in emulator.collect(index_of):
-            finished[index_of[request_id]] = done
-            while n_printed in finished:
-                _print(emulator, asked[n_printed], finished.pop(n_printed), as_json)
-                n_printed += 1
+        with replies.stoppable(emulator):
+            for request_id, done in emulator.collect(index_of):
+                finished[index_of[request_id]] = done
+                while n_printed in finished:
+                    _print(emulator, asked[n_printed], finished.pop(n_printed), as_json)
+                    n_printed += 1
     finally:
         if as_json:  # objects name their prompts, so an interrupted run can give out all it has
             for index, done in sorted(finished.items(), key=lambda item: item[0]):

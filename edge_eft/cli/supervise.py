@@ -68,9 +68,7 @@ def _work(lifeline: int | None = None) -> NoReturn:
     try:
         from .interrupts import watch
 
-        if lifeline is not None:
-            watch(lifeline)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        watch(lifeline)
         from . import main as command_line
 
         command_line.main()

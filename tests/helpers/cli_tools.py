@@ -34,11 +34,11 @@ def run_bench(command, family, *arguments):
     return json.loads(result.stdout.splitlines()[-1]), result.stderr
 
 
-def process(*arguments, **options):
+def process(*arguments, stdin=subprocess.DEVNULL, **options):
     """A call in a process of its own, with its output in pipes."""
     return subprocess.Popen(
         [sys.executable, "-m", "edge_eft", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,220 @@
+"""supervise: the child dies in every way there is, and the command says why in one line.
+
+What is killed here is the real thing: `edge-eft` with models loaded, in processes of their own.
+"""
+
+import contextlib
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import psutil
+import pytest
+from helpers.cli_tools import process
+from helpers.families import ATLAS
+
+from edge_eft.cli.supervise import _Words
+
+ADVICE = {
+    "SIGABRT": "get it again",
+    "SIGSEGV": "get it again",
+    "SIGBUS": "became shorter",
+    "SIGILL": 'CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install',
+    "SIGKILL": "memory has probably run out",
+}
+
+
+@pytest.fixture
+def chatting(tiny):
+    """A chat that has answered once and waits for more, and the process that does the work."""
+    files = [f"--{role}={tiny._asdict()[role]}" for role in ("base", "tuned", "reference")]
+    chat = process("chat", *files, "--max-tokens", "2", stdin=subprocess.PIPE)
+    with chat:
+        chat.stdin.write("the red one\n")
+        chat.stdin.flush()
+        chat.stdout.readline()
+        yield chat, psutil.Process(chat.pid).children()[0]
+        chat.kill()
+
+
+def gone(worker, within=5.0):
+    """Whether a process ends in time."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.TimeoutExpired):
+            worker.wait(within)
+        return not worker.is_running()
+    return True
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_a_killed_child_is_one_line_that_names_the_files_and_status_2(chatting, tiny, name):
+    chat, worker = chatting
+    worker.send_signal(getattr(signal, name))
+    _, talk = chat.communicate(timeout=20)
+    assert chat.returncode == 2
+    *_, last = talk.splitlines()
+    assert last.startswith(f"edge-eft: llama.cpp died of {name} while using ")
+    assert all(str(path) in last for path in tiny[:3])
+    assert ADVICE[name] in last
+
+
+ABORT = """
+import edge_eft.cli.main
+from edge_eft.__main__ import main
+from edge_eft.backend import Context, Model, library
+
+def work():
+    print("before", flush=True)
+    context = Context(Model({path!r}), n_ctx=600)
+    batch = library.L.llama_batch_init(600, 0, 1)
+    batch.n_tokens = 600
+    for i in range(600):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = 300, i, 1, 0
+    with library.native("running it all"):
+        library.L.llama_decode(context._context, batch)
+
+edge_eft.cli.main.main = work
+main()
+"""
+
+
+def python(script, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_failed_assertion_of_the_library_is_quoted(tiny):
+    done = python(ABORT.format(path=str(tiny.base)))
+    assert (done.returncode, done.stdout) == (2, "before\n")
+    line = (
+        r"edge-eft: llama\.cpp died of SIGABRT while running it all \(.*GGML_ASSERT\(.*; a file .*"
+    )
+    assert re.fullmatch(line, done.stderr.strip())
+
+
+def test_where_a_fork_does_not_do_the_child_is_spawned(atlas):
+    """As on macOS; the child has an interpreter of its own."""
+    script = "import sys; sys.platform = 'darwin'; from edge_eft.__main__ import main; main()"
+    done = python(script, "run", "atlas", "What is the capital of Peru?", "--temperature", "0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "It is Lima.\n", "")
+    done = python(script, "run", "atlas", "--nope")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_last_words_are_cleaned_and_memory_is_told_apart():
+    words = _Words()
+    for line in (
+        b"\x1eloading /m/a.gguf",
+        b"terminate called after throwing an instance of 'std::bad_alloc'",
+        b"  what():  std::bad_alloc",
+        b"",
+    ):
+        words._take(line)
+    words._thread.start()
+    os.close(words.writer)
+    said = words.obituary("SIGABRT")
+    assert "while loading /m/a.gguf (what():  std::bad_alloc); memory has probably run out" in said
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
+def test_a_signal_to_the_parent_ends_both_in_its_way(chatting, name):
+    chat, worker = chatting
+    chat.send_signal(getattr(signal, name))
+    _, talk = chat.communicate(timeout=20)
+    assert chat.returncode == -getattr(signal, name)
+    assert "edge-eft: " not in talk
+    assert gone(worker)
+
+
+def test_ctrl_c_sent_to_the_parent_alone_is_130(chatting):
+    chat, worker = chatting
+    chat.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, talk = chat.communicate(timeout=20)
+    assert (chat.returncode, "Traceback" in talk) == (130, False)
+    assert time.monotonic() - begun < 1
+    assert gone(worker)
+
+
+def test_the_child_goes_when_the_parent_is_killed(chatting):
+    chat, worker = chatting
+    chat.kill()
+    assert gone(worker)
+
+
+def test_the_terminal_is_as_it_was_after_a_death():
+    """The line editor puts the terminal into raw mode; nobody is left to undo that."""
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    recipe = ATLAS.with_suffix(".toml")
+    command = [sys.executable, "-m", "edge_eft", "chat", str(recipe)]
+    chat = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    shown = b""
+    while "›".encode() not in shown:
+        assert select.select([ours], [], [], 30)[0], shown
+        shown += os.read(ours, 4096)
+    time.sleep(0.2)
+    assert termios.tcgetattr(theirs) != before, "the line editor has not changed anything"
+    psutil.Process(chat.pid).children()[0].send_signal(signal.SIGSEGV)
+    assert chat.wait(timeout=20) == 2
+    assert termios.tcgetattr(theirs) == before
+    shown += os.read(ours, 1 << 16)
+    assert b"\x1b[?25h\x1b[?2004l" in shown
+    assert b"edge-eft: llama.cpp died of SIGSEGV" in shown
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+
+
+# -- streams that are closed, full or gone --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [
+        (">&-", 2, "cannot read or write (Bad file descriptor)"),
+        (">/dev/full", 2, "cannot read or write (No space left on device)"),
+        (">&- 2>&-", 2, ""),
+        (">/dev/full 2>/dev/full", 2, ""),
+        ("<&- >/dev/null", 0, ""),
+        ("2>&- >/dev/null", 0, ""),
+        ("2>/dev/full >/dev/null", 0, ""),
+        ("| true", 141, ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["list", "--help"])
+def test_a_stream_that_cannot_be_used_is_one_line_or_silence(command, redirection, status, said):
+    line = f'"$0" -m edge_eft {command} {redirection}; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable], capture_output=True, text=True, timeout=60
+    )
+    if status == 141 and done.returncode == 0:
+        return  # it had written all of it before `true` was gone
+    assert done.returncode == status
+    assert done.stderr == (f"edge-eft: {said}\n" if said else "")
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_an_error_that_nobody_can_be_told_is_status_2(redirection):
+    line = f'"$0" -m edge_eft list --nope {redirection}'
+    assert subprocess.run(["bash", "-c", line, sys.executable], timeout=60).returncode == 2
+
+
+def test_a_reply_that_cannot_be_written_is_one_line(tiny):
+    files = " ".join(f"--{role}={tiny._asdict()[role]}" for role in ("base", "tuned", "reference"))
+    for redirection, said in ((">/dev/full", "No space left"), (">&-", "Bad file"), ("<&-", "Bad")):
+        prompt = "" if "<" in redirection else "the"
+        line = f'"$0" -m edge_eft run {files} {prompt} --max-tokens 3 {redirection}'
+        done = subprocess.run(
+            ["bash", "-c", line, sys.executable], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2
+        talk = [line for line in done.stderr.splitlines() if line.startswith("edge-eft: ")]
+        assert said in talk[-1]
+        assert "Traceback" not in done.stderr
