@@ -258,6 +258,27 @@ def test_abort_between_calls_leaves_other_sequences_alone(tiny_model):
     assert_healthy(context, tiny_model)
 
 
+def test_abort_is_looked_at_between_the_chunks_of_a_prompt(tiny_model, monkeypatch):
+    """The GPU backends of llama.cpp never ask its abort callback."""
+    context = Context(tiny_model, n_ctx=1600)
+    a = some_tokens(tiny_model, 1500)
+    real, calls = llama_cpp.llama_decode, []
+
+    def decode(*arguments):
+        calls.append(real(*arguments))
+        context.abort()
+        return calls[-1]
+
+    monkeypatch.setattr(llama_cpp, "llama_decode", decode)
+    with pytest.raises(AbortedError):
+        context.advance({0: (a, 1)})
+    monkeypatch.undo()
+    context.resume()
+    assert calls == [0], "the second chunk was not begun"
+    assert np.array_equal(context.tokens(0), a[:512])
+    assert_healthy(context, tiny_model)
+
+
 NATIVE = ("llama_decode", "llama_memory_seq_rm", "llama_get_logits_ith")
 
 
