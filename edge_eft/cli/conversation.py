@@ -15,8 +15,11 @@ from typing import Any
 from ..engine.request import Request
 from ..engine.settings import SETTINGS, request_for
 from ..errors import PromptError, RequestError
+from ..files.plain_text import decode, read_regular, reason
 from ..text.prompt_format import check_messages
 from ..validate import did_you_mean
+
+_MAX_BYTES = 8 << 20  # of a saved chat
 
 
 @dataclass
@@ -107,21 +110,23 @@ class Conversation:
     def save(self, argument: str) -> str:
         """Write a JSON file, whole or not at all; only a saved chat is overwritten."""
         path = _path(argument, "/save")
-        if path.exists():
-            try:
-                self._read(path)
-            except RequestError:
-                raise RequestError(
-                    f"{path} exists and is not a saved chat; choose a new name"
-                ) from None
         content = {"system": self.system, "settings": self.settings, "messages": self.turns}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RequestError(f"{path} cannot be written ({error.strerror})") from None
+            temporary = path.with_name(f".edge-eft-{os.getpid()}")
+            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+            if os.path.lexists(path):
+                self._read(path)
+            try:
+                temporary.write_text(text, "utf-8")
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except RequestError:
+            raise RequestError(
+                f"{path} exists and is not a saved chat; choose a new name"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{path} cannot be written ({reason(error)})") from None
         return f"saved {len(self.turns)} messages to {path}"
 
     def load(self, argument: str) -> str:
@@ -134,13 +139,14 @@ class Conversation:
 
     def _read(self, path: Path) -> tuple[dict[str, Any], str | None, list[dict[str, str]]]:
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = json.loads(decode(read_regular(path, _MAX_BYTES)))
+            json.dumps(content, ensure_ascii=False).encode()  # half characters cannot be saved
             settings, system, turns = (content[k] for k in ("settings", "system", "messages"))
             if not isinstance(settings, dict) or not isinstance(system, str | None):
                 raise TypeError
             return settings, system, check_messages(turns) if turns else []
         except OSError as error:
-            raise RequestError(f"{path} cannot be read ({error.strerror})") from None
+            raise RequestError(f"{path} cannot be read ({reason(error)})") from None
         except (ValueError, KeyError, TypeError, RecursionError, PromptError):
             raise RequestError(f"{path} is not a saved chat; /save writes one") from None
 
@@ -148,4 +154,7 @@ class Conversation:
 def _path(argument: str, command: str) -> Path:
     if not argument:
         raise RequestError(f"{command} needs a file, as in {command} chat.json")
-    return Path(argument).expanduser()
+    try:
+        return Path(argument).expanduser()
+    except RuntimeError:
+        raise RequestError(f"{argument}: there is no such home directory") from None

@@ -10,8 +10,10 @@ from dataclasses import dataclass, fields
 from itertools import islice, zip_longest
 
 from ..errors import RecipeError
+from ..files.plain_text import decode, read_regular
 from ..files.recipe import Recipe
 
+_MAX_BYTES = 64 << 20
 N_SHOWN = 12  # of a choice, one of each relation in turn come first
 
 
@@ -40,14 +42,14 @@ def load_questions(recipe: Recipe) -> list[Question]:
         raise RecipeError("the demo needs a recipe with held-out questions, such as atlas")
     path = recipe.path.with_suffix("") / "heldout.json"
     try:
-        entries = json.loads(path.read_text("utf-8"))["questions"]
+        entries = json.loads(decode(read_regular(path, _MAX_BYTES)))["questions"]
         questions = [Question(*(str(entry[f.name]) for f in fields(Question))) for entry in entries]
     except OSError as error:
         raise RecipeError(
             f"{path}: cannot be read ({error.strerror}); the demo needs a family with held-out "
             "questions, such as atlas"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecipeError(f"{path}: holds no questions ({error!r}); get the file again") from None
     if not questions:
         raise RecipeError(f"{path}: holds no question; get the file again")

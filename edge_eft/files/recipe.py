@@ -207,5 +207,21 @@ def check_prompt(where: str, prompt: str) -> None:
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path, links not followed: a hub cache's carry the names people know."""
-    return Path(os.path.abspath(path))
+    """Return the absolute path, links not followed: a hub cache's carry the names people know.
+
+    A leading ~ is the home directory, as in a shell, which expands it only where a word begins.
+
+    Raises RecipeError if that home directory, or the working directory, is not known.
+    """
+    try:
+        return Path(os.path.abspath(Path(path).expanduser()))
+    except RuntimeError:
+        home = Path(path).parts[0]
+        raise RecipeError(
+            f"{path}: there is no home directory {home}; write the path in full, or ./{home} for a "
+            "file of that name"
+        ) from None
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{path}: the working directory is gone; change to another, or write the path in full"
+        ) from None

@@ -41,12 +41,14 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..validate import did_you_mean
+from .plain_text import reason, utf8
 from .recipe import Delta, ModelSpec, Recipe, absolute, check_prompt
 
 _MAX_RECIPE_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Names are typed in `--mix a=.7,b=.3` and stand in roles such as `tuned:NAME`.
 _DELTA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in a path; whatever else has a name is one
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _RECIPE_KEYS = ("name", "description", "license", "n_ctx", "base", "delta", "provenance")
@@ -82,18 +84,22 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
     except (OSError, ValueError) as error:
         names = ", ".join(embedded) or "none"
         near = did_you_mean(str(path_or_name), embedded)
-        reason = getattr(error, "strerror", None) or str(error)
         raise RecipeError(
-            f"recipe {str(path_or_name)!r} cannot be read ({reason}){near}; give the path of a"
-            f" TOML file or the name of an embedded recipe ({names})"
+            f"recipe {str(path_or_name)!r} cannot be read ({reason(error)}){near}; give the path of"
+            f" a TOML file or the name of an embedded recipe ({names})"
         ) from None
+    if data.startswith(b"GGUF"):
+        raise RecipeError(
+            f"{path}: is one model (GGUF), and a recipe is a TOML file that names three; give"
+            " --base, --tuned and --reference instead"
+        )
     if len(data) > _MAX_RECIPE_BYTES:
         raise RecipeError(f"{path}: is larger than {_MAX_RECIPE_BYTES:,} bytes: not a recipe")
     try:
-        return _Reader(path).recipe(tomllib.loads(data.decode()))
+        return _Reader(path).recipe(tomllib.loads(utf8(data).decode()))
     except (ValueError, OverflowError, RecursionError) as error:  # numbers beyond TOML's, too
-        reason = str(error).splitlines()[0]
-        raise RecipeError(f"{path}: is not valid TOML ({reason}); see the README for one") from None
+        seen = str(error).splitlines()[0]
+        raise RecipeError(f"{path}: is not valid TOML ({seen}); see the README for one") from None
 
 
 def to_toml(recipe: Recipe, directory: str | os.PathLike[str]) -> str:
@@ -124,8 +130,10 @@ def to_toml(recipe: Recipe, directory: str | os.PathLike[str]) -> str:
 def relative(path: str | os.PathLike[str], directory: str | os.PathLike[str]) -> str:
     """Return `path` as a recipe in `directory` names it: relative if below, else absolute."""
     path, directory = absolute(path), absolute(directory)
-    inside = path.is_relative_to(directory)
-    return path.relative_to(directory).as_posix() if inside else str(path)
+    if not path.is_relative_to(directory):
+        return str(path)
+    name = path.relative_to(directory).as_posix()
+    return f"./{name}" if name.startswith("~") else name  # else it would be read as a home
 
 
 def _entry(spec: ModelSpec, directory: str | os.PathLike[str]) -> Iterable[tuple[str, Any]]:
@@ -162,6 +170,12 @@ def _written(value: Any) -> str:
 
 def _quoted(text: str) -> str:
     """Return a TOML basic string."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RecipeError(
+            f"{text!r} is not UTF-8, and TOML has no other names; rename the file or directory"
+        ) from None
     text = text.translate(_ESCAPES)
     return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in text) + '"'
 
@@ -269,9 +283,12 @@ class _Reader:
         name = self.value(table, key, str, where + ".", None)
         if name is None:
             raise self.error(f"{where} lacks `{key}`; add {key} = with the path of a GGUF file")
-        if not name or not name.isprintable():
+        if not name or _CONTROL.search(name):
             raise self.error(f"{where}.{key} is {name!r}, not the path of a GGUF file")
-        return absolute(self.path.parent / name)
+        try:
+            return absolute(name if name.startswith("~") else self.path.parent / name)
+        except RecipeError as error:
+            raise self.error(f"{where}.{key} is {error}") from None
 
     def known(self, table: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
         for key in table:
