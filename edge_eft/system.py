@@ -5,6 +5,7 @@ It imports nothing of ours, so that every module may ask it.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,17 +13,31 @@ import platformdirs
 
 
 def state_dir() -> Path:
-    """Return where the history is kept: $EDGE_EFT_HOME, else the platform's place for state."""
-    if chosen := os.environ.get("EDGE_EFT_HOME"):
-        return Path(chosen)
-    return platformdirs.user_state_path("edge-eft", appauthor=False)
+    """Return where the history is kept: $EDGE_EFT_HOME, else the platform's place for state.
+
+    Raises OSError if there is none: it is handled as an unwritable one is.
+    """
+    place = os.environ.get("EDGE_EFT_HOME") or platformdirs.user_state_dir("edge-eft", False)
+    return _at_home(place, "EDGE_EFT_HOME")
 
 
 def cache_directory() -> Path:
-    """Return where fetched things are kept: $EDGE_EFT_CACHE, else the user's cache directory."""
-    if chosen := os.environ.get("EDGE_EFT_CACHE"):
-        return Path(chosen)
-    return platformdirs.user_cache_path("edge_eft", appauthor=False)
+    """Return where fetched things are kept: $EDGE_EFT_CACHE, else the user's cache directory.
+
+    Raises OSError if there is none: it is handled as an unwritable one is.
+    """
+    place = os.environ.get("EDGE_EFT_CACHE") or platformdirs.user_cache_dir("edge_eft", False)
+    return _at_home(place, "EDGE_EFT_CACHE")
+
+
+def _at_home(place: str, variable: str) -> Path:
+    """Return `place` with ~ expanded; without a home, platformdirs leaves it, as if a directory."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(
+            errno.ENOENT, f"no home directory is known; set HOME or {variable}"
+        ) from None
 
 
 def installed_version() -> str:
