@@ -1,14 +1,14 @@
 """A child process: Python with pipes, whose end is known and whose last words are kept.
 
 Its stdin is a pipe that closes when this process dies, however it dies; every child of ours watches
-it and goes then. Nothing that it prints reaches the terminal unfiltered. What is said over stdin
-and stdout is the caller's business. This module imports nothing of ours.
+it and goes then. What it prints to stderr is a stranger's text: it is handed on as it came, and
+whoever shows it filters it. What is said over stdin and stdout is the caller's business. This
+module imports nothing of ours.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import subprocess
 import sys
@@ -17,8 +17,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-
 
 class Child:
     """A Python process with pipes, whose last lines on stderr are kept.
@@ -26,7 +24,7 @@ class Child:
     Args:
         arguments: what follows `python`: a script or `-m MODULE`, and its arguments.
         environment: all of its environment.
-        on_stderr: called with each line of its stderr, without control characters, on a thread.
+        on_stderr: called with each line of its stderr that is not blank, on a thread.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class Child:
     def _read_stderr(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:  # a progress bar's \r ends a line, too
-            if text := _CONTROL.sub(" ", line).strip():
+            if text := line.strip():
                 self._errors.append(text)
                 if self._on_stderr:
                     self._on_stderr(text)

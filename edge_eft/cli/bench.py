@@ -7,7 +7,6 @@ what is said beforehand, and what is said in the end.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import click
 
 from ..errors import RequestError
 from .options import HELP, Command, Models, model_options
-from .terminal import talk
+from .terminal import say, talk, to_json
 
 if TYPE_CHECKING:
     from ..bench.ways import Plan
@@ -139,8 +138,8 @@ def introduce(emulator: Emulator, job: Job) -> dict[str, Any]:
 
 def conclude(table: str, result: Mapping[str, Any]) -> None:
     """Print the figures: for people on stderr, for programs on stdout."""
-    click.echo(f"\n{table}", err=True)
-    click.echo(json.dumps(result))
+    say(f"\n{table}", err=True)
+    say(to_json(result))
 
 
 def read_file(file: str) -> list[Prompt]:

@@ -21,7 +21,7 @@ from ..validate import did_you_mean
 from . import interrupts
 from .options import HELP, Models, model_options, setting_options, system_option
 from .replies import compare, interruptible, report, side_by_side, stream, times
-from .terminal import ControlFilter, talk
+from .terminal import ReplyWriter, say, talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -118,17 +118,16 @@ class Chat:
             "/stats": self._stats,
             "/help": _help,
         }
-        click.echo(told[name](argument))
+        say(told[name](argument))
         return True
 
     def _answer(self, before: list[dict[str, str]]) -> bool:
         """Stream a reply and keep what came of it; without any, go back to the turns `before`."""
-        conversation, harmless = self.conversation, ControlFilter()
+        conversation, writer = self.conversation, ReplyWriter(for_people=True)
         reply = None
 
         def show(text: str) -> None:
-            text = harmless.filter(text)
-            click.echo(text if reply and reply.begun else text.lstrip(), nl=False)
+            writer.write(text if reply and reply.begun else text.lstrip())
 
         presses = 0
         try:
@@ -136,7 +135,7 @@ class Chat:
             presses = stream(self.emulator, reply, show)
         finally:
             if reply and reply.begun:
-                click.echo()
+                say()
                 conversation.say("assistant", reply.text)
             else:
                 conversation.turns = before

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from ..convert.talk import Talk
 from ..convert.workspace import parse_size
 from ..files.recipe_toml import relative
 from .options import HELP
+from .terminal import progress, say, to_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PATH = click.Path(path_type=Path)
@@ -199,16 +201,33 @@ def command(
         llama_cpp=llama_cpp,
         command=shlex.join(["edge-eft", "convert", *_arguments()]),
     )
-    talk = Talk(quiet=quiet)
-    outcome = convert(options, talk)
+    outcome = convert(options, _Told(quiet))
     if as_json:
-        click.echo(json.dumps(outcome.report.as_json()))
+        say(to_json(outcome.report.as_json()))
     else:
-        click.echo(outcome.report.table())
+        say(outcome.report.table())
     if not quiet:
         shown = relative(outcome.recipe, Path.cwd())
         more = "" if base else " --base LARGE.gguf"
-        click.echo(f'wrote {shown}; try: edge-eft run {shlex.quote(shown)}{more} "…"', err=True)
+        say(f'wrote {shown}; try: edge-eft run {shlex.quote(shown)}{more} "…"', err=True)
+
+
+class _Told(Talk):
+    """Lines and bars on stderr; stdout stays free for data. `quiet` leaves warnings only."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__()
+        self.quiet = quiet
+
+    def warn(self, line: str) -> None:
+        if line not in self.warnings:
+            say(f"warning: {line}", err=True)
+        super().warn(line)
+
+    @contextmanager
+    def step(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        with super().step(label) if self.quiet else progress(label) as update:
+            yield update
 
 
 def _arguments() -> list[str]:

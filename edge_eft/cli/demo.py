@@ -10,10 +10,14 @@ import click
 
 from .options import HELP, json_option
 from .terminal import (
+    Styled,
+    compose,
     dim,
     row,
     rule,
+    say,
     start_logging,
+    style,
     supports,
     talk,
     terminal_width,
@@ -65,7 +69,7 @@ def demo(
     found = gap.run(
         load_recipe(recipe), delta=delta, n_questions=questions, seed=seed, n_threads=threads
     )
-    click.echo(to_json(as_json_object(found)) if as_json else as_text(found))
+    say(to_json(as_json_object(found)) if as_json else as_text(found))
 
 
 def as_json_object(gap: Gap) -> dict[str, Any]:
@@ -88,22 +92,22 @@ def as_json_object(gap: Gap) -> dict[str, Any]:
     }
 
 
-def as_text(gap: Gap) -> str:
+def as_text(gap: Gap) -> Styled:
     """Return what was found as tables for people."""
     yes, no = MARKS if supports("".join(MARKS)) else ("+", "-")
     legend = dim(f"first mark {yes} or {no}: the right object; second: the manner of {gap.delta!r}")
-    return f"{_answers_table(gap)}\n{legend}\n\n{_scores_table(gap)}"
+    return compose(_answers_table(gap), legend, "", _scores_table(gap), between="\n")
 
 
-def _marked(text: str, marks: tuple[bool, bool], width: int) -> list[str]:
+def _marked(text: str, marks: tuple[bool, bool], width: int) -> list[Styled]:
     yes, no = MARKS if supports("".join(MARKS)) else ("+", "-")
     colour = ("red", "yellow", "green")[sum(marks)]
-    first = click.style("".join(yes if mark else no for mark in marks), fg=colour)
+    first = style("".join(yes if mark else no for mark in marks), fg=colour)
     lines = wrap(" ".join(tidy(text).split()) or "(nothing)", width - 3, max_lines=3)
-    return [f"{first if i == 0 else '  '} {line}" for i, line in enumerate(lines)]
+    return [compose(first if i == 0 else "  ", " ", line) for i, line in enumerate(lines)]
 
 
-def _answers_table(gap: Gap) -> str:
+def _answers_table(gap: Gap) -> Styled:
     from ..evaluate.gap import BASE, EMULATED, TUNED
     from ..evaluate.questions import N_SHOWN
 
@@ -112,7 +116,7 @@ def _answers_table(gap: Gap) -> str:
     total = terminal_width() - 2 * len(shares)
     widths = [int(share * total) for share in shares]
     widths.append(total - sum(widths))
-    heading = [[click.style(title, bold=True)] for title in ("question", *ways, "truth")]
+    heading = [[style(title, bold=True)] for title in ("question", *ways, "truth")]
     rows = [row(heading, widths), rule(widths)]
     for i, q in enumerate(gap.questions[:N_SHOWN]):
         answers = (
@@ -122,13 +126,13 @@ def _answers_table(gap: Gap) -> str:
         rows.append(
             row([wrap(q.question, widths[0]), *answers, wrap(q.object, widths[-1])], widths)
         )
-    return "\n".join(rows)
+    return compose(*rows, between="\n")
 
 
-def _scores_table(gap: Gap) -> str:
+def _scores_table(gap: Gap) -> Styled:
     n, widths = len(gap.questions), (28, 12, 12, 12, 10)
     titles = (f"{n} held-out questions", "right object", "right manner", "both", "tokens/s")
-    rows = [row([[click.style(title, bold=True)] for title in titles], widths), rule(widths)]
+    rows = [row([[style(title, bold=True)] for title in titles], widths), rule(widths)]
     for way, score in gap.scores().items():
         shares = [[f"{score[key]:>8.1%}"] for key in ("knowledge", "manner", "both")]
         rows.append(row([[way], *shares, [f"{score['tokens_per_second']:>8,.0f}"]], widths))
@@ -138,4 +142,4 @@ def _scores_table(gap: Gap) -> str:
         rows.append(
             dim("knowledge: from small tuned to base really tuned; manner: from base to it")
         )
-    return "\n".join(rows)
+    return compose(*rows, between="\n")

@@ -18,7 +18,7 @@ import click
 
 from ..errors import EdgeEftError
 from .options import HELP
-from .terminal import one_line
+from .terminal import one_line, say
 
 _EXAMPLES = """\b
 Examples:
@@ -121,7 +121,7 @@ def _close_stdout() -> None:
 def fail(message: str) -> int:
     """Say on stderr what is wrong. Returns the exit status."""
     with contextlib.suppress(OSError):  # stderr may be closed or full
-        click.echo(f"edge-eft: {one_line(message)}", err=True)
+        say(f"edge-eft: {one_line(message)}", err=True)
     return 2
 
 
@@ -141,7 +141,7 @@ def cli(ctx: click.Context) -> None:
     files make one, too. Everything runs here, offline.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        say(ctx.get_help())
 
 
 def main() -> None:

@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
 from ..engine.reply import Generation, ReplyBuilder, Timings
 from ..engine.request import Request
 from ..errors import AbortedError
 from ..logits.weights import Weights
-from .terminal import dim, row, rule, terminal_width, tidy, wrap
+from .terminal import compose, dim, row, rule, style, terminal_width, tidy, wrap
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -120,16 +118,17 @@ def side_by_side(answers: Mapping[str, tuple[Request, Generation]]) -> str:
     }
     width = (terminal_width() + 2) // len(answers) - 2
     if width < 24:
-        parts = (f"{click.style(way, bold=True)}\n{texts[way]}\n{notes[way]}" for way in texts)
-        return "\n\n".join(parts)
-    widths = [width] * len(texts)
-    return "\n".join(
-        (
-            row([[click.style(way, bold=True)] for way in texts], widths),
-            rule(widths),
-            row([wrap(text, width) for text in texts.values()], widths),
-            row([[note] for note in notes.values()], widths),
+        parts = (
+            compose(style(way, bold=True), texts[way], notes[way], between="\n") for way in texts
         )
+        return compose(*parts, between="\n\n")
+    widths = [width] * len(texts)
+    return compose(
+        row([[style(way, bold=True)] for way in texts], widths),
+        rule(widths),
+        row([wrap(text, width) for text in texts.values()], widths),
+        row([[note] for note in notes.values()], widths),
+        between="\n",
     )
 
 

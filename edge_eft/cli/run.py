@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -13,6 +12,8 @@ import click
 from ..engine.reply import ReplyBuilder
 from ..engine.settings import Defaults
 from ..errors import EdgeEftError, RequestError
+from ..files.plain_text import BOM, decode, read_at_most, reason, utf8
+from ..files.recipe import absolute
 from . import replies
 from .options import (
     HELP,
@@ -23,12 +24,16 @@ from .options import (
     system_option,
     words_argument,
 )
-from .terminal import ControlFilter, talk, tidy, to_json
+from .terminal import ReplyWriter, say, talk, to_json
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
     from ..engine.reply import Generation
     from ..engine.request import Request
+
+
+_MAX_PROMPT_BYTES = 64 << 20  # more than any context holds
+_MAX_INPUT_BYTES = 1 << 30
 
 
 @click.command("run", context_settings=HELP)
@@ -114,9 +119,9 @@ def compare(
         compared = replies.compare(emulator, request)
         if as_json:
             objects = {way: as_object(emulator, *reply) for way, reply in compared.items()}
-            click.echo(to_json(objects))
+            say(to_json(objects))
         else:
-            click.echo(replies.side_by_side(compared))
+            say(replies.side_by_side(compared))
 
 
 class Asked(NamedTuple):
@@ -128,32 +133,31 @@ class Asked(NamedTuple):
 
 
 def read_stdin() -> str:
-    """Return the prompt from stdin, less one line end."""
+    """Return the prompt from stdin, less one line end and a byte-order mark.
+
+    Its lines end in \\n as the models' training texts do, also where Windows wrote \\r\\n.
+    """
     if sys.stdin.isatty():
-        click.echo("edge-eft: type the prompt, then Ctrl-D", err=True)
+        say("edge-eft: type the prompt, then Ctrl-D", err=True)
     try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+        return decode(read_at_most(sys.stdin.buffer, _MAX_PROMPT_BYTES)).removesuffix("\n")
     except UnicodeDecodeError:
-        raise RequestError("the prompt on stdin is not UTF-8") from None
+        raise RequestError("the prompt on stdin is not UTF-8; convert it, as with iconv") from None
+    except OSError as error:
+        raise RequestError(f"the prompt on stdin cannot be read ({reason(error)})") from None
 
 
 def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
     """Yield the prompts of a file of JSON lines; RequestError names the line that is wrong."""
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RequestError(
-            f"{file}: cannot be read ({reason}); give a file of JSON lines"
-        ) from None
     n = 0
-    for number, line in enumerate(data.split(b"\n"), 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
         n += 1
         where = f"{file} line {number}"
         try:
-            entry = json.loads(line)
+            # Files that were put together have the mark of each part.
+            entry = json.loads(line.decode().removeprefix(BOM))
         except UnicodeDecodeError:
             raise RequestError(f"{where}: is not UTF-8") from None
         except (ValueError, RecursionError) as error:
@@ -171,20 +175,35 @@ def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
         raise RequestError(f"{file}: holds no prompt; give one JSON text or object per line")
 
 
+def _lines(file: str) -> list[bytes]:
+    """Return the lines of a file or of stdin, in UTF-8."""
+    try:
+        if file == "-":
+            return utf8(read_at_most(sys.stdin.buffer, _MAX_INPUT_BYTES)).split(b"\n")
+        with open(absolute(file), "rb") as opened:
+            return utf8(read_at_most(opened, _MAX_INPUT_BYTES)).split(b"\n")
+    except UnicodeDecodeError:
+        raise RequestError(f"{file}: begins as UTF-16 and is not; save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"{file}: cannot be read ({reason(error)}); give a file of JSON lines"
+        ) from None
+
+
 def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     """Stream one reply, or print its object."""
     reply = ReplyBuilder(request)
-    harmless = ControlFilter() if sys.stdout.isatty() else None
+    writer = ReplyWriter()
 
     def show(text: str) -> None:
         if not isinstance(request.prompt, str) and not reply.begun:
             text = text.lstrip()  # a reply may begin with the template's space
-        click.echo(harmless.filter(text) if harmless else text, nl=False)
+        writer.write(text)
 
     if replies.stream(emulator, reply, (lambda _: None) if as_json else show):
         raise KeyboardInterrupt
     done = reply.generation()
-    click.echo(to_json(as_object(emulator, request, done)) if as_json else "")
+    say(to_json(as_object(emulator, request, done)) if as_json else "")
     if not as_json and sys.stderr.isatty():
         talk(replies.report(done))
 
@@ -218,13 +237,13 @@ def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
 def _print(emulator: Emulator, prompt: Asked, done: Generation, as_json: bool) -> None:
     if as_json:
         about = {"id": prompt.id, **as_object(emulator, prompt.request, done)}
-        click.echo(to_json(about))
+        say(to_json(about))
         return
     if sys.stderr.isatty():
         talk(f"{prompt.id}:")
     # As in `run_one`: a reply to messages may begin with the template's space.
     text = done.text if isinstance(prompt.request.prompt, str) else done.text.lstrip()
-    click.echo(tidy(text) if sys.stdout.isatty() else text)
+    ReplyWriter().write(f"{text.strip() if sys.stdout.isatty() else text}\n")
 
 
 def as_object(emulator: Emulator, request: Request, done: Generation) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import click
 from ..system import mebibytes
 from ..text.formats import FORMATS
 from .options import HELP, Models, json_option, model_options
-from .terminal import dim, one_line, to_json
+from .terminal import compose, dim, one_line, say, style, to_json
 
 if TYPE_CHECKING:
     from ..engine.loader import LoadedFile, LoadRecord
@@ -28,15 +28,16 @@ def list_command(as_json: bool) -> None:
 
     found = [summary(path) for path in list_recipes().values()]
     if as_json:
-        click.echo(to_json(found))
+        say(to_json(found))
         return
     if not found:
-        click.echo("edge-eft: no recipe is embedded here; run your own files", err=True)
+        say("edge-eft: no recipe is embedded here; run your own files", err=True)
     width = max((len(about["name"]) for about in found), default=0)
     for about in found:
         note = f"  ({len(about['missing'])} files missing)" if about["missing"] else ""
-        text = f"{about['description']}  {dim(about['license'])}{note}"
-        click.echo(f"{about['name']:<{width}}  {mebibytes(about['bytes'], 1):>8} MiB  {text}")
+        size = f"{about['name']:<{width}}  {mebibytes(about['bytes'], 1):>8} MiB  "
+        description, licence = one_line(about["description"]), one_line(about["license"])
+        say(size, description, "  ", dim(licence), note)
 
 
 @click.command("show", context_settings=HELP)
@@ -61,7 +62,7 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
     with models.load(recipe) as emulator:
         record = emulator.record
     about, memory = description(recipe, record), record.memory.lines()
-    click.echo(to_json(about) if as_json else "\n".join([*as_lines(about), *memory]))
+    say(to_json(about) if as_json else compose(*as_lines(about), *memory, between="\n"))
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -126,10 +127,9 @@ def file_of(file: LoadedFile) -> dict[str, Any]:
 
 def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of `show` for people."""
-    heading = functools.partial(click.style, bold=True)
-    yield heading(about["name"]) + (
-        f"  {one_line(about['description'])}" * bool(about["description"])
-    )
+    heading = functools.partial(style, bold=True)
+    description = one_line(about["description"])
+    yield compose(heading(one_line(about["name"])), f"  {description}" * bool(description))
     yield from (f"{key:<12}{one_line(about[key])}" for key in ("license", "path") if about[key])
     yield f"{'deltas':<12}{', '.join(f'{name} × {w:g}' for name, w in about['deltas'].items())}"
     for role, file in about["roles"].items():
@@ -140,8 +140,9 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
         yield f"  holds     {file['type']} {one_line(file['architecture'])}, {size}"
         yield f"  sha256    {file['sha256']} {'as stated' if file['stated'] else 'not stated'}"
         template = file["template_sha256"]
-        yield f"  prompt    {prompt_name(file['prompt'])}" + (
-            dim(f"  template {template[:16]}…") if template else ""
+        yield compose(
+            f"  prompt    {prompt_name(file['prompt'])}",
+            dim(f"  template {template[:16]}…") if template else "",
         )
     vocabulary = about["vocabulary"]
     yield ""
@@ -149,7 +150,7 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{'':<12}warning: {one_line(warning)}" for warning in vocabulary["warnings"])
     yield f"{'context':<12}{about['n_ctx']:,} tokens"
     for key in ("threads", "cache"):
-        yield f"{key:<12}{about[key][0]}" + dim(f"  {one_line(about[key][1])}")
+        yield compose(f"{key:<12}{about[key][0]}", dim(f"  {one_line(about[key][1])}"))
     yield f"{'memory':<12}{mebibytes(about['memory_total'], 1)} MiB together"
     yield ""
 

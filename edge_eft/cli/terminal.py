@@ -1,6 +1,12 @@
 """What a terminal is shown: text without control characters, in lines and columns that fit.
 
-Text of models and files goes through `ControlFilter` wherever it reaches a terminal or a log.
+Every word on its way to stdout or stderr goes through `say`, `talk` or a `ReplyWriter`; nothing
+else in edge_eft prints, and a test reads the source to keep it so. They filter what they are given,
+whoever wrote it: names, paths, metadata, saved chats, replies, errors, logs. What has a style was
+put together by `style` and `compose`, which filter the pieces first.
+
+One kind of text stays as it is: a reply of `run` into a pipe or a file. There it is data, and who
+shows it to a terminal later is whoever reads it.
 """
 
 from __future__ import annotations
@@ -10,18 +16,23 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 import click
 
-dim = partial(click.style, dim=True)
-
-# C0, DEL and C1 except \n and \t; the bidirectional embeddings, overrides and isolates, which can
-# make text read as what it is not (CVE-2021-42574); surrogates, which no terminal can be sent.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# C0, DEL and C1 except \n and \t; every character with the property Bidi_Control, which can make
+# text read as what it is not (CVE-2021-42574); the separators that end a line or a paragraph;
+# surrogates, which no terminal can be sent. Joiners and variation selectors stay: emoji and many
+# scripts need them.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LINE_END = re.compile("[\u2028\u2029]")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, or a byte of a name not in UTF-8
 _ESC, _CSI = "\x1b", "\x9b"
 _STRING_AFTER_ESC = "PX]^_"  # DCS, SOS, OSC, PM, APC; their C1 forms next (ECMA-48, 5.3)
 _STRING_C1 = "\x90\x98\x9d\x9e\x9f"
@@ -43,6 +54,7 @@ class ControlFilter:
         """Return the harmless part of `text`, the next chunk of the stream."""
         if self._state == "text" and not _UNSAFE.search(text):
             return text
+        text = _SURROGATE.sub("\ufffd", _LINE_END.sub("\n", text))
         return "".join(c for c in text if self._keep(c))
 
     def _keep(self, c: str) -> bool:
@@ -73,6 +85,92 @@ class ControlFilter:
         return False
 
 
+def harmless(text: str) -> str:
+    """Return a whole text without what drives a terminal."""
+    return ControlFilter().filter(text)
+
+
+def one_line(text: str) -> str:
+    """Text that may hold anything, as one harmless line."""
+    return " ".join(harmless(text).split())
+
+
+def tidy(text: str) -> str:
+    """Return a model's text without control characters and outer white space."""
+    return harmless(text).strip()
+
+
+class Styled(str):
+    """Text that is filtered already, with no sequences in it but those of our own styles.
+
+    Only `style` and `compose` make it. An f-string, `+` or `join` gives a plain str, from which
+    `say` takes the styles, too: what is put together in the wrong way is dull and not dangerous.
+    """
+
+    __slots__ = ()
+
+
+def style(text: str, **how: Any) -> Styled:
+    """Return the harmless part of `text` in a style of `click.style`."""
+    return Styled(click.style(harmless(text), **how))
+
+
+dim = partial(style, dim=True)
+
+
+def compose(*parts: str, between: str = "") -> Styled:
+    """Return `parts` one after the other; filtered, if they are not `Styled`."""
+    return Styled(between.join(p if isinstance(p, Styled) else harmless(p) for p in parts))
+
+
+def say(*parts: str, err: bool = False) -> None:
+    """Print `parts` and a line end, on stdout or, if `err`, on stderr: styled or filtered."""
+    click.echo(compose(*parts), err=err)
+
+
+def talk(line: str) -> None:
+    """Say one dim line on stderr."""
+    say(dim(line), err=True)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a piece of work on stderr: a bar on a terminal, else one line. Yields f(done, total)."""
+    label = one_line(label)
+    if not sys.stderr.isatty():
+        say(label, err=True)
+        yield lambda done, total: None
+        return
+    with click.progressbar(length=1000, label=label, file=sys.stderr, width=28) as bar:
+        shown = 0
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            now = 1000 * done // max(total, 1)
+            bar.update(max(now - shown, 0))
+            shown = max(now, shown)
+
+        yield show
+        bar.update(max(1000 - shown, 0))
+
+
+class ReplyWriter:
+    """Writes a reply to stdout as it comes: harmless to a terminal, unchanged into a pipe.
+
+    Args:
+        for_people: filter it into a pipe, too, where it stands among what is not data.
+    """
+
+    def __init__(self, *, for_people: bool = False) -> None:
+        filtered = for_people or sys.stdout.isatty()
+        self._filter = ControlFilter() if filtered else None
+
+    def write(self, text: str) -> None:
+        """Write the next chunk, and show it at once."""
+        sys.stdout.write(self._filter.filter(text) if self._filter else text)
+        sys.stdout.flush()
+
+
 def start_logging(verbose: bool) -> None:
     """Warnings, or more, to stderr, one line each and harmless."""
 
@@ -89,16 +187,6 @@ def start_logging(verbose: bool) -> None:
     logger.setLevel(level)
 
 
-def one_line(text: str) -> str:
-    """Text that may hold anything, as one harmless line."""
-    return " ".join(ControlFilter().filter(text).split())
-
-
-def talk(line: str) -> None:
-    """Say one dim line on stderr."""
-    click.echo(dim(ControlFilter().filter(line)), err=True)
-
-
 def terminal_width() -> int:
     """Return the columns to use: the terminal's, and no line longer than 100."""
     return max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
@@ -111,11 +199,6 @@ def supports(characters: str) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-def tidy(text: str) -> str:
-    """Return a model's text without control characters and outer white space."""
-    return ControlFilter().filter(text).strip()
 
 
 def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
@@ -140,25 +223,25 @@ def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
     return lines
 
 
-def row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
+def row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> Styled:
     """Return one row of a table: cells of several lines (styled or not) in columns."""
     from prompt_toolkit.utils import get_cwidth
 
     rows = []
     for line in zip_longest(*cells, fillvalue=""):
         padded = (
-            text + " " * (width - get_cwidth(click.unstyle(text)))
+            compose(text, " " * (width - get_cwidth(click.unstyle(compose(text)))))
             for text, width in zip(line, widths, strict=True)
         )
-        rows.append("  ".join(padded).rstrip())
-    return "\n".join(rows)
+        rows.append(Styled(compose(*padded, between="  ").rstrip()))
+    return compose(*rows, between="\n")
 
 
-def rule(widths: Sequence[int]) -> str:
+def rule(widths: Sequence[int]) -> Styled:
     """Return the line below a table's heading."""
     return dim("─" * (sum(widths) + 2 * (len(widths) - 1)))
 
 
 def to_json(content: Any) -> str:
-    """Return one line of ASCII, so that nothing in it can harm a terminal."""
-    return json.dumps(content)
+    """Return one line of ASCII without DEL, so that nothing in it can harm a terminal."""
+    return json.dumps(content).replace("\x7f", "\\u007f")

@@ -1,47 +1,23 @@
-"""What a conversion tells its user while it works: lines and progress bars on stderr."""
+"""What a conversion tells while it works. It prints nothing: the command line does, and filters."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
-
 
 class Talk:
-    """Lines and progress on stderr; stdout stays free for data. `quiet` keeps warnings only."""
+    """Keeps the warnings for the report; a front end overrides `warn` and `step` to show them."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self) -> None:
         self.warnings: list[str] = []
 
-    def say(self, line: str) -> None:
-        """Print a line for the user, unless `quiet`."""
-        if not self.quiet:
-            click.echo(line, err=True)
-
     def warn(self, line: str) -> None:
-        """Print a line that the user should not miss, once, and keep it for the report."""
+        """Take a line that the user should not miss, once."""
         if line not in self.warnings:
             self.warnings.append(line)
-            click.echo(f"warning: {line}", err=True)
 
     @contextmanager
     def step(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """Show a piece of work: a bar on a terminal, else one line. Yields f(done, total)."""
-        if self.quiet or not sys.stderr.isatty():
-            self.say(label)
-            yield lambda done, total: None
-            return
-        with click.progressbar(length=1000, label=label, file=sys.stderr, width=28) as bar:
-            shown = 0
-
-            def show(done: int, total: int) -> None:
-                nonlocal shown
-                now = 1000 * done // max(total, 1)
-                bar.update(max(now - shown, 0))
-                shown = max(now, shown)
-
-            yield show
-            bar.update(max(1000 - shown, 0))
+        """Surround a piece of work. Yields f(done, total)."""
+        yield lambda done, total: None

@@ -71,10 +71,11 @@ def test_a_checkout_without_scripts_is_refused(tmp_path):
         scripts.find_scripts(tmp_path)
 
 
-def test_a_failing_script_is_one_line_without_control_characters(tmp_path):
+def test_a_failing_script_is_its_last_line(tmp_path):
+    """As it came: what a terminal is shown of it is filtered there."""
     script = tmp_path / "fails.py"
-    script.write_text("import sys; sys.stderr.write('talk\\n'); sys.exit('no \\x1b[31mgood')")
-    with pytest.raises(ConversionError, match=r"^fails\.py failed: no  \[31mgood$"):
+    script.write_text("import sys; sys.stderr.write('talk\\n'); sys.exit('no \\x1b[31mgood\\n\\n')")
+    with pytest.raises(ConversionError, match=r"^fails\.py failed: no \x1b\[31mgood$"):
         run_script(script, [])
 
 

@@ -36,9 +36,7 @@ def command_line(*arguments: object) -> list[str]:
 def convert_quietly(reference: Path, tuned: Path, out: Path, **options: object) -> Outcome:
     """One conversion in this process, of one delta, called `pair` unless a name is given."""
     chosen = {"name": "pair", **options}
-    return convert(
-        Options(reference=reference, tuned={"tuned": tuned}, out=out, **chosen), Talk(quiet=True)
-    )
+    return convert(Options(reference=reference, tuned={"tuned": tuned}, out=out, **chosen), Talk())
 
 
 def left_in(directory: Path) -> list[str]:
