@@ -16,6 +16,7 @@ import click
 from ..engine.reply import ReplyBuilder, Timings
 from ..engine.settings import SETTINGS
 from ..errors import AbortedError, EdgeEftError, RequestError
+from ..files.plain_text import lines, reason
 from ..system import mebibytes
 from ..validate import did_you_mean
 from . import interrupts
@@ -199,10 +200,9 @@ def terminal_reader() -> Callable[[str], str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion
     from prompt_toolkit.document import Document
-    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-    from ..system import state_dir
+    from .history import open_history, tell
 
     class Commands(Completer):
         def get_completions(self, document: Document, _: CompleteEvent) -> Iterator[Completion]:
@@ -218,28 +218,41 @@ def terminal_reader() -> Callable[[str], str]:
         else:
             event.app.exit(exception=EOFError)
 
-    history: History = InMemoryHistory()
-    with contextlib.suppress(OSError):
-        state_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
-        history = FileHistory(str(state_dir() / "history"))
+    history = open_history()
     session: PromptSession[str] = PromptSession(
         history=history, completer=Commands(), key_bindings=keys
     )
+    told = False
 
     def read(prompt: str) -> str:
+        nonlocal told
         try:
-            return session.prompt(prompt)
+            line = session.prompt(prompt)
         finally:
             interrupts.listen()
+        if not told and (lost := getattr(history, "lost", None)):
+            told = True
+            tell(lost)
+        return line
 
     return read
 
 
-def plain_reader(_: str) -> str:
-    """Read a line from a pipe; EOFError at its end."""
-    if not (line := sys.stdin.readline()):
-        raise EOFError
-    return line.removesuffix("\n")
+def plain_reader() -> Callable[[str], str]:
+    """Return a reader of lines from a pipe; EOFError at its end."""
+    entries = lines(sys.stdin.buffer)
+
+    def read(_: str) -> str:
+        try:
+            return next(entries)
+        except StopIteration:
+            raise EOFError from None
+        except UnicodeDecodeError:
+            raise RequestError("a line on stdin is not UTF-8; convert it, as with iconv") from None
+        except OSError as error:
+            raise RequestError(f"stdin cannot be read ({reason(error)})") from None
+
+    return read
 
 
 def read_entry(read: Callable[[str], str]) -> str:
@@ -257,9 +270,9 @@ def read_entry(read: Callable[[str], str]) -> str:
 def talk_with(emulator: Emulator, conversation: Conversation) -> None:
     """Chat until /bye, the end of the input, or Ctrl-C at the prompt or twice in a reply."""
     chat = Chat(emulator, conversation)
-    read: Callable[[str], str] = plain_reader
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        read = terminal_reader()
+    by_hand = sys.stdin.isatty() and sys.stdout.isatty()
+    read = terminal_reader() if by_hand else plain_reader()
+    if by_hand:
         talk(f"{emulator.recipe.name}: /help lists the commands, Ctrl-D leaves")
     with contextlib.suppress(EOFError):
         while True:

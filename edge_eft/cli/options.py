@@ -6,13 +6,16 @@ The declarations load nothing but click; recipes and models are loaded when they
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..engine.settings import SETTINGS
+from ..files.plain_text import decode
 from ..text.formats import FORMATS
 from .terminal import start_logging
 
@@ -23,6 +26,18 @@ if TYPE_CHECKING:
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}  # of every command
 
 Command = Callable[..., None]
+
+
+class Text(click.ParamType):
+    """Words for a model. What is not UTF-8 comes as half characters, which no model can be told."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return decode(value.encode())
+        except UnicodeEncodeError:
+            self.fail(f"{value!r:.60} is not UTF-8.", param, ctx)
 
 
 @dataclass(frozen=True)
@@ -44,25 +59,52 @@ class Models:
         follow it.
         """
         from ..files.recipe import from_files
-        from ..files.recipe_toml import load_recipe
+        from ..files.recipe_toml import list_recipes, load_recipe
 
+        recipes = list_recipes()
+        self._check_files(recipes)
         names_files = self.tuned is not None or self.reference is not None
         if names_files and None in (self.base, self.tuned, self.reference):
-            raise click.UsageError("--tuned and --reference need each other and --base")
+            raise click.UsageError(
+                "--base, --tuned and --reference go together, without a recipe; "
+                "with a recipe goes --base alone."
+            )
+        if not words and self.base is not None and not names_files:
+            raise click.UsageError("--base alone needs a recipe; or add --tuned and --reference.")
         if not names_files and not words:
             raise click.UsageError("Name a recipe (atlas), or --base, --tuned and --reference.")
         rest = list(words if names_files else words[1:])
         if len(rest) > at_most:
-            raise click.UsageError(f"{rest[at_most]!r} is one word too many; quote the prompt.")
+            why = "--tuned and --reference take the place of a recipe; " if names_files else ""
+            what = "quote the prompt" if at_most else "no prompt goes here"
+            raise click.UsageError(f"{rest[at_most]!r} is one word too many; {why}{what}.")
         if names_files:
             prompt = self.prompt or "plain"
             return from_files(self.base, self.tuned, self.reference, prompt=prompt), rest  # type: ignore[arg-type]
+        if self.base is not None and not (words[0] in recipes or os.path.lexists(words[0])):
+            raise click.UsageError(
+                f"--base alone goes with a recipe, and {words[0]!r} is none; name one before the "
+                "prompt, or add --tuned and --reference."
+            )
         recipe = load_recipe(words[0])
         if self.base is not None:
             recipe = recipe.with_base(self.base, prompt=self.prompt)
         elif self.prompt is not None:
             raise click.UsageError("--prompt goes with --base; the recipe has its own formats.")
         return recipe, rest
+
+    def _check_files(self, recipes: Mapping[str, Path]) -> None:
+        """Raise UsageError if an option that takes a model's file has something else."""
+        for role in ("base", "tuned", "reference"):
+            name = getattr(self, role)
+            if name == "":
+                raise click.UsageError(f"--{role} is empty; name a GGUF file.")
+            named = name in recipes and not Path(name).is_file()
+            if name is not None and (named or name.endswith(".toml")):
+                raise click.UsageError(
+                    f"--{role} takes a GGUF file, and {name!r} is a recipe; a recipe is named "
+                    "without an option, before the prompt."
+                )
 
     def load(self, recipe: Recipe, *, n_slots: int = 1) -> Emulator:
         """Load it all; may take a while."""
@@ -109,9 +151,9 @@ def setting_options(command: Command) -> Command:
         settings = {name: value for name, value in given.items() if value not in (None, ())}
         command(settings=settings, **options)
 
-    packed = click.option("--stop", multiple=True, metavar="S", help="End before S; repeatable.")(
-        packed
-    )
+    packed = click.option(
+        "--stop", type=Text(), multiple=True, metavar="S", help="End before S; repeatable."
+    )(packed)
     for name, setting in reversed(SETTINGS.items()):
         flag = f"--{name.replace('_', '-')}"
         packed = click.option(flag, type=setting.read, metavar=setting.metavar, help=setting.help)(
@@ -121,5 +163,5 @@ def setting_options(command: Command) -> Command:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-system_option = click.option("--system", metavar="S", help="System message.")
+system_option = click.option("--system", type=Text(), metavar="S", help="System message.")
 words_argument = click.argument("words", nargs=-1, metavar="[RECIPE] [PROMPT]")

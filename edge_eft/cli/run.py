@@ -12,7 +12,7 @@ import click
 from ..engine.reply import ReplyBuilder
 from ..engine.settings import Defaults
 from ..errors import EdgeEftError, RequestError
-from ..files.plain_text import BOM, decode, read_at_most, reason, utf8
+from ..files.plain_text import decode, read_at_most, reason, utf8
 from ..files.recipe import absolute
 from . import replies
 from .options import (
@@ -75,14 +75,16 @@ def run(
       edge-eft run --base B.gguf --tuned T.gguf --reference R.gguf --alpha 0.8 < prompt.txt
       edge-eft run atlas --input prompts.jsonl --json > replies.jsonl
     """
-    recipe, rest = models.recipe(words, at_most=1 if file is None else 0)
+    recipe, rest = models.recipe(words, at_most=1)
+    if file is not None and rest:
+        raise click.UsageError(f"{rest[0]!r} is a prompt, and --input has the prompts; give one.")
     defaults = Defaults(settings, raw, system)
     if file is not None:
         asked = list(read_prompts(file, defaults))
         with models.load(recipe, n_slots=min(slots, max(1, len(asked)))) as emulator:
             run_many(emulator, asked, as_json)
         return
-    request = defaults.request({"prompt": rest[0] if rest else read_stdin()})
+    request = defaults.request({"prompt": prompt_of(rest)})
     with models.load(recipe) as emulator:
         run_one(emulator, request, as_json)
 
@@ -114,7 +116,7 @@ def compare(
         raise click.UsageError("--only goes with run; compare shows every model by itself.")
     recipe, rest = models.recipe(words, at_most=1)
     defaults = Defaults(settings, raw, system)
-    request = defaults.request({"prompt": rest[0] if rest else read_stdin()})
+    request = defaults.request({"prompt": prompt_of(rest)})
     with models.load(recipe) as emulator:
         compared = replies.compare(emulator, request)
         if as_json:
@@ -130,6 +132,16 @@ class Asked(NamedTuple):
     where: str
     id: Any
     request: Request
+
+
+def prompt_of(words: Sequence[str]) -> str:
+    """Return the prompt: the word that is left, else what stdin holds."""
+    if not words:
+        return read_stdin()
+    try:
+        return decode(words[0].encode())
+    except UnicodeEncodeError:
+        raise RequestError("the prompt is not UTF-8; convert it, as with iconv") from None
 
 
 def read_stdin() -> str:
@@ -157,7 +169,7 @@ def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
         where = f"{file} line {number}"
         try:
             # Files that were put together have the mark of each part.
-            entry = json.loads(line.decode().removeprefix(BOM))
+            entry = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError:
             raise RequestError(f"{where}: is not UTF-8") from None
         except (ValueError, RecursionError) as error:

@@ -59,16 +59,22 @@ def find_scripts(checkout: Path | None) -> Path:
             fetched with pip if the cache has none.
 
     Raises:
-        ConversionError: the checkout holds none, or pip cannot get them.
+        ConversionError: the checkout holds none, pip cannot get them, or they cannot be kept.
     """
     if checkout is not None:
         if not (checkout / HF_SCRIPT).is_file():
             raise ConversionError(f"{checkout} is not a llama.cpp checkout: it has no {HF_SCRIPT}")
         return checkout.resolve()
     version = installed_version()
-    place = cache_directory() / f"llama-cpp-python-{version}-scripts"
-    if not (place / HF_SCRIPT).is_file():
-        _fetch(version, place)
+    try:
+        place = cache_directory() / f"llama-cpp-python-{version}-scripts"
+        if not (place / HF_SCRIPT).is_file():
+            _fetch(version, place)
+    except OSError as error:
+        raise ConversionError(
+            f"llama.cpp's conversion scripts cannot be kept ({error.strerror or error}); "
+            "EDGE_EFT_CACHE names another directory, --llama-cpp a checkout that has them"
+        ) from None
     return place
 
 

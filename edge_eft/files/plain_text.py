@@ -10,9 +10,10 @@ import codecs
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from typing import BinaryIO
 
-BOM = "\ufeff"
+MAX_LINE_BYTES = 64 << 20
 _MARKED = (  # UTF-32's first: its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -43,6 +44,22 @@ def decode(data: bytes) -> str:
     Raises UnicodeDecodeError if it is not UTF-8, nor UTF-16 or UTF-32 with a mark.
     """
     return utf8(data).decode().replace("\r\n", "\n")
+
+
+def lines(file: BinaryIO) -> Iterator[str]:
+    """Yield the lines of a pipe as they come, decoded, without their ends.
+
+    Raises as `decode` does, and OSError if a line is longer than `MAX_LINE_BYTES`.
+    """
+    line = file.readline(MAX_LINE_BYTES)
+    if is_wide(line):  # a line's end is more than one byte: these come from files, not by hand
+        yield from decode(line + read_at_most(file, MAX_LINE_BYTES)).removesuffix("\n").split("\n")
+        return
+    while line:
+        if len(line) == MAX_LINE_BYTES:
+            raise OSError(errno.EFBIG, f"a line is longer than {MAX_LINE_BYTES >> 20} MiB")
+        yield decode(line).removesuffix("\n")
+        line = file.readline(MAX_LINE_BYTES)
 
 
 def read_at_most(file: BinaryIO, limit: int) -> bytes:

@@ -213,6 +213,8 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
     Raises RecipeError if that home directory, or the working directory, is not known.
     """
+    if not os.fspath(path):
+        raise RecipeError("a path is empty; name a file")
     try:
         return Path(os.path.abspath(Path(path).expanduser()))
     except RuntimeError:

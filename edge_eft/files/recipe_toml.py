@@ -82,12 +82,7 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
         with open(path, "rb") as file:
             data = file.read(_MAX_RECIPE_BYTES + 1)
     except (OSError, ValueError) as error:
-        names = ", ".join(embedded) or "none"
-        near = did_you_mean(str(path_or_name), embedded)
-        raise RecipeError(
-            f"recipe {str(path_or_name)!r} cannot be read ({reason(error)}){near}; give the path of"
-            f" a TOML file or the name of an embedded recipe ({names})"
-        ) from None
+        raise RecipeError(_unread(str(path_or_name), embedded, error)) from None
     if data.startswith(b"GGUF"):
         raise RecipeError(
             f"{path}: is one model (GGUF), and a recipe is a TOML file that names three; give"
@@ -100,6 +95,16 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
     except (ValueError, OverflowError, RecursionError) as error:  # numbers beyond TOML's, too
         seen = str(error).splitlines()[0]
         raise RecipeError(f"{path}: is not valid TOML ({seen}); see the README for one") from None
+
+
+def _unread(name: str, embedded: Iterable[str], error: Exception) -> str:
+    near = did_you_mean(name, embedded)
+    wanted = f"the path of a TOML file or the name of an embedded recipe ({', '.join(embedded)})"
+    if isinstance(error, IsADirectoryError):
+        wanted += "; `edge-eft convert` makes a recipe of the directories of Hugging Face"
+    if isinstance(error, FileNotFoundError) and " " in name.strip():
+        wanted += " before the prompt"
+    return f"recipe {name!r} cannot be read ({reason(error)}){near}; give {wanted}"
 
 
 def to_toml(recipe: Recipe, directory: str | os.PathLike[str]) -> str:
