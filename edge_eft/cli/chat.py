@@ -22,7 +22,7 @@ from ..validate import did_you_mean
 from . import interrupts
 from .options import HELP, Models, model_options, setting_options, system_option
 from .replies import compare, interruptible, report, side_by_side, stream, times
-from .terminal import ReplyWriter, say, talk
+from .terminal import ReplyWriter, one_line, say, talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -90,7 +90,7 @@ class Chat:
             self.conversation.say("user", entry.strip())
             return self._answer(before)
         except EdgeEftError as error:
-            talk(f"edge-eft: {error}")
+            talk(one_line(f"edge-eft: {error}"))
         except KeyboardInterrupt:  # while nothing was being decoded
             talk("stopped")
         return True
@@ -273,7 +273,8 @@ def talk_with(emulator: Emulator, conversation: Conversation) -> None:
     by_hand = sys.stdin.isatty() and sys.stdout.isatty()
     read = terminal_reader() if by_hand else plain_reader()
     if by_hand:
-        talk(f"{emulator.recipe.name}: /help lists the commands, Ctrl-D leaves")
+        name = one_line(emulator.recipe.name)
+        talk(f"{name}: /help lists the commands, Ctrl-D leaves")
     with contextlib.suppress(EOFError):
         while True:
             entry = read_entry(read)

@@ -18,6 +18,7 @@ from ..errors import PromptError, RequestError
 from ..files.plain_text import decode, read_regular, reason
 from ..text.prompt_format import check_messages
 from ..validate import did_you_mean
+from .terminal import one_line
 
 _MAX_BYTES = 8 << 20  # of a saved chat
 
@@ -127,7 +128,7 @@ class Conversation:
             ) from None
         except (OSError, ValueError) as error:
             raise RequestError(f"{path} cannot be written ({reason(error)})") from None
-        return f"saved {len(self.turns)} messages to {path}"
+        return f"saved {len(self.turns)} messages to {one_line(str(path))}"
 
     def load(self, argument: str) -> str:
         """Take over a saved conversation; an error changes nothing."""
@@ -135,7 +136,7 @@ class Conversation:
         settings, system, turns = self._read(path)
         self.check(settings)
         self.settings, self.system, self.turns = settings, system, turns
-        return f"loaded {len(self.turns)} messages from {path}"
+        return f"loaded {len(self.turns)} messages from {one_line(str(path))}"
 
     def _read(self, path: Path) -> tuple[dict[str, Any], str | None, list[dict[str, str]]]:
         try:

@@ -64,11 +64,10 @@ def demo(
     from ..files.recipe_toml import load_recipe
 
     start_logging(False)
+    chosen = load_recipe(recipe)
     if sys.stderr.isatty():
         talk(f"asking up to {questions} questions of every model, and of them together …")
-    found = gap.run(
-        load_recipe(recipe), delta=delta, n_questions=questions, seed=seed, n_threads=threads
-    )
+    found = gap.run(chosen, delta=delta, n_questions=questions, seed=seed, n_threads=threads)
     say(to_json(as_json_object(found)) if as_json else as_text(found))
 
 

@@ -145,6 +145,7 @@ def _write(
     eos: int = EOS,
     add_bos: bool = True,
     chat_template: str | None = CHAT,
+    name: str | None = None,
     rename: Mapping[int, tuple[str, int]] | None = None,
 ) -> Path:
     d = embedding.shape[1]
@@ -152,6 +153,8 @@ def _write(
     for token, renamed in (rename or {}).items():
         tokens[token] = renamed
     writer = gguf.GGUFWriter(path, "llama")
+    if name is not None:
+        writer.add_name(name)
     writer.add_tokenizer_model("llama")
     writer.add_token_list([text for text, _ in tokens])
     writer.add_token_types([int(kind) for _, kind in tokens])

@@ -1,0 +1,324 @@
+"""Whatever a stranger wrote, a terminal is shown text: no sequences but our own styles.
+
+Every command runs here with hostile text in every place that it shows, on a pseudo-terminal and on
+real models, which say what is hostile, too.
+"""
+
+import ast
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from helpers import tiny_models
+from helpers.recipe_files import held_out
+from helpers.tiny_models import EOS, byte_tokens, script, write_script
+
+import edge_eft
+from edge_eft.cli import terminal
+from edge_eft.cli.main import cli
+from edge_eft.cli.terminal import compose, dim, say, style
+
+# A title, a colour and a style that are not ours, a cleared screen, C1 sequences, DEL, NEL, line
+# and paragraph separators, and every character with the property Bidi_Control.
+EVIL = (
+    "\x1b[35mpink\x1b[5m\x1b]0;title\x07\x1b[2J\x9b7m\x9d0;t\x9c\x08\x0c\r\x7f\x85"
+    "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069end"
+)
+EVIL_NAME = EVIL.replace("\r", "")  # of a file
+IN_A_RECIPE = re.sub("[\x00-\x1f\x7f-\x9f]", "", EVIL)  # where paths have no control characters
+SAID = (
+    "\x1b[5m\x9b7J\u2028\x07\x7f\r\u061c!"  # by a model: no byte twice, for each has one follower
+)
+OURS = re.compile(r"\x1b\[(?:0|1|2|31|32|33)m")
+HARMFUL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+class Screen:
+    """stdout and stderr of this process on a pseudo-terminal."""
+
+    def __init__(self):
+        self._master, slave = pty.openpty()
+        self.out = os.fdopen(slave, "w", encoding="utf-8")
+        self.err = os.fdopen(os.dup(slave), "w", encoding="utf-8")
+        self._data = b""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while chunk := os.read(self._master, 65536):
+                self._data += chunk
+
+    def text(self):
+        """What came, after the end of all output; a terminal's line ends are its own."""
+        self.out.close()
+        self.err.close()
+        self._reader.join(30)
+        os.close(self._master)
+        return self._data.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Run a command on a terminal. Returns what is shown, without our styles."""
+
+    def run(*words, stdin="", status=0):
+        screen = Screen()
+        with monkeypatch.context() as patch:
+            patch.setenv("COLUMNS", "100")
+            patch.delenv("NO_COLOR", raising=False)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            patch.setattr(sys, "stdout", screen.out)
+            patch.setattr(sys, "stderr", screen.err)
+            with pytest.raises(SystemExit) as end:
+                cli.main([str(word) for word in words], prog_name="edge-eft")
+        text = screen.text()
+        assert end.value.code == status, text
+        text = OURS.sub("", text)
+        assert not HARMFUL.search(text), (words, text)
+        return text
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Three models with hostile names that say hostile things."""
+    folder = tmp_path_factory.mktemp("evil")
+    said = byte_tokens(SAID)
+    rows = {"base": 12.0, "tuned": 10.0, "reference": 9.0}
+    return {
+        role: write_script(
+            folder / f"{role}{IN_A_RECIPE}.gguf",
+            script([*said, EOS], otherwise=said[0], strength=strength),
+            name=EVIL,
+        )
+        for role, strength in rows.items()
+    }
+
+
+@pytest.fixture
+def recipe(models, tmp_path):
+    """A recipe with hostile text wherever text may stand."""
+
+    def quoted(text):
+        return json.dumps(str(text)).replace("\x7f", "\\u007f")
+
+    def model(role, prompt):
+        entries = f"file = {quoted(models[role])}, prompt = {quoted(prompt)}"
+        return f"{{ {entries}, source = {quoted(EVIL)} }}"
+
+    path = tmp_path / f"r{EVIL_NAME}.toml"
+    inline = f"{EVIL}{{{{ messages[0].content }}}}"
+    path.write_text(
+        f"name = {quoted(EVIL)}\ndescription = {quoted(EVIL)}\nlicense = {quoted(EVIL)}\n"
+        f"n_ctx = 512\nbase = {model('base', 'plain')}\n[delta.d]\n"
+        f"tuned = {model('tuned', 'template')}\nreference = {model('reference', inline)}\n"
+        f"[provenance]\nby = {quoted(EVIL)}\n",
+        "utf-8",
+    )
+    return path
+
+
+GREEDY = ("--temperature", "0", "--max-tokens", "30", "--threads", "1")
+
+
+# -- one command after the other -----------------------------------------------------------
+
+
+def test_run_shows_a_hostile_reply_as_text(shown, recipe):
+    # The alarm stays away, the separator ends a line.
+    assert shown("run", recipe, "hi", "-v", *GREEDY).count("!\n") == 1
+    assert "!" in shown("run", recipe, f"{EVIL}", "--system", EVIL, *GREEDY)
+
+
+def test_run_with_many_prompts_shows_their_names_and_replies_as_text(shown, recipe, tmp_path):
+    file = tmp_path / f"p{EVIL_NAME}.jsonl"
+    file.write_text(json.dumps({"id": EVIL, "prompt": "hi"}) + '\n"ho"\n')
+    text = shown("run", recipe, "--input", file, *GREEDY)
+    assert text.count("!") == 2
+    assert "pink" in text
+    shown("run", recipe, "--input", file, "--json", *GREEDY)
+    for line in (EVIL, json.dumps({EVIL: 1}), json.dumps({"prompt": 1, "messages": EVIL})):
+        file.write_text(line)
+        shown("run", recipe, "--input", file, status=2)
+
+
+def test_compare_shows_hostile_replies_as_text(shown, recipe, monkeypatch):
+    assert shown("compare", recipe, EVIL, *GREEDY).count("!") == 3
+    shown("compare", recipe, "hi", "--json", *GREEDY)
+
+
+def test_chat_shows_replies_settings_and_saved_chats_as_text(shown, recipe, tmp_path):
+    saved = tmp_path / f"c{EVIL_NAME}.json"
+    content = {"system": EVIL, "settings": {}, "messages": [{"role": "user", "content": EVIL}]}
+    saved.write_text(json.dumps(content))
+    entries = (
+        *(f"/load {saved}", "/system", "/regenerate", "/compare", "hi", "/compare hi", "/stats"),
+        *(f"/save {saved}", f"/save {tmp_path}/{EVIL_NAME}/x", f"/load {EVIL_NAME}"),
+        *(
+            f"/{EVIL}",
+            f"/set {EVIL} 1",
+            f"/set alpha {EVIL}",
+            f"/set only {EVIL}",
+            f"/system {EVIL}",
+        ),
+    )
+    lines = "\n".join(entry.replace("\r", "") for entry in entries)
+    text = shown("chat", recipe, *GREEDY, stdin=lines)
+    assert "loaded 1 messages" in text
+    assert "saved 4 messages" in text
+    assert text.count("edge-eft: ") == len(re.findall("(?m)^edge-eft: .*[a-z)]$", text)) == 6
+    assert text.count("!") == 8
+
+
+def test_list_and_show_tell_of_a_hostile_recipe_as_text(shown, recipe, models, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_eft.files.recipe_toml.list_recipes", lambda: {EVIL: recipe})
+        assert "pink" in shown("list")
+        shown("list", "--json")
+    text = shown("show", recipe, "--threads", "1")
+    assert "pink end  pink end\nlicense     pink end\n" in text, "a field is one line"
+    assert "  prompt    inline Jinja" in text
+    shown("show", recipe, "--json", "--threads", "1")
+
+
+def test_demo_shows_hostile_questions_and_answers_as_text(shown, recipe):
+    held_out(recipe, [("capital", EVIL, EVIL, EVIL, EVIL)])
+    assert "pink" in shown("demo", recipe, "--threads", "1")
+    shown("demo", recipe, "--threads", "1", "--json")
+    (recipe.with_suffix("") / "heldout.json").write_text(json.dumps({"questions": [{EVIL: 1}]}))
+    shown("demo", recipe, status=2)
+    shown("demo", recipe, "--delta", EVIL, status=2)
+
+
+def test_bench_shows_hostile_names_as_text(shown, recipe, prompts_file):
+    options = ("--prompts", prompts_file, "--tokens", "4", "--rounds", "1", "--threads", "1")
+    assert "tokens per second" in shown("bench", recipe, *options)
+
+
+def test_convert_shows_hostile_names_as_text(shown, tmp_path):
+    arguments = ("--reference", tmp_path / EVIL_NAME, "--tuned", f"{EVIL}={EVIL}", "--out", EVIL)
+    shown("convert", *arguments, status=2)
+    for option in ("--name", "--type", "--files", "--prompt", "--max-size", "--text"):
+        shown("convert", *arguments, option, EVIL, status=2)
+
+
+# -- what is refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "compare", "chat", "show", "bench", "demo"])
+def test_hostile_arguments_are_refused_in_text(shown, command):
+    for words in ([EVIL], [f"--{EVIL}"], ["--threads", EVIL], ["atlas", EVIL, EVIL]):
+        assert shown(command, *words, status=2).startswith("edge-eft: ")
+    shown(EVIL, status=2)
+
+
+def test_hostile_settings_are_refused_in_text(shown, recipe):
+    for name in ("--alpha", "--mix", "--only", "--seed", "--prompt"):
+        shown("run", recipe, "hi", name, EVIL, status=2)
+
+
+@pytest.mark.parametrize("key", ["file", "prompt", "sha256", "on", EVIL], ids=range(5))
+def test_hostile_recipes_are_refused_in_text(shown, tmp_path, key):
+    path = tmp_path / "r.toml"
+    name, value = (json.dumps(text).replace("\x7f", "\\u007f") for text in (key, EVIL))
+    path.write_text(f"base = {{ {name} = {value} }}\n[delta.{value}]\n")
+    shown("run", path, "hi", status=2)
+    path.write_text(f"[delta.d]\nreference = {{ file = 'x' }}\ntuned = {{ {name} = {value} }}\n")
+    shown("run", path, "hi", status=2)
+    path.write_text(f"{EVIL} = ")
+    shown("run", path, "hi", status=2)
+
+
+def test_hostile_metadata_is_refused_in_text(shown, recipe, tmp_path):
+    template = tiny_models.write_random(
+        tmp_path / "t.gguf", 1, chat_template=f"{{{{ raise_exception({EVIL!r}) }}}}"
+    )
+    files = {role: f"--{role}={template}" for role in ("base", "reference")}
+    other = tiny_models.write_random(tmp_path / "u.gguf", 2, chat_template="{% " + EVIL)
+    for tuned in (template, other):
+        text = shown(
+            "run", *files.values(), f"--tuned={tuned}", "--prompt", "template", "x", status=2
+        )
+        assert text.count("\n") == 1
+    damaged = tmp_path / "d.gguf"
+    data = template.read_bytes()
+    for old in (b"llama.block_count", b"token_embd.weight", b"general.architecture"):
+        damaged.write_bytes(data.replace(old, ("\x1b[5m\x9b\u2028" * 9).encode()[: len(old)]))
+        shown("run", recipe, "hi", "--base", damaged, status=2)
+
+
+# -- the parts -----------------------------------------------------------------------------
+
+
+def test_what_is_styled_is_filtered_first_and_what_is_not_composed_loses_its_style(capsys):
+    assert compose("a\x1b[31m", dim("b\x9b1m"), style("\u202ec", bold=True)) == (
+        "a\x1b[2mb\x1b[0m\x1b[1mc\x1b[0m"
+    )
+    assert compose(f"{dim('x')}") == "x"
+    assert compose(dim("x") + "\x1b[5my") == "xy"
+    assert compose("a\x1b", "[5mb") == "a[5mb", "no sequence grows out of two pieces"
+    say("a\u2028b\ud800c")
+    assert capsys.readouterr().out == "a\nb\ufffdc\n"
+
+
+def test_emoji_joiners_and_variation_selectors_pass(capsys):
+    text = "👩\u200d🚀 ❤\ufe0f می\u200cخواهم e\u0301 \u3000\u00a0"
+    say(text)
+    assert capsys.readouterr().out == f"{text}\n"
+
+
+def test_a_bar_has_a_harmless_label(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen.err)
+    with terminal.progress(f"x{EVIL}") as update:
+        update(1, 2)
+    text = re.sub(r"\x1b\[\?25[lh]|\x1b\[K|\r", "", screen.text())
+    assert "pink" in text
+    assert not HARMFUL.search(text)
+
+
+# -- nothing goes round it -----------------------------------------------------------------
+
+PRINTS = {"echo", "secho", "progressbar", "prompt", "confirm", "pause", "echo_via_pager", "edit"}
+STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
+MAY_PRINT = {"cli/terminal.py"}
+# The supervisor's parent has no Python streams that it may trust; it says `one_line`.
+MAY_WRITE = {"cli/supervise.py"}
+
+
+def printers(tree):
+    """What in a module prints, makes what counts as filtered, or writes to a standard stream."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield from {"print", "pprint", "Styled"} & {node.func.id}
+        if not isinstance(node, ast.Attribute):
+            continue
+        owner = ast.unparse(node.value)
+        if owner == "click" and node.attr in PRINTS:
+            yield f"click.{node.attr}"
+        if node.attr in {"write", "writelines", "buffer"} and owner.rpartition(".")[2] in STREAMS:
+            yield f"{owner}.{node.attr}"
+        if (owner, node.attr) in {("logging", "StreamHandler"), ("os", "write")}:
+            yield f"{owner}.{node.attr}"
+
+
+def test_only_the_terminal_prints():
+    package = Path(edge_eft.__file__).parent
+    found = {
+        path.relative_to(package).as_posix(): set(printers(ast.parse(path.read_text("utf-8"))))
+        for path in package.rglob("*.py")
+    }
+    assert {"click.echo", "sys.stdout.write"} <= found["cli/terminal.py"], "they are seen"
+    others = {name: what for name, what in found.items() if what and name not in MAY_PRINT}
+    assert others == {name: {"os.write"} for name in MAY_WRITE}
