@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -17,8 +18,7 @@ def state_dir() -> Path:
 
     Raises OSError if there is none: it is handled as an unwritable one is.
     """
-    place = os.environ.get("EDGE_EFT_HOME") or platformdirs.user_state_dir("edge-eft", False)
-    return _at_home(place, "EDGE_EFT_HOME")
+    return _place("EDGE_EFT_HOME", lambda: platformdirs.user_state_dir("edge-eft", False))
 
 
 def cache_directory() -> Path:
@@ -26,18 +26,15 @@ def cache_directory() -> Path:
 
     Raises OSError if there is none: it is handled as an unwritable one is.
     """
-    place = os.environ.get("EDGE_EFT_CACHE") or platformdirs.user_cache_dir("edge_eft", False)
-    return _at_home(place, "EDGE_EFT_CACHE")
+    return _place("EDGE_EFT_CACHE", lambda: platformdirs.user_cache_dir("edge_eft", False))
 
 
-def _at_home(place: str, variable: str) -> Path:
-    """Return `place` with ~ expanded; without a home, platformdirs leaves it, as if a directory."""
+def _place(variable: str, default: Callable[[], str]) -> Path:
     try:
-        return Path(place).expanduser()
+        # Without a home, some versions of platformdirs raise, and others leave ~ as it is.
+        return Path(os.environ.get(variable) or default()).expanduser()
     except RuntimeError:
-        raise FileNotFoundError(
-            errno.ENOENT, f"no home directory is known; set HOME or {variable}"
-        ) from None
+        raise FileNotFoundError(errno.ENOENT, "no home directory is known") from None
 
 
 def installed_version() -> str:

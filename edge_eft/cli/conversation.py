@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,12 +114,13 @@ class Conversation:
         path = _path(argument, "/save")
         content = {"system": self.system, "settings": self.settings, "messages": self.turns}
         try:
-            temporary = path.with_name(f".edge-eft-{os.getpid()}")
             text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
             if os.path.lexists(path):
                 self._read(path)
+            temporary = path.with_name(f".edge-eft-{secrets.token_hex(8)}")
             try:
-                temporary.write_text(text, "utf-8")
+                with open(temporary, "x", encoding="utf-8") as file:
+                    file.write(text)
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)

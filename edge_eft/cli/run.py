@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 _MAX_PROMPT_BYTES = 64 << 20  # more than any context holds
-_MAX_INPUT_BYTES = 1 << 30
+_MAX_INPUT_BYTES = 256 << 20
 
 
 @click.command("run", context_settings=HELP)

@@ -92,7 +92,7 @@ def harmless(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Text that may hold anything, as one harmless line."""
-    return " ".join(harmless(text).split())
+    return re.sub("[ \t\n]+", " ", harmless(text)).strip(" ")  # wide spaces are part of names
 
 
 def tidy(text: str) -> str:

@@ -41,9 +41,13 @@ def utf8(data: bytes) -> bytes:
 def decode(data: bytes) -> str:
     r"""Return the text of `data` without a byte-order mark, its lines ended by \n alone.
 
-    Raises UnicodeDecodeError if it is not UTF-8, nor UTF-16 or UTF-32 with a mark.
+    Raises UnicodeDecodeError if it is not UTF-8, nor UTF-16 or UTF-32 with a mark. A NUL is a sign
+    of UTF-16 without one.
     """
-    return utf8(data).decode().replace("\r\n", "\n")
+    data = utf8(data)
+    if (at := data.find(0)) >= 0:
+        raise UnicodeDecodeError("utf-8", data, at, at + 1, "a NUL is not text")
+    return data.decode().replace("\r\n", "\n")
 
 
 def lines(file: BinaryIO) -> Iterator[str]:
