@@ -32,9 +32,21 @@ def cache_directory() -> Path:
 def _place(variable: str, default: Callable[[], str]) -> Path:
     try:
         # Without a home, some versions of platformdirs raise, and others leave ~ as it is.
-        return Path(os.environ.get(variable) or default()).expanduser()
+        return at_home(os.environ.get(variable) or default())
     except RuntimeError:
         raise FileNotFoundError(errno.ENOENT, "no home directory is known") from None
+
+
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """Return `path` with a leading ~ or ~user as that home directory; ./~ is a name.
+
+    Raises FileNotFoundError if there is no such home.
+    """
+    given = os.fspath(path)
+    expanded = os.path.expanduser(given)
+    if given.startswith("~") and expanded.startswith("~"):
+        raise FileNotFoundError(errno.ENOENT, f"no home directory is known for {given!r}")
+    return Path(expanded)
 
 
 def installed_version() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 import platformdirs
@@ -38,6 +39,27 @@ def test_environment_variables_go_before_the_platforms_places(
     monkeypatch.setenv("EDGE_EFT_CACHE", str(tmp_path / "cache"))
     assert system.state_dir() == tmp_path / "home"
     assert system.cache_directory() == tmp_path / "cache"
+
+
+@pytest.mark.parametrize("place", ["", "~nobody-here/x"])
+def test_without_a_home_directory_a_place_is_an_error_of_the_system(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(_: object) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name, function in (
+        ("EDGE_EFT_HOME", system.state_dir),
+        ("EDGE_EFT_CACHE", system.cache_directory),
+    ):
+        monkeypatch.setenv(name, place)
+        with pytest.raises(OSError, match="no home directory is known"):
+            function()
+        monkeypatch.setenv(name, "/kept/here")
+        assert function() == Path("/kept/here")
 
 
 def test_versions_name_what_is_installed() -> None:

@@ -17,6 +17,7 @@ from ..engine.request import Request
 from ..engine.settings import SETTINGS, request_for
 from ..errors import PromptError, RequestError
 from ..files.plain_text import decode, read_regular, reason
+from ..system import at_home
 from ..text.prompt_format import check_messages
 from ..validate import did_you_mean
 from .terminal import one_line
@@ -158,6 +159,6 @@ def _path(argument: str, command: str) -> Path:
     if not argument:
         raise RequestError(f"{command} needs a file, as in {command} chat.json")
     try:
-        return Path(argument).expanduser()
-    except RuntimeError:
-        raise RequestError(f"{argument}: there is no such home directory") from None
+        return at_home(argument)
+    except FileNotFoundError as error:
+        raise RequestError(f"{command}: {error.strerror}; write the path in full") from None

@@ -15,11 +15,13 @@ class KeptHistory(FileHistory):
     lost: Exception | None = None
 
     def store_string(self, string: str) -> None:
-        """Add a line to the file; a full disk, or a line that is not text, is no error here."""
+        """Add a line to the file; a full disk is no error here."""
         try:
             super().store_string(string)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             self.lost = error
+        except UnicodeEncodeError:  # half a character was typed: the chat refuses the line, too
+            pass
 
 
 def open_history() -> History:

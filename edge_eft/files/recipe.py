@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import ModelFileError, RecipeError
+from ..system import at_home
 from ..text.formats import FORMATS, is_format
 from ..validate import did_you_mean
 
@@ -216,13 +217,13 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path):
         raise RecipeError("a path is empty; name a file")
     try:
-        return Path(os.path.abspath(Path(path).expanduser()))
-    except RuntimeError:
-        home = Path(path).parts[0]
+        path = at_home(path)
+    except FileNotFoundError as error:
         raise RecipeError(
-            f"{path}: there is no home directory {home}; write the path in full, or ./{home} for a "
-            "file of that name"
+            f"{error.strerror}; write the path in full, or ./~ for a name that begins with ~"
         ) from None
+    try:
+        return Path(os.path.abspath(path))
     except FileNotFoundError:
         raise RecipeError(
             f"{path}: the working directory is gone; change to another, or write the path in full"

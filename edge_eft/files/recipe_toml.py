@@ -293,7 +293,7 @@ class _Reader:
         try:
             return absolute(name if name.startswith("~") else self.path.parent / name)
         except RecipeError as error:
-            raise self.error(f"{where}.{key} is {error}") from None
+            raise self.error(f"{where}.{key}: {error}") from None
 
     def known(self, table: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
         for key in table:

@@ -295,14 +295,6 @@ def test_the_prompt_edits_recalls_and_leaves(monkeypatch, tmp_path):
     assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
 
 
-def test_an_unwritable_state_dir_costs_only_the_history(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "file" / "home"))
-    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        keys.send_text("hello\r")
-        assert terminal_reader()("› ") == "hello"
-
-
 def test_chat_reads_plain_lines_from_a_pipe_and_writes_no_history(small, tmp_path):
     lines = '/set alpha 0.5\n/set alpha -3\n"""\nSay\nhello.\n"""\n/nope\n/stats\n/bye\nnot read\n'
     result = invoke(
@@ -320,6 +312,30 @@ def test_chat_reads_plain_lines_from_a_pipe_and_writes_no_history(small, tmp_pat
     assert "no command '/nope'" in result.stderr
     assert "tokens/s · base " in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def chat_lines(recipe, scripted, data, *replies):
+    """What a chat over these bytes from a pipe is asked, and its result."""
+    emulator = scripted(*replies)
+    result = invoke("chat", recipe, stdin=data)
+    return [request.prompt[-1]["content"] for request in emulator.requests], result
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_piped_lines_end_as_windows_ends_them_too(recipe, scripted, encoding):
+    data = 'Grüße\r\n/set alpha 0.5\r\n"""\r\na\r\nb\r\n"""\r\n'.encode(encoding)
+    asked, result = chat_lines(recipe, scripted, data, "One.", "Two.")
+    assert asked == ["Grüße", "a\nb"]
+    assert result.stdout == "One.\nalpha is 0.5\nTwo.\n"
+
+
+def test_a_piped_line_that_is_not_text_ends_the_chat_in_one_line(recipe, scripted):
+    asked, result = chat_lines(recipe, scripted, b"one\ncaf\xe9\n", "One.")
+    assert asked == ["one"]
+    assert result.exit_code == 2
+    assert result.stderr.endswith(
+        "edge-eft: a line on stdin is not UTF-8; convert it, as with iconv\n"
+    )
 
 
 class Terminal:

@@ -65,6 +65,14 @@ def test_every_command_has_examples_and_explains_every_option(command):
         ("run nosuch hi", "recipe 'nosuch' cannot be read"),
         ("compare R hi --only base", "--only goes with run"),
         ("chat R hello", "'hello' is one word too many"),
+        ("run --base R hi", "--base takes a GGUF file, and "),
+        ("run R hi --base R", "is a recipe; a recipe is named without an option"),
+        ("run --base b --tuned t --reference R hi", "--reference takes a GGUF file"),
+        ("run --base b", "--base alone needs a recipe"),
+        ("run --base= --tuned t --reference r hi", "--base is empty"),
+        ("run R hi --base b --tuned t --reference r", "take the place of a recipe"),
+        ("run --base=~nobody-here/b --tuned t --reference r hi", "no home directory is known"),
+        ("bench R hello", "'hello' is one word too many; no prompt goes here"),
         ("frobnicate", "No such command 'frobnicate'"),
         ("demo R", "needs a family with held-out questions"),
         ("demo --questions 0", "0 is not in the range"),
@@ -163,3 +171,27 @@ def test_a_reader_that_leaves_ends_a_run_quietly_with_141(small):
     run.stdout.close()
     assert run.wait(timeout=60) == 141
     assert run.stderr.read() == ""
+
+
+# -- one thing is not called by two names ---------------------------------------------------
+
+
+def test_what_a_refusal_says_to_do_is_not_refused_next(recipe, smollm2_path):
+    """A model was no TOML file, and a TOML file no model, whatever was tried."""
+    line = complaint("run", smollm2_path, "hi")
+    assert "is one model (GGUF)" in line
+    assert "give --base, --tuned and --reference" in line
+    line = complaint("run", "--base", recipe, "hi")
+    assert "is a recipe; a recipe is named without an option, before the prompt" in line
+    assert "name one before the prompt, or add --tuned" in complaint("run", "--base", "b", "hi")
+
+
+def test_a_working_directory_that_is_gone_is_one_line(recipe, scripted, tmp_path, monkeypatch):
+    scripted("a")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for words in (["r.toml"], [recipe, "--base", "x.gguf"], [recipe, "--input", "p.jsonl"]):
+        assert "the working directory is gone" in complaint("run", *words)
+    assert invoke("run", recipe, "hi").stdout == "a\n"

@@ -1,6 +1,7 @@
 """`edge-eft run` and `compare`: what is printed where, for one prompt or many."""
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -160,6 +161,62 @@ def test_an_empty_prompt_is_refused(recipe):
     assert "the prompt is empty" in complaint("run", recipe, stdin="\n")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_prompts_of_windows_are_those_of_others(recipe, scripted, tmp_path, encoding):
+    """A mark became part of the prompt, and so did every \\r."""
+    emulator = scripted(*"abcde")
+    invoke("run", recipe, "--raw", stdin="Q: x\r\nA:\r\n".encode(encoding))
+    invoke("compare", recipe, "--raw", stdin="Q: x\r\nA:\r\n".encode(encoding))
+    assert {request.prompt for request in emulator.requests} == {"Q: x\nA:"}
+    emulator = scripted("a", "b")
+    lines = '"one"\r\n\r\n{"prompt": "two\\r\\n"}\r\n'.encode(encoding)
+    (tmp_path / "p.jsonl").write_bytes(lines)
+    assert invoke("run", recipe, "--input", tmp_path / "p.jsonl").exit_code == 0
+    prompts = [request.prompt[0]["content"] for request in emulator.requests]
+    assert prompts == ["one", "two\r\n"], "what JSON says is data"
+
+
+def test_files_that_were_put_together_keep_no_mark(recipe, scripted):
+    emulator = scripted("a", "b")
+    assert invoke("run", recipe, "--input", "-", stdin='\ufeff"a"\n\ufeff"b"\n').exit_code == 0
+    assert [request.prompt[0]["content"] for request in emulator.requests] == ["a", "b"]
+    emulator = scripted("a")
+    invoke("run", recipe, "\ufeffone\r\ntwo", "--system", "\ufeffS")
+    assert [turn["content"] for turn in emulator.requests[0].prompt] == ["S", "one\ntwo"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "seen"),
+    [
+        ((), b"caf\xe9", "the prompt on stdin is not UTF-8"),
+        ((), "hello".encode("utf-16-le"), "the prompt on stdin is not UTF-8"),
+        (("caf\udce9",), b"", "the prompt is not UTF-8"),
+        (("hi", "--system", "\udce9"), b"", "--system': '\\udce9' is not UTF-8"),
+        (("hi", "--stop", "\udce9"), b"", "--stop': '\\udce9' is not UTF-8"),
+        (("--input", "-"), b"\xff\xfe1", "begins as UTF-16 and is not"),
+        (("--input", "/dev/zero"), b"", "larger than"),
+        (("--input", "caf\udce9"), b"", "caf\ufffd: cannot be read"),
+        (("--input", "~nobody-here/x"), b"", "no home directory"),
+    ],
+)
+def test_what_is_no_text_is_refused(recipe, monkeypatch, arguments, stdin, seen):
+    monkeypatch.setattr("edge_eft.cli.run._MAX_INPUT_BYTES", 1 << 20)
+    assert seen in complaint("run", recipe, *arguments, stdin=stdin)
+
+
+def test_a_prompt_without_end_is_refused(recipe, monkeypatch):
+    monkeypatch.setattr("edge_eft.cli.run._MAX_PROMPT_BYTES", 99)
+    assert "cannot be read (it is larger" in complaint("run", recipe, stdin=b"x" * 100)
+
+
+def test_a_reply_goes_into_a_pipe_as_the_model_said_it(recipe, scripted):
+    said = "a\x1b[31m b\u2028 c\x9b2J \u202ed\r"
+    scripted(said, "x", "y")
+    assert invoke("run", recipe, "hi").stdout_bytes.decode() == f"{said}\n"
+    scripted(said)
+    assert invoke("run", recipe, "--input", "-", stdin='"a"').stdout_bytes.decode() == f"{said}\n"
+
+
 # -- on a real model -----------------------------------------------------------------------
 
 
@@ -176,6 +233,17 @@ def test_three_files_at_alpha_zero_print_what_the_base_alone_prints(small, smoll
     reply = json.loads(run.communicate(timeout=120)[0])
     assert reply["text"].strip() == out.strip()
     assert run.returncode == 0
+
+
+def test_names_are_bytes_to_the_system(small, smollm2_path, tmp_path):
+    greedy = ("hi", "--max-tokens", "1", "--only", "base", "--temperature", "0")
+    for name in (b"\xff\xe9.gguf", "a\u3000\u00a0\u200d😀\u2028.gguf".encode()):
+        path = os.fsencode(tmp_path) + b"/" + name
+        os.symlink(smollm2_path, path)
+        result = invoke("run", small, "--base", os.fsdecode(path), *greedy)
+        assert (result.exit_code, result.stderr) == (0, "")
+        os.unlink(path)
+        assert "no such file" in complaint("run", small, "--base", os.fsdecode(path), *greedy)
 
 
 def test_slots_give_each_prompt_its_own_reply(small):

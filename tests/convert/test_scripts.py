@@ -88,3 +88,11 @@ def test_a_script_gets_no_secrets(tmp_path, monkeypatch):
         "sys.exit(bool(bad) or os.environ['HF_HUB_OFFLINE'] != '1')"
     )
     run_script(script, [])
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "cache", "~nobody-here/cache"):
+        monkeypatch.setenv("EDGE_EFT_CACHE", str(place))
+        with pytest.raises(ConversionError, match=r"cannot be kept \(.*\); EDGE_EFT_CACHE names"):
+            scripts.find_scripts(None)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.recipe_files import held_out, write_recipe
+from helpers.recipe_files import CAPITAL, held_out, write_recipe
 
 from edge_eft.errors import RecipeError
 from edge_eft.evaluate import questions
@@ -19,7 +19,24 @@ def test_the_demo_shows_every_relation():
     assert {relation: shown.count(relation) for relation in "abc"} == dict.fromkeys("abc", 4)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"questions": []}', '{"questions": [{"object": 1}]}'])
+def test_a_question_file_may_have_a_byte_order_mark(tmp_path):
+    recipe = write_recipe(tmp_path / "family.toml", "none.gguf")
+    held_out(recipe, [CAPITAL])
+    path = Path(recipe).with_suffix("") / "heldout.json"
+    path.write_text(path.read_text(), "utf-8-sig")
+    assert len(questions.load_questions(load_recipe(recipe))) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"questions": []}',
+        '{"questions": [{"object": 1}]}',
+        '{"questions": ' + "[" * 99999,
+    ],
+)
 def test_a_damaged_question_file_is_named(tmp_path, text):
     recipe = write_recipe(tmp_path / "family.toml", "none.gguf")
     held_out(recipe, [])

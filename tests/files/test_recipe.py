@@ -10,7 +10,7 @@ from helpers.recipe_files import DELTA, SHA, WHOLE, write_toml
 
 from edge_eft.errors import ModelFileError, RecipeError
 from edge_eft.files import recipe as recipe_module
-from edge_eft.files.recipe import ModelSpec, from_files, verify
+from edge_eft.files.recipe import ModelSpec, absolute, from_files, verify
 from edge_eft.files.recipe_toml import load_recipe
 
 
@@ -103,3 +103,19 @@ def test_large_files_are_hashed_on_demand_and_named_otherwise(
     assert verify(recipe) == tuple(tmp_path / f"{name}.gguf" for name in "brt")
     with pytest.raises(ModelFileError, match=r"b\.gguf: sha256 is"):
         verify(recipe, all_sizes=True)
+
+
+def test_a_path_that_cannot_be_made_absolute_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(RecipeError, match=r"^x\.gguf: the working directory is gone; "):
+        absolute("x.gguf")
+    assert absolute("/x.gguf") == Path("/x.gguf")
+    with pytest.raises(RecipeError, match="a path is empty"):
+        absolute("")
+    with pytest.raises(RecipeError, match=r"no home directory .* '~nobody-here/x.gguf'; .* \./~"):
+        absolute("~nobody-here/x.gguf")

@@ -121,6 +121,56 @@ def test_refusals_name_the_key_and_the_value(tmp_path: Path, text: str, part: st
     assert part in refusal(tmp_path, text)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_an_editor_of_windows_may_have_written_a_recipe(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(WHOLE.replace("\n", "\r\n").encode(encoding))
+    assert load_recipe(path) == load_recipe(write_toml(tmp_path, WHOLE))
+
+
+def test_a_path_may_hold_whatever_a_name_can_but_control_characters(tmp_path: Path) -> None:
+    name = "a b\u3000\u00a0\u200d\u2028\ufeff😀\ufe0f\u0301\ue000\U000f0000.gguf"
+    recipe = load_recipe(write_toml(tmp_path, BASE.replace("b.gguf", name) + DELTA))
+    assert recipe.base is not None
+    assert recipe.base.file == tmp_path / name
+    for character in ["\\u0000", "\\n", "\\t", "\\u007f", "\\u0085", "\\u009b"]:
+        text = BASE.replace("b.gguf", f"a{character}b") + DELTA
+        assert "not the path of a GGUF file" in refusal(tmp_path, text)
+
+
+def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    recipe = load_recipe(write_toml(tmp_path, BASE.replace("b.", "~/m/b.") + DELTA))
+    assert recipe.base is not None
+    assert recipe.base.file == Path("/home/me/m/b.gguf")
+    assert from_files("~/b.gguf", "a~", "./~c").roles()["base"].file == Path("/home/me/b.gguf")
+    text = BASE.replace("b.gguf", "~nobody-here/b.gguf") + DELTA
+    assert "base.file: no home directory is known for '~nobody-here/b" in refusal(tmp_path, text)
+    odd = from_files(tmp_path / "~b.gguf", tmp_path / "~", tmp_path / "a~")
+    again = load_recipe(write_toml(tmp_path, to_toml(odd, tmp_path)))
+    assert [spec.file for spec in again.roles().values()] == [
+        spec.file for spec in odd.roles().values()
+    ]
+
+
+def test_a_model_is_not_a_recipe_and_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"GGUF\3\0\0\0\xff")
+    with pytest.raises(RecipeError, match=r"is one model .* give --base, --tuned and --reference"):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match=r"Is a directory.*edge-eft convert"):
+        load_recipe(tmp_path)
+    with pytest.raises(RecipeError, match="before the prompt"):
+        load_recipe("What is the capital of Peru?")
+
+
+def test_what_is_not_utf8_cannot_be_written(tmp_path: Path) -> None:
+    """TOML has no such texts: what was written could not be read again."""
+    recipe = from_files(tmp_path / "caf\udce9.gguf", "t.gguf", "r.gguf")
+    with pytest.raises(RecipeError, match="is not UTF-8"):
+        to_toml(recipe, tmp_path)
+
+
 def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"name = \xff")
