@@ -18,6 +18,7 @@ from ..backend import default_threads
 from ..backend.quantize import NEEDS_IMATRIX, UNQUANTISED
 from ..convert import ConversionError
 from ..files.gguf_check import read_header
+from ..files.plain_text import decode
 from .fidelity import Fidelity, Pair, measure
 from .inputs import Masters
 from .masters import Master, MasterMaker
@@ -90,7 +91,7 @@ class Sweep:
 
     def _windows(self, path: Path, limit: int) -> list[list[int]]:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = decode(path.read_bytes())
         except (OSError, UnicodeDecodeError) as error:
             raise ConversionError(f"{path} cannot be read as UTF-8 text: {error}") from None
         masters = [self.masters.reference, *self.masters.tuned.values()]

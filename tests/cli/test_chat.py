@@ -333,9 +333,7 @@ def test_a_piped_line_that_is_not_text_ends_the_chat_in_one_line(recipe, scripte
     asked, result = chat_lines(recipe, scripted, b"one\ncaf\xe9\n", "One.")
     assert asked == ["one"]
     assert result.exit_code == 2
-    assert result.stderr.endswith(
-        "edge-eft: a line on stdin is not UTF-8; convert it, as with iconv\n"
-    )
+    assert "edge-eft: a line on stdin is not UTF-8; convert it" in result.stderr.splitlines()[-1]
 
 
 class Terminal:
