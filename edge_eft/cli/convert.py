@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,11 +18,28 @@ from ..convert.options import AUTO, FILES, Options, checked_type
 from ..convert.talk import Talk
 from ..convert.workspace import parse_size
 from ..files.recipe_toml import relative
+from ..system import at_home
 from .options import HELP
 from .terminal import progress, say, to_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PATH = click.Path(path_type=Path)
+
+
+class _HomePath(click.Path):
+    """A path; a shell expands ~ in `--out ~/x`, and in `--out=~/x` it does not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(_at_home(value), param, ctx)
+
+
+def _at_home(path: str) -> Path:
+    try:
+        return at_home(path)
+    except FileNotFoundError as error:
+        raise ConversionError(f"{error.strerror}; write the path in full") from None
+
+
+_PATH = _HomePath(path_type=Path)
 
 
 @click.command(name="convert", context_settings={**HELP, "show_default": True})
@@ -248,7 +266,7 @@ def _tuned_by_name(texts: tuple[str, ...]) -> dict[str, Path]:
             )
         if name in ("reference", "base"):
             raise ConversionError(f"a delta cannot be called {name!r}: that is a role's name")
-        deltas[name] = Path(path)
+        deltas[name] = _at_home(path)
     return deltas
 
 

@@ -195,3 +195,13 @@ def test_a_working_directory_that_is_gone_is_one_line(recipe, scripted, tmp_path
     for words in (["r.toml"], [recipe, "--base", "x.gguf"], [recipe, "--input", "p.jsonl"]):
         assert "the working directory is gone" in complaint("run", *words)
     assert invoke("run", recipe, "hi").stdout == "a\n"
+
+
+def test_a_tilde_behind_an_equals_sign_is_the_home_directory(tmp_path, monkeypatch):
+    """A shell expands it only where a word begins."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sides = ("--tuned=~/t.gguf", "--reference=~/r.gguf")
+    assert f"{tmp_path}/b.gguf: no such file" in complaint("run", "--base=~/b.gguf", *sides, "hi")
+    assert f"{tmp_path}/r.gguf: no such" in complaint("convert", *sides, "--out=~/out")
+    line = complaint("convert", "--tuned=chat=~nobody-here/t", "--reference=r", "--out=o")
+    assert "no home directory is known for '~nobody-here/t'" in line
