@@ -87,7 +87,11 @@ class Contexts(Sequence[ContextRunner]):
         return iter(self._runners)
 
     def enter(
-        self, state: RequestState, coefficients: Mapping[str, float], replies: ReplyCache
+        self,
+        state: RequestState,
+        coefficients: Mapping[str, float],
+        replies: ReplyCache,
+        n_given: int,
     ) -> tuple[int, ...]:
         """Tell a request's prompt to every context that needs it and does not know it yet.
 
@@ -95,6 +99,7 @@ class Contexts(Sequence[ContextRunner]):
             state: gets a sequence for each of them.
             coefficients: role → coefficient. Explanations need every role.
             replies: whose ids are spliced in where the prompt quotes them.
+            n_given: tokens of the reply that were given out.
 
         Returns:
             The numbers of the contexts that are needed.
@@ -112,9 +117,8 @@ class Contexts(Sequence[ContextRunner]):
             for i in needed
             if i not in state.sequences
         }
-        n_seen = state.pending[0].index if state.pending else len(state.tokens)
         for i, ids in new.items():
-            self._check_room(self._runners[i].name, len(ids), n_seen)
+            self._check_room(self._runners[i].name, len(ids), n_given)
         for i, ids in new.items():  # all or none: what is refused changes nothing
             state.begin_sequence(i, ids, self.n_ctx)
         return needed

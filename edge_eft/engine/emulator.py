@@ -83,6 +83,7 @@ class Emulator:
         self._scheduler = Scheduler(n_slots, self.contexts.kept)
         self._drafter = Drafter(self.contexts, combiner)
         self._verifier = Verifier(combiner, self.deltas, self._piece, self.n_ctx)
+        self._settled = True
         self._ids = itertools.count()
         self._replies = ReplyCache()
 
@@ -148,34 +149,38 @@ class Emulator:
                 others go on, and what they had ready was given out before.
             AbortedError: `interrupt`.
         """
-        for state in self._scheduler:
-            self._scheduler.raise_failure(state)
+        self._scheduler.raise_failures()
         self._run_block()
-        steps = [step for state in self._scheduler for step in self._scheduler.give_out(state)]
-        if not steps:
-            for state in self._scheduler:
-                self._scheduler.raise_failure(state)
-        return steps
+        if not self._scheduler.pending:
+            self._scheduler.raise_failures()
+        return self._scheduler.give_out_all()
 
     def _run_block(self) -> None:
         """Choose tokens for every running request; their steps are pending until given out."""
+        self._settle()
         # 1. Schedule: free slots go to requests that wait.
         states = self._scheduler.admit()
         if not states:
             return
         begun = perf_counter()
         self.contexts.start_clock()
-        try:
-            # 2. Propose: tuned models draft, one token at a time.
-            self._drafter.draft(states)
-            # 3. Execute: every other context sees its block in one batch.
-            rows = self.contexts.advance(states)
-            # 4. Verify: as many tokens as were drafted right, and one more.
-            chosen = [self._verify(state, rows[state.slot], begun) for state in states]
-            self._drafter.observe(states, chosen, perf_counter() - begun)
-        finally:  # whatever happened, sequences end where replies do
-            for state in states:
-                state.drop_draft()
+        self._settled = False
+        # 2. Propose: tuned models draft, one token at a time.
+        self._drafter.draft(states)
+        # 3. Execute: every other context sees its block in one batch.
+        rows = self.contexts.advance(states)
+        # 4. Verify: as many tokens as were drafted right, and one more.
+        chosen = [self._verify(state, rows[state.slot], begun) for state in states]
+        self._drafter.observe(states, chosen, perf_counter() - begun)
+        for state in states:  # sequences end where replies do
+            state.drop_draft()
+        self._settled = True
+
+    def _settle(self) -> None:
+        """Make whole what an exception left in the midst of a block, whenever it came."""
+        if not self._settled:
+            self._scheduler.settle()
+            self._settled = True
 
     def _verify(self, state: RequestState, rows: Rows, started: float) -> list[int]:
         """Note the steps of one request, the first charged with all that came before it.
@@ -206,21 +211,23 @@ class Emulator:
             RequestError: no such request is in work, or the weights do not suit the recipe.
             PromptError: a model that gets weight only now has no room for its prompt and the reply.
         """
+        self._settle()
         state = self._scheduler.find(request_id)
         if not isinstance(weights, Weights):
             raise RequestError(f"weights is {weights!r:.40}; it must be a Weights")
         self._weigh(state, weights)
-        self._retract(state)
+        self._scheduler.retract(state)
 
     def cancel(self, request_id: int) -> None:
         """Stop a request; its slot is free at once. Nothing happens if it has ended already."""
+        self._settle()
         with contextlib.suppress(RequestError):
             state = self._scheduler.find(request_id)
-            self._retract(state)
+            self._scheduler.retract(state)
             state.text.flush()
             self._scheduler.end(state, "cancelled")
-            self._scheduler.forget(state)
             self._remember(state)
+        self._scheduler.forget(request_id)
 
     def interrupt(self) -> None:
         """Stop the decode that is under way, within milliseconds; from any thread.
@@ -255,25 +262,19 @@ class Emulator:
         if state.request.conservative is not None:
             weights.conservative_role(self.deltas)
         coefficients = weights.coefficients(self.deltas)
-        needed = self.contexts.enter(state, coefficients, self._replies)
-        state.catches_up = not set(needed) <= set(state.contexts)
-        state.contexts = needed
-        state.prompt_tokens = state.sequences[state.contexts[0]].n_prompt
-        state.coefficients = coefficients
-        state.request = replace(state.request, weights=weights)
-        state.drafter = self._drafter.choose(coefficients)
+        n_given = self._scheduler.n_given(state)
+        needed = self.contexts.enter(state, coefficients, self._replies, n_given)
+        catches_up = not set(needed) <= set(state.contexts)
+        request = replace(state.request, weights=weights)
+        drafter = self._drafter.choose(coefficients)
+        # All at once: an interrupt must not leave coefficients without their rows.
+        state.catches_up, state.contexts, state.coefficients = catches_up, needed, coefficients
+        state.request, state.drafter = request, drafter
+        state.prompt_tokens = state.sequences[needed[0]].n_prompt
 
     def _remember(self, state: RequestState) -> None:
         """Keep the reply's ids for when it comes back in a prompt."""
         self._replies.remember(state.text.text, state.tokens, self._piece)
-
-    def _retract(self, state: RequestState) -> None:
-        """Drop the tokens that were chosen but not yet given out."""
-        if state.pending:
-            self._scheduler.retract(state)
-            state.text = TextStream(self._piece, state.request.stop)
-            for token in state.tokens:
-                state.text.push(token)
 
     # -- wrappers --------------------------------------------------------------------------
 
@@ -295,7 +296,7 @@ class Emulator:
         try:
             self._scheduler.submit(state)
             while state in self._scheduler:
-                if not state.pending:
+                if not self._scheduler.has_pending(state):
                     self._run_block()
                 yield from self._scheduler.give_out(state)
                 self._scheduler.raise_failure(state)
@@ -328,7 +329,7 @@ class Emulator:
             while left:
                 # Slots are given in the order of ids, so no later ones can have anything.
                 first = list(itertools.islice(left.values(), self.n_slots))
-                if not any(state.pending for state in first):
+                if not any(map(self._scheduler.has_pending, first)):
                     self._run_block()
                 for state in first:
                     for step in self._scheduler.give_out(state):
@@ -380,7 +381,7 @@ class Emulator:
         """Free contexts and models. Nothing else may be called afterwards."""
         for state in self._scheduler:
             self._scheduler.end(state, "cancelled")
-            self._scheduler.forget(state)
+            self._scheduler.forget(state.id)
         self.contexts.close()
 
     def __enter__(self) -> Emulator:

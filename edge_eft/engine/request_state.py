@@ -6,7 +6,7 @@ a request is over is decided by the scheduler alone, which sets `status`, `slot`
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..text.detokenizer import TextStream
-from .reply import FinishReason, Step
+from .reply import FinishReason
 from .request import MAX_DRAFT, Request
 
 OUTPUTS_PER_SLOT = MAX_DRAFT + 1  # logit rows of one decode: a draft and the token after it
@@ -67,8 +67,9 @@ class RequestState:
         slot: sequence number in every context, while it is running.
         catches_up: whether a context that is needed anew has yet to decode what came before.
         outcome: why it ended: a finish reason, or the error that it failed with.
+        stop_tokens: ids of tokens that print nothing and whose text is a stop string.
         tokens, counts: the reply so far.
-        pending: steps that are chosen and not yet given out.
+        noted: how many of the tokens a step tells of; all, but in the midst of choosing one.
         proposals: what the drafting model said at each position of the block, the last of which
             may not have become part of the draft.
         draft: tokens that were proposed and are not yet verified; they follow the reply in every
@@ -90,9 +91,10 @@ class RequestState:
     slot: int = -1
     catches_up: bool = False
     outcome: FinishReason | EngineError | None = None
+    stop_tokens: frozenset[int] = frozenset()
     tokens: list[int] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
-    pending: deque[Step] = field(default_factory=deque)
+    noted: int = 0
     proposals: list[Proposal] = field(default_factory=list)
     draft: list[int] = field(default_factory=list)
     draft_rows: NDArray[np.float32] | None = None
@@ -132,11 +134,12 @@ class RequestState:
         """Forget the draft: every view ends where the reply does."""
         self.draft, self.proposals, self.draft_rows = [], [], None
 
-    def retract(self) -> None:
-        """Drop the pending steps and their tokens. The caller rebuilds `text`."""
-        del self.tokens[self.pending[0].index :]
-        self.pending.clear()
+    def cut(self) -> None:
+        """Let the reply end after the tokens that a step tells of, whatever came of the others."""
+        self.drop_draft()
+        del self.tokens[self.noted :]
         self.counts = Counter(self.tokens)
+        self.text = self.text.again(self.tokens)
 
     def _put(self, index: int, token: int) -> None:
         for sequence in self.sequences.values():

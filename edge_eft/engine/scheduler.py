@@ -29,6 +29,7 @@ class Scheduler:
         self.n_slots = n_slots
         self._kept = kept
         self._requests: dict[int, RequestState] = {}
+        self._pending: dict[int, list[Step]] = {}  # by request: chosen and not yet given out
         self._slots = OrderedDict.fromkeys(range(n_slots))  # the longest unused first
 
     def __iter__(self) -> Iterator[RequestState]:
@@ -92,21 +93,66 @@ class Scheduler:
 
     def note(self, state: RequestState, step: Step) -> None:
         """Keep a step for the reader; the last one ends the request."""
-        state.pending.append(step)
+        if state.id not in self._pending:
+            self._pending[state.id] = []
+        self._pending[state.id].append(step)
+        state.noted = len(state.tokens)
         if step.finish_reason:
             self.end(state, step.finish_reason)
+
+    def settle(self) -> None:
+        """Finish or undo what an exception left half done, such as a KeyboardInterrupt.
+
+        A token of which no step tells is taken back, and will be chosen again.
+        """
+        for state in self:
+            if steps := self._pending.get(state.id):
+                state.noted = steps[-1].index + (not steps[-1].is_end_token)
+                if steps[-1].finish_reason:
+                    self.end(state, steps[-1].finish_reason)
+            state.cut()
 
     def end(self, state: RequestState, outcome: FinishReason | EngineError) -> None:
         """End a request, but for what is pending; its slot is free."""
         state.status, state.outcome = "ended", outcome
 
+    @property
+    def pending(self) -> bool:
+        """Whether steps of any request are still to be given out."""
+        return any(self._pending.values())
+
+    def has_pending(self, state: RequestState) -> bool:
+        """Whether steps of a request are still to be given out."""
+        return bool(self._pending.get(state.id))
+
+    def n_given(self, state: RequestState) -> int:
+        """Return how many tokens of a reply were given out."""
+        steps = self._pending.get(state.id)
+        return steps[0].index if steps else len(state.tokens)
+
     def give_out(self, state: RequestState) -> Iterator[Step]:
         """Yield the pending steps. With the last of an ended request it is no longer in work."""
-        while state.pending:
-            step = state.pending.popleft()
+        while steps := self._pending.get(state.id):
+            step = steps.pop(0)
             if step.finish_reason:
-                self.forget(state)
+                self.forget(state.id)
             yield step
+
+    def give_out_all(self) -> list[Step]:
+        """Return the pending steps of all requests, in the order of ids."""
+        steps = [step for _, one in sorted(self._pending.items()) for step in one]
+        for step in steps:
+            if step.finish_reason:
+                self._requests.pop(step.request_id, None)
+        # Until here an interrupt loses nothing: what is pending is given out by the next call. No
+        # signal is looked at between a store and a return.
+        self._pending = {}
+        return steps
+
+    def raise_failures(self) -> None:
+        """As `raise_failure`, of the first request that has failed."""
+        for state in self._requests.values():
+            self.raise_failure(state)
 
     def raise_failure(self, state: RequestState) -> None:
         """Raise what a request failed with, once its steps are given out.
@@ -114,16 +160,21 @@ class Scheduler:
         Raises:
             EngineError: the failure. The request is no longer in work.
         """
-        if isinstance(state.outcome, EngineError) and not state.pending:
-            self.forget(state)
+        if isinstance(state.outcome, EngineError) and not self.has_pending(state):
+            self._pending.pop(state.id, None)
+            del self._requests[state.id]  # and no call between this and the next line, as above
             raise state.outcome
 
     def retract(self, state: RequestState) -> None:
         """Drop the pending steps. A request that had ended in them waits for a slot again."""
-        state.retract()
-        if state.status == "ended":
-            state.status, state.outcome = "waiting", None
+        if steps := self._pending.get(state.id):
+            state.noted = steps[0].index
+            del self._pending[state.id]
+            state.cut()
+            if state.status == "ended":
+                state.status, state.outcome = "waiting", None
 
-    def forget(self, state: RequestState) -> None:
-        """Take a request out of work."""
-        self._requests.pop(state.id, None)
+    def forget(self, request_id: int) -> None:
+        """Take a request out of work, with what is pending of it."""
+        self._requests.pop(request_id, None)
+        self._pending.pop(request_id, None)

@@ -4,8 +4,10 @@ What straddles two tokens is held back until it is whole. This module knows noth
 token is a number with bytes.
 """
 
+from __future__ import annotations
+
 import codecs
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import RequestError
 
@@ -58,6 +60,13 @@ class TextStream:
         held, self._held = self._held, ""
         self._shown.append(held)
         return text + held
+
+    def again(self, tokens: Iterable[int]) -> TextStream:
+        """Return a new stream of the same kind that has taken these tokens."""
+        other = TextStream(self._piece, self._stop)
+        for token in tokens:
+            other.push(token)
+        return other
 
     @property
     def text(self) -> str:

@@ -1,5 +1,7 @@
 """Whenever a reply is interrupted, the next one is what a new emulator gives."""
 
+import linecache
+import sys
 import threading
 import time
 
@@ -140,3 +142,74 @@ def test_a_decode_that_fails_once_leaves_the_next_reply_right(tiny, monkeypatch,
                 emulator.generate("the red " * nth, max_tokens=6)
             monkeypatch.undo()
         assert emulator.generate(request).text == text_of(expected)
+
+
+# -- a caller of `step` who goes on ------------------------------------------------------------
+
+RUNNING = (
+    Request("the red", max_tokens=7, weights=Weights.upscale(0.1), draft=3, temperature=0.0),
+    Request("it is", max_tokens=4, seed=2, stop=["~~", "the~"], frequency_penalty=0.3, draft=0),
+)
+
+
+def interrupted_at(nth, call):
+    """What `call` returns, and whether there was a KeyboardInterrupt before the nth line of ours.
+
+    The line that returns what is given out is left alone: nothing looks at signals between it and
+    the store before it.
+    """
+    left = nth
+
+    def trace(frame, event, _):
+        nonlocal left
+        if "edge_eft" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and not returns_steps(frame):
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return call(), False
+    except KeyboardInterrupt:
+        return [], True
+    finally:
+        sys.settrace(before)
+
+
+def returns_steps(frame):
+    return frame.f_code.co_name == "give_out_all" and "return" in linecache.getline(
+        frame.f_code.co_filename, frame.f_lineno
+    )
+
+
+def replies_in_spite_of(emulator, nth, which):
+    """Replies of RUNNING where the step `which` was interrupted; whether it was."""
+    ids = [emulator.submit(request) for request in RUNNING]
+    steps = [step for _ in range(which) for step in emulator.step()]
+    more, interrupted = interrupted_at(nth, emulator.step)
+    replies = {i: [step for step in steps + more if step.request_id == i] for i in ids}
+    for i, more in run(emulator).items():
+        replies[i] += more
+    return [
+        [(step.index, step.token, step.text, step.finish_reason) for step in replies[i]]
+        for i in ids
+    ], interrupted
+
+
+@pytest.mark.parametrize("stride", [37, pytest.param(5, marks=pytest.mark.slow)])
+def test_ctrl_c_at_any_line_of_a_step_loses_no_token_of_who_goes_on(agreeing, stride):
+    """Tokens that were chosen, and of which no step told yet, were missing in the reply."""
+    with open_emulator(agreeing, n_slots=2) as emulator:
+        expected, _ = replies_in_spite_of(emulator, sys.maxsize, 0)
+        for which in range(3):
+            nth, interrupted = 1, True
+            while interrupted:
+                replies, interrupted = replies_in_spite_of(emulator, nth, which)
+                assert replies == expected, f"before line {nth} of step {which}"
+                nth += stride
+            assert nth > 300
