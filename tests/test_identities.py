@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import pytest
 from helpers.bare_llama import bare
+from helpers.families import twin
 
 from edge_eft import Emulator, Weights
 
@@ -19,7 +20,7 @@ N = 8
 
 @pytest.fixture(scope="module", params=["atlas", "tiny", "smollm2"])
 def paths(request):
-    """(base, tuned, reference, prompt); SmolLM2 comes alone."""
+    """(base, tuned, reference, prompt); SmolLM2 comes with a twin."""
     return paths_of(request)
 
 
@@ -33,8 +34,7 @@ def small_paths(request):
 
 def paths_of(request):
     if request.param == "smollm2":
-        path = request.getfixturevalue("smollm2_path")
-        return path, path, path, "The capital of France is"
+        return *request.getfixturevalue("smollm2_trio"), "The capital of France is"
     family = request.getfixturevalue(request.param)
     return family.base, family.tuned, family.reference, family.prompts[0]
 
@@ -89,9 +89,9 @@ def test_only_a_role_is_that_model(small_paths):
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 2.5])
-def test_tuned_equal_to_reference_is_the_base(paths, alpha):
+def test_tuned_equal_to_reference_is_the_base(paths, alpha, folder):
     base, tuned, _, prompt = paths
-    reply = emulate(base, tuned, tuned, prompt, Weights.upscale(alpha))
+    reply = emulate(base, tuned, twin(tuned, folder), prompt, Weights.upscale(alpha))
     assert_is_the_model(base, prompt, reply)
 
 
@@ -144,11 +144,12 @@ def test_log_probabilities_are_the_papers_sum_in_float64(small_paths, weights):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 2.0])
-def test_three_equal_models_give_the_same_text_at_any_alpha(small_paths, alpha):
-    """With one file in all roles nothing depends on α."""
+def test_three_equal_models_give_the_same_text_at_any_alpha(small_paths, alpha, folder):
+    """With one model in all roles nothing depends on α."""
     base, _, _, prompt = small_paths
+    equal = twin(base, folder)
     for options in ({}, {"temperature": 1.0, "seed": 11, "top_k": 20}):
-        alone = emulate(base, base, base, prompt, Weights.only("base"), **options)
-        reply = emulate(base, base, base, prompt, Weights.upscale(alpha), **options)
+        alone = emulate(base, equal, base, prompt, Weights.only("base"), **options)
+        reply = emulate(base, equal, base, prompt, Weights.upscale(alpha), **options)
         assert reply[0] == alone[0]
         assert reply[2] == alone[2]

@@ -102,6 +102,7 @@ def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
         "memory_total": record.memory.total,
         "threads": [record.n_threads, record.threads_reason],
         "cache": [str(record.cache), record.cache_reason],
+        "warnings": list(record.warnings),
     }
 
 
@@ -122,6 +123,7 @@ def file_of(file: LoadedFile) -> dict[str, Any]:
         "source": file.source,
         "prompt": file.prompt,
         "template_sha256": file.template_sha256,
+        "end_tokens": [[token, text] for token, text in file.end_tokens.items()],
     }
 
 
@@ -144,6 +146,8 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
             f"  prompt    {prompt_name(file['prompt'])}",
             dim(f"  template {template[:16]}…") if template else "",
         )
+        ends = (f"{one_line(text)} {token}" for token, text in file["end_tokens"])
+        yield f"  ends by   {', '.join(ends) or 'nothing'}"
     vocabulary = about["vocabulary"]
     yield ""
     yield f"{'vocabulary':<12}{vocabulary['n_vocab']:,} tokens, one meaning in every model"
@@ -152,6 +156,7 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
     for key in ("threads", "cache"):
         yield compose(f"{key:<12}{about[key][0]}", dim(f"  {one_line(about[key][1])}"))
     yield f"{'memory':<12}{mebibytes(about['memory_total'], 1)} MiB together"
+    yield from (f"{'warning':<12}{one_line(warning)}" for warning in about["warnings"])
     yield ""
 
 

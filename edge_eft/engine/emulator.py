@@ -253,7 +253,10 @@ class Emulator:
 
     def _prepare(self, request: Request) -> RequestState:
         request.check_vocabulary(self.vocabulary.n_vocab)
-        state = RequestState(next(self._ids), request, TextStream(self._piece, request.stop))
+        text = TextStream(self._piece, request.stop)
+        silent = self.vocabulary.silent
+        stops = frozenset(i for stop in request.stop for i in silent.get(stop, ()))
+        state = RequestState(next(self._ids), request, text, stop_tokens=stops)
         self._weigh(state, request.weights)
         return state
 

@@ -10,20 +10,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from ..backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
+from ..backend import (
+    CACHE_LADDER,
+    CacheKind,
+    Context,
+    Model,
+    default_threads,
+    gpu_available,
+)
 from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
-from ..files.recipe import ModelSpec, Recipe, verify
+from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, verify
 from ..text import vocabulary
 from ..text.prompt_format import PromptFormat
 from ..validate import whole
+from . import pairs
 from .contexts import ContextRunner, Contexts
 from .request_state import OUTPUTS_PER_SLOT
 
@@ -55,6 +63,7 @@ class LoadedFile:
         n_bytes, n_parameters, quantisation, architecture, n_ctx_train: from its header.
         sha256, source: as the recipe states them.
         prompt: the prompt format; `template_sha256` of its Jinja source, if it has one.
+        end_tokens: id → text of the tokens that end the role's replies.
     """
 
     path: Path
@@ -68,6 +77,7 @@ class LoadedFile:
     source: str | None
     prompt: str
     template_sha256: str | None
+    end_tokens: Mapping[int, str]
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ class LoadRecord:
         memory: the estimate made before loading.
         contexts: the roles that each context serves.
         files: role → its file.
+        warnings: lines for the user, which were also logged: what may not be meant, and what is
+            not as it was asked for. Those of the vocabulary are there.
     """
 
     n_ctx: int
@@ -95,6 +107,7 @@ class LoadRecord:
     memory: memory.MemoryEstimate
     contexts: tuple[tuple[str, ...], ...]
     files: Mapping[str, LoadedFile]
+    warnings: tuple[str, ...]
 
 
 def load(
@@ -113,7 +126,7 @@ def load(
     """
     whole("n_slots", n_slots, 1, 64)
     for name, value, low, high in (
-        ("n_ctx", n_ctx, 1, 2**24),
+        ("n_ctx", n_ctx, 1, MAX_N_CTX),
         ("n_threads", n_threads, 1, 512),
         ("n_gpu_layers", n_gpu_layers, 0, 10_000),
     ):
@@ -125,10 +138,13 @@ def load(
     verify(recipe)
     roles = recipe.roles()
     headers = memory.headers(roles)
+    pairs.check(recipe, headers)
+    warnings = [
+        *pairs.doubts(recipe, headers),
+        *_unlike_asked(recipe, headers, n_ctx, n_threads, n_gpu_layers),
+    ]
     trained = min(header.n_ctx_train for header in headers.values())
     n_ctx = n_ctx or min(recipe.n_ctx or DEFAULT_N_CTX, trained)
-    if n_ctx > trained:
-        log.warning("n_ctx is %d; the models were trained on %d", n_ctx, trained)
     threads, threads_reason = n_threads or 0, "as given"
     if n_threads is None:
         threads, threads_reason = default_threads()
@@ -139,9 +155,7 @@ def load(
         plan = _Plan(roles, headers, n_ctx, n_slots, threads, adapts=n_threads is None)
         plan.weigh(CACHE_LADDER[0])
         models = _load_models(roles, n_gpu_layers, stack)
-        common = vocabulary.reconcile(models)
-        for warning in common.warnings:
-            log.warning("%s", warning)
+        common = vocabulary.reconcile(models, _named_ends(recipe, roles, models))
 
         # 3. Contexts, with the first kind of cache that all of them take.
         served = [(names, models[names[0]], spec) for names, spec in shared]
@@ -152,6 +166,12 @@ def load(
         ]
         contexts = Contexts(runners, n_ctx, stack.pop_all())
     prompts = {role: runner.prompt for runner in runners for role in runner.roles}
+    ends = {
+        role: {i: model.token_texts()[i].decode("utf-8", "replace") for i in common.ends_of(role)}
+        for role, model in models.items()
+    }
+    for warning in (*warnings, *common.warnings):
+        log.warning("%s", warning)
     return contexts, LoadRecord(
         n_ctx=n_ctx,
         n_slots=n_slots,
@@ -163,9 +183,61 @@ def load(
         memory=plan.memory,
         contexts=tuple(runner.roles for runner in runners),
         files=MappingProxyType(
-            {role: _loaded_file(spec, headers[role], prompts[role]) for role, spec in roles.items()}
+            {
+                role: _loaded_file(spec, headers[role], prompts[role], ends[role])
+                for role, spec in roles.items()
+            }
         ),
+        warnings=tuple(warnings),
     )
+
+
+def _unlike_asked(
+    recipe: Recipe,
+    headers: Mapping[str, GGUFHeader],
+    n_ctx: int | None,
+    n_threads: int | None,
+    n_gpu_layers: int | None,
+) -> Iterator[str]:
+    """Yield a line for what was asked for and is not to be had here, or not wise."""
+    trained = min(header.n_ctx_train for header in headers.values())
+    if n_ctx is not None and n_ctx > trained:
+        yield f"n_ctx is {n_ctx}; the models were trained on {trained}"
+    elif n_ctx is None and (recipe.n_ctx or 0) > trained:
+        yield (
+            f"n_ctx is {trained} and not the recipe's {recipe.n_ctx}: the models were trained on "
+            f"{trained}; the option n_ctx (--n-ctx) goes beyond"
+        )
+    n_cpus = os.cpu_count() or 1
+    if n_threads is not None and n_threads > n_cpus:
+        yield (
+            f"n_threads is {n_threads} and this machine runs {n_cpus} at once: the others make "
+            "every decode wait"
+        )
+    deepest = max(header.n_layer for header in headers.values()) + 1
+    if n_gpu_layers and not gpu_available():
+        yield (
+            f"n_gpu_layers is {n_gpu_layers}, and this build of llama.cpp knows no GPU: all layers "
+            "run on the CPU"
+        )
+    elif n_gpu_layers is not None and n_gpu_layers > deepest:
+        yield (
+            f"n_gpu_layers is {n_gpu_layers}, and the deepest model has {deepest}, its output "
+            "included: all of them go to the GPU"
+        )
+
+
+def _named_ends(
+    recipe: Recipe, roles: Mapping[str, ModelSpec], models: Mapping[str, Model]
+) -> dict[str, frozenset[int]]:
+    """Return role → the ids that the recipe's `end_tokens` name."""
+    named = {}
+    for role, spec in roles.items():
+        side, _, delta = role.partition(":")
+        key = f"delta.{delta}.{side}" if delta else side
+        where = f"{recipe.path}: {key}.end_tokens" if recipe.path else f"{key}.end_tokens"
+        named[role] = vocabulary.named_tokens(spec.end_tokens, models[role], where)
+    return named
 
 
 class _Plan:
@@ -254,7 +326,9 @@ def _load_models(
     return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
 
 
-def _loaded_file(spec: ModelSpec, header: GGUFHeader, prompt: PromptFormat) -> LoadedFile:
+def _loaded_file(
+    spec: ModelSpec, header: GGUFHeader, prompt: PromptFormat, ends: Mapping[int, str]
+) -> LoadedFile:
     adapter = read_header(spec.lora) if spec.lora else None
     described = adapter or header
     return LoadedFile(
@@ -269,4 +343,5 @@ def _loaded_file(spec: ModelSpec, header: GGUFHeader, prompt: PromptFormat) -> L
         source=spec.source,
         prompt=prompt.spec,
         template_sha256=prompt.template_hash,
+        end_tokens=MappingProxyType(ends),
     )

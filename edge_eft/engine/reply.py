@@ -98,7 +98,8 @@ class Step:
         finish_reason: in the last step of a reply: "stop" (end token or stop string) or "length".
         explain: role → RoleView, where asked for.
         accepted: whether it is the token that was drafted; None where no draft was tested.
-        is_end_token: whether the token is the one that ends replies, which is not part of them.
+        is_end_token: whether the token is one that ends this reply, by itself or as one of the
+            request's stop strings; it is not part of the reply.
         with_prompt: whether it came of the same decodes as the prompt: the first token, and
             drafts after it.
         prompt_tokens: length of the prompt, as `Generation` has it.

@@ -30,7 +30,8 @@ class Request(Sampling):
         weights: how much of each model enters.
         max_tokens: at most so many tokens are generated; the context's end may come first.
         seed: None draws one, which is then readable here.
-        stop: the reply ends before the first of these strings; none of it is given out.
+        stop: the reply ends before the first of these strings; none of it is given out. The text of
+            a control token, which prints nothing, stands for that token.
         conservative: P of EFT's conservative decoding, in (0, 1]; None is off.
         explain: with n > 0 every step says what each role thought: the log-probability of the
             chosen token and the role's own n likeliest.

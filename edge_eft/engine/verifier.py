@@ -112,7 +112,8 @@ class Verifier:
                 at = {role: block[j : j + 1] for role, block in rows.items()}
                 views = explain(at, token, request.explain, self._combiner, self._piece)
             t3 = perf_counter()
-            text, finish_reason = self._take(state, token)
+            is_end = token == self._combiner.end_token or token in state.stop_tokens
+            text, finish_reason = self._take(state, token, is_end)
             timings = Timings(combine=combined, sample=t2 - t1, text=perf_counter() - t3)
             combined = 0.0
             accepted = None if draft is None else token == draft
@@ -126,16 +127,18 @@ class Verifier:
                 finish_reason,
                 views,
                 accepted,
-                is_end_token=token == self._combiner.end_token,
+                is_end_token=is_end,
                 with_prompt=with_prompt,
                 prompt_tokens=state.prompt_tokens,
             )
             if finish_reason or not accepted:
                 return
 
-    def _take(self, state: RequestState, token: int) -> tuple[str, FinishReason | None]:
+    def _take(
+        self, state: RequestState, token: int, is_end: bool
+    ) -> tuple[str, FinishReason | None]:
         """Make the token part of the reply. Returns text to show, and whether the reply ends."""
-        if token == self._combiner.end_token:
+        if is_end:
             return state.text.flush(), "stop"
         full = state.room(self._n_ctx) <= 1
         state.take(token)

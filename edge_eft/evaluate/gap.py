@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..engine.emulator import Emulator
 from ..engine.request import Request
@@ -99,7 +99,10 @@ def run(
     ask(recipe, ways)
     down = recipe.path and recipe.path.with_name(f"{recipe.path.stem}-down.toml")
     if delta == "chat" and down and down.is_file():
-        ask(load_recipe(down), {LARGE: Weights.only("tuned")})
+        large = load_recipe(down)
+        pair = max(large.deltas.values(), key=lambda d: d.weight)
+        # As its own base: nothing is scaled down here.
+        ask(replace(large, base=pair.tuned), {LARGE: Weights.only("base")})
     return result
 
 

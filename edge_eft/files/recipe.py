@@ -20,6 +20,7 @@ from ..system import at_home
 from ..text.formats import FORMATS, is_format
 from ..validate import did_you_mean
 
+MAX_N_CTX = 2**24  # tokens, more than any model was trained on
 VERIFIED_AT_LOAD = 64 << 20  # bytes; hashing this much takes about 0.1 s
 
 

@@ -42,7 +42,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..validate import did_you_mean
 from .plain_text import reason, utf8
-from .recipe import Delta, ModelSpec, Recipe, absolute, check_prompt
+from .recipe import MAX_N_CTX, Delta, ModelSpec, Recipe, absolute, check_prompt
 
 _MAX_RECIPE_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -205,8 +205,10 @@ class _Reader:
             raise self.error("has no delta; add a table [delta.NAME] with `tuned` and `reference`")
         provenance = self.value(table, "provenance", dict, "", {})
         n_ctx = table.get("n_ctx")
-        if n_ctx is not None and (not isinstance(n_ctx, int) or n_ctx is True or n_ctx < 1):
-            raise self.error(f"n_ctx is {n_ctx!r}, not a positive number of tokens")
+        if n_ctx is not None and (type(n_ctx) is not int or not 1 <= n_ctx <= MAX_N_CTX):
+            raise self.error(
+                f"n_ctx is {n_ctx!r}, not a positive number of tokens up to {MAX_N_CTX}"
+            )
         return Recipe(
             name=self.value(table, "name", str, "", self.path.stem),
             description=self.value(table, "description", str, "", ""),

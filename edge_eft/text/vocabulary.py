@@ -16,16 +16,18 @@ An id falls into one of three cases, each role compared with the base:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
-from ..errors import RequestError, VocabularyError
+from ..errors import RecipeError, RequestError, VocabularyError
 
 # Bits of llama_token_attr (llama.h); those above say how to tokenise, not what the token is.
-NORMAL, CONTROL, BYTE = 4, 8, 32
+UNKNOWN, NORMAL, CONTROL, BYTE = 1, 4, 8, 32
 _KIND = 0b111111
 _WRITTEN = NORMAL | BYTE
+_SILENT = UNKNOWN | CONTROL  # llama.cpp prints nothing for them
 
 _SHOWN = 5
 
@@ -42,6 +44,8 @@ class VocabularySource(Protocol):
 
     def token_attributes(self) -> np.ndarray: ...
 
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]: ...
+
 
 @dataclass(frozen=True)
 class CommonVocabulary:
@@ -56,6 +60,8 @@ class CommonVocabulary:
             `end_token` is None: a role without end tokens gives the slot its own value there.
         masked: (n,) int32, ids below `n_vocab` that are −inf in the combined row: the roles' end
             tokens except `end_token`, and the ids that mean different tokens.
+        silent: text → the ids, below `n_vocab`, of the tokens that print nothing and have this text
+            in a role's vocabulary: control tokens. A stop string can name one.
         warnings: lines for the user.
     """
 
@@ -63,7 +69,13 @@ class CommonVocabulary:
     end_token: int | None
     end_tokens: dict[str, np.ndarray]
     masked: np.ndarray
+    silent: Mapping[str, frozenset[int]]
     warnings: tuple[str, ...]
+
+    def ends_of(self, role: str) -> list[int]:
+        """Return the ids that end a role's replies, ascending."""
+        ids: list[int] = self.end_tokens[role].tolist()
+        return ids
 
     def slot_of(self, token: int) -> int:
         """Return a token's place in the combined row: every role's end ids mean the end slot.
@@ -78,11 +90,49 @@ class CommonVocabulary:
         return token
 
 
-def reconcile(models: Mapping[str, VocabularySource]) -> CommonVocabulary:
+def named_tokens(names: Sequence[str | int], model: VocabularySource, where: str) -> frozenset[int]:
+    """Return the ids of tokens that a recipe names.
+
+    Args:
+        names: ids, or texts: the vocabulary's own ("<|im_end|>", "▁the"), or one that is tokenised
+            as this one token (" the").
+        model: whose tokens.
+        where: the key, for messages.
+
+    Raises:
+        RecipeError: an id is out of range, or a text is not one token.
+    """
+    ids = set()
+    for name in names:
+        if isinstance(name, int):
+            if not 0 <= name < model.n_vocab:
+                last = model.n_vocab - 1
+                raise RecipeError(
+                    f"{where} names token {name}; the ids of {model.name} end at {last}"
+                )
+            ids.add(name)
+            continue
+        text = name.encode("utf-8", "surrogatepass")
+        same = [i for i, other in enumerate(model.token_texts()) if other == text]
+        found = same or model.tokenize(name, parse_special=True)
+        if not same and (len(found) != 1 or model.token_attributes()[found[0]] & UNKNOWN):
+            raise RecipeError(
+                f"{where} names {name!r}, which is not one token of {model.name} but {len(found)}; "
+                "name each token by its text in the vocabulary, or by its id"
+            )
+        ids.update(found)
+    return frozenset(ids)
+
+
+def reconcile(
+    models: Mapping[str, VocabularySource],
+    more_ends: Mapping[str, frozenset[int]] = MappingProxyType({}),
+) -> CommonVocabulary:
     """Compare the vocabularies of the roles and settle what they share.
 
     Args:
         models: role → its model, the base first. Roles may share one model.
+        more_ends: role → ids that end its replies as well as those that its model names.
 
     Raises:
         VocabularyError: a model has no tokens, or an id is a normal token in one model and
@@ -97,10 +147,13 @@ def reconcile(models: Mapping[str, VocabularySource]) -> CommonVocabulary:
     n_vocab = min(model.n_vocab for model in models.values())
     renamed, warnings = _compare_with_base(models, n_vocab)
 
-    end_token = _end_slot(models, n_vocab)
+    ends = {
+        role: model.end_tokens | more_ends.get(role, frozenset()) for role, model in models.items()
+    }
+    end_token = _end_slot(next(iter(models.values())).eos_token, ends, n_vocab)
     end_tokens: dict[str, np.ndarray] = {}
     for role, model in models.items():
-        ids = sorted(model.end_tokens)
+        ids = sorted(ends[role])
         if not ids and end_token is not None:
             ids = [end_token]
             warnings.append(f"{role} ({model.name}) names no end token; {end_token} is taken")
@@ -111,17 +164,27 @@ def reconcile(models: Mapping[str, VocabularySource]) -> CommonVocabulary:
             f"stop string or at max_tokens"
         )
 
-    ends = {i for ids in end_tokens.values() for i in ids.tolist() if i < n_vocab}
-    masked = np.array(sorted((ends | renamed) - {end_token}), np.int32)
-    return CommonVocabulary(n_vocab, end_token, end_tokens, masked, tuple(warnings))
+    ending = {i for ids in end_tokens.values() for i in ids.tolist() if i < n_vocab}
+    masked = np.array(sorted((ending | renamed) - {end_token}), np.int32)
+    silent = _silent(models, n_vocab)
+    return CommonVocabulary(n_vocab, end_token, end_tokens, masked, silent, tuple(warnings))
 
 
-def _end_slot(models: Mapping[str, VocabularySource], n_vocab: int) -> int | None:
-    base = next(iter(models.values()))
-    if base.eos_token is not None and 0 <= base.eos_token < n_vocab:
-        return base.eos_token
-    for model in models.values():
-        below = [i for i in model.end_tokens if i < n_vocab]
+def _silent(models: Mapping[str, VocabularySource], n_vocab: int) -> dict[str, frozenset[int]]:
+    found: dict[str, frozenset[int]] = {}
+    for model in {id(model): model for model in models.values()}.values():
+        texts = model.token_texts()
+        for i in np.flatnonzero(model.token_attributes()[:n_vocab] & _SILENT).tolist():
+            text = texts[i].decode("utf-8", "replace")
+            found[text] = found.get(text, frozenset()) | {i}
+    return found
+
+
+def _end_slot(base_eos: int | None, ends: Mapping[str, frozenset[int]], n_vocab: int) -> int | None:
+    if base_eos is not None and 0 <= base_eos < n_vocab:
+        return base_eos
+    for ids in ends.values():
+        below = [i for i in ids if i < n_vocab]
         if below:
             return min(below)
     return None

@@ -25,6 +25,7 @@ def scripted(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory, smollm2_path):
+def small(tmp_path_factory, smollm2_trio):
     """A recipe that has SmolLM2-135M in every role."""
-    return write_recipe(tmp_path_factory.mktemp("smol") / "smol.toml", smollm2_path)
+    base, tuned, _ = smollm2_trio
+    return write_recipe(tmp_path_factory.mktemp("smol") / "smol.toml", base, tuned=tuned)

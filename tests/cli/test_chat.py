@@ -370,8 +370,9 @@ class Terminal:
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_real_terminal_stops_the_reply_and_then_leaves(smollm2_path, tmp_path):
-    files = [f"--{role}={smollm2_path}" for role in ("base", "tuned", "reference")]
+def test_ctrl_c_in_a_real_terminal_stops_the_reply_and_then_leaves(smollm2_trio, tmp_path):
+    roles = ("base", "tuned", "reference")
+    files = [f"--{role}={path}" for role, path in zip(roles, smollm2_trio, strict=True)]
     environment = os.environ | {"EDGE_EFT_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
     terminal = Terminal(["chat", *files, "--alpha", "0", "--temperature", "0"], environment)
     terminal.wait_for("/help")

@@ -220,15 +220,16 @@ def test_a_reply_goes_into_a_pipe_as_the_model_said_it(recipe, scripted):
 # -- on a real model -----------------------------------------------------------------------
 
 
-def test_three_files_at_alpha_zero_print_what_the_base_alone_prints(small, smollm2_path):
+def test_three_files_at_alpha_zero_print_what_the_base_alone_prints(small, smollm2_trio):
     """Two calls as a user makes them: the three-file form at α = 0 is the base alone."""
-    file = smollm2_path
     greedy = ("Say hello.", "--temperature", "0", "--max-tokens", "6")
     out, err = process("run", small, *greedy, "--only", "base").communicate(timeout=120)
     assert err == ""
     assert out.endswith("\n")
     assert out.strip()
-    names = (f"--base={file}", f"--tuned={file}", f"--reference={file}", "--prompt", "chatml")
+    roles = ("base", "tuned", "reference")
+    files = [f"--{role}={path}" for role, path in zip(roles, smollm2_trio, strict=True)]
+    names = (*files, "--prompt", "chatml")
     run = process("run", *names, *greedy, "--alpha", "0", "--json")
     reply = json.loads(run.communicate(timeout=120)[0])
     assert reply["text"].strip() == out.strip()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers.emulator_tools import GREEDY, UNDRAFTED, decoded, decoded_since, open_emulator
+from helpers.families import twin
 from helpers.tiny_models import BOS, EOS, ID, script, write_script
 
 from edge_eft import Emulator, Request, Weights
@@ -79,7 +80,7 @@ def test_after_a_reply_that_ended_by_itself_the_end_token_is_decoded_too(folder,
     # Whatever the prompt ends with leads to "one two" and the end.
     path = write_script(folder / "chatty.gguf", script([BOS, one, two, EOS], otherwise=one))
     for formats in (("transcript", "template", "transcript"), ("template",) * 3):
-        family = type("F", (), {"base": path, "tuned": path, "reference": path})
+        family = type("F", (), {"base": path, "tuned": twin(path), "reference": path})
         with Emulator.load(recipe(tmp_path, family, *formats), n_ctx=200, n_threads=1) as chat:
             messages = [user("is it")]
             first = chat.generate(messages, **OPTIONS)
@@ -153,7 +154,7 @@ def test_prompt_tokens_do_not_change_with_the_reply(folder, tmp_path):
     # The reply " one two" in other tokens than the tokenizer's.
     pieces = [ID[piece] for piece in ("▁", "o", "n", "e", "▁two")]
     path = write_script(folder / "spelt.gguf", script([*pieces, EOS], otherwise=pieces[0]))
-    family = type("F", (), {"base": path, "tuned": path, "reference": path})
+    family = type("F", (), {"base": path, "tuned": twin(path), "reference": path})
     with Emulator.load(recipe(tmp_path, family), n_ctx=200, n_threads=1) as chat:
         # "?" leads to the reply; so does whatever else ends a prompt.
         messages = [user("?"), assistant(" one two"), user("?")]

@@ -21,9 +21,8 @@ pytestmark = pytest.mark.timeout(60)
 THREADS = pytest.mark.parametrize("n_threads", [1, 2])
 
 
-def test_interrupt_from_another_thread_stops_a_reply_until_resumed(smollm2_path):
-    family = (smollm2_path,) * 3
-    with open_emulator(family, n_ctx=1024) as emulator:
+def test_interrupt_from_another_thread_stops_a_reply_until_resumed(smollm2_trio):
+    with open_emulator(smollm2_trio, n_ctx=1024) as emulator:
         threading.Timer(0.5, emulator.interrupt).start()
         begun = time.perf_counter()
         with pytest.raises(AbortedError):

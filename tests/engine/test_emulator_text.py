@@ -10,6 +10,7 @@ import gguf
 import numpy as np
 import pytest
 from helpers.emulator_tools import GREEDY, UNDRAFTED, open_emulator, text_of, tokens_of
+from helpers.families import twin
 from helpers.tiny_models import BOS, EOS, ID, N_VOCAB, OTHER_END, byte_tokens, script, write_script
 
 from edge_eft import Emulator, Request, Weights
@@ -32,7 +33,7 @@ def says(folder):
         if key not in opened:
             path = folder / f"says{len(opened)}.gguf"
             write_script(path, script(chain, otherwise=otherwise))
-            opened[key] = open_emulator((path,) * 3, n_ctx=n_ctx)
+            opened[key] = open_emulator((path, twin(path), path), n_ctx=n_ctx)
         return opened[key]
 
     yield get

@@ -118,11 +118,10 @@ def test_drafts_of_every_length_give_the_same_tokens(choice):
 
 
 @pytest.mark.slow
-def test_drafts_on_a_published_model_change_no_token(smollm2_path):
+def test_drafts_on_a_published_model_change_no_token(smollm2_trio):
     """As all three roles; the instruct template for tuned makes its draft another distribution."""
-    with Emulator.from_files(
-        base=smollm2_path, tuned=smollm2_path, reference=smollm2_path, n_ctx=256
-    ) as emulator:
+    base, tuned, reference = smollm2_trio
+    with Emulator.from_files(base=base, tuned=tuned, reference=reference, n_ctx=256) as emulator:
         for seed in range(20):
             prompt = [{"role": "user", "content": QUESTIONS[37 * seed]}]
             weights = Weights.upscale(0.5)  # at 1 the emulation is tuned itself

@@ -260,7 +260,7 @@ def recipes(draw: st.DrawFn, folder: Path) -> Recipe:
         name=draw(TEXTS),
         description=draw(TEXTS),
         license=draw(TEXTS),
-        n_ctx=draw(st.none() | st.integers(1, 1 << 40)),
+        n_ctx=draw(st.none() | st.integers(1, 1 << 24)),
         base=draw(st.none() | models),
         deltas=deltas,
         path=folder / "mine.toml",

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_eft import EdgeEftError, Emulator, Request, Weights
 from edge_eft.backend import Context, Model
-from helpers import tiny_models
+from helpers import families, tiny_models
 
 GENERATIONS = {
     "alpha -1": lambda: {"weights": Weights.upscale(-1.0)},
@@ -114,7 +114,7 @@ def files(folder: Path, good: Path):
 
 
 def cases(folder: Path, good: Path):
-    trio = dict.fromkeys(("base", "tuned", "reference"), good)
+    trio = dict.fromkeys(("base", "reference"), good) | {"tuned": families.twin(good, folder)}
     emulator = Emulator.from_files(**trio, n_ctx=64, n_threads=1)
     for name, options in GENERATIONS.items():
         yield (

@@ -45,14 +45,15 @@ def write_toml(folder: Path, text: str) -> Path:
     return path
 
 
-def write_recipe(path: Path, file: Path | str, more: str = "") -> str:
-    """A recipe of two deltas that has one file in every role."""
+def write_recipe(path: Path, file: Path | str, more: str = "", tuned: Path | str = "") -> str:
+    """A recipe of two deltas that has one file in every role, or another one as tuned."""
+    tuned = tuned or file
     path.write_text(
         f'description = "Three times the same."\nlicense = "Apache-2.0"\nn_ctx = 512\n{more}\n'
         f'[base]\nfile = "{file}"\nprompt = "chatml"\n'
-        f'[delta.chat]\ntuned = {{ file = "{file}" }}\nreference = {{ file = "{file}" }}\n'
+        f'[delta.chat]\ntuned = {{ file = "{tuned}" }}\nreference = {{ file = "{file}" }}\n'
         f"[delta.brief]\nweight = 0\n"
-        f'tuned = {{ file = "{file}" }}\nreference = {{ file = "{file}" }}\n'
+        f'tuned = {{ file = "{tuned}" }}\nreference = {{ file = "{file}" }}\n'
     )
     return str(path)
 

@@ -1,0 +1,129 @@
+"""What the files say of each other before any is loaded: pairs that make no emulation, or a doubt.
+
+A delta of a model with itself is refused. What may be meant is only said: a base that is smaller
+than its tuned model, a pair that looks swapped, chat models that are told plain prompts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+from ..errors import RecipeError
+from ..files.gguf_check import GGUFHeader
+from ..files.recipe import ModelSpec, Recipe
+from ..files.same_weights import same_weights
+
+_TUNED = {"instruct", "chat", "it", "assistant", "sft", "dpo", "rlhf"}
+_BASE = {"base", "pt", "pretrain", "pretrained", "foundation"}
+_NAMES = ("general.name", "general.basename", "general.finetune")
+
+
+def check(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> None:
+    """Refuse a delta whose two models are one, or whose tuned model cannot be told its prompts.
+
+    Args:
+        recipe: an adapter on the reference makes another model of it.
+        headers: role → header of its model file.
+
+    Raises:
+        RecipeError: tuned and reference are the same file, or hold the same weights; or tuned is to
+            have its own template, and only the reference has one.
+    """
+    for name, delta in recipe.deltas.items():
+        tuned, reference = delta.tuned, delta.reference
+        if tuned.lora or reference.lora:
+            continue
+        files = headers[f"tuned:{name}"], headers[f"reference:{name}"]
+        if tuned.prompt == "template" and _template(files[1]) and not _template(files[0]):
+            raise RecipeError(
+                f"delta {name!r}: swapped? tuned ({tuned.file.name}) has no chat template and the "
+                f"reference ({reference.file.name}) has one; exchange them, or name a format for "
+                'tuned (prompt = "chatml")'
+            )
+        if os.path.realpath(tuned.file) == os.path.realpath(reference.file):
+            seen = f"are the same file, {tuned.file.name}"
+        elif (tuned.sha256 and tuned.sha256 == reference.sha256) or same_weights(*files):
+            seen = f"({tuned.file.name} and {reference.file.name}) hold the same weights"
+        else:
+            continue
+        raise RecipeError(
+            f"tuned and reference of delta {name!r} {seen}, so that tuned − reference is nothing; "
+            "as reference, give the model that tuned was tuned from"
+        )
+
+
+def doubts(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> Iterator[str]:
+    """Yield a line for each thing that the user may not have meant; arguments as `check`."""
+    roles = recipe.roles()
+    base = headers["base"]
+    for name, delta in recipe.deltas.items():
+        tuned, reference = headers[f"tuned:{name}"], headers[f"reference:{name}"]
+        if delta.tuned.lora is None:
+            yield from _swapped(name, (delta.tuned, tuned), (delta.reference, reference))
+    largest = max(recipe.deltas, key=lambda name: headers[f"tuned:{name}"].n_parameters)
+    tuned, spec = headers[f"tuned:{largest}"], roles[f"tuned:{largest}"]
+    if base.n_parameters < tuned.n_parameters:
+        yield (
+            f"base ({_sized(roles['base'], base)}) is smaller than tuned:{largest} "
+            f"({_sized(spec, tuned)}): that is down-scaling, which gives a small model's knowledge "
+            "the manner of a larger one's tuning; for up-scaling, base is the largest model"
+        )
+    told_plainly = [
+        role
+        for role, spec in roles.items()
+        if spec.prompt == "plain" and not role.startswith("tuned:") and _template(headers[role])
+    ]
+    if "base" in told_plainly and len(told_plainly) > 1:
+        yield (
+            "base and reference have chat templates and get plain prompts; if they were tuned to "
+            'chat, set prompt = "template" in [base], or --prompt template'
+        )
+
+
+def _swapped(
+    name: str, tuned: tuple[ModelSpec, GGUFHeader], reference: tuple[ModelSpec, GGUFHeader]
+) -> Iterator[str]:
+    files = f"tuned ({tuned[0].file.name}) and reference ({reference[0].file.name})"
+    if _template(reference[1]) and not _template(tuned[1]):
+        seen = "the reference has a chat template and tuned has none"
+    elif _names_say_so(_names(*tuned), _names(*reference)):
+        seen = "by their names, the reference is the one that was tuned"
+    else:
+        return
+    yield f"delta {name!r}: swapped? Of {files}, {seen}; tuned is the one that behaves as you want"
+
+
+def _names_say_so(tuned: Mapping[str, set[str]], reference: Mapping[str, set[str]]) -> bool:
+    """Whether tuned calls itself a base and the reference tuned, or only that tells them apart.
+
+    A tune of one's own may have any name, and an instruct model as its reference.
+    """
+    of_tuned: set[str] = set().union(*tuned.values())
+    of_reference: set[str] = set().union(*reference.values())
+    says_base = of_tuned & _BASE and not of_tuned & _TUNED
+    if says_base and of_reference & _TUNED and not of_reference & _BASE:
+        return True
+    return any(
+        tuned[key] != reference[key] and tuned[key] - _BASE == reference[key] - _TUNED
+        for key in tuned.keys() & reference.keys()
+    )
+
+
+def _names(spec: ModelSpec, header: GGUFHeader) -> dict[str, set[str]]:
+    """Return the words of a model's names, by where they stand."""
+    names = {"file": spec.file.stem} | {key: header.metadata.get(key) for key in _NAMES}
+    return {
+        key: set(re.split(r"[^a-z0-9.]+", name.lower())) - {""}
+        for key, name in names.items()
+        if isinstance(name, str) and name
+    }
+
+
+def _template(header: GGUFHeader) -> bool:
+    return any(key.startswith("tokenizer.chat_template") for key in header.metadata)
+
+
+def _sized(spec: ModelSpec, header: GGUFHeader) -> str:
+    return f"{spec.file.name}, {header.n_parameters / 1e6:,.1f} M parameters"
