@@ -13,7 +13,10 @@ def test_show_tells_what_running_it_means(small):
     assert about["vocabulary"]["n_vocab"] == 49152
     assert about["threads"] == [1, "as given"]
     assert about["roles"]["tuned:chat"]["template_sha256"]
+    assert base["end_tokens"] == [[0, "<|endoftext|>"], [2, "<|im_end|>"], [4, "<reponame>"]]
+    assert about["warnings"] == []
     text = invoke("show", small).stdout
+    assert "  ends by   <|endoftext|> 0, <|im_end|> 2, <reponame> 4" in text
     for word in ("tuned:chat", "sha256", "chatml", "vocabulary", "memory", "Q8_0 KV", "cores"):
         assert word in text
 

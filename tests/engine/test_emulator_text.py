@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from helpers.emulator_tools import GREEDY, UNDRAFTED, open_emulator, text_of, tokens_of
 from helpers.families import twin
+from helpers.recipe_files import write_toml
 from helpers.tiny_models import BOS, EOS, ID, N_VOCAB, OTHER_END, byte_tokens, script, write_script
 
 from edge_eft import Emulator, Request, Weights
-from edge_eft.errors import PromptError
+from edge_eft.errors import PromptError, RecipeError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -113,6 +114,74 @@ def test_the_end_token_ends_and_is_not_part_of_the_reply(says, draft):
     assert EOS not in generation.tokens
     assert generation.tokens == SAY_STOP[1:]
     assert generation.prompt_tokens == 1
+
+
+SAY_CONTROL = [BOS, ID["▁one"], OTHER_END, ID["▁two"], ID["▁red"]]
+
+
+@pytest.mark.parametrize("stop", [["<other-end>"], ["xx", "<other-end>"], ["e t", "<other-end>"]])
+def test_a_stop_that_names_a_control_token_ends_there(says, stop, draft):
+    """Such a token prints nothing, so that its text was never found in a reply."""
+    emulator = says(SAY_CONTROL)
+    assert emulator.generate("", **GREEDY, **draft).text == " one two red"
+    steps = list(emulator.stream("", stop=stop, **GREEDY, **draft))
+    assert tokens_of(steps) == [ID["▁one"], OTHER_END]
+    assert text_of(steps) == " one"
+    assert [step.is_end_token for step in steps] == [False, True]
+    assert steps[-1].finish_reason == "stop"
+    generation = emulator.generate("", stop=stop, **GREEDY, **draft)
+    assert (generation.text, generation.tokens) == (" one", [ID["▁one"]])
+    # Next time, nothing of it is left over.
+    assert emulator.generate("", stop=["</s>", "<unk>"], **GREEDY).text == " one two red"
+
+
+def with_ends(folder, chain, base="", tuned="", reference=""):
+    """The path of a recipe whose model says a chain, with keys in the roles' tables."""
+    path = folder / "says.gguf"
+    write_script(path, script(chain))
+    return write_toml(
+        folder,
+        f"[base]\nfile = '{path}'\n{base}\n"
+        f"[delta.a]\ntuned = {{ file = '{twin(path)}'{tuned} }}\n"
+        f"reference = {{ file = '{path}'{reference} }}\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["'<other-end>'", OTHER_END, "'▁two'"])
+def test_end_tokens_of_a_recipe_end_the_reply(tmp_path, name, draft):
+    key = f"end_tokens = [{name}]"
+    path = with_ends(tmp_path, SAY_CONTROL, key, f", {key}", f", {key}")
+    with Emulator.load(path, n_ctx=64, n_threads=1) as emulator:
+        generation = emulator.generate("", **GREEDY, **draft)
+        assert (generation.text, generation.finish_reason) == (" one", "stop")
+        known = {role: file.end_tokens for role, file in emulator.record.files.items()}
+    token = ID["▁two"] if "two" in str(name) else OTHER_END
+    text = "▁two" if "two" in str(name) else "<other-end>"
+    assert all(ends == {EOS: "</s>", token: text} for ends in known.values())
+
+
+def test_the_end_tokens_of_one_role_are_its_own(tmp_path):
+    """What ends tuned's replies is lifted over a base that does not know it."""
+    path = with_ends(tmp_path, SAY_CONTROL, tuned=", end_tokens = ['<other-end>']")
+    with Emulator.load(path, n_ctx=64, n_threads=1) as emulator:
+        assert emulator.generate("", **GREEDY).text == " one"
+        assert emulator.generate("", weights=Weights.only("tuned"), **GREEDY).text == " one"
+        ends = {role: list(file.end_tokens) for role, file in emulator.record.files.items()}
+    assert ends == {"base": [EOS], "tuned:a": [EOS, OTHER_END], "reference:a": [EOS]}
+
+
+@pytest.mark.parametrize(
+    ("key", "role", "message"),
+    [
+        ("end_tokens = ['<nobody>']", "base", r"mine\.toml: base\.end_tokens names '<nobody>'"),
+        ("end_tokens = [352]", "tuned", r"delta\.a\.tuned\.end_tokens names token 352"),
+        ("end_tokens = ['']", "reference", r"delta\.a\.reference\.end_tokens names ''"),
+    ],
+)
+def test_an_end_token_that_does_not_exist_is_refused_by_its_key(tmp_path, key, role, message):
+    keys = {role: key if role == "base" else f", {key}"}
+    with pytest.raises(RecipeError, match=message):
+        Emulator.load(with_ends(tmp_path, SAY_STOP, **keys), n_ctx=64, n_threads=1)
 
 
 LOOP = [BOS, ID["▁one"], ID["▁two"], ID["▁one"]]

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from edge_eft.errors import VocabularyError
-from edge_eft.text.vocabulary import reconcile
+from edge_eft.errors import RecipeError, VocabularyError
+from edge_eft.text.vocabulary import named_tokens, reconcile
 
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED = 1, 2, 4, 8, 16
 
@@ -24,6 +24,11 @@ class Vocabulary:
 
     def token_attributes(self):
         return np.array([kind for _, kind in self.tokens], np.int32)
+
+    def tokenize(self, text, *, parse_special):
+        assert parse_special
+        texts = [text for text, _ in self.tokens]
+        return [texts.index("Ġ" + word) if "Ġ" + word in texts else 0 for word in text.split()]
 
 
 EOS = ("</s>", CONTROL)
@@ -139,6 +144,58 @@ def test_without_any_end_token_a_warning_says_so():
 def test_a_model_without_tokens_is_refused():
     with pytest.raises(VocabularyError, match=r"tuned \(t.gguf\) has no vocabulary"):
         reconcile({"base": Vocabulary("b.gguf", ["a"]), "tuned": Vocabulary("t.gguf", [])})
+
+
+def test_ends_that_a_recipe_names_count_for_their_role_alone():
+    tokens = [EOS, ("<|eot|>", CONTROL), ("<|eom|>", CONTROL), "a"]
+    base = Vocabulary("b.gguf", tokens, ends=[0], eos=0)
+    tuned = Vocabulary("t.gguf", tokens, ends=[1], eos=1)
+    common = reconcile({"base": base, "tuned": tuned, "reference": tuned}, {"tuned": {2}})
+    assert {role: common.ends_of(role) for role in common.end_tokens} == {
+        "base": [0],
+        "tuned": [1, 2],
+        "reference": [1],
+    }
+    assert (common.end_token, common.masked.tolist()) == (0, [1, 2])
+
+
+def test_a_named_end_is_the_slot_where_no_file_has_an_end():
+    base = Vocabulary("b.gguf", ["a", ("<|im_end|>", CONTROL)])
+    common = reconcile({"base": base}, {"base": frozenset({1})})
+    assert (common.end_token, common.ends_of("base"), common.warnings) == (1, [1], ())
+
+
+def test_tokens_are_named_by_id_by_vocabulary_text_or_by_what_they_print():
+    model = Vocabulary("m.gguf", [("<unk>", UNKNOWN), ("<|eot|>", CONTROL), "Ġend", "b", "b"])
+    assert named_tokens(["<|eot|>", 0], model, "x") == {0, 1}
+    assert named_tokens([" end", "Ġend"], model, "x") == {2}
+    assert named_tokens(["b"], model, "x") == {3, 4}
+    assert named_tokens([], model, "x") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        (5, "names token 5; the ids of m.gguf end at 4"),
+        (-1, "names token -1;"),
+        (" end end", "' end end', which is not one token of m.gguf but 2"),
+        ("", "'', which is not one token of m.gguf but 0"),
+        ("nothing", "'nothing', which is not one token"),  # what the tokenizer does not know
+    ],
+)
+def test_what_is_no_token_is_refused_by_its_key(name, seen):
+    model = Vocabulary("m.gguf", [("<unk>", UNKNOWN), ("<|eot|>", CONTROL), "Ġend", "b", "b"])
+    with pytest.raises(RecipeError) as caught:
+        named_tokens([name], model, "base.end_tokens")
+    assert str(caught.value).startswith("base.end_tokens names ")
+    assert seen in str(caught.value)
+
+
+def test_tokens_that_print_nothing_are_known_by_every_roles_text():
+    base = [("<unk>", UNKNOWN), EOS, ("<think>", USER_DEFINED), ("<a>", CONTROL), "b"]
+    tuned = [("<unk>", UNKNOWN), EOS, ("<think>", CONTROL), ("<b>", CONTROL), "b", ("c", CONTROL)]
+    common = reconcile({"base": Vocabulary("b", base), "tuned": Vocabulary("t", tuned)})
+    assert common.silent == {"<unk>": {0}, "</s>": {1}, "<think>": {2}, "<a>": {3}, "<b>": {3}}
 
 
 def test_three_vocabularies_of_262k_tokens_are_compared_fast():
