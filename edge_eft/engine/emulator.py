@@ -11,10 +11,9 @@ process: what kills llama.cpp kills its caller.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Unpack
@@ -22,22 +21,23 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, RequestError
+from ..errors import EngineError, RecipeError
 from ..files.recipe import Recipe, from_files
 from ..files.recipe_toml import load_recipe
 from ..logits.combiner import Combiner
 from ..logits.weights import Weights
 from ..text.detokenizer import TextStream
-from ..text.prompt_format import ReplyCache, continue_raw
+from ..text.prompt_format import ReplyCache
+from ..validate import checked_call, kind
 from .contexts import Rows
 from .draft_policy import DraftPolicy
 from .drafter import Drafter
 from .loader import LoadOptions, load
 from .reply import Generation, ReplyBuilder, Step
-from .request import Prompt, Request
+from .request import Prompt, Request, as_request
 from .request_state import RequestState
 from .scheduler import Scheduler
-from .score import score
+from .score import completion_ids, score
 from .verifier import Verifier
 
 
@@ -62,6 +62,7 @@ class Emulator:
             recipe cannot be loaded; nothing stays loaded.
     """
 
+    @checked_call()
     def __init__(
         self,
         recipe: Recipe,
@@ -71,6 +72,7 @@ class Emulator:
         n_gpu_layers: int | None = None,
         n_slots: int = 1,
     ) -> None:
+        kind("recipe", recipe, Recipe, "a Recipe; Emulator.load takes names and paths", RecipeError)
         self.recipe = recipe
         self.deltas = {delta.name: delta.weight for delta in recipe.deltas.values()}
         self.contexts, self.record = load(
@@ -88,6 +90,7 @@ class Emulator:
         self._replies = ReplyCache()
 
     @classmethod
+    @checked_call()
     def load(
         cls, recipe: Recipe | str | os.PathLike[str], **options: Unpack[LoadOptions]
     ) -> Emulator:
@@ -100,6 +103,7 @@ class Emulator:
         return cls(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), **options)
 
     @classmethod
+    @checked_call()
     def from_files(
         cls,
         *,
@@ -122,6 +126,7 @@ class Emulator:
 
     # -- the step loop ---------------------------------------------------------------------
 
+    @checked_call()
     def submit(self, request: Request) -> int:
         """Queue a request. It starts with the next `step` that finds a free slot.
 
@@ -132,6 +137,7 @@ class Emulator:
             PromptError: the prompt does not fit the context, or a template fails on it.
             RequestError: the weights name what the recipe does not have.
         """
+        kind("request", request, Request, "a Request; generate and stream take text and messages")
         state = self._prepare(request)
         self._scheduler.submit(state)
         return state.id
@@ -204,6 +210,7 @@ class Emulator:
             self._scheduler.end(state, error)
         return tokens
 
+    @checked_call()
     def set_weights(self, request_id: int, weights: Weights) -> None:
         """Change the weights of a request; acts from the next token that is given out.
 
@@ -213,16 +220,15 @@ class Emulator:
         """
         self._settle()
         state = self._scheduler.find(request_id)
-        if not isinstance(weights, Weights):
-            raise RequestError(f"weights is {weights!r:.40}; it must be a Weights")
+        kind("weights", weights, Weights, "a Weights")
         self._weigh(state, weights)
         self._scheduler.retract(state)
 
+    @checked_call()
     def cancel(self, request_id: int) -> None:
         """Stop a request; its slot is free at once. Nothing happens if it has ended already."""
         self._settle()
-        with contextlib.suppress(RequestError):
-            state = self._scheduler.find(request_id)
+        if state := self._scheduler.get(request_id):
             self._scheduler.retract(state)
             state.text.flush()
             self._scheduler.end(state, "cancelled")
@@ -242,7 +248,7 @@ class Emulator:
 
     @property
     def drafts(self) -> DraftPolicy:
-        """What is known of drafts, their cost and their use. Another may be put in its place."""
+        """What is known of drafts and their cost. Another may be put in its place."""
         return self._drafter.policy
 
     @drafts.setter
@@ -254,8 +260,7 @@ class Emulator:
     def _prepare(self, request: Request) -> RequestState:
         request.check_vocabulary(self.vocabulary.n_vocab)
         text = TextStream(self._piece, request.stop)
-        silent = self.vocabulary.silent
-        stops = frozenset(i for stop in request.stop for i in silent.get(stop, ()))
+        stops = self.vocabulary.silent_tokens(request.stop)
         state = RequestState(next(self._ids), request, text, stop_tokens=stops)
         self._weigh(state, request.weights)
         return state
@@ -281,6 +286,7 @@ class Emulator:
 
     # -- wrappers --------------------------------------------------------------------------
 
+    @checked_call()
     def stream(self, prompt: Prompt | Request, **options: Any) -> Generator[Step, None, None]:
         """Yield the steps of one request as they come; closing the iterator cancels it.
 
@@ -292,7 +298,7 @@ class Emulator:
         Raises:
             as `submit`, at the first step, and as `step`.
         """
-        yield from self._steps_of(self._prepare(_as_request(prompt, options)))
+        yield from self._steps_of(self._prepare(as_request(prompt, options)))
 
     def _steps_of(self, state: RequestState) -> Iterator[Step]:
         """Steps until this request ends; those of other requests stay pending for them."""
@@ -306,14 +312,16 @@ class Emulator:
         finally:
             self.cancel(state.id)
 
+    @checked_call()
     def generate(self, prompt: Prompt | Request, **options: Any) -> Generation:
         """Return one whole reply; arguments and errors as `stream`."""
-        state = self._prepare(_as_request(prompt, options))
+        state = self._prepare(as_request(prompt, options))
         reply = ReplyBuilder(state.request)
         for step in self._steps_of(state):
             reply.take(step)
         return reply.generation()
 
+    @checked_call()
     def collect(self, request_ids: Iterable[int]) -> Iterator[tuple[int, Generation]]:
         """Go on until these submitted requests have ended, in as many slots as there are.
 
@@ -326,7 +334,7 @@ class Emulator:
         Raises:
             RequestError: a request is not in work; and as `step`.
         """
-        left = {i: self._scheduler.find(i) for i in sorted(request_ids)}
+        left = self._scheduler.find_all(request_ids)
         replies = {i: ReplyBuilder(state.request) for i, state in left.items()}
         try:
             while left:
@@ -345,6 +353,7 @@ class Emulator:
             for i in left:
                 self.cancel(i)
 
+    @checked_call()
     def score(
         self,
         prompt: Prompt,
@@ -368,23 +377,20 @@ class Emulator:
             PromptError: prompt and completion do not fit the context together.
             EngineError: all slots are in use.
         """
-        if isinstance(completion, str):
-            completion = continue_raw(completion, self.contexts[0].model)
+        ids = completion_ids(completion, self.contexts[0].model)
         request = Request(
             prompt,
-            weights=weights or Weights(),
+            weights=Weights() if weights is None else weights,
             conservative=conservative,
-            max_tokens=max(1, len(completion)),
+            max_tokens=max(1, len(ids)),
         )
         state = self._prepare(request)
         self._scheduler.place(state)  # for as long as this call: it is not in work
-        return score(state, completion, self.contexts, self._verifier, self.vocabulary)
+        return score(state, ids, self.contexts, self._verifier, self.vocabulary)
 
     def close(self) -> None:
         """Free contexts and models. Nothing else may be called afterwards."""
-        for state in self._scheduler:
-            self._scheduler.end(state, "cancelled")
-            self._scheduler.forget(state.id)
+        self._scheduler.forget_all()
         self.contexts.close()
 
     def __enter__(self) -> Emulator:
@@ -392,11 +398,3 @@ class Emulator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _as_request(prompt: Prompt | Request, options: Mapping[str, Any]) -> Request:
-    if isinstance(prompt, Request):
-        if options:
-            raise RequestError(f"a Request takes no further options, such as {next(iter(options))}")
-        return prompt
-    return Request(prompt, **options)

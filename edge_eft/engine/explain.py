@@ -37,6 +37,7 @@ def explain(
     for role in rows:
         combiner.combine(rows, {role: 1.0}, out=log_p, scratch=scratch)
         log_p -= log_partition(log_p, scratch)
+        log_p += 0.0  # −0.0 is 0
         best = largest(log_p[0], min(n, combiner.n_vocab)).tolist()
         best.sort(key=lambda i: -log_p[0, i])
         top = [(i, piece(i, special=True).decode("utf-8", "replace")) for i in best]

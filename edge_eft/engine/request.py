@@ -14,12 +14,13 @@ from typing import Any, Literal
 from ..errors import RequestError
 from ..logits.sampling_params import Sampling
 from ..logits.weights import Weights
-from ..validate import number, whole
+from ..validate import checked_init, did_you_mean, kind, number, whole
 
 MAX_DRAFT = 15  # a block of 16 with the token after it
 Prompt = str | Sequence[Mapping[str, Any]]
 
 
+@checked_init()
 @dataclass(frozen=True)
 class Request(Sampling):
     """One generation: a prompt, the weights of the models, and all of `Sampling`'s options.
@@ -91,8 +92,11 @@ class Request(Sampling):
         Raises:
             RequestError: a field is not known, missing or wrong.
         """
-        if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
-            raise RequestError(f"a request has no field {unknown[0]!r}")
+        kind("a request", values, Mapping, "an object with a prompt")
+        known = [f.name for f in fields(cls)]
+        if unknown := [name for name in values if name not in known]:
+            near = did_you_mean(unknown[0], known)
+            raise RequestError(f"a request has no field {unknown[0]!r}{near}")
         if "prompt" not in values:
             raise RequestError("a request needs a prompt")
         options = {name: value for name, value in values.items() if value is not None}
@@ -109,6 +113,19 @@ class Request(Sampling):
                     f"logit_bias is {bias!r:.40}; it must map token ids to numbers"
                 ) from None
         return cls(**options)
+
+
+def as_request(prompt: Prompt | Request, options: Mapping[str, Any]) -> Request:
+    """Return the request that a prompt and options make, or the one that is given whole.
+
+    Raises:
+        RequestError: as `Request`, or there are options beside a whole one.
+    """
+    if isinstance(prompt, Request):
+        if options:
+            raise RequestError(f"a Request takes no further options, such as {next(iter(options))}")
+        return prompt
+    return Request(prompt, **options)
 
 
 def _copied(value: Any) -> Any:

@@ -6,10 +6,11 @@ The only place that sets a request's `status`, `slot` and `outcome`. It knows no
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from ..errors import EngineError, RequestError
+from ..validate import kind
 from .reply import FinishReason, Step
 from .request_state import RequestState
 
@@ -87,9 +88,21 @@ class Scheduler:
         Raises:
             RequestError: it is not in work.
         """
-        if request_id not in self._requests:
+        state = self.get(request_id)
+        if state is None:
             raise RequestError(f"no request {request_id} is in work")
-        return self._requests[request_id]
+        return state
+
+    def find_all(self, request_ids: Iterable[int]) -> dict[int, RequestState]:
+        """Return requests in work by their ids, ascending; raises as `find`."""
+        kind("request_ids", request_ids, Iterable, "what submit returned, several times")
+        found = {state.id: state for state in map(self.find, request_ids)}
+        return dict(sorted(found.items()))
+
+    def get(self, request_id: int) -> RequestState | None:
+        """Return a request if it is in work. Raises RequestError if it is no request's id."""
+        kind("request_id", request_id, int, "what submit returned")
+        return self._requests.get(request_id)
 
     def note(self, state: RequestState, step: Step) -> None:
         """Keep a step for the reader; the last one ends the request."""
@@ -178,3 +191,9 @@ class Scheduler:
         """Take a request out of work, with what is pending of it."""
         self._requests.pop(request_id, None)
         self._pending.pop(request_id, None)
+
+    def forget_all(self) -> None:
+        """End all requests, and take them out of work."""
+        for state in self:
+            self.end(state, "cancelled")
+            self.forget(state.id)

@@ -5,16 +5,35 @@ What a draft is to speculation, a completion is here: all models see a block of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backend import Model
 from ..errors import PromptError
+from ..text.prompt_format import continue_raw
 from ..text.vocabulary import CommonVocabulary
+from ..validate import kind
 from .contexts import Contexts
 from .request_state import OUTPUTS_PER_SLOT, RequestState
 from .verifier import Verifier
+
+
+def completion_ids(completion: str | Iterable[int], model: Model) -> list[int]:
+    """Return a completion as token ids, its text tokenised as the continuation of any prompt.
+
+    Raises:
+        RequestError: it is neither a text nor ids.
+        PromptError: the text is no Unicode.
+    """
+    if isinstance(completion, str):
+        return continue_raw(completion, model)
+    kind("completion", completion, Iterable, "a text or token ids")
+    ids = list(completion)
+    for token in ids:
+        kind("a token of the completion", token, int | np.integer, "a token id")
+    return [int(token) for token in ids]
 
 
 def score(
@@ -54,6 +73,6 @@ def score(
         logits, log_z = verifier.combine(state, rows)
         scores[begin : begin + len(block)] = (
             logits[np.arange(len(block)), ids[begin : begin + len(block)]] - log_z
-        )
+        ) + 0.0  # −0.0 is 0
         state.take(block[-1])
     return scores

@@ -122,7 +122,7 @@ class Verifier:
                 index,
                 token,
                 text,
-                float(logits[j, token]) - float(log_z[j]),
+                float(logits[j, token]) - float(log_z[j]) + 0.0,  # −0.0 is 0
                 timings,
                 finish_reason,
                 views,

@@ -18,12 +18,14 @@ from typing import Any
 from ..errors import ModelFileError, RecipeError
 from ..system import at_home
 from ..text.formats import FORMATS, is_format
-from ..validate import did_you_mean
+from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
 
 MAX_N_CTX = 2**24  # tokens, more than any model was trained on
+_A_MODEL = "a ModelSpec"
 VERIFIED_AT_LOAD = 64 << 20  # bytes; hashing this much takes about 0.1 s
 
 
+@checked_init(RecipeError)
 @dataclass(frozen=True)
 class ModelSpec:
     """One model of a recipe.
@@ -43,7 +45,21 @@ class ModelSpec:
     end_tokens: tuple[str | int, ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("file", "lora"):
+            value = getattr(self, name)
+            if name == "file" or value is not None:
+                kind(name, value, str | os.PathLike, "a path", RecipeError)
+                object.__setattr__(self, name, Path(value))
+        for name in ("sha256", "prompt", "source"):
+            kind(name, getattr(self, name), str | None, "a text", RecipeError)
+        kind("end_tokens", self.end_tokens, list | tuple, "a list of texts or ids", RecipeError)
+        for token in self.end_tokens:
+            kind("a token in end_tokens", token, str | int, "a text or an id", RecipeError)
+        kind("template_kwargs", self.template_kwargs, Mapping, "a mapping", RecipeError)
 
+
+@checked_init(RecipeError)
 @dataclass(frozen=True)
 class Delta:
     """A tuned model, its reference, and the weight of their difference (finite, 0 or more)."""
@@ -53,7 +69,15 @@ class Delta:
     tuned: ModelSpec
     reference: ModelSpec
 
+    def __post_init__(self) -> None:
+        kind("a delta's name", self.name, str, "a text", RecipeError)
+        weight = number(f"the weight of {self.name!r}", self.weight, 0.0, error=RecipeError)
+        object.__setattr__(self, "weight", weight)
+        for side in ("tuned", "reference"):
+            kind(f"{side} of {self.name!r}", getattr(self, side), ModelSpec, _A_MODEL, RecipeError)
 
+
+@checked_init(RecipeError)
 @dataclass(frozen=True)
 class Recipe:
     """The models of one emulation.
@@ -70,6 +94,18 @@ class Recipe:
     deltas: Mapping[str, Delta]
     path: Path | None
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("name", "description", "license"):
+            kind(name, getattr(self, name), str, "a text", RecipeError)
+        if self.n_ctx is not None:
+            whole("n_ctx", self.n_ctx, 1, MAX_N_CTX, error=RecipeError)
+        kind("base", self.base, ModelSpec | None, f"{_A_MODEL}, or None", RecipeError)
+        kind("deltas", self.deltas, Mapping, "a mapping of names to deltas", RecipeError)
+        for name, delta in self.deltas.items():
+            kind(f"deltas[{name!r}]", delta, Delta, "a Delta", RecipeError)
+        kind("path", self.path, str | os.PathLike | None, "a path, or None", RecipeError)
+        kind("provenance", self.provenance, Mapping, "a mapping", RecipeError)
 
     def roles(self) -> dict[str, ModelSpec]:
         """Return the model of each role: `base`, and `tuned:NAME`, `reference:NAME` of each delta.
@@ -130,6 +166,7 @@ def shared_contexts(roles: Mapping[str, ModelSpec]) -> list[tuple[tuple[str, ...
     return [(tuple(names), roles[names[0]]) for names in shared.values()]
 
 
+@checked_call(RecipeError)
 def from_files(
     base: str | os.PathLike[str],
     tuned: str | os.PathLike[str],
@@ -201,6 +238,7 @@ def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
 
 def check_prompt(where: str, prompt: str) -> None:
     """Raise RecipeError, naming `where`, if `prompt` is not a format."""
+    kind(where, prompt, str, "a text", RecipeError)
     if not is_format(prompt):
         raise RecipeError(
             f"{where} is {prompt!r}{did_you_mean(prompt, FORMATS)}; it may be "
@@ -213,8 +251,9 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
     A leading ~ is the home directory, as in a shell, which expands it only where a word begins.
 
-    Raises RecipeError if that home directory, or the working directory, is not known.
+    Raises RecipeError if it is not a path, or that home or the working directory is not known.
     """
+    kind("a path", path, str | os.PathLike, "a text or a path", RecipeError)
     if not os.fspath(path):
         raise RecipeError("a path is empty; name a file")
     try:

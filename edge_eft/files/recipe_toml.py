@@ -40,7 +40,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import RecipeError
-from ..validate import did_you_mean
+from ..validate import checked_call, did_you_mean
 from .plain_text import reason, utf8
 from .recipe import MAX_N_CTX, Delta, ModelSpec, Recipe, absolute, check_prompt
 
@@ -68,6 +68,7 @@ def list_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(models.glob("*.toml"))}
 
 
+@checked_call(RecipeError)
 def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
     """Read a recipe: the path of a TOML file, or the name of an embedded recipe.
 

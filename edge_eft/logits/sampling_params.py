@@ -42,22 +42,27 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        number("temperature", self.temperature, 0.0, 100.0)
-        whole("top_k", self.top_k, 0)
+        for name, low, high in (
+            ("temperature", 0.0, 100.0),
+            ("min_p", 0.0, 1.0),
+            ("repetition_penalty", 0.01, 100.0),
+            ("presence_penalty", -100.0, 100.0),
+            ("frequency_penalty", -100.0, 100.0),
+        ):
+            object.__setattr__(self, name, number(name, getattr(self, name), low, high))
         number("top_p", self.top_p, 0.0, 1.0, open_low=True)
-        number("min_p", self.min_p, 0.0, 1.0)
-        number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
-        number("presence_penalty", self.presence_penalty, -100.0, 100.0)
-        number("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
+        whole("top_k", self.top_k, 0)
         whole("seed", self.seed, 0, MAX_SEED)
         bias = {} if self.logit_bias is None else self.logit_bias
         if not isinstance(bias, Mapping):
             raise RequestError(f"logit_bias is {bias!r:.40}; it must map token ids to numbers")
+        checked = {}
         for token, value in bias.items():
             whole("a token id in logit_bias", token, 0)
-            if value != -math.inf:
-                number(f"logit_bias of token {token}", value, -1e4, 1e4)
-        object.__setattr__(self, "logit_bias", dict(bias))
+            what = f"logit_bias of token {token}"
+            forbidden = value == -math.inf
+            checked[token] = -math.inf if forbidden else number(what, value, -1e4, 1e4)
+        object.__setattr__(self, "logit_bias", checked)
 
     def check_vocabulary(self, n_vocab: int) -> None:
         """Raise RequestError if `logit_bias` names a token that does not exist."""

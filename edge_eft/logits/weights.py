@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RequestError
-from ..validate import number
+from ..validate import checked_call, checked_init, did_you_mean, kind, number
 
 BASE = "base"
 
 
+@checked_init()
 @dataclass(frozen=True)
 class Weights:
     """How much of each model enters one generation.
@@ -49,32 +50,41 @@ class Weights:
             raise RequestError(f"only {self.role!r} takes no alpha, beta or mix")
 
     @classmethod
+    @checked_call()
     def upscale(cls, alpha: float = 1.0) -> Weights:
         """base + α · Σ wᵢ (tunedᵢ − referenceᵢ), wᵢ from the recipe (EFT up-scaling)."""
         return cls(alpha=alpha)
 
     @classmethod
+    @checked_call()
     def amplify(cls, beta: float, mix: Mapping[str, float] | None = None) -> Weights:
         """Σ wᵢ tunedᵢ + β · (base − Σ wᵢ referenceᵢ) (EFT, amplified up-scaling)."""
+        number("beta", beta, 0.0)
         return cls(beta=beta, mix=mix)
 
     @classmethod
+    @checked_call()
     def interpolate(cls, mix: Mapping[str, float], alpha: float = 1.0) -> Weights:
         """base + α · Σ mixᵢ (tunedᵢ − referenceᵢ); the mix is not normalised (EFT §3.3)."""
+        kind("mix", mix, Mapping, "a mapping of deltas to weights")
         return cls(alpha=alpha, mix=mix)
 
     @classmethod
+    @checked_call()
     def only(cls, role: str) -> Weights:
         """Weigh one model alone: "base", "tuned", "reference", or "tuned:NAME"."""
+        kind("only", role, str, "the name of one role")
         return cls(role=role)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Weights:
         """Return what `to_dict` described. Raises RequestError for a key it does not know."""
-        known = {"alpha", "beta", "mix", "only"}
-        if unknown := sorted(set(values) - known):
+        kind("weights", values, Mapping, "an object with alpha, beta, mix or only")
+        known = ("alpha", "beta", "mix", "only")
+        if unknown := [key for key in values if key not in known]:
+            near = did_you_mean(unknown[0], known)
             raise RequestError(
-                f"weights have an unknown key {unknown[0]!r}; known: {sorted(known)}"
+                f"weights have an unknown key {unknown[0]!r}{near}; known: {', '.join(known)}"
             )
         return cls(
             alpha=values.get("alpha", 1.0),
@@ -115,10 +125,10 @@ class Weights:
         for name, weight in weights.items():
             if self.beta is None:
                 result[f"tuned:{name}"] = self.alpha * weight
-                result[f"reference:{name}"] = -self.alpha * weight
+                result[f"reference:{name}"] = -self.alpha * weight + 0.0  # −0.0 is 0
             else:
                 result[f"tuned:{name}"] = weight
-                result[f"reference:{name}"] = -self.beta * weight
+                result[f"reference:{name}"] = -self.beta * weight + 0.0
         if not any(result.values()):
             raise RequestError(f"weights {self.to_dict()} leave no model to choose tokens by")
         return result

@@ -14,7 +14,7 @@ An id falls into one of three cases, each role compared with the base:
 - The texts differ otherwise: not the same vocabulary, `VocabularyError`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -76,6 +76,10 @@ class CommonVocabulary:
         """Return the ids that end a role's replies, ascending."""
         ids: list[int] = self.end_tokens[role].tolist()
         return ids
+
+    def silent_tokens(self, texts: Iterable[str]) -> frozenset[int]:
+        """Return the ids of the tokens that print nothing and have one of these texts."""
+        return frozenset(i for text in texts for i in self.silent.get(text, ()))
 
     def slot_of(self, token: int) -> int:
         """Return a token's place in the combined row: every role's end ids mean the end slot.
