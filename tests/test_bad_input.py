@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import bad_inputs
-from helpers.bad_inputs import GENERATIONS, PROMPTS, SETTINGS
+from helpers.bad_inputs import CALLS, GENERATIONS, PROMPTS, SETTINGS
 from helpers.emulator_tools import open_emulator
 
 import edge_eft
@@ -78,6 +78,13 @@ def test_impossible_prompts_are_refused_by_generate_score_and_submit(results, na
     check(results, name, f"score {name}", f"submit {name}")
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_with_wrong_names_or_kinds_say_what_was_seen(results, name):
+    """They were TypeErrors and AttributeErrors from somewhere inside."""
+    check(results, f"call {name}")
+    assert CALLS[name][1] in results[f"call {name}"]["message"]
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_impossible_settings_are_refused(results, name):
     if name == "n_threads 513" and results[name]["error"] is None:
@@ -134,6 +141,7 @@ def test_a_failed_load_leaves_the_next_load_working(tiny, tmp_path):
         (("reference =", "referee ="), r"unknown key `delta\.a\.referee`"),
         (("weight = 1", "weight = -1"), r"weight is -1"),
         (("n_ctx = 32", "n_ctx = 'many'"), "n_ctx is 'many'"),
+        (("n_ctx = 32", "n_ctx = 16777217"), "n_ctx is 16777217, not .* up to 16777216"),
         (("n_ctx = 32", "n_ctx = 32\nn_cxt = 32"), "unknown key `n_cxt`"),
     ],
 )

@@ -90,6 +90,8 @@ class Conversation:
         value = self.settings.get(name, default)
         if isinstance(value, dict):
             return ",".join(f"{delta}={weight:g}" for delta, weight in value.items())
+        if isinstance(value, float):
+            value += 0.0  # −0.0 is 0
         return "off" if value is None else str(value)
 
     def set_system(self, argument: str) -> str:

@@ -31,7 +31,7 @@ def parse_mix(text: str) -> dict[str, float]:
         try:
             if not name or name in mix:
                 raise ValueError
-            mix[name] = float(weight)
+            mix[name] = float(weight) + 0.0  # −0.0 is 0
         except ValueError:
             raise RequestError(
                 f"mix is {text!r}; write each delta once, as in chat=.7,brief=.3"

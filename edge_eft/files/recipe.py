@@ -190,7 +190,7 @@ def from_files(
         reference=ModelSpec(absolute(reference), prompt=prompt),
     )
     return Recipe(
-        name=Path(base).stem,
+        name=absolute(base).stem,
         description="",
         license="",
         n_ctx=None,

@@ -125,13 +125,13 @@ class Weights:
         for name, weight in weights.items():
             if self.beta is None:
                 result[f"tuned:{name}"] = self.alpha * weight
-                result[f"reference:{name}"] = -self.alpha * weight + 0.0  # −0.0 is 0
+                result[f"reference:{name}"] = -self.alpha * weight
             else:
                 result[f"tuned:{name}"] = weight
-                result[f"reference:{name}"] = -self.beta * weight + 0.0
+                result[f"reference:{name}"] = -self.beta * weight
         if not any(result.values()):
             raise RequestError(f"weights {self.to_dict()} leave no model to choose tokens by")
-        return result
+        return {role: c + 0.0 for role, c in result.items()}  # −0.0 is 0
 
     def conservative_role(self, deltas: Mapping[str, float]) -> str:
         """Return the tuned role whose nucleus bounds conservative decoding.

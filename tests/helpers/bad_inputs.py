@@ -4,6 +4,7 @@ Prints one JSON line before and one after each case, so that the parent knows wh
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 
 from edge_eft import EdgeEftError, Emulator, Request, Weights
 from edge_eft.backend import Context, Model
+from edge_eft.files import recipe
+from edge_eft.files.recipe_toml import load_recipe
 from helpers import families, tiny_models
 
 GENERATIONS = {
@@ -84,6 +87,73 @@ SETTINGS = {
     "n_gpu_layers 'x'": {"n_gpu_layers": "x"},
 }
 
+# What a program can get wrong: the call, and what the message says of it.
+CALLS = {
+    "generate foo": (lambda e: e.generate("a", foo=1), "no option 'foo'"),
+    "generate temprature": (lambda e: e.generate("a", temprature=1), "did you mean temperature?"),
+    "generate nothing": (lambda e: e.generate(), "'prompt'"),
+    "generate request": (lambda e: e.generate(Request("a"), seed=1), "seed"),
+    "stream sede": (lambda e: next(e.stream("a", sede=1)), "did you mean seed?"),
+    "score x": (lambda e: e.score("a", ["x"]), "'x'"),
+    "score 5": (lambda e: e.score("a", 5), "completion is 5"),
+    "score True": (lambda e: e.score("a", [1.5]), "1.5"),
+    "score weights": (lambda e: e.score("a", "b", weights=0), "weights is 0"),
+    "score waits": (lambda e: e.score("a", "b", waits=0), "did you mean weights?"),
+    "score request": (lambda e: e.score(Request("a"), "b"), "prompt is Request"),
+    "submit x": (lambda e: e.submit("x"), "request is 'x'"),
+    "submit None": (lambda e: e.submit(None), "request is None"),
+    "submit two": (lambda e: e.submit(Request("a"), Request("b")), "too many"),
+    "cancel []": (lambda e: e.cancel([]), "request_id is []"),
+    "cancel x": (lambda e: e.cancel("x"), "request_id is 'x'"),
+    "set_weights x": (lambda e: e.set_weights("x", Weights()), "request_id is 'x'"),
+    "set_weights []": (lambda e: e.set_weights([], Weights()), "request_id is []"),
+    "set_weights 0.5": (lambda e: e.set_weights(e.submit(Request("a")), 0.5), "weights is 0.5"),
+    "collect 5": (lambda e: next(e.collect(5)), "request_ids is 5"),
+    "collect []": (lambda e: next(e.collect([[]])), "request_id is []"),
+    "request temprature": (lambda _: Request("a", temprature=1), "did you mean temperature?"),
+    "request nothing": (lambda _: Request(), "'prompt'"),
+    "request two": (lambda _: Request("a", 0.5), "too many"),
+    "request from 5": (lambda _: Request.from_dict(5), "a request is 5"),
+    "request from key 5": (lambda _: Request.from_dict({"prompt": "a", 5: 1}), "no field 5"),
+    "request from promt": (lambda _: Request.from_dict({"promt": "a"}), "did you mean prompt?"),
+    "request weights 5": (lambda _: Request.from_dict({"prompt": "a", "weights": 5}), "is 5"),
+    "request replaced": (lambda _: dataclasses.replace(Request("a"), sede=1), "mean seed?"),
+    "weights alhpa": (lambda _: Weights(alhpa=1), "did you mean alpha?"),
+    "weights upscale": (lambda _: Weights.upscale(alhpa=1), "did you mean alpha?"),
+    "weights only None": (lambda _: Weights.only(None), "only is None"),
+    "weights amplify None": (lambda _: Weights.amplify(None), "beta is None"),
+    "weights interpolate None": (lambda _: Weights.interpolate(None), "mix is None"),
+    "weights from 5": (lambda _: Weights.from_dict(5), "weights is 5"),
+    "weights from keys": (lambda _: Weights.from_dict({5: 1, "a": 2}), "unknown key 5"),
+    "weights from btea": (lambda _: Weights.from_dict({"btea": 1}), "did you mean beta?"),
+    "emulator 5": (lambda _: Emulator(5), "recipe is 5"),
+    "emulator name": (lambda _: Emulator("atlas"), "Emulator.load"),
+    "emulator n_ctxx": (lambda e: Emulator(e.recipe, n_ctxx=5), "did you mean n_ctx?"),
+    "emulator nothing": (lambda _: Emulator(), "'recipe'"),
+    "load 5": (lambda _: Emulator.load(5), "path is 5"),
+    "load n_slot": (lambda e: Emulator.load(e.recipe, n_slot=2), "did you mean n_slots?"),
+    "load_recipe None": (lambda _: load_recipe(None), "path is None"),
+    "load_recipe bytes": (lambda _: load_recipe(b"atlas"), "path is b'atlas'"),
+    "load_recipe nothing": (lambda _: load_recipe(), "load_recipe"),
+    "from_files 5": (lambda _: Emulator.from_files(base=5, tuned="a", reference="b"), "path is 5"),
+    "from_files bse": (lambda _: Emulator.from_files(bse="a"), "did you mean base?"),
+    "from_files two": (lambda _: Emulator.from_files(base="a", tuned="b"), "'reference'"),
+    "from_files prompt": (lambda _: recipe.from_files("a", "b", "c", prompt=5), "prompt is 5"),
+    "spec file": (lambda _: recipe.ModelSpec(5), "file is 5"),
+    "spec ends": (lambda _: recipe.ModelSpec("a", end_tokens="</s>"), "end_tokens is '</s>'"),
+    "spec end": (lambda _: recipe.ModelSpec("a", end_tokens=[1.5]), "1.5"),
+    "spec kwargs": (lambda _: recipe.ModelSpec("a", template_kwargs=[1]), "template_kwargs is [1]"),
+    "spec promt": (lambda _: recipe.ModelSpec("a", promt="plain"), "did you mean prompt?"),
+    "delta weight": (lambda e: recipe.Delta("a", -1, e.recipe.base, e.recipe.base), "is -1"),
+    "delta tuned": (lambda e: recipe.Delta("a", 1, "a.gguf", e.recipe.base), "tuned of 'a'"),
+    "recipe n_ctx": (lambda e: dataclasses.replace(e.recipe, n_ctx=10**9), "n_ctx is 1000000000"),
+    "recipe base": (lambda e: dataclasses.replace(e.recipe, base="a.gguf"), "base is 'a.gguf'"),
+    "recipe deltas": (lambda e: dataclasses.replace(e.recipe, deltas=[1]), "deltas is [1]"),
+    "recipe delta": (lambda e: dataclasses.replace(e.recipe, deltas={"a": 1}), "deltas['a'] is 1"),
+    "recipe nothing": (lambda _: recipe.Recipe(), "'name'"),
+    "with_base 5": (lambda e: e.recipe.with_base(5), "path is 5"),
+}
+
 
 def files(folder: Path, good: Path):
     """Damaged files: name → path."""
@@ -125,6 +195,8 @@ def cases(folder: Path, good: Path):
         yield name, lambda prompt=prompt: emulator.generate(prompt, max_tokens=2)
         yield f"score {name}", lambda prompt=prompt: emulator.score(prompt, "the")
         yield f"submit {name}", lambda prompt=prompt: emulator.submit(Request(prompt))
+    for name, (call, _) in CALLS.items():
+        yield f"call {name}", lambda call=call: call(emulator)
     yield "request field", lambda: Request.from_dict({"prompt": "the", "volume": 11})
     yield "weights field", lambda: Weights.from_dict({"gamma": 1})
     yield "score completion surrogate", lambda: emulator.score("the", "\ud800")

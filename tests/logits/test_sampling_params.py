@@ -68,3 +68,9 @@ def test_an_integer_beyond_every_float_is_named():
 
 def test_no_bias_may_be_written_as_none():
     assert Sampling(logit_bias=None) == Sampling()
+
+
+def test_no_option_is_minus_zero():
+    names = ("temperature", "min_p", "presence_penalty", "frequency_penalty")
+    sampling = Sampling(**dict.fromkeys(names, -0.0), logit_bias={5: -0.0})
+    assert "-0.0" not in repr(sampling)

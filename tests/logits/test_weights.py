@@ -45,6 +45,23 @@ def test_weights_give_the_coefficients_of_the_papers(weights, deltas, expected):
     assert weights.coefficients(deltas) == dict(zip(roles, expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [
+        Weights.upscale(0),
+        Weights.upscale(-0.0),
+        Weights.amplify(0),
+        Weights.interpolate({"help": -0.0}),
+        Weights.interpolate({"help": 1, "safe": 0.0}, alpha=0),
+    ],
+)
+def test_no_coefficient_is_minus_zero(weights):
+    """A reference at α = 0 had −0.0, which programs read as a negative number."""
+    deltas = {"help": 0.5, "safe": -0.0}
+    shown = json.dumps([weights.coefficients(deltas), weights.to_dict()])
+    assert "-0.0" not in shown.replace("-0.5", "")
+
+
 @pytest.mark.parametrize("value", [-1e-9, -1, math.nan, math.inf, -math.inf, True, "1", [1]])
 @pytest.mark.parametrize(
     ("make", "name"),
