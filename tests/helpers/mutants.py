@@ -1,132 +1,24 @@
-"""Seeded mutants of GGUF files, and what becomes of each: does the process live, and what is said?
+"""Seeded mutants of GGUF files, for `mutant_trials` to run.
 
 A mutant is one file of a family (three models, or a base and a LoRA adapter on a reference) with
 one to three things wrong: header bytes flipped, a key's value, type or presence changed, tensors'
 types, shapes and names exchanged, arrays cut, the file truncated, weights overwritten. The others
-stay whole, and `edge-eft run` is asked for two tokens.
-
-    python -m helpers.mutants --count 1200                # `edge-eft run`, one process each
-    python -m helpers.mutants --count 1200 --in-process   # many in a process, deaths counted
-
-from tests/, with the checkout in PYTHONPATH. Prints what is not as it must be, then the counts;
-`--seed` takes other mutants, `--only N` one of them, and leaves its files in `--folder`.
+stay whole.
 """
 
 from __future__ import annotations
 
-import argparse
-import collections
-import json
 import math
-import os
 import random
-import resource
-import select
-import shutil
-import signal
-import struct
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edge_eft.files.gguf_header import GGML_TYPES
 from helpers import tiny_models
 from helpers.families import ATLAS
-from helpers.gguf_builder import ARR, F32, LAYOUTS, STR, U32, encode, smollm2_path, text
-
-LIMIT_S = 10.0
-LIMIT_BYTES = 3 << 30
-U16, I32, BOOL = 2, 5, 7
-_SIZES = {kind: struct.calcsize(layout) for kind, layout in LAYOUTS.items()}
-
-Value = tuple[Any, ...]
-
-
-@dataclass
-class Tensor:
-    name: bytes
-    shape: tuple[int, ...]
-    kind: int
-    data: bytes
-
-
-@dataclass
-class Parts:
-    """A GGUF file taken apart, so that it can be put together wrongly."""
-
-    keys: dict[bytes, Value]
-    tensors: list[Tensor]
-    alignment: int = 32
-    header_end: int = field(default=0, compare=False)
-
-    @classmethod
-    def read(cls, path: Path) -> Parts:
-        """Take a file apart that is known to be good."""
-        data, pos = path.read_bytes(), 8
-
-        def take(layout: str) -> Any:
-            nonlocal pos
-            values = struct.unpack_from("<" + layout, data, pos)
-            pos += struct.calcsize("<" + layout)
-            return values if len(values) > 1 else values[0]
-
-        def string() -> bytes:
-            nonlocal pos
-            length = take("Q")
-            pos += length
-            return data[pos - length : pos]
-
-        n_tensors, n_keys = take("QQ")
-        keys: dict[bytes, Value] = {}
-        for _ in range(n_keys):
-            key, kind = string(), take("I")
-            if kind == ARR:
-                inner, count = take("IQ")
-                if inner == STR:
-                    keys[key] = (ARR, STR, [string() for _ in range(count)])
-                else:
-                    values = struct.unpack_from(f"<{count}{LAYOUTS[inner]}", data, pos)
-                    pos += count * _SIZES[inner]
-                    keys[key] = (ARR, inner, list(values))
-            else:
-                keys[key] = (kind, string() if kind == STR else take(LAYOUTS[kind]))
-        infos = []
-        for _ in range(n_tensors):
-            name, n_dims = string(), take("I")
-            shape = tuple(take("Q") for _ in range(n_dims))
-            infos.append((name, shape, *take("IQ")))
-        start = -(-pos // 32) * 32
-        tensors = [
-            Tensor(name, shape, kind, data[start + at : start + at + size_of(shape, kind)])
-            for name, shape, kind, at in infos
-        ]
-        return cls(keys, tensors)
-
-    def build(self) -> bytes:
-        out = [b"GGUF", struct.pack("<IQQ", 3, len(self.tensors), len(self.keys))]
-        out += [text(key) + encode(value) for key, value in self.keys.items()]
-        offset = 0
-        for tensor in self.tensors:
-            n_dims = len(tensor.shape)
-            out.append(text(tensor.name) + struct.pack(f"<I{n_dims}Q", n_dims, *tensor.shape))
-            out.append(struct.pack("<IQ", tensor.kind, offset))
-            offset += -(-len(tensor.data) // self.alignment) * self.alignment
-        header = b"".join(out)
-        header += b"\0" * (-len(header) % self.alignment)
-        self.header_end = len(header)
-        data = (t.data + b"\0" * (-len(t.data) % self.alignment) for t in self.tensors)
-        return header + b"".join(data)
-
-
-def size_of(shape: tuple[int, ...], kind: int) -> int:
-    """Bytes of a tensor, rounded up to whole blocks."""
-    _, block, n_bytes = GGML_TYPES[kind]
-    return -(-math.prod(shape) // block) * n_bytes
+from helpers.gguf_builder import ARR, BOOL, F32, LAYOUTS, STR, U16, U32, smollm2_path
+from helpers.gguf_parts import SIZES, Parts, Tensor, Value, size_of
 
 
 def _resized(tensor: Tensor, shape: tuple[int, ...], kind: int) -> None:
@@ -138,23 +30,8 @@ def _resized(tensor: Tensor, shape: tuple[int, ...], kind: int) -> None:
 
 # What is put in for a number, of any kind that has it.
 _NUMBERS = (
-    0,
-    1,
-    2,
-    3,
-    5,
-    7,
-    31,
-    33,
-    64,
-    255,
-    4096,
-    65535,
-    1 << 20,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    -1,
+    *(0, 1, 2, 3, 5, 7, 31, 33, 64, 255, 4096, 65535, 1 << 20),
+    *(2**31 - 1, 2**31, 2**32 - 1, -1),
 )
 _FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, math.nan, math.inf, -math.inf, 3.4e38)
 _TEXTS = (b"", b"none", b"llama", b"gpt2", b"bert", b"t5", b"rwkv", b"plamo2", b"gemma4", b"x" * 99)
@@ -225,7 +102,7 @@ def _number(kind: int, rng: random.Random) -> Any:
         return rng.random() < 0.5
     if kind in (F32, 12):
         return rng.choice(_FLOATS)
-    bits = 8 * _SIZES[kind]
+    bits = 8 * SIZES[kind]
     signed = LAYOUTS[kind].islower()
     value = rng.choice(_NUMBERS) & ((1 << bits) - 1)
     return value - (1 << bits) if signed and value >> (bits - 1) else value
@@ -507,167 +384,3 @@ def two_layers(path: Path, layers: tuple[int, int]) -> Parts:
     parts.tensors = kept
     parts.keys[b"llama.block_count"] = (U32, 2)
     return parts
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a mutant: `fault` is "" if it ran, or was refused in one line."""
-
-    what: str
-    status: int
-    seconds: float
-    n_bytes: int
-    said: str
-    fault: str = ""
-
-
-def through_cli(nursery: Nursery, number: int) -> Outcome:
-    """Give a mutant to `edge-eft run` in a process of its own."""
-    recipe, what = nursery.make(number)
-    command = [sys.executable, "-m", "edge_eft", "run", str(recipe), "the", "--max-tokens", "2"]
-    errors = nursery.folder / "stderr"
-    start = time.monotonic()
-    with open(errors, "wb") as stderr:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
-            start_new_session=True,
-        )  # fmt: skip
-        while (done := os.wait4(child.pid, os.WNOHANG))[0] == 0:
-            if time.monotonic() - start > LIMIT_S:
-                os.killpg(child.pid, signal.SIGKILL)
-                done = os.wait4(child.pid, 0)
-                break
-            time.sleep(0.02)
-    seconds, usage = time.monotonic() - start, done[2]
-    status = os.waitstatus_to_exitcode(done[1])
-    child.returncode = status
-    said = errors.read_text("utf-8", "replace")
-    size = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    nursery.clear(number)
-    lines = [line for line in said.splitlines() if line.startswith("edge-eft: ")]
-    fault = ""
-    if seconds > LIMIT_S:
-        fault = "hang"
-    elif size > LIMIT_BYTES:
-        fault = "memory"
-    elif "Traceback" in said:
-        fault = "traceback"
-    elif status not in (0, 2):
-        fault = f"death {status}"
-    elif status == 2 and not lines:
-        fault = "no line"
-    return Outcome(what, status, seconds, size, said.strip()[-400:], fault)
-
-
-def one_process(folder: Path, seed: int, numbers: list[int]) -> None:
-    """Try mutants one after another in this process; a JSON line before and after each."""
-    from edge_eft import EdgeEftError, Emulator
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    nursery = Nursery(folder, seed)
-    for number in numbers:
-        recipe, what = nursery.make(number)
-        print(json.dumps({"number": number, "what": what}), flush=True)
-        start, error, fault = time.monotonic(), "", ""
-        try:
-            with Emulator.load(recipe) as emulator:
-                emulator.generate("the", max_tokens=2)
-        except EdgeEftError as caught:
-            error = str(caught)
-            fault = "" if "\n" not in error else "lines"
-        except Exception as caught:
-            error, fault = f"{type(caught).__name__}: {caught}", "traceback"
-        size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        seconds = time.monotonic() - start
-        if size > LIMIT_BYTES:
-            fault = "memory"
-        outcome = Outcome(what, 2 if error else 0, seconds, size, error, fault)
-        print(json.dumps(outcome.__dict__), flush=True)
-        nursery.clear(number)
-        if fault == "memory":
-            os._exit(0)  # the figure is of the process: the next mutant gets a new one
-
-
-def in_processes(folder: Path, seed: int, numbers: list[int]) -> Iterator[Outcome]:
-    """Try mutants in a child, and go on behind each that kills or holds it."""
-    left = list(numbers)
-    while left:
-        command = [sys.executable, "-m", "helpers.mutants", "--child", "--seed", str(seed)]
-        command += ["--folder", str(folder), *map(str, left)]
-        with (
-            open(folder / "stderr", "wb") as stderr,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as child,
-        ):
-            yield from _watch(child, folder, left)
-
-
-def _watch(child: subprocess.Popen[bytes], folder: Path, left: list[int]) -> Iterator[Outcome]:
-    assert child.stdout is not None
-    what, done, limit, buffer = "", False, 60.0, b""
-    while True:
-        ready, _, _ = select.select([child.stdout], [], [], limit)
-        if not ready:
-            child.kill()
-            child.wait()
-            yield Outcome(what, -9, limit, 0, "", "hang")
-            left.pop(0)
-            return
-        chunk = os.read(child.stdout.fileno(), 1 << 16)
-        if not chunk:
-            break
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        for line in map(json.loads, lines):
-            if "number" in line:
-                what, done, limit = line["what"], False, LIMIT_S
-            else:
-                yield Outcome(**line)
-                left.pop(0)
-                done, limit = True, 60.0
-    status = child.wait()
-    last = (folder / "stderr").read_text("utf-8", "replace").strip()
-    if status and done:
-        raise RuntimeError(last[-2000:])
-    if status:
-        if not what:
-            raise RuntimeError(last[-2000:])
-        yield Outcome(what, status, 0.0, 0, last[-300:], f"death {status}")
-        left.pop(0)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--start", type=int, default=0)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--in-process", action="store_true")
-    parser.add_argument("--only", type=int)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("numbers", nargs="*", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="mutants-"))
-    if options.child:
-        one_process(folder, options.seed, options.numbers)
-        return
-    nursery = Nursery(folder, options.seed)
-    if options.only is not None:
-        print(*nursery.make(options.only), sep="\n")
-        return
-    numbers = list(range(options.start, options.start + options.count))
-    if options.in_process:
-        outcomes = in_processes(folder, options.seed, numbers)
-    else:
-        outcomes = (through_cli(nursery, number) for number in numbers)
-    counts: collections.Counter[str] = collections.Counter()
-    for outcome in outcomes:
-        kind = outcome.fault.split()[0] if outcome.fault else ("ran", "", "refused")[outcome.status]
-        counts[kind] += 1
-        if outcome.fault:
-            print(outcome, flush=True)
-    print(dict(counts))
-    if options.folder is None:
-        shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,121 @@
+"""Model: split files, and adapters that act as the merged model would or are refused."""
+
+import numpy as np
+import pytest
+from helpers import tiny_models
+from helpers.context_tools import fresh_logits, some_tokens
+from helpers.gguf_builder import F32, STR
+from helpers.gguf_parts import Parts, Tensor, split_model
+
+from edge_eft.backend import Context, Model
+from edge_eft.backend.library import CacheKind
+from edge_eft.errors import ModelFileError
+
+EXACT = CacheKind("f32", False)
+
+
+def test_a_split_model_gives_the_logits_of_the_whole_one(atlas, tmp_path):
+    parts = Model(split_model(atlas.base, tmp_path, 3))
+    whole = Model(atlas.base)
+    assert parts.header.n_bytes == whole.header.n_bytes
+    assert parts.header.n_parameters == whole.header.n_parameters
+    assert parts.header.quantisation == whole.header.quantisation == "Q8_0"
+    tokens = some_tokens(whole, 40)
+    assert np.array_equal(fresh_logits(parts, tokens, 9), fresh_logits(whole, tokens, 9))
+
+
+def test_a_split_model_is_refused_in_python_where_a_part_is_wrong(atlas, tmp_path):
+    path = split_model(atlas.reference, tmp_path, 3)
+    with pytest.raises(ModelFileError, match="give the first part"):
+        Model(tmp_path / "split-00002-of-00003.gguf")
+    (tmp_path / "split-00002-of-00003.gguf").unlink()
+    with pytest.raises(ModelFileError, match=r"1 are missing: split-00002-of-00003\.gguf"):
+        Model(path)
+
+
+# -- adapters ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    """A model of float32 weights, whose head is its own."""
+    return tiny_models.write_random(folder / "plain.gguf", seed=5, quantised=False)
+
+
+def tensor(name, values):
+    values = np.ascontiguousarray(values, np.float32)
+    return Tensor(name.encode(), values.shape[::-1], 0, values.tobytes())
+
+
+def write_adapter(path, pairs, alpha):
+    """An adapter of these pairs: tensor name → a and b, as NumPy has them."""
+    keys = {
+        b"general.architecture": (STR, b"llama"),
+        b"general.type": (STR, b"adapter"),
+        b"adapter.type": (STR, b"lora"),
+        b"adapter.lora.alpha": (F32, alpha),
+    }
+    tensors = [
+        tensor(f"{name}.lora_{side}", values)
+        for name, both in pairs.items()
+        for side, values in zip("ab", both, strict=True)
+    ]
+    path.write_bytes(Parts(keys, tensors).build())
+    return path
+
+
+def merged(path, target, changes):
+    """The model with these added to its tensors."""
+    parts = Parts.read(path)
+    for each in parts.tensors:
+        if each.name.decode() in changes:
+            change = changes[each.name.decode()].astype(np.float32)
+            each.data = (np.frombuffer(each.data, np.float32) + change.ravel()).tobytes()
+    target.write_bytes(parts.build())
+    return target
+
+
+@pytest.mark.parametrize("name", ["blk.1.ffn_down.weight", "output.weight", "token_embd.weight"])
+def test_an_adapter_acts_as_the_merged_model_does(plain, tmp_path, name):
+    """α/r times b·a; of embeddings llama.cpp looks rows of a up, and has both the other way."""
+    rng = np.random.default_rng(3)
+    model, rank, alpha = Model(plain), 4, 10.0
+    shape = {each.name: each.shape for each in model.header.tensors}[name]
+    n_out, n_in = shape[::-1]
+    a, b = rng.standard_normal((rank, n_in)) / 9, rng.standard_normal((n_out, rank)) / 9
+    delta = alpha / rank * b @ a
+    pair = (b, a.T) if name == "token_embd.weight" else (a, b)
+    adapter = model.load_adapter(write_adapter(tmp_path / "lora.gguf", {name: pair}, alpha))
+    tokens = some_tokens(model, 12)
+    seen = fresh_logits(model, tokens, cache=EXACT, lora=adapter)
+    wanted = fresh_logits(
+        Model(merged(plain, tmp_path / "m.gguf", {name: delta})), tokens, cache=EXACT
+    )
+    before = fresh_logits(model, tokens, cache=EXACT)
+    assert np.abs(wanted - before).max() > 0.1
+    assert np.abs(seen - wanted).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["output.weight", "token_embd.weight"])
+def test_an_adapter_on_a_tied_head_is_refused_with_the_reason(plain, tmp_path, name):
+    """In the shape of a look-up it would end the process, in that of a product do nothing."""
+    parts = Parts.read(plain)
+    parts.tensors = [each for each in parts.tensors if each.name != b"output.weight"]
+    tied = tmp_path / "tied.gguf"
+    tied.write_bytes(parts.build())
+    model = Model(tied)
+    a, b = np.zeros((4, 64)), np.zeros((model.n_vocab, 4))
+    pair = (b, a.T) if name == "token_embd.weight" else (a, b)
+    with pytest.raises(ModelFileError, match=rf"it changes {name}, .*\(tied\).* merge it"):
+        model.load_adapter(write_adapter(tmp_path / "lora.gguf", {name: pair}, 4.0))
+
+
+def test_an_adapter_of_norms_is_refused_where_llama_cpp_would_skip_it(plain, tmp_path):
+    model = Model(plain)
+    name = "blk.0.attn_norm.weight"
+    pair = (np.ones((1, 64)), np.ones((1, 1)))
+    with pytest.raises(
+        ModelFileError, match=f"it changes {name}, and llama.cpp applies no adapter"
+    ):
+        model.load_adapter(write_adapter(tmp_path / "lora.gguf", {name: pair}, 4.0))
+    assert Context(model, n_ctx=32)
