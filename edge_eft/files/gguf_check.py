@@ -33,6 +33,8 @@ from .gguf_tokenizer import check_tokenizer
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+# Diffusion models and encoders: llama.cpp gives them all tokens at once, or no logits.
+_NOT_CAUSAL = {"dream", "llada", "llada-moe", "rnd1", "gemma-embedding", "t5", "t5encoder"}
 _ROPE_SCALINGS = {"none", "linear", "yarn", "longrope"}
 
 
@@ -240,6 +242,9 @@ def _architecture(layout: Layout) -> str:
 def _check_shape(layout: Layout, architecture: str) -> None:
     """Check what load_hparams in llama-model.cpp asserts, or divides by."""
     prefix = architecture + "."
+    if architecture in _NOT_CAUSAL or layout.metadata.get(prefix + "attention.causal") is False:
+        seen = f"is a {architecture} whose tokens look at those to come (not causal)"
+        raise layout.error(seen, "give a language model that writes from left to right")
     n_layer = layout.integer(prefix + "block_count", None, 1, MAX_LAYERS)
     layout.integer(prefix + "context_length", None, 1)
     layout.integer(prefix + "embedding_length", None, 1, 1 << 20)
@@ -253,7 +258,7 @@ def _check_shape(layout: Layout, architecture: str) -> None:
         if n_head_kv and n_head % n_head_kv:
             seen = f"{n_head} attention heads are not a multiple of {n_head_kv} key-value heads"
             raise layout.error(seen)
-    check_widths(layout, architecture, heads[0])
+    check_widths(layout, architecture, heads, heads_kv)
 
     n_expert = layout.integer(prefix + "expert_count", 0, 0, MAX_EXPERTS)
     n_used = max(_layers(layout, prefix + "expert_used_count", n_layer, MAX_EXPERTS))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from .gguf_header import GGUFArray, Layout, TensorInfo, quoted
 
@@ -75,13 +76,25 @@ def _type_error(layout: Layout, tensor: TensorInfo, reason: str) -> Exception:
     return layout.error(f"tensor {quoted(tensor.name)} has type {tensor.type}", fix)
 
 
-def check_widths(layout: Layout, architecture: str, n_head: int) -> None:
+def check_widths(
+    layout: Layout, architecture: str, heads: Sequence[int], heads_kv: Sequence[int]
+) -> None:
     """Raise ModelFileError if keys, values and rope have widths that a graph asserts not to have.
 
     Args:
-        n_head: heads of the first layer, whose widths the graphs look at; 0 without attention.
+        heads: of each layer; the graphs take their widths from the first, 0 without attention.
+        heads_kv: heads of keys and values of each layer, all 0 if that is not stated.
     """
-    prefix = architecture + "."
+    prefix, n_head = architecture + ".", heads[0]
+    if architecture in _WHOLE_ROPE.split() and any(heads_kv):
+        # In a hybrid such a layer has no attention; in these it has, without keys.
+        layers = [
+            i for i, (n, n_kv) in enumerate(zip(heads, heads_kv, strict=True)) if n and not n_kv
+        ]
+        if layers and architecture != "deci":
+            raise layout.error(
+                f"layer {layers[0]} has {heads[layers[0]]} heads and no keys for them"
+            )
     of_windows = (
         "attention.key_length_swa",
         "attention.value_length_swa",

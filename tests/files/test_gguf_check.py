@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.gguf_builder import (
     ARR,
+    BOOL,
     F32,
     F64,
     I32,
@@ -96,7 +97,20 @@ def moe(**values: int) -> File:
     return file
 
 
+def renamed(architecture: bytes) -> File:
+    file = File()
+    file.keys = {key.replace(b"llama.", architecture + b"."): v for key, v in file.keys.items()}
+    file.keys[b"general.architecture"] = (STR, architecture)
+    return file
+
+
 VALUE_FAULTS = {
+    "a diffusion model": (renamed(b"dream"), "is a dream whose tokens look at those to come"),
+    "an encoder": (renamed(b"t5"), "is a t5 whose tokens look at those to come"),
+    "not causal by its own words": (
+        with_key(b"llama.attention.causal", BOOL, False),
+        "is a llama whose tokens look at those to come",
+    ),
     "no architecture": (without(b"general.architecture"), "lacks general.architecture"),
     "architecture a number": (with_key(b"general.architecture", U32, 1), "lacks general.arch"),
     "architecture not a name": (

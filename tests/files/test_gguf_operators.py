@@ -103,6 +103,21 @@ def test_widths_that_a_graph_asserts_are_refused(tmp_path, architecture, keys, r
     assert reason in refusal(tmp_path, shaped(architecture, **keys).build())
 
 
+def test_heads_without_keys_are_refused_unless_layers_may_lack_attention(tmp_path):
+    for architecture, passes in (
+        ("llama", False),
+        ("qwen3", False),
+        ("deci", True),
+        ("jamba", True),
+    ):
+        file = shaped(architecture)
+        file.keys[f"{architecture}.attention.head_count_kv".encode()] = (ARR, U32, [4, 0])
+        if passes:
+            assert loads(tmp_path, file)
+        else:
+            assert "layer 1 has 4 heads and no keys" in refusal(tmp_path, file.build())
+
+
 # Published shapes: key_length, value_length, rope.dimension_count, heads, embedding_length.
 PUBLISHED = {
     "Llama 3.2 1B": ("llama", widths(64, 64, 64), 32, 2048),

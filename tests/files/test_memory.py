@@ -54,7 +54,7 @@ def test_the_estimate_of_one_role_is_what_is_worked_out_by_hand(tmp_path: Path) 
     ("keys", "elements_per_token"),
     [
         ({"attention__head_count_kv": (U32, 2)}, 2 * 2 * (8 + 8)),
-        ({"attention__head_count_kv": (ARR, U32, [0, 4])}, 4 * (8 + 8)),
+        ({"attention__head_count_kv": (ARR, U32, [1, 4])}, 5 * (8 + 8)),
         ({"attention__key_length": (U32, 64), "attention__value_length": (U32, 64)}, 6 * (64 + 64)),
     ],
 )
