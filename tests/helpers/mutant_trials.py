@@ -35,7 +35,10 @@ LIMIT_BYTES = 3 << 30
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant: `fault` is "" if it ran, or was refused in one line."""
+    """What became of a mutant.
+
+    `fault` is "" if it ran, was refused in one line, or its death was told in one line.
+    """
 
     what: str
     status: int
@@ -43,6 +46,13 @@ class Outcome:
     n_bytes: int
     said: str
     fault: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The fault's first word; else whether it ran, was refused, or died under supervision."""
+        if self.fault or not self.status:
+            return self.fault.partition(" ")[0] or "ran"
+        return "supervised" if "llama.cpp died of SIG" in self.said else "refused"
 
 
 def through_cli(nursery: Nursery, number: int) -> Outcome:
@@ -83,7 +93,7 @@ def through_cli(nursery: Nursery, number: int) -> Outcome:
         fault = f"death {status}"
     elif status == 2 and not lines:
         fault = "no line"
-    return Outcome(what, status, seconds, size, said.strip()[-400:], fault)
+    return Outcome(what, status, seconds, size, said.strip()[-600:], fault)
 
 
 def one_process(folder: Path, seed: int, numbers: list[int]) -> None:
@@ -187,9 +197,8 @@ def main() -> None:
         outcomes = (through_cli(nursery, number) for number in numbers)
     counts: collections.Counter[str] = collections.Counter()
     for outcome in outcomes:
-        kind = outcome.fault.split()[0] if outcome.fault else ("ran", "", "refused")[outcome.status]
-        counts[kind] += 1
-        if outcome.fault:
+        counts[outcome.kind] += 1
+        if outcome.kind not in ("ran", "refused"):
             print(outcome, flush=True)
     print(dict(counts))
     if options.folder is None:
