@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 from ..backend import CACHE_LADDER, CacheKind, Context, Model, default_threads
 from ..errors import EngineError
 from ..files import memory
-from ..files.gguf_check import GGUFHeader
+from ..files.gguf_check import GGUFHeader, read_header
 from ..files.recipe import ModelSpec, Recipe, Sha256, verify
 from ..text import vocabulary
 from ..text.prompt_format import PromptFormat
@@ -126,7 +126,7 @@ def load(
     verify(recipe)
     roles = recipe.roles()
     headers = memory.headers(roles)
-    trained = min(headers[spec.file].n_ctx_train for spec in roles.values())
+    trained = min(header.n_ctx_train for header in headers.values())
     n_ctx = n_ctx or min(recipe.n_ctx or DEFAULT_N_CTX, trained)
     if n_ctx > trained:
         log.warning("n_ctx is %d; the models were trained on %d", n_ctx, trained)
@@ -164,7 +164,7 @@ def load(
         memory=plan.memory,
         contexts=tuple(runner.roles for runner in runners),
         files=MappingProxyType(
-            {role: _loaded_file(spec, headers, prompts[role]) for role, spec in roles.items()}
+            {role: _loaded_file(spec, headers[role], prompts[role]) for role, spec in roles.items()}
         ),
     )
 
@@ -175,7 +175,7 @@ class _Plan:
     def __init__(
         self,
         roles: Mapping[str, ModelSpec],
-        headers: Mapping[Path, GGUFHeader],
+        headers: Mapping[str, GGUFHeader],
         n_ctx: int,
         n_slots: int,
         n_threads: int,
@@ -255,10 +255,9 @@ def _load_models(
     return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
 
 
-def _loaded_file(
-    spec: ModelSpec, headers: Mapping[Path, GGUFHeader], prompt: PromptFormat
-) -> LoadedFile:
-    described = headers[spec.lora or spec.file]
+def _loaded_file(spec: ModelSpec, header: GGUFHeader, prompt: PromptFormat) -> LoadedFile:
+    adapter = read_header(spec.lora) if spec.lora else None
+    described = adapter or header
     return LoadedFile(
         path=spec.lora or spec.file,
         on=spec.file if spec.lora else None,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -66,14 +65,13 @@ class MemoryEstimate:
         return [*lines, f"{'together':<{width}}{'':40}{_cell(self.total)}"]
 
 
-def headers(roles: Mapping[str, ModelSpec]) -> dict[Path, GGUFHeader]:
-    """Return the checked header of each file that `roles` name, models and adapters, by its path.
+def headers(roles: Mapping[str, ModelSpec]) -> dict[str, GGUFHeader]:
+    """Return the checked header of each role's model file, reading a shared file once.
 
     Raises ModelFileError if a file is not a loadable model, an adapter stands for a model or a
     model for an adapter, or an adapter does not fit its model.
     """
-    read: dict[str, GGUFHeader] = {}  # a file that has two names is read once
-    found: dict[Path, GGUFHeader] = {}
+    read: dict[str, GGUFHeader] = {}
     for spec in roles.values():
         for path in filter(None, (spec.file, spec.lora)):
             key = os.path.realpath(path)
@@ -83,15 +81,14 @@ def headers(roles: Mapping[str, ModelSpec]) -> dict[Path, GGUFHeader]:
                 kind = "an adapter, not a model" if read[key].is_adapter else "not an adapter"
                 fix = 'an adapter is written { lora = "FILE", on = "reference" } in a recipe'
                 raise ModelFileError(f"{path}: is {kind}; {fix}")
-            found[path] = read[key]
         if spec.lora:
-            check_adapter_fits(found[spec.lora], found[spec.file])
-    return found
+            check_adapter_fits(*(read[os.path.realpath(path)] for path in (spec.lora, spec.file)))
+    return {role: read[os.path.realpath(spec.file)] for role, spec in roles.items()}
 
 
 def estimate(
     roles: Mapping[str, ModelSpec],
-    headers: Mapping[Path, GGUFHeader],
+    headers: Mapping[str, GGUFHeader],
     *,
     n_ctx: int,
     n_slots: int,
@@ -105,7 +102,7 @@ def estimate(
 
     Args:
         roles: role → model, as from `Recipe.roles`.
-        headers: path → header, as from `headers`.
+        headers: role → header of its model file, as from `headers`.
         n_ctx: tokens per slot.
         n_slots: sequences per context, each with a cache of n_ctx, in steps of 256.
         n_outputs: most logit rows of one decode.
@@ -116,13 +113,13 @@ def estimate(
     weights_of: dict[str, str] = {}
     rows = []
     for role, spec in roles.items():
-        header = headers[spec.file]
+        header = headers[role]
         paths = [os.path.realpath(path) for path in (spec.file, spec.lora) if path]
         weights = kv_cache = compute = logits = 0
         if paths[0] not in weights_of:
             weights = header.n_bytes + header.n_vocab * BYTES_PER_TOKEN
         if spec.lora and paths[1] not in weights_of:
-            weights += headers[spec.lora].file_size
+            weights += os.stat(spec.lora).st_size
         if first[role] == role:
             kv_cache = _kv_cache(header, n_cells, kv_bytes)
             compute = _compute(header, n_cells, n_outputs)
