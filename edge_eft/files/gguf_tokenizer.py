@@ -72,11 +72,18 @@ def check_tokenizer(layout: Layout) -> None:
 def _check_rwkv(layout: Layout, texts: list[bytes]) -> None:
     """Its tokenizer takes the longest token, and runs for ever where not even one byte is one."""
     tokens = [_RWKV_BYTE.findall(text) for text in texts]
-    single = {token[0] for token in tokens if len(token) == 1}
-    for token in tokens:
-        if token[0] not in single:
-            seen = f"the token {quoted(b''.join(token))} begins with a byte that is not a token"
+    single = {_unescaped(token[0]) for token in tokens if len(token) == 1}
+    for text, token in zip(texts, tokens, strict=True):
+        if _unescaped(token[0]) not in single:
+            seen = f"the token {quoted(text)} begins with a byte that is not a token"
             raise layout.error(seen, "convert the model again with its whole vocabulary")
+
+
+def _unescaped(byte: bytes) -> bytes:
+    """Return one byte as it is: `\\x41`, `\\A` and `A` are the same."""
+    if byte.startswith(b"\\x"):
+        return bytes.fromhex(byte[2:].decode())
+    return {b"t": b"\t", b"n": b"\n", b"r": b"\r"}.get(byte[1:], byte[-1:])
 
 
 def _array_of(layout: Layout, key: str, types: tuple[str, ...]) -> int | None:
