@@ -1,15 +1,22 @@
 """Model: split files, and adapters that act as the merged model would or are refused."""
 
+import math
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from helpers import tiny_models
 from helpers.context_tools import fresh_logits, some_tokens
-from helpers.gguf_builder import F32, STR
-from helpers.gguf_parts import Parts, Tensor, split_model
+from helpers.gguf_builder import F32, STR, U32
+from helpers.gguf_parts import Parts, Tensor, size_of, split_model
 
 from edge_eft.backend import Context, Model
 from edge_eft.backend.library import CacheKind
 from edge_eft.errors import ModelFileError
+from edge_eft.files.gguf_header import GGML_TYPES
+from edge_eft.files.gguf_operators import NO_PRODUCT
 
 EXACT = CacheKind("f32", False)
 
@@ -119,3 +126,101 @@ def test_an_adapter_of_norms_is_refused_where_llama_cpp_would_skip_it(plain, tmp
     ):
         model.load_adapter(write_adapter(tmp_path / "lora.gguf", {name: pair}, 4.0))
     assert Context(model, n_ctx=32)
+
+
+# -- what the checks of the header are right about -----------------------------------------------
+
+_THROUGH_US = """
+import sys
+import numpy as np
+from edge_eft.backend import Context, Model
+for path in sys.argv[1:]:
+    tokens = np.array([1, 300, 301], np.int32)
+    Context(Model(path), n_ctx=32).advance({0: (tokens, 1)})
+    print(path)
+"""
+_WITHOUT_US = """
+import sys
+from helpers.bare_llama import BareModel
+BareModel(sys.argv[1], n_ctx=64).start([1, 300, 301])
+print("lived")
+"""
+
+
+def in_a_child(script, *arguments):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+@pytest.fixture(scope="module")
+def wide(folder):
+    """A model whose rows fill the blocks of every type."""
+    return tiny_models.write_random(folder / "wide.gguf", seed=6, d=256)
+
+
+def retyped(wide, target, name, kind):
+    """The model with one tensor of another type, all zero."""
+    parts = Parts.read(wide)
+    for each in parts.tensors:
+        if each.name == name:
+            each.kind, each.data = kind, bytes(size_of(each.shape, kind))
+    target.write_bytes(parts.build())
+    return target
+
+
+def test_every_type_of_matrix_that_passes_is_computed_with(wide, tmp_path):
+    kinds = [kind for kind, (name, *_) in GGML_TYPES.items() if name not in NO_PRODUCT]
+    paths = [
+        retyped(wide, tmp_path / f"{name[:5].decode()}-{kind}.gguf", name, kind)
+        for kind in kinds
+        for name in (b"token_embd.weight", b"blk.0.ffn_down.weight")
+    ]
+    child = in_a_child(_THROUGH_US, *paths)
+    assert child.stdout.splitlines() == list(map(str, paths)), child.stderr
+
+
+def changed(wide, **keys):
+    parts = Parts.read(wide)
+    parts.keys |= {f"llama.{key.replace('__', '.')}".encode(): keys[key] for key in keys}
+    return parts
+
+
+def misaligned(wide):
+    parts = changed(wide)
+    parts.alignment = 4
+    parts.keys[b"general.alignment"] = (U32, 4)
+    while not parts.header_end % 32:  # else the weights lie well by chance
+        parts.keys[b"general.name"] = (
+            STR,
+            parts.keys.get(b"general.name", (STR, b""))[1] + b"1234",
+        )
+        parts.build()
+    return parts
+
+
+KILLERS = {
+    "norm of float16": lambda wide, path: retyped(wide, path, b"output_norm.weight", 1),
+    "integer matrix": lambda wide, path: retyped(wide, path, b"blk.0.attn_q.weight", 26),
+    "float64 matrix": lambda wide, path: retyped(wide, path, b"blk.0.ffn_up.weight", 28),
+    "Q8_1 matrix": lambda wide, path: retyped(wide, path, b"blk.0.ffn_up.weight", 9),
+    "epsilon below 0": lambda wide, _: changed(wide, attention__layer_norm_rms_epsilon=(F32, -1.0)),
+    "epsilon not a number": lambda wide, _: changed(
+        wide, attention__layer_norm_rms_epsilon=(F32, math.nan)
+    ),
+    "alignment 4": lambda wide, _: misaligned(wide),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KILLERS)
+def test_what_is_refused_would_have_ended_the_process(wide, tmp_path, kind):
+    """The control of the checks: none of them refuses what would only be refused, or run."""
+    path = tmp_path / "x.gguf"
+    made = KILLERS[kind](wide, path)
+    if isinstance(made, Parts):
+        path.write_bytes(made.build())
+    with pytest.raises(ModelFileError):
+        Model(path)
+    child = in_a_child(_WITHOUT_US, path)
+    assert child.returncode < 0, (child.stdout, child.stderr[-500:])
