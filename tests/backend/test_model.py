@@ -103,6 +103,39 @@ def test_an_adapter_acts_as_the_merged_model_does(plain, tmp_path, name):
     assert np.abs(seen - wanted).max() < 1e-3
 
 
+def mixture(plain, target):
+    """The model with two experts in each layer, of which a token asks one."""
+    parts, rng, tensors = Parts.read(plain), np.random.default_rng(8), []
+    for each in parts.tensors:
+        name = each.name.decode()
+        if ".ffn_" in name and "norm" not in name:
+            values = np.frombuffer(each.data, np.float32).reshape(each.shape[::-1])
+            tensors.append(tensor(name.replace(".weight", "_exps.weight"), [values, values[::-1]]))
+        else:
+            tensors.append(each)
+    for layer in range(2):
+        tensors.append(tensor(f"blk.{layer}.ffn_gate_inp.weight", rng.standard_normal((2, 64))))
+    parts.tensors = tensors
+    parts.keys |= {b"llama.expert_count": (U32, 2), b"llama.expert_used_count": (U32, 1)}
+    target.write_bytes(parts.build())
+    return target
+
+
+def test_an_adapter_of_experts_has_a_third_dimension_and_acts(plain, tmp_path):
+    rng = np.random.default_rng(4)
+    path, name = mixture(plain, tmp_path / "experts.gguf"), "blk.0.ffn_down_exps.weight"
+    model = Model(path)
+    a = rng.standard_normal((2, 4, 128)) / 5
+    b = rng.standard_normal((2, 64, 4)) / 5
+    adapter = model.load_adapter(write_adapter(tmp_path / "lora.gguf", {name: (a, b)}, 8.0))
+    tokens = some_tokens(model, 12)
+    seen, before = (fresh_logits(model, tokens, cache=EXACT, lora=lora) for lora in (adapter, None))
+    whole = Model(merged(path, tmp_path / "m.gguf", {name: 8.0 / 4 * b @ a}))
+    wanted = fresh_logits(whole, tokens, cache=EXACT)
+    assert np.abs(wanted - before).max() > 0.1
+    assert np.abs(seen - wanted).max() < 1e-3
+
+
 @pytest.mark.parametrize("name", ["output.weight", "token_embd.weight"])
 def test_an_adapter_on_a_tied_head_is_refused_with_the_reason(plain, tmp_path, name):
     """In the shape of a look-up it would end the process, in that of a product do nothing."""
