@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, ModelFileError, RequestError
+from ..files.adapter_check import check_adapter_fits
 from ..files.gguf_check import GGUFHeader, read_header
 from .library import L, go_on, last_error, native, start_library
 
@@ -21,7 +22,8 @@ class Model:
     """The weights and vocabulary of one GGUF file, shared by any number of contexts.
 
     Args:
-        path: the file; its header is checked before native code sees it.
+        path: the file, or the first part of a split model; headers are checked before native
+            code sees them.
         n_gpu_layers: layers on the GPU; None: all, if there is one.
         vocab_only: load no weights; such a model cannot make a `Context`.
 
@@ -42,11 +44,6 @@ class Model:
             raise ModelFileError(
                 f"{self.path} is a LoRA adapter, not a model: "
                 'name it as tuned = { lora = "…", on = "reference" }'
-            )
-        if self.header.split and self.header.split[1] > 1:
-            raise ModelFileError(
-                f"{self.path} is one of {self.header.split[1]} shards; join them into one file "
-                "with llama.cpp's llama-gguf-split --merge"
             )
         with native("starting llama.cpp"):
             start_library()
@@ -144,11 +141,12 @@ class Model:
         """Load a LoRA adapter for contexts of this model; it is freed with the model.
 
         Raises:
-            ModelFileError: not an adapter, or made for a model of other shapes.
+            ModelFileError: not an adapter, or made for another model, or not applied wholly.
         """
         header = read_header(path)
         if not header.is_adapter:
             raise ModelFileError(f"{path} is a model, not a LoRA adapter")
+        check_adapter_fits(header, self.header)
         with native(f"loading {path}"):
             adapter = L.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not adapter:

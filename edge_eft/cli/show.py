@@ -67,12 +67,14 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
 
 def summary(path: Path) -> dict[str, Any]:
     """Return what `list` tells of a recipe, as plain data; its files are not opened."""
+    from ..files.gguf_split import part_paths
     from ..files.recipe_toml import load_recipe
 
     recipe = load_recipe(path)
     pairs = (spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference))
     specs = [*pairs, *([recipe.base] if recipe.base else [])]
-    files = {file for spec in specs for file in (spec.file, spec.lora) if file}
+    named = {file for spec in specs for file in (spec.file, spec.lora) if file}
+    files = {part for file in named for part in part_paths(file)}
     return {
         "name": path.stem,
         "description": recipe.description,
@@ -108,7 +110,7 @@ def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
 
 def file_of(file: LoadedFile) -> dict[str, Any]:
     """Return what a role's file is; its sha256 is computed if the recipe states none."""
-    from ..files.recipe import file_sha256
+    from ..files.recipe import model_sha256
 
     return {
         "file": str(file.path),
@@ -118,7 +120,7 @@ def file_of(file: LoadedFile) -> dict[str, Any]:
         "architecture": file.architecture,
         "parameters": file.n_parameters,
         "n_ctx_train": file.n_ctx_train,
-        "sha256": file.sha256 or file_sha256(file.path),
+        "sha256": file.sha256 or model_sha256(file.path),
         "stated": file.sha256 is not None,
         "source": file.source,
         "prompt": file.prompt,
@@ -140,7 +142,9 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
         size = f"{mebibytes(file['bytes'], 1)} MiB, {file['parameters'] / 1e6:,.1f} M parameters"
         yield f"  file      {one_line(file['file'])}"
         yield f"  holds     {file['type']} {one_line(file['architecture'])}, {size}"
-        yield f"  sha256    {file['sha256']} {'as stated' if file['stated'] else 'not stated'}"
+        hashes = file["sha256"]
+        for each in [hashes] if isinstance(hashes, str) else hashes:
+            yield f"  sha256    {each} {'as stated' if file['stated'] else 'not stated'}"
         template = file["template_sha256"]
         yield compose(
             f"  prompt    {prompt_name(file['prompt'])}",

@@ -6,10 +6,12 @@ Headers are compared first, then vocabularies; weights come last.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..convert import ConversionError
+from ..errors import ModelFileError
+from ..files import adapter_check
 from ..files.gguf_check import read_header
 from .masters import Master, MasterMaker, hf_bytes, hyperparameters
 from .options import Options
@@ -150,20 +152,22 @@ def make_masters(
                 reference_shapes, _shapes(master.gguf), str(inputs.reference), str(master.source)
             )
         else:
-            header = read_header(master.lora)
-            shapes = {t.name: tuple(t.shape) for t in header.tensors}
-            adapter = replace(master.source, kind="lora", shapes=shapes, header=header)
-            model = replace(
-                inputs.reference,
-                kind="gguf",
-                shapes=reference_shapes,
-                header=read_header(reference.gguf),
-            )
-            check_adapter_fits(adapter, model)
+            _check_kept(master, reference)
     base = None
     if inputs.base is not None:
         base = maker.make(inputs.base)
     return Masters(reference, tuned, base)
+
+
+def _check_kept(adapter: Master, reference: Master) -> None:
+    """Refuse an adapter that llama.cpp would not apply wholly: what it skips, it skips silently."""
+    assert adapter.lora is not None
+    try:
+        adapter_check.check_adapter_fits(read_header(adapter.lora), read_header(reference.gguf))
+    except ModelFileError as error:
+        raise ConversionError(
+            f"{adapter.source} cannot stay an adapter: {error}; convert without --keep-lora"
+        ) from None
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

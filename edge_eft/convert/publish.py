@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files.gguf_check import read_header
-from ..files.recipe import Delta, ModelSpec, Recipe, absolute, file_sha256
+from ..files.recipe import Delta, ModelSpec, Recipe, absolute, file_sha256, model_sha256
 from ..files.recipe_toml import load_recipe, to_toml
 from ..system import versions
 from .inputs import Inputs, Masters
@@ -82,7 +82,7 @@ class Publisher:
             return None
         source, prompt = self.inputs.base, self.options.prompts.get("base", "plain")
         if base == self.masters.base.gguf and not self.masters.base.temporary:
-            return ModelSpec(absolute(base), file_sha256(base), prompt, source=str(source.path))
+            return ModelSpec(absolute(base), model_sha256(base), prompt, source=str(source.path))
         return self._model(base, self.options.final_base_path, source, prompt)
 
     def _tuned(self, name: str, winner: Candidate, reference: ModelSpec) -> ModelSpec:

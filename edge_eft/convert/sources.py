@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from ..convert import ConversionError
 from ..errors import ModelFileError
+from ..files import adapter_check
 from ..files.gguf_check import GGUFHeader, read_header
 from ..files.recipe import file_sha256
 
@@ -65,12 +66,13 @@ class Source:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the GGUF file; of a directory, over the names and hashes of the files that count."""
-        if self.path.is_file():
+        """Of the GGUF file; of a directory or parts, over the names and hashes of what counts."""
+        if self.header and len(self.header.parts) == 1:
             return file_sha256(self.path)
         whole = hashlib.sha256()
         patterns = ("*.json", "*.safetensors", "*.model", "*.tiktoken", "*.txt", "*.jinja")
-        for path in sorted({p for pattern in patterns for p in self.path.glob(pattern)}):
+        found = {p for pattern in patterns for p in self.path.glob(pattern)}
+        for path in self.header.parts if self.header else sorted(found):
             whole.update(f"{path.name} {file_sha256(path)}\n".encode())
         return whole.hexdigest()
 
@@ -86,8 +88,6 @@ def inspect(path: Path, role: str, *, trust_remote_code: bool = False) -> Source
         raise ConversionError(f"{role}: {path}: no such file or directory")
     if not path.is_dir():
         header = read_header(path)
-        if header.split is not None:
-            raise ConversionError(f"{role}: {path} is one part of a split model; merge it first")
         kind: Kind = "lora" if header.is_adapter else "gguf"
         shapes = {tensor.name: tuple(tensor.shape) for tensor in header.tensors}
         return Source(role, path, kind, shapes, header=header)
@@ -225,19 +225,15 @@ def _shown(shape: tuple[int, ...] | None) -> str:
 
 
 def check_adapter_fits(adapter: Source, reference: Source) -> None:
-    """Raise ConversionError if the adapter was made for a model of other names or shapes.
+    """Raise ConversionError or ModelFileError if the adapter was made for another model.
 
     Compares only if both sides name tensors alike: PEFT on Hugging Face, LoRA GGUF on GGUF.
     """
-    fault = None
-    if (adapter.kind, reference.kind) == ("peft", "hf"):
-        fault = _peft_fault(adapter.shapes, reference.shapes)
-    elif (adapter.kind, reference.kind) == ("lora", "gguf"):
-        if adapter.architecture != reference.architecture:
-            fault = f"it is for a {adapter.architecture}, not a {reference.architecture}"
-        else:
-            fault = _lora_fault(adapter.shapes, reference.shapes)
-    if fault:
+    if adapter.kind == "lora" and adapter.header and reference.header:
+        adapter_check.check_adapter_fits(adapter.header, reference.header)
+    if (adapter.kind, reference.kind) != ("peft", "hf"):
+        return
+    if fault := _peft_fault(adapter.shapes, reference.shapes):
         raise ConversionError(
             f"{adapter} is an adapter for another model than {reference}: {fault}"
         )
@@ -256,19 +252,5 @@ def _peft_fault(adapter: Shapes, model: Shapes) -> str | None:
         wanted = full[-1] if side.startswith("A") else full[0]
         seen = shape[1] if side.startswith("A") else shape[0]
         if seen != wanted:
-            return f"{name} is {_shown(shape)}, but {weight} is {_shown(full)}"
-    return None
-
-
-def _lora_fault(adapter: Shapes, model: Shapes) -> str | None:
-    for name, shape in adapter.items():
-        weight, dot, side = name.rpartition(".lora_")
-        if not dot or weight.startswith("token_embd"):
-            continue
-        full = model.get(weight)
-        if full is None:
-            return f"it changes {weight}, which that model lacks"
-        # GGUF has the inner dimension first: lora_a (n_in, rank), lora_b (rank, n_out)
-        if (shape[0] if side == "a" else shape[1]) != full[0 if side == "a" else 1]:
             return f"{name} is {_shown(shape)}, but {weight} is {_shown(full)}"
     return None

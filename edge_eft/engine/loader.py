@@ -27,7 +27,7 @@ from ..backend import (
 from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
-from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, verify
+from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, Sha256, verify
 from ..text import vocabulary
 from ..text.prompt_format import PromptFormat
 from ..validate import whole
@@ -58,7 +58,8 @@ class LoadedFile:
     """The file of one role: what it is, and how its model is told a prompt.
 
     Attributes:
-        path: the model, or the LoRA adapter that makes it the tuned one.
+        path: the model (of a split one the first part), or the LoRA adapter that makes it the
+            tuned one.
         on: the model that an adapter is put on; None without one.
         n_bytes, n_parameters, quantisation, architecture, n_ctx_train: from its header.
         sha256, source: as the recipe states them.
@@ -73,7 +74,7 @@ class LoadedFile:
     quantisation: str
     architecture: str
     n_ctx_train: int
-    sha256: str | None
+    sha256: Sha256 | None
     source: str | None
     prompt: str
     template_sha256: str | None

@@ -6,8 +6,8 @@ would trust is checked first: the bounds by `gguf_header`, the values here, afte
 uncaught exceptions in llama.cpp's llama-model.cpp, llama-vocab.cpp and llama-adapter.cpp (as of
 llama-cpp-python 0.3.36). `read_header` returns a header or raises ModelFileError, nothing else.
 
-Only the header is read, never the weights, and only this one file: of a model split into shards,
-check each shard. It knows nothing of llama_cpp and of what a model is for.
+Only headers are read, never the weights; of a split model those of all parts, as one. It knows
+nothing of llama_cpp and of what a model is for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import math
 import os
 import re
 import stat
-import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,31 +23,27 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFileError
-from .gguf_header import (
-    TOKEN_TYPES_KEY,
-    TOKENS_KEY,
-    GGUFArray,
-    Layout,
-    TensorInfo,
-    quoted,
-)
+from .adapter_check import check_adapter
+from .gguf_header import TOKENS_KEY, GGUFArray, Layout, TensorInfo, quoted
+from .gguf_operators import check_numbers, check_tensor_types, check_widths
+from .gguf_split import first_part, part_paths
+from .gguf_tokenizer import check_tokenizer
 
 # A name is a prefix of keys and stands in messages; llama.cpp itself refuses one it does not know.
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
-_TOKENIZERS = {"llama", "bert", "gpt2", "hybriddna", "whitespace", "t5", "rwkv", "plamo2", "gemma4"}
+# Diffusion models and encoders: llama.cpp gives them all tokens at once, or no logits.
+_NOT_CAUSAL = {"dream", "llada", "llada-moe", "rnd1", "gemma-embedding", "t5", "t5encoder"}
 _ROPE_SCALINGS = {"none", "linear", "yarn", "longrope"}
-_BYTE_TYPE = 6  # LLAMA_TOKEN_TYPE_BYTE
-_BYTE_TEXT = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass(frozen=True)
 class GGUFHeader:
     """A header that passed every check.
 
-    `metadata` holds Python scalars, strings and `GGUFArray`. `split` is (number from 0, count) for
-    a shard of a split model, whose tensors are those of this shard only, else None.
+    `metadata` holds Python scalars, strings and `GGUFArray`. Of a split model `path` is the first
+    of its `parts`, and sizes and tensors are those of all parts together.
     """
 
     path: Path
@@ -57,7 +52,7 @@ class GGUFHeader:
     architecture: str
     metadata: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
-    split: tuple[int, int] | None = None
+    parts: tuple[Path, ...]
 
     @property
     def is_adapter(self) -> bool:
@@ -66,12 +61,12 @@ class GGUFHeader:
 
     @property
     def n_ctx_train(self) -> int:
-        """Context length of the training, in tokens; 0 for an adapter or a later shard."""
+        """Context length of the training, in tokens; 0 for an adapter."""
         return self._integer("context_length")
 
     @property
     def n_layer(self) -> int:
-        """Number of blocks; 0 for an adapter or a later shard."""
+        """Number of blocks; 0 for an adapter."""
         return self._integer("block_count")
 
     @property
@@ -82,12 +77,12 @@ class GGUFHeader:
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights in the file's tensors."""
+        """Number of weights in the model's tensors."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     @property
     def n_bytes(self) -> int:
-        """Size of the file's tensors in bytes."""
+        """Size of the model's tensors in bytes."""
         return sum(tensor.n_bytes for tensor in self.tensors)
 
     @property
@@ -100,7 +95,7 @@ class GGUFHeader:
 
     def _integer(self, name: str) -> int:
         value = self.metadata.get(f"{self.architecture}.{name}")
-        # What an adapter or a later shard states was not checked, and nothing rests on it.
+        # What an adapter states was not checked, and nothing rests on it.
         return value if isinstance(value, int) and not self.is_adapter else 0
 
     def per_layer(self, name: str, default: int = 0) -> tuple[int, ...]:
@@ -112,15 +107,52 @@ class GGUFHeader:
 
 
 def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
-    """Read and check the header of the GGUF file at `path`.
+    """Read and check the header of the GGUF file at `path`, and of the parts that belong to it.
 
     Takes well under a second and a few times the header's size in memory, whatever the file holds.
-    A shard of a split model is checked by itself: its siblings are not looked at.
+    Of a split model `path` is the first part; the others are found beside it by llama.cpp's rule.
 
     Raises ModelFileError, with what was seen and what to do, if there is no such file, it is not
-    a GGUF file that llama.cpp can load, or loading or tokenising with it could harm the process.
+    a GGUF file that llama.cpp can load, loading or tokenising with it could harm the process, it
+    is a later part, or a part is missing or belongs to another model.
     """
     place = Path(path)
+    layout = _layout(place)
+    number, count = _split(layout)
+    if number:
+        first = first_part(place) or "its name ends with -00001-of-" + f"{count:05d}.gguf"
+        seen = f"is part {number + 1} of {count} of a model"
+        raise layout.error(seen, f"give the first part ({first})")
+    # Later parts carry tensors and their number only: the keys of the first count.
+    architecture = _architecture(layout)
+    paths = (place,) if count == 1 else _later(layout, place, count)
+    layouts = [layout, *(_part(each, index, count) for index, each in enumerate(paths) if index)]
+    tensors = _joined(layouts)
+    if not tensors:
+        raise layout.error("holds no tensors, only metadata", "use the file with the weights")
+    if layout.metadata.get("general.type") == "adapter":
+        if count > 1:
+            fix = "join it with llama-gguf-split --merge; llama.cpp reads only the first"
+            raise layout.error(f"is an adapter in {count} parts", fix)
+        check_adapter(layout)
+    else:
+        _check_shape(layout, architecture)
+        check_numbers(layout, architecture)
+        for each in layouts:
+            check_tensor_types(each)
+        check_tokenizer(layout)
+    return GGUFHeader(
+        path=place,
+        file_size=sum(each.size for each in layouts),
+        version=layout.version,
+        architecture=architecture,
+        metadata=layout.metadata,
+        tensors=tensors,
+        parts=paths,
+    )
+
+
+def _layout(place: Path) -> Layout:
     shown = str(place) if str(place).isprintable() else ascii(str(place))
     try:
         # Asked before opening, because opening a pipe would wait for a writer forever.
@@ -139,42 +171,61 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
         raise ModelFileError(f"{shown}: cannot be read ({reason}); check the path") from None
     except ValueError:  # a NUL in the path
         raise ModelFileError(f"{shown}: is not a path; check it") from None
-    return _checked(place, layout)
+    return layout
 
 
-def _checked(path: Path, layout: Layout) -> GGUFHeader:
-    split = _split(layout)
-    architecture = ""
-    # Shards after the first carry tensors and their number only.
-    if split is None or split[0] == 0:
-        architecture = _architecture(layout)
-        if not layout.tensors and split is None:
-            fix = "use the file with the weights"
-            raise layout.error("holds no tensors, only metadata", fix)
-        if layout.metadata.get("general.type") == "adapter":
-            _check_adapter(layout)
-        else:
-            _check_shape(layout, architecture)
-            _check_tokenizer(layout)
-    return GGUFHeader(
-        path=path,
-        file_size=layout.size,
-        version=layout.version,
-        architecture=architecture,
-        metadata=layout.metadata,
-        tensors=layout.tensors,
-        split=split,
-    )
-
-
-def _split(layout: Layout) -> tuple[int, int] | None:
+def _split(layout: Layout) -> tuple[int, int]:
+    """Return the file's number in its model, from 0, and how many files that has."""
     count = layout.integer("split.count", 0, high=(1 << 16) - 1)
     if count <= 1:
-        return None
+        return 0, 1
     number = layout.integer("split.no", None, high=count - 1)
-    if layout.types["split.no"] != "uint16":
-        raise layout.error(f"split.no is of the wrong type ({layout.types['split.no']})")
+    for key in ("split.no", "split.count"):
+        if layout.types[key] != "uint16":
+            raise layout.error(f"{key} is of the wrong type ({layout.types[key]})")
     return number, count
+
+
+def _later(layout: Layout, place: Path, count: int) -> tuple[Path, ...]:
+    """Return the paths of all parts, which are there."""
+    paths = part_paths(place)
+    if len(paths) != count:
+        seen = f"is the first of {count} parts of a model"
+        name = f"NAME-00001-of-{count:05d}.gguf"
+        raise layout.error(seen, f"name the parts {name} and so on: llama.cpp finds them by that")
+    missing = [each.name for each in paths if not each.exists()]
+    if missing:
+        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        seen = f"is the first of {count} parts, and beside it {len(missing)} are missing: {names}"
+        raise layout.error(seen, "download them into the same folder")
+    return paths
+
+
+def _part(path: Path, number: int, count: int) -> Layout:
+    """Return the layout of a later part, which says itself that it is that one."""
+    layout = _layout(path)
+    if _split(layout) != (number, count):
+        seen = f"does not say that it is part {number + 1} of {count}, as its name does"
+        raise layout.error(seen, "download that part again")
+    return layout
+
+
+def _joined(layouts: list[Layout]) -> tuple[TensorInfo, ...]:
+    """Return the tensors of all parts, which are as many as the first says and all different."""
+    first = layouts[0]
+    tensors: dict[str, TensorInfo] = {}
+    for layout in layouts:
+        for tensor in layout.tensors:
+            if tensor.name in tensors:
+                seen = f"tensor {quoted(tensor.name)} is in an earlier part as well (duplicate)"
+                raise layout.error(seen)
+            tensors[tensor.name] = tensor
+    if len(layouts) > 1:
+        stated = first.integer("split.tensors.count", None)
+        if stated != len(tensors):
+            seen = f"states {stated:,} tensors, and its {len(layouts)} parts have {len(tensors):,}"
+            raise first.error(seen, "the parts are of different models; download all of them again")
+    return tuple(tensors.values())
 
 
 def _architecture(layout: Layout) -> str:
@@ -188,20 +239,12 @@ def _architecture(layout: Layout) -> str:
     return name
 
 
-def _check_adapter(layout: Layout) -> None:
-    if layout.metadata.get("adapter.type") != "lora":
-        raise layout.error("is an adapter of another type than lora", "give a LoRA adapter")
-    if layout.types.get("adapter.lora.alpha", "float32") != "float32":
-        raise layout.error("adapter.lora.alpha is of the wrong type (not float32)")
-    for tensor in layout.tensors:
-        # ggml has no product with these: it loads them, and the first decode ends the process.
-        if tensor.type in ("F64", "I8", "I16", "I32", "I64"):
-            raise layout.error(f"adapter tensor {quoted(tensor.name)} has type {tensor.type}")
-
-
 def _check_shape(layout: Layout, architecture: str) -> None:
     """Check what load_hparams in llama-model.cpp asserts, or divides by."""
     prefix = architecture + "."
+    if architecture in _NOT_CAUSAL or layout.metadata.get(prefix + "attention.causal") is False:
+        seen = f"is a {architecture} whose tokens look at those to come (not causal)"
+        raise layout.error(seen, "give a language model that writes from left to right")
     n_layer = layout.integer(prefix + "block_count", None, 1, MAX_LAYERS)
     layout.integer(prefix + "context_length", None, 1)
     layout.integer(prefix + "embedding_length", None, 1, 1 << 20)
@@ -215,6 +258,7 @@ def _check_shape(layout: Layout, architecture: str) -> None:
         if n_head_kv and n_head % n_head_kv:
             seen = f"{n_head} attention heads are not a multiple of {n_head_kv} key-value heads"
             raise layout.error(seen)
+    check_widths(layout, architecture, heads, heads_kv)
 
     n_expert = layout.integer(prefix + "expert_count", 0, 0, MAX_EXPERTS)
     n_used = max(_layers(layout, prefix + "expert_used_count", n_layer, MAX_EXPERTS))
@@ -241,59 +285,3 @@ def _layers(layout: Layout, key: str, n_layer: int, high: int) -> tuple[int, ...
     if not all(isinstance(each, int) and 0 <= each <= high for each in value.values):
         raise layout.error(f"{key} has values outside 0 to {high:,} or of the wrong type")
     return tuple(int(each) for each in value.values)
-
-
-def _check_tokenizer(layout: Layout) -> None:
-    """Check what llama-vocab.cpp takes for granted to load, tokenise and write bytes."""
-    model = layout.metadata.get("tokenizer.ggml.model", "none")
-    if model in ("none", "no_vocab"):
-        fix = "use a file that was converted with its tokenizer"
-        raise layout.error("has no tokenizer, and no prompt can be given to it", fix)
-    if model not in _TOKENIZERS:
-        fix = "update edge_eft if it is a new one, or use another model"
-        raise layout.error(f"has the unknown tokenizer {quoted(str(model))}", fix)
-    n_tokens = _array_of(layout, TOKENS_KEY, ("string",))
-    if not n_tokens:
-        raise layout.error(f"lacks {TOKENS_KEY} or has none in it")
-    _array_of(layout, "tokenizer.ggml.merges", ("string",))
-    scores = _array_of(layout, "tokenizer.ggml.scores", ("float32", "int32"))
-    types = _array_of(layout, TOKEN_TYPES_KEY, ("int32",))
-    for name, count in (("scores", scores), ("token_type", types)):
-        if count not in (None, n_tokens):
-            raise layout.error(
-                f"tokenizer.ggml.{name} has {count:,} values for {n_tokens:,} tokens"
-            )
-
-    # llama.cpp ends a text at a NUL, names empty ones so, and asserts that none is there twice.
-    texts = layout.tokens
-    if not all(texts) or b"\0" in b"".join(texts):
-        ended = (text.partition(b"\0")[0] for text in texts)
-        texts = [text or b"[EMPTY_%d]" % index for index, text in enumerate(ended)]
-    distinct = set(texts)
-    if len(distinct) != n_tokens:
-        twice = Counter(texts).most_common(1)[0][0]
-        raise layout.error(f"has the token {quoted(twice)} more than once (duplicate)")
-    if types:
-        kinds = struct.unpack(f"<{n_tokens}i", layout.token_types)
-        for index in [i for i, kind in enumerate(kinds) if kind == _BYTE_TYPE]:
-            if not _BYTE_TEXT.fullmatch(texts[index]):
-                seen = f"token {index} is a byte token but reads {quoted(texts[index])}"
-                raise layout.error(f"{seen}, not like '<0x0A>'")
-    if model == "llama":
-        # A character without a token is tokenised as bytes; a missing one ends the process by an
-        # exception that nothing catches (byte_to_token).
-        for byte in range(256):
-            if b"<0x%02X>" % byte not in distinct and bytes([byte]) not in distinct:
-                fix = "convert the model again with byte fallback in its tokenizer"
-                raise layout.error(f"has no byte token '<0x{byte:02X}>' in its vocabulary", fix)
-
-
-def _array_of(layout: Layout, key: str, types: tuple[str, ...]) -> int | None:
-    """Return the length of the array at `key`, which must be of `types`; None if absent."""
-    value = layout.metadata.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, GGUFArray) or value.type not in types:
-        kind = f"array of {value.type}" if isinstance(value, GGUFArray) else layout.types[key]
-        raise layout.error(f"{key} is of the wrong type ({kind}, not array of {types[0]})")
-    return value.count

@@ -115,6 +115,10 @@ class Layout:
         alignment = self.integer("general.alignment", 32)
         if alignment < 1 or alignment & (alignment - 1):
             raise self.error(f"general.alignment is {alignment}, which is not a power of two")
+        if alignment % 32:
+            # Weights are mapped from the file; ggml asserts that each begins at a multiple of 32.
+            fix = "convert the model again with the usual alignment of 32"
+            raise self.error(f"general.alignment is {alignment}, not a multiple of 32", fix)
         self._tensors(n_tensors, alignment)
 
     def integer(self, key: str, default: int | None, low: int = 0, high: int = 1 << 31) -> int:

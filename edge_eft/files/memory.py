@@ -1,9 +1,8 @@
 """What the models of one emulation will need together, before any of them is loaded.
 
 An estimate from the headers alone: weights and vocabulary (once per file, however many contexts
-run on it), KV cache and working memory (once per context). Of a model in several files only the
-first one's weights are counted. It knows nothing of llama_cpp; what it takes from there are the
-shapes of buffers, named below.
+run on it), KV cache and working memory (once per context). It knows nothing of llama_cpp; what it
+takes from there are the shapes of buffers, named below.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import psutil
 
 from ..errors import ModelFileError, NotEnoughMemoryError
 from ..system import mebibytes
+from .adapter_check import check_adapter_fits
 from .gguf_check import GGUFHeader, read_header
 from .recipe import ModelSpec, shared_contexts
 
@@ -68,8 +68,8 @@ class MemoryEstimate:
 def headers(roles: Mapping[str, ModelSpec]) -> dict[str, GGUFHeader]:
     """Return the checked header of each role's model file, reading a shared file once.
 
-    Raises ModelFileError if a file is not a loadable model, or an adapter stands for a model or a
-    model for an adapter.
+    Raises ModelFileError if a file is not a loadable model, an adapter stands for a model or a
+    model for an adapter, or an adapter does not fit its model.
     """
     read: dict[str, GGUFHeader] = {}
     for spec in roles.values():
@@ -81,10 +81,8 @@ def headers(roles: Mapping[str, ModelSpec]) -> dict[str, GGUFHeader]:
                 kind = "an adapter, not a model" if read[key].is_adapter else "not an adapter"
                 fix = 'an adapter is written { lora = "FILE", on = "reference" } in a recipe'
                 raise ModelFileError(f"{path}: is {kind}; {fix}")
-            split = read[key].split
-            if split and split[0] > 0:
-                seen = f"is part {split[0] + 1} of {split[1]} of a model"
-                raise ModelFileError(f"{path}: {seen}; give the first part")
+        if spec.lora:
+            check_adapter_fits(*(read[os.path.realpath(path)] for path in (spec.lora, spec.file)))
     return {role: read[os.path.realpath(spec.file)] for role, spec in roles.items()}
 
 

@@ -19,6 +19,9 @@ from ..errors import ModelFileError, RecipeError
 from ..system import at_home
 from ..text.formats import FORMATS, is_format
 from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
+from .gguf_split import part_paths
+
+Sha256 = str | tuple[str, ...]  # of a file in hexadecimal; of a split model one for each part
 
 MAX_N_CTX = 2**24  # tokens, more than any model was trained on
 _A_MODEL = "a ModelSpec"
@@ -31,14 +34,15 @@ class ModelSpec:
     """One model of a recipe.
 
     `file` and `lora` are absolute; with a `lora`, `file` is the reference's model that it is put
-    on, and `sha256` and `source` are the adapter's. `prompt` is None only in a reference: it is
-    then asked as the base is. `source` says where the file comes from, for people.
+    on, and `sha256` and `source` are the adapter's. Of a split model `file` is the first part, and
+    `sha256` has one hash for each part. `prompt` is None only in a reference: it is then asked as
+    the base is. `source` says where the file comes from, for people.
     `template_kwargs` are variables for its chat template, of JSON's kinds. `end_tokens` are texts
     or ids of tokens that end its replies, in addition to those that the file names.
     """
 
     file: Path
-    sha256: str | None = None
+    sha256: Sha256 | None = None
     prompt: str | None = None
     lora: Path | None = None
     source: str | None = None
@@ -206,6 +210,12 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def model_sha256(path: str | os.PathLike[str]) -> Sha256:
+    """Return the sha256 of a model's file, or those of all parts if `path` names the first."""
+    found = tuple(map(file_sha256, part_paths(Path(path))))
+    return found if len(found) > 1 else found[0]
+
+
 def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
     """Compare the files of `recipe` with the sha256 it states, each file once.
 
@@ -219,21 +229,35 @@ def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
     specs = [spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference)]
     specs += [recipe.base] if recipe.base else []
     stated = {(spec.lora or spec.file, spec.sha256) for spec in specs if spec.sha256}
-    for path, expected in sorted(stated):
+    for path, expected in sorted(stated, key=str):
+        parts = part_paths(path)
+        hashes = (expected,) if isinstance(expected, str) else expected
+        if len(hashes) != len(parts):
+            raise ModelFileError(
+                f"{path}: is named as a model of {len(parts)} files, and the recipe states "
+                f"{len(hashes)} sha256; state one for each, in their order"
+            )
         try:
-            if not all_sizes and os.stat(path).st_size > VERIFIED_AT_LOAD:
+            if not all_sizes and sum(os.stat(part).st_size for part in parts) > VERIFIED_AT_LOAD:
                 skipped.append(path)
                 continue
-            found = file_sha256(path)
+            for part, stated_hash in zip(parts, hashes, strict=True):
+                _compare(part, stated_hash)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ModelFileError(f"{path}: cannot be read ({reason}); check the path") from None
-        if found != expected:
             raise ModelFileError(
-                f"{path}: sha256 is {found[:12]}…, the recipe states {str(expected)[:12]}…;"
-                " the file was changed or is damaged: get it again, or correct the recipe"
-            )
+                f"{error.filename}: cannot be read ({reason}); check the path"
+            ) from None
     return tuple(skipped)
+
+
+def _compare(path: Path, expected: str) -> None:
+    found = file_sha256(path)
+    if found != expected:
+        raise ModelFileError(
+            f"{path}: sha256 is {found[:12]}…, the recipe states {expected[:12]}…;"
+            " the file was changed or is damaged: get it again, or correct the recipe"
+        )
 
 
 def check_prompt(where: str, prompt: str) -> None:

@@ -7,7 +7,7 @@
 
     [base]                            # may be left out, and given by `with_base`
     file = "atlas/base.gguf"          # relative to the recipe, or absolute
-    sha256 = "..."
+    sha256 = "..."                    # of a split model a list, with one for each part
     prompt = "plain"                  # template, chatml, plain, transcript, or inline Jinja
     source = "..."                    # where the file comes from, for people
     end_tokens = ["<|im_end|>", 2]    # more tokens that end its replies: texts or ids
@@ -42,7 +42,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..validate import checked_call, did_you_mean
 from .plain_text import reason, utf8
-from .recipe import MAX_N_CTX, Delta, ModelSpec, Recipe, absolute, check_prompt
+from .recipe import MAX_N_CTX, Delta, ModelSpec, Recipe, Sha256, absolute, check_prompt
 
 _MAX_RECIPE_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -247,9 +247,6 @@ class _Reader:
         is_lora = reference is not None and "lora" in table
         self.known(table, _LORA_KEYS if is_lora else _FILE_KEYS, where + ".")
         file = self.file(table, "lora" if is_lora else "file", where)
-        sha256 = self.value(table, "sha256", str, where + ".", None)
-        if sha256 is not None and not _SHA256.fullmatch(sha256):
-            raise self.error(f"{where}.sha256 is {sha256!r}, not 64 lower-case hexadecimal digits")
         prompt = self.value(table, "prompt", str, where + ".", None)
         if prompt is not None:
             try:
@@ -258,7 +255,7 @@ class _Reader:
                 raise self.error(str(error)) from None
         spec = ModelSpec(
             file,
-            sha256,
+            self.sha256(table, where),
             prompt,
             source=self.value(table, "source", str, where + ".", None),
             end_tokens=self.end_tokens(table, where),
@@ -286,6 +283,17 @@ class _Reader:
             fix = "its values may be texts, numbers, booleans, lists, tables"
             raise self.error(f"{seen}; {fix}") from None
         return value
+
+    def sha256(self, table: dict[str, Any], where: str) -> Sha256 | None:
+        value = table.get("sha256")
+        if value is None:
+            return None
+        hashes = value if isinstance(value, list) and value else [value]
+        for each in hashes:
+            if not isinstance(each, str) or not _SHA256.fullmatch(each):
+                seen = f"{where}.sha256 is {each!r}, not 64 lower-case hexadecimal digits"
+                raise self.error(f"{seen}, or a list of such for a split model")
+        return tuple(hashes) if len(hashes) > 1 else str(hashes[0])
 
     def file(self, table: dict[str, Any], key: str, where: str) -> Path:
         name = self.value(table, key, str, where + ".", None)

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from helpers.cli_tools import invoke
+from helpers.cli_tools import complaint, invoke
+from helpers.gguf_parts import split_model
 
 
 def test_show_tells_what_running_it_means(small):
@@ -29,3 +30,31 @@ def test_list_shows_the_embedded_recipes(recipe, monkeypatch):
     assert about["name"] == "family"
     monkeypatch.setattr("edge_eft.files.recipe_toml.list_recipes", dict)
     assert invoke("list", "--json").stdout == "[]\n"
+
+
+def test_a_split_base_is_shown_as_one_model(tiny, tmp_path):
+    """All its parts are hashed and counted; a later part names the first."""
+    parts = split_model(tiny.base, tmp_path, 3)
+    files = ["--tuned", tiny.tuned, "--reference", tiny.reference]
+    split, whole = (
+        json.loads(invoke("show", "--base", base, *files, "--json").stdout)
+        for base in (parts, tiny.base)
+    )
+    ours, theirs = split["roles"]["base"], whole["roles"]["base"]
+    for key in ("type", "architecture", "parameters", "n_ctx_train", "prompt"):
+        assert ours[key] == theirs[key]
+    assert split["memory"] == whole["memory"]
+    assert len(ours["sha256"]) == 3
+    text = invoke("show", "--base", parts, *files).stdout
+    assert all(each in text for each in ours["sha256"])
+    later = tmp_path / "split-00003-of-00003.gguf"
+    said = complaint("show", "--base", later, *files)
+    assert "is part 3 of 3 of a model; give the first part (split-00001-of-00003.gguf)" in said
+
+
+def test_a_split_base_runs(tiny, tmp_path):
+    files = ["--tuned", tiny.tuned, "--reference", tiny.reference, "the red one"]
+    options = ["--max-tokens", "5", "--temperature", "0"]
+    parts = split_model(tiny.base, tmp_path, 2)
+    split, whole = (invoke("run", "--base", base, *files, *options) for base in (parts, tiny.base))
+    assert (split.exit_code, split.stdout) == (0, whole.stdout)

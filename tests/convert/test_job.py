@@ -5,6 +5,7 @@ import json
 import pytest
 from helpers import tiny_models
 from helpers.convert_tools import convert_quietly, left_in, run
+from helpers.gguf_parts import split_model
 
 from edge_eft.errors import EdgeEftError
 from edge_eft.files.gguf_check import read_header
@@ -101,3 +102,33 @@ def test_a_crash_in_native_code_is_one_line(pair, tmp_path, monkeypatch):
     with pytest.raises(EdgeEftError, match="SIGABRT"):
         convert_quietly(*pair, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_inputs_may_be_split_models(pair, text, tiny, tmp_path):
+    """The same bytes come out as from whole files, and a split base is stated part by part."""
+    reference, tuned = pair
+    parts = {
+        name: split_model(path, tmp_path, 3, name)
+        for name, path in (("reference", reference), ("tuned", tuned), ("base", tiny.base))
+    }
+    whole = convert_quietly(reference, tuned, tmp_path / "whole", base=tiny.base, text=text)
+    split = convert_quietly(
+        parts["reference"], parts["tuned"], tmp_path / "split", base=parts["base"], text=text
+    )
+    ours, theirs = load_recipe(split.recipe), load_recipe(whole.recipe)
+    for role in ("tuned", "reference"):
+        headers = [
+            read_header(getattr(recipe.deltas["tuned"], role).file) for recipe in (ours, theirs)
+        ]
+        assert headers[0].tensors == headers[1].tensors
+        assert not [key for key in headers[0].metadata if key.startswith("split.")]
+    assert ours.base is not None
+    assert ours.base.file == parts["base"]
+    assert isinstance(ours.base.sha256, tuple)
+    assert len(ours.base.sha256) == 3
+    assert verify(ours) == ()
+    based = convert_quietly(
+        reference, tuned, tmp_path / "base", base=parts["base"], base_type="Q4_0", text=text,
+        allow_requantize=True,
+    )  # fmt: skip
+    assert read_header(load_recipe(based.recipe).base.file).quantisation == "Q4_0"

@@ -128,5 +128,5 @@ def test_adapters_are_checked_against_their_reference(tmp_path):
 def test_a_gguf_adapter_with_more_layers_than_its_model_is_refused(tmp_path):
     model = inspect(tiny_models.write_random(tmp_path / "m.gguf", seed=0), "reference")
     adapter = inspect(tiny_models.write_adapter(tmp_path / "a.gguf", n_layer=3), "tuned")
-    with pytest.raises(ConversionError, match=r"blk\.2"):
+    with pytest.raises(ModelFileError, match=r"blk\.2"):
         check_adapter_fits(adapter, model)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from helpers.gguf_builder import (
     ARR,
+    BOOL,
     F32,
     F64,
     I32,
     STR,
     TOKENS,
     U8,
-    U16,
     U32,
     File,
     refusal,
@@ -45,7 +45,7 @@ def test_the_tiny_model_as_it_comes_is_valid(tmp_path: Path) -> None:
     assert header.per_layer("attention.head_count") == (4, 4)
     assert header.metadata["tokenizer.ggml.tokens"] == GGUFArray("string", len(TOKENS))
     assert [tensor.offset for tensor in header.tensors] == [0, 160]
-    assert header.split is None
+    assert header.parts == (path,)
     assert not header.is_adapter
 
 
@@ -90,47 +90,6 @@ def test_a_published_model_agrees_with_gguf() -> None:
     assert [(tensor.name, tensor.shape, tensor.n_bytes) for tensor in header.tensors] == theirs
 
 
-def test_an_adapter_needs_no_tokenizer(tmp_path: Path) -> None:
-    file = File(
-        keys={
-            b"general.architecture": (STR, b"llama"),
-            b"general.type": (STR, b"adapter"),
-            b"adapter.type": (STR, b"lora"),
-            b"adapter.lora.alpha": (F32, 8.0),
-            b"llama.block_count": (STR, b"not checked in an adapter"),
-        }
-    )
-    path = tmp_path / "x.gguf"
-    path.write_bytes(file.build())
-    header = read_header(path)
-    assert header.is_adapter
-    assert (header.n_layer, header.n_vocab) == (0, 0)
-    file.keys[b"adapter.lora.alpha"] = (U32, 8)
-    assert "adapter.lora.alpha is of the wrong type" in refusal(tmp_path, file.build())
-    file.keys[b"adapter.lora.alpha"] = (F32, 8.0)
-    file.tensors = [(b"blk.0.attn_q.weight.lora_a", (4, 4), 28, 0, 128)]
-    assert "has type F64" in refusal(tmp_path, file.build())
-    file.keys[b"adapter.type"] = (STR, b"ia3")
-    assert "an adapter of another type" in refusal(tmp_path, file.build())
-
-
-def test_every_shard_of_a_model_is_accepted_alone(tmp_path: Path) -> None:
-    first = with_key(b"split.count", U16, 2)
-    first.keys[b"split.no"] = (U16, 0)
-    first.tensors = []
-    path = tmp_path / "x.gguf"
-    path.write_bytes(first.build())
-    assert read_header(path).split == (0, 2)
-    later = File(keys={b"split.count": (U16, 2), b"split.no": (U16, 1)})
-    path.write_bytes(later.build())
-    assert read_header(path).split == (1, 2)
-    assert read_header(path).n_layer == 0
-    later.keys[b"split.no"] = (U32, 1)
-    assert "split.no is of the wrong type" in refusal(tmp_path, later.build())
-    later.keys[b"split.no"] = (U16, 2)
-    assert "split.no is 2, outside 0 to 1" in refusal(tmp_path, later.build())
-
-
 def moe(**values: int) -> File:
     file = File()
     for key, value in values.items():
@@ -138,7 +97,20 @@ def moe(**values: int) -> File:
     return file
 
 
+def renamed(architecture: bytes) -> File:
+    file = File()
+    file.keys = {key.replace(b"llama.", architecture + b"."): v for key, v in file.keys.items()}
+    file.keys[b"general.architecture"] = (STR, architecture)
+    return file
+
+
 VALUE_FAULTS = {
+    "a diffusion model": (renamed(b"dream"), "is a dream whose tokens look at those to come"),
+    "an encoder": (renamed(b"t5"), "is a t5 whose tokens look at those to come"),
+    "not causal by its own words": (
+        with_key(b"llama.attention.causal", BOOL, False),
+        "is a llama whose tokens look at those to come",
+    ),
     "no architecture": (without(b"general.architecture"), "lacks general.architecture"),
     "architecture a number": (with_key(b"general.architecture", U32, 1), "lacks general.arch"),
     "architecture not a name": (

@@ -6,7 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers.gguf_builder import ARR, F32, STR, TOKENS, U16, U32, File, smollm2_path
+from helpers.gguf_builder import (
+    ARR,
+    TOKENS,
+    U16,
+    U32,
+    File,
+    adapter,
+    smollm2_path,
+    with_matrix,
+)
 
 from edge_eft.errors import ModelFileError, NotEnoughMemoryError
 from edge_eft.files import memory
@@ -20,17 +29,6 @@ def model(path: Path, **keys: tuple[object, ...]) -> Path:
     file = File()
     file.keys |= {f"llama.{key.replace('__', '.')}".encode(): keys[key] for key in keys}
     path.write_bytes(file.build())
-    return path
-
-
-def adapter(path: Path) -> Path:
-    keys = {
-        b"general.architecture": (STR, b"llama"),
-        b"general.type": (STR, b"adapter"),
-        b"adapter.type": (STR, b"lora"),
-        b"adapter.lora.alpha": (F32, 8.0),
-    }
-    path.write_bytes(File(keys=keys).build())
     return path
 
 
@@ -56,8 +54,8 @@ def test_the_estimate_of_one_role_is_what_is_worked_out_by_hand(tmp_path: Path) 
     ("keys", "elements_per_token"),
     [
         ({"attention__head_count_kv": (U32, 2)}, 2 * 2 * (8 + 8)),
-        ({"attention__head_count_kv": (ARR, U32, [0, 4])}, 4 * (8 + 8)),
-        ({"attention__key_length": (U32, 64), "attention__value_length": (U32, 32)}, 6 * (64 + 32)),
+        ({"attention__head_count_kv": (ARR, U32, [1, 4])}, 5 * (8 + 8)),
+        ({"attention__key_length": (U32, 64), "attention__value_length": (U32, 64)}, 6 * (64 + 64)),
     ],
 )
 def test_kv_cache_follows_the_heads(
@@ -101,15 +99,22 @@ def test_a_reference_of_two_deltas_has_one_context(tmp_path: Path) -> None:
 
 
 def test_an_adapter_adds_its_own_weights_to_its_model(tmp_path: Path) -> None:
-    path, lora = model(tmp_path / "r.gguf"), adapter(tmp_path / "l.gguf")
+    path, lora = tmp_path / "r.gguf", tmp_path / "l.gguf"
+    path.write_bytes(with_matrix().build())
+    lora.write_bytes(adapter().build())
     roles = {"reference:d": ModelSpec(path), "tuned:d": ModelSpec(path, lora=lora)}
     reference, tuned = estimated(roles).roles
-    assert (reference.weights, tuned.weights) == (WEIGHTS, lora.stat().st_size)
+    assert (reference.weights, tuned.weights) == (WEIGHTS + 4 * 32 * 64, lora.stat().st_size)
     assert tuned.kv_cache == reference.kv_cache
 
 
 def test_files_in_the_wrong_place_are_refused(tmp_path: Path) -> None:
-    path, lora = model(tmp_path / "m.gguf"), adapter(tmp_path / "l.gguf")
+    path, lora = model(tmp_path / "m.gguf"), tmp_path / "l.gguf"
+    lora.write_bytes(adapter().build())
+    with pytest.raises(
+        ModelFileError, match=r"it changes blk\.0\.attn_q\.weight, which that model la"
+    ):
+        memory.headers({"tuned": ModelSpec(path, lora=lora)})
     with pytest.raises(ModelFileError, match=r"l\.gguf: is an adapter, not a model; .* lora ="):
         memory.headers({"tuned": ModelSpec(lora)})
     with pytest.raises(ModelFileError, match=r"m\.gguf: is not an adapter"):

@@ -10,7 +10,7 @@ from helpers.recipe_files import DELTA, SHA, WHOLE, write_toml
 
 from edge_eft.errors import ModelFileError, RecipeError
 from edge_eft.files import recipe as recipe_module
-from edge_eft.files.recipe import ModelSpec, absolute, from_files, verify
+from edge_eft.files.recipe import ModelSpec, absolute, from_files, model_sha256, verify
 from edge_eft.files.recipe_toml import load_recipe
 
 
@@ -119,3 +119,31 @@ def test_a_path_that_cannot_be_made_absolute_is_one_line(
         absolute("")
     with pytest.raises(RecipeError, match=r"no home directory .* '~nobody-here/x.gguf'; .* \./~"):
         absolute("~nobody-here/x.gguf")
+
+
+def test_every_part_of_a_split_model_has_its_own_hash(tmp_path: Path) -> None:
+    parts = [tmp_path / f"b-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    for part in parts:
+        part.write_bytes(part.name.encode())
+    hashes = model_sha256(parts[0])
+    assert hashes == tuple(hashlib.sha256(part.name.encode()).hexdigest() for part in parts)
+    text = f"[base]\nfile = '{parts[0]}'\nsha256 = {list(hashes)}\n{DELTA}"
+    recipe = load_recipe(write_toml(tmp_path, text))
+    assert recipe.base is not None
+    assert recipe.base.sha256 == hashes
+    assert verify(recipe) == ()
+    parts[1].write_bytes(b"changed")
+    with pytest.raises(ModelFileError, match=r"b-00002-of-00003\.gguf: sha256 is .* states"):
+        verify(recipe)
+    parts[1].unlink()
+    with pytest.raises(ModelFileError, match=r"b-00002-of-00003\.gguf: cannot be read"):
+        verify(recipe)
+
+
+def test_one_hash_for_three_parts_is_refused_and_never_taken_for_verified(tmp_path: Path) -> None:
+    text = f"[base]\nfile = 'b-00001-of-00003.gguf'\nsha256 = '{SHA}'\n{DELTA}"
+    with pytest.raises(ModelFileError, match="a model of 3 files, and the recipe states 1 sha256"):
+        verify(load_recipe(write_toml(tmp_path, text)))
+    text = text.replace("-00001-of-00003", "").replace(f"'{SHA}'", f"['{SHA}', '{SHA}']")
+    with pytest.raises(ModelFileError, match="a model of 1 files, and the recipe states 2"):
+        verify(load_recipe(write_toml(tmp_path, text)))

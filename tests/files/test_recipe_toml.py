@@ -89,6 +89,8 @@ def test_a_recipe_without_optional_keys_has_the_defaults(tmp_path: Path) -> None
         ('[base]\nfile = "a\\u0000b"\n' + DELTA, "base.file is 'a\\x00b', not the path"),
         (BASE + "sha256 = '0123'\n" + DELTA, "base.sha256 is '0123', not 64 lower-case"),
         (BASE + f"sha256 = '{SHA.upper()}'\n" + DELTA, "not 64 lower-case"),
+        (BASE + f"sha256 = ['{SHA}', 5]\n" + DELTA, "base.sha256 is 5, not 64 lower-case"),
+        (BASE + "sha256 = []\n" + DELTA, "base.sha256 is [], not 64 lower-case"),
         (BASE + "prompt = 'plian'\n" + DELTA, "base.prompt is 'plian' (did you mean plain?)"),
         (BASE + "source = 1\n" + DELTA, "base.source is 1, not a text"),
         (BASE + "end_tokens = 'x'\n" + DELTA, "base.end_tokens is 'x', not a list of token texts"),
@@ -242,7 +244,7 @@ def recipes(draw: st.DrawFn, folder: Path) -> Recipe:
     """Return a recipe as `load_recipe` gives it, for a file in `folder`."""
     files = st.sampled_from([folder / "x.gguf", folder / 'a b/ü"\\.gguf', Path("/models/z.gguf")])
     fields = {
-        "sha256": st.sampled_from([None, SHA]),
+        "sha256": st.sampled_from([None, SHA, (SHA, SHA[::-1])]),
         "source": st.none() | TEXTS,
         "end_tokens": st.lists(TEXTS | st.integers(0, 9), max_size=2).map(tuple),
         "template_kwargs": st.dictionaries(TEXTS, VALUES, max_size=2),

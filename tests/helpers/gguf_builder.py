@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from edge_eft.errors import ModelFileError
 from edge_eft.files.gguf_check import read_header
+from edge_eft.files.gguf_header import GGML_TYPES
 
 U8, U16, U32, I32, F32, BOOL, STR, ARR, U64, F64 = 0, 2, 4, 5, 6, 7, 8, 9, 10, 12
 BYTES = [b"<0x%02X>" % byte for byte in range(256)]
@@ -105,6 +107,38 @@ def with_tokens(tokens: list[bytes], kinds: list[int] | None = None) -> File:
     file.keys[b"tokenizer.ggml.scores"] = (ARR, F32, [0.0] * len(tokens))
     file.keys[b"tokenizer.ggml.token_type"] = (ARR, I32, kinds or [1] * len(tokens))
     return file
+
+
+def layout(*tensors: tuple[bytes, tuple[int, ...], int]) -> list[tuple[Any, ...]]:
+    """Tensors (name, shape, ggml type) with the offsets and sizes that belong to them."""
+    placed, offset = [], 0
+    for name, shape, kind in tensors:
+        _, block, block_bytes = GGML_TYPES[kind]
+        n_bytes = math.prod(shape) // block * block_bytes
+        placed.append((name, shape, kind, offset, n_bytes))
+        offset += -(-n_bytes // 32) * 32
+    return placed
+
+
+def adapter(*tensors: tuple[bytes, tuple[int, ...], int], alpha: float = 8.0) -> File:
+    """A LoRA adapter of these tensors; without any, of one sound pair for `MATRIX`."""
+    pair = ((MATRIX + b".lora_a", (32, 4), 0), (MATRIX + b".lora_b", (4, 64), 0))
+    keys: dict[bytes, tuple[Any, ...]] = {
+        b"general.architecture": (STR, b"llama"),
+        b"general.type": (STR, b"adapter"),
+        b"adapter.type": (STR, b"lora"),
+        b"adapter.lora.alpha": (F32, alpha),
+    }
+    return File(keys=keys, tensors=layout(*(tensors or pair)))
+
+
+MATRIX = b"blk.0.attn_q.weight"
+
+
+def with_matrix(*more: tuple[bytes, tuple[int, ...], int]) -> File:
+    """The valid tiny model, with a matrix named `MATRIX` that an adapter can change."""
+    small = ((b"token_embd.weight", (32, 4), 8), (b"output_norm.weight", (32,), 0))
+    return File(tensors=layout(*small, (MATRIX, (32, 64), 0), *more))
 
 
 def refusal(tmp_path: Path, data: bytes) -> str:
