@@ -55,7 +55,9 @@ class ModelSpec:
             if name == "file" or value is not None:
                 kind(name, value, str | os.PathLike, "a path", RecipeError)
                 object.__setattr__(self, name, Path(value))
-        for name in ("sha256", "prompt", "source"):
+        hashes = "a text, or a tuple of one for each part"
+        kind("sha256", self.sha256, str | tuple | None, hashes, RecipeError)
+        for name in ("prompt", "source"):
             kind(name, getattr(self, name), str | None, "a text", RecipeError)
         kind("end_tokens", self.end_tokens, list | tuple, "a list of texts or ids", RecipeError)
         for token in self.end_tokens:
