@@ -86,8 +86,8 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
         raise RecipeError(_unread(str(path_or_name), embedded, error)) from None
     if data.startswith(b"GGUF"):
         raise RecipeError(
-            f"{path}: is one model (GGUF), and a recipe is a TOML file that names three; give"
-            " --base, --tuned and --reference instead"
+            f"{path}: is one model (GGUF), and a recipe is a TOML file that names three; without"
+            " a recipe, run, chat and bench take --base, --tuned and --reference"
         )
     if len(data) > _MAX_RECIPE_BYTES:
         raise RecipeError(f"{path}: is larger than {_MAX_RECIPE_BYTES:,} bytes: not a recipe")

@@ -180,7 +180,7 @@ def test_what_a_refusal_says_to_do_is_not_refused_next(recipe, smollm2_path):
     """A model was no TOML file, and a TOML file no model, whatever was tried."""
     line = complaint("run", smollm2_path, "hi")
     assert "is one model (GGUF)" in line
-    assert "give --base, --tuned and --reference" in line
+    assert "take --base, --tuned and --reference" in line
     line = complaint("run", "--base", recipe, "hi")
     assert "is a recipe; a recipe is named without an option, before the prompt" in line
     assert "name one before the prompt, or add --tuned" in complaint("run", "--base", "b", "hi")

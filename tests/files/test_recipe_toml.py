@@ -158,7 +158,7 @@ def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_model_is_not_a_recipe_and_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(b"GGUF\3\0\0\0\xff")
-    with pytest.raises(RecipeError, match=r"is one model .* give --base, --tuned and --reference"):
+    with pytest.raises(RecipeError, match=r"is one model .* take --base, --tuned and --reference"):
         load_recipe(path)
     with pytest.raises(RecipeError, match=r"Is a directory.*edge-eft convert"):
         load_recipe(tmp_path)
