@@ -144,9 +144,9 @@ def relative(path: str | os.PathLike[str], directory: str | os.PathLike[str]) ->
 
 def _entry(spec: ModelSpec, directory: str | os.PathLike[str]) -> Iterable[tuple[str, Any]]:
     if spec.lora is None:
-        yield "file", relative(spec.file, directory)
+        yield "file", _path(spec.file, directory)
     else:
-        yield "lora", relative(spec.lora, directory)
+        yield "lora", _path(spec.lora, directory)
         yield "on", "reference"
     for key in ("sha256", "prompt", "source"):
         if getattr(spec, key) is not None:
@@ -154,6 +154,17 @@ def _entry(spec: ModelSpec, directory: str | os.PathLike[str]) -> Iterable[tuple
     for key in ("end_tokens", "template_kwargs"):
         if getattr(spec, key):
             yield key, getattr(spec, key)
+
+
+def _path(path: Path, directory: str | os.PathLike[str]) -> str:
+    name = relative(path, directory)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise RecipeError(
+            f"{name!r} is not UTF-8, and a recipe names nothing else; rename the file or directory"
+        ) from None
+    return name
 
 
 def _pairs(items: Iterable[tuple[str, Any]]) -> list[str]:
@@ -175,13 +186,8 @@ def _written(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a TOML basic string."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise RecipeError(
-            f"{text!r} is not UTF-8, and TOML has no other names; rename the file or directory"
-        ) from None
+    """Return a TOML basic string; of what is no text (a command's argument, say) a visible form."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     text = text.translate(_ESCAPES)
     return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in text) + '"'
 

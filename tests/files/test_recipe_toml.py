@@ -166,8 +166,12 @@ def test_a_model_is_not_a_recipe_and_is_told_so(tmp_path: Path) -> None:
         load_recipe("What is the capital of Peru?")
 
 
-def test_what_is_not_utf8_cannot_be_written(tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf8_cannot_be_written(tmp_path: Path) -> None:
     """TOML has no such texts: what was written could not be read again."""
+    recipe = from_files("b.gguf", "t.gguf", "r.gguf")
+    recipe = replace(recipe, provenance={"command": "convert --out caf\udce9"})
+    again = load_recipe(write_toml(tmp_path, to_toml(recipe, tmp_path)))
+    assert again.provenance["command"] == "convert --out caf\\udce9", "for people"
     recipe = from_files(tmp_path / "caf\udce9.gguf", "t.gguf", "r.gguf")
     with pytest.raises(RecipeError, match="is not UTF-8"):
         to_toml(recipe, tmp_path)
