@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import click
 
 from ..convert import ConversionError
+from ..convert.directory import shown_name
 from ..convert.options import AUTO, FILES, Options, checked_type
 from ..convert.talk import Talk
 from ..convert.workspace import parse_size
+from ..files.recipe import check_prompt
 from ..files.recipe_toml import relative
 from .options import HELP
 
@@ -184,7 +187,7 @@ def command(
         description=description,
         license=license_text,
         n_ctx=n_ctx,
-        prompts=_prompts(prompts),
+        prompts=_prompts(prompts, base),
         alpha=alpha,
         max_kl=max_kl,
         max_bytes=max_bytes,
@@ -221,7 +224,7 @@ def _tuned_by_name(texts: tuple[str, ...]) -> dict[str, Path]:
     deltas: dict[str, Path] = {}
     for text in texts:
         name, equals, path = text.partition("=")
-        if not equals or not _NAME.fullmatch(name) or Path(text).exists():
+        if not equals or not _NAME.fullmatch(name) or os.path.exists(text):
             name, path = "tuned", text
         if name in deltas:
             raise ConversionError(
@@ -235,8 +238,9 @@ def _tuned_by_name(texts: tuple[str, ...]) -> dict[str, Path]:
 
 def _recipe_name(name: str | None, deltas: dict[str, Path]) -> str:
     if name is None:
-        first = next(iter(deltas.values())).resolve()
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", first.stem if first.is_file() else first.name)
+        first = next(iter(deltas.values()))
+        name = first.stem if os.path.isfile(first) else shown_name(first)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
         name = name.strip("-._") or "pair"
     if not _NAME.fullmatch(name):
         raise ConversionError(f"--name is {name!r}: use letters, digits, '.', '_' and '-'")
@@ -263,13 +267,18 @@ def _model_type(name: str) -> str:
     return kind
 
 
-def _prompts(texts: tuple[str, ...]) -> dict[str, str]:
+def _prompts(texts: tuple[str, ...], base: Path | None) -> dict[str, str]:
     prompts = {}
     for text in texts:
         role, equals, form = text.partition("=")
         if role not in ("base", "tuned", "reference") or not equals:
             raise ConversionError(
                 f"--prompt is {text!r}; write base=FORMAT, tuned=FORMAT or reference=FORMAT"
+            )
+        check_prompt(f"--prompt {role}", form)
+        if role == "base" and base is None:
+            raise ConversionError(
+                "--prompt base=FORMAT needs --base: a recipe without a base has no place for it"
             )
         prompts[role] = form
     return prompts
