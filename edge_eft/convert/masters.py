@@ -15,7 +15,7 @@ from typing import Any
 
 from ..convert import ConversionError
 from ..files.gguf_check import GGUFHeader, read_header
-from .adapter_check import check_adapter
+from .adapter_strength import check_strength
 from .directory import shown_name, without_marks
 from .scripts import find_scripts, hf_to_gguf, lora_to_gguf, require_modules, run_script
 from .sources import Source
@@ -135,7 +135,7 @@ class MasterMaker:
         target = self.workspace.path(f"{_file_stem(adapter)}-adapter.gguf")
         with self.talk.step(f"{adapter.role}: PEFT adapter → GGUF"):
             lora_to_gguf(self.scripts, alike, self._readable(reference.source), target)
-        check_adapter(target, reference.gguf, merged.gguf, str(adapter))
+        check_strength(target, reference.gguf, merged.gguf, str(adapter))
         return Master(adapter, reference.gguf, target, merged.gguf)
 
     def make_merged(self, adapter: Source, reference: Source) -> Master:

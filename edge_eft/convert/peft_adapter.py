@@ -2,7 +2,7 @@
 
 llama.cpp's script and library pass over much of the rest without a word (norms, per-module
 strengths), so an adapter is kept only if its names promise nothing else, and then only if its
-numbers come out as PEFT's (`adapter_check`).
+numbers come out as PEFT's (`adapter_strength`).
 """
 
 from __future__ import annotations

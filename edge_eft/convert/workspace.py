@@ -45,6 +45,7 @@ class Workspace:
         self._journal = self._root / "renamed.json"
         self._made: list[Path] = []
         self._lock: IO[str] | None = None
+        self._no_room = False
 
     def __enter__(self) -> Workspace:
         try:
@@ -91,7 +92,7 @@ class Workspace:
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             return f"{error.filename or self.out}: {error.strerror or error}"
         with contextlib.suppress(OSError):
-            full = shutil.disk_usage(self.out).free < _FULL_BYTES
+            full = shutil.disk_usage(self.out).free < _FULL_BYTES and not self._no_room
             if isinstance(error, ConversionError) and full:
                 return f"{error}; the disk of {self.out} is full: free some space"
         return None
@@ -135,6 +136,7 @@ class Workspace:
         """Raise ConversionError if the disk has no room for `n_bytes` more."""
         free = shutil.disk_usage(self.out).free
         if n_bytes > free:
+            self._no_room = True
             raise ConversionError(
                 f"{what} needs {mebibytes(n_bytes)} MiB in {self.out}, where {mebibytes(free)} MiB"
                 " are free"

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from helpers.convert_tools import compare, convert_quietly, exact_logits, run
-from helpers.hugging_face import transformers_logits
+from helpers.hugging_face import causal_model, transformers_logits
 
+from edge_eft import Emulator
 from edge_eft.convert import ConversionError
 from edge_eft.convert.scripts import hf_to_gguf, lora_to_gguf
 from edge_eft.convert.worker import Worker
@@ -65,6 +66,28 @@ def test_an_adapter_merged_and_kept_agree(models, scripts, tmp_path):
     assert np.abs(from_kept - from_merged).max() <= 1e-2
     unadapted = exact_logits(spec.file, tokens)
     assert np.abs(from_kept - unadapted).max() > 0.1  # the adapter does something
+
+
+def test_a_reply_ends_where_only_the_generation_config_says(models, tmp_path):
+    """With the reference as base, what is emulated is the tuned model alone."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(models / "tokenizer.model"))
+    prompt = [1, *tokenizer.encode("river")]
+    model, said = causal_model(models / "llama-tuned"), []
+    for _ in range(6):
+        said.append(int(transformers_logits(model, prompt + said)[-1].argmax()))
+    end = next(token for i, token in enumerate(said) if i and token not in said[:i])
+    tuned = tmp_path / "tuned"
+    shutil.copytree(models / "llama-tuned", tuned)
+    (tuned / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end]}))
+    reference = models / "llama"
+    outcome = convert_quietly(reference, tuned, tmp_path / "out", base=reference, type="F32",
+                              base_type="F32")  # fmt: skip
+    assert load_recipe(outcome.recipe).deltas["tuned"].tuned.end_tokens == (end,)
+    with Emulator.load(outcome.recipe) as emulator:
+        reply = emulator.generate("river", temperature=0, max_tokens=12)
+    assert reply.finish_reason == "stop"
+    assert list(reply.tokens) == said[: said.index(end)]
 
 
 def test_a_directory_that_the_scripts_refuse_is_one_line(models, scripts, tmp_path):

@@ -24,7 +24,7 @@ _ROUNDING = 2.0**-22  # of float32 weights to which a small change was added, ge
 _BLOCK_VALUES = 1 << 24
 
 
-def check_adapter(adapter: Path, model: Path, merged: Path, shown: str) -> None:
+def check_strength(adapter: Path, model: Path, merged: Path, shown: str) -> None:
     """Raise ConversionError unless the adapter makes of `model` what `merged` is.
 
     Args:

@@ -1,4 +1,4 @@
-"""adapter_check: a GGUF adapter that does not do what PEFT's merged model shows is refused."""
+"""adapter_strength: a GGUF adapter that does not do what PEFT's merged model shows is refused."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from helpers import tiny_models
 
 from edge_eft.convert import ConversionError
-from edge_eft.convert.adapter_check import check_adapter
+from edge_eft.convert.adapter_strength import check_strength
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def merged(target: Path, model: Path, adapter: Path, strength: float = 1.0, **ot
 
 
 def test_the_same_change_passes(pair, adapter, tmp_path):
-    check_adapter(adapter, pair[0], merged(tmp_path / "m.gguf", pair[0], adapter), "it")
+    check_strength(adapter, pair[0], merged(tmp_path / "m.gguf", pair[0], adapter), "it")
 
 
 @pytest.mark.parametrize("strength", [0.25, 0.98, 1.02, 4.0])
@@ -39,7 +39,7 @@ def test_another_strength_is_refused_with_its_slope(pair, adapter, tmp_path, str
     with pytest.raises(
         ConversionError, match=rf"act at {1 / strength:.2f} of PEFT's .*--keep-lora"
     ):
-        check_adapter(adapter, pair[0], other, "it")
+        check_strength(adapter, pair[0], other, "it")
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_a_change_that_the_adapter_lacks_is_refused(pair, adapter, tmp_path, nam
     moved = {name.replace(".", "_"): 0.01}
     other = merged(tmp_path / "m.gguf", pair[0], adapter, **moved)
     with pytest.raises(ConversionError, match=r"act at 0\.00 .*--keep-lora"):
-        check_adapter(adapter, pair[0], other, "it")
+        check_strength(adapter, pair[0], other, "it")
 
 
 def test_an_adapter_where_peft_changes_nothing_is_refused(pair, adapter):
     with pytest.raises(ConversionError, match="leaves as it is"):
-        check_adapter(adapter, pair[0], pair[0], "it")
+        check_strength(adapter, pair[0], pair[0], "it")
 
 
 def test_a_merged_model_of_other_tensors_is_refused(pair, adapter, tmp_path):
     deep = tiny_models.write_random(tmp_path / "d.gguf", seed=1, n_layer=3, quantised=False)
     with pytest.raises(ConversionError, match="other tensors"):
-        check_adapter(adapter, pair[0], deep, "it")
+        check_strength(adapter, pair[0], deep, "it")
