@@ -30,7 +30,7 @@ def test_an_existing_output_is_replaced_only_with_force(pair, text, tmp_path):
 def test_a_full_disk_is_refused_before_anything_is_written(pair, text, tmp_path, monkeypatch):
     usage = workspaces.shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(workspaces.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ConversionError, match="MiB are free$"):
+    with pytest.raises(ConversionError, match=r"MiB are free$"):
         convert_quietly(*pair, tmp_path / "out", text=text)
     assert not (tmp_path / "out").exists()
 
