@@ -122,6 +122,17 @@ def write_kept(whole: Any, config: dict[str, Any], weights: dict[str, Any], targ
     (folder / "adapter_config.json").write_text(json.dumps({**config, **plain}))
 
 
+def keep_configuration(merged: Any, model: pathlib.Path, target: pathlib.Path) -> None:
+    """Save the model's own words, which transformers renames between its releases."""
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    for key in ("vocab_size", "tie_word_embeddings"):
+        value = getattr(merged.config.get_text_config(), key, None)
+        part = config["text_config"] if key in config.get("text_config", {}) else config
+        if value is not None:
+            part[key] = value
+    (target / "config.json").write_text(json.dumps(config, indent=2))
+
+
 def main(model_path: str, adapter_path: str, target: str, kept: str = "") -> None:
     weights = safetensors.torch.load_file(pathlib.Path(adapter_path) / WEIGHTS)
     config = json.loads((pathlib.Path(adapter_path) / "adapter_config.json").read_text("utf-8"))
@@ -136,6 +147,7 @@ def main(model_path: str, adapter_path: str, target: str, kept: str = "") -> Non
         if not agree(logits(merged), truth):
             sys.exit("merging changes what the adapted model says: PEFT cannot merge this adapter")
     merged.save_pretrained(target, safe_serialization=True)
+    keep_configuration(merged, pathlib.Path(model_path), pathlib.Path(target))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ..files.gguf_check import read_header
 from ..files.recipe import Delta, ModelSpec, Recipe, absolute, file_sha256
 from ..files.recipe_toml import load_recipe, to_toml
 from ..system import versions
+from ..text.formats import is_format
 from .inputs import Inputs, Masters, template_of
 from .options import Options
 from .report import Report
@@ -122,7 +123,11 @@ class Publisher:
         if header.is_adapter:
             header = read_header(reference)
         carried = header.metadata.get(_TEMPLATE)
-        named = [header.metadata[key] for key in header.metadata if key.startswith(f"{_TEMPLATE}.")]
+        named = [
+            text
+            for key, text in header.metadata.items()
+            if key.startswith(f"{_TEMPLATE}.") and isinstance(text, str) and is_format(text)
+        ]
         own = template_of(source, self.inputs.reference)
         own = own or (named[0] if len(named) == 1 and not carried else None)
         if own is None or own == carried:

@@ -11,11 +11,12 @@ from helpers.convert_tools import compare, convert_quietly, exact_logits
 from helpers.hugging_face import TOKENIZER, transformers_logits, write_adapter
 
 from edge_eft.convert import ConversionError
-from edge_eft.convert.masters import MasterMaker
+from edge_eft.convert.masters import MasterMaker, hyperparameters
 from edge_eft.convert.sources import inspect
 from edge_eft.convert.talk import Talk
 from edge_eft.convert.worker import Worker
 from edge_eft.convert.workspace import Workspace
+from edge_eft.files.gguf_check import read_header
 from edge_eft.files.recipe_toml import load_recipe
 
 pytestmark = pytest.mark.convert
@@ -83,6 +84,8 @@ def test_a_merged_adapter_says_what_peft_says(models, maker, tmp_path, name, opt
     adapted = write_adapter(models / "llama", tmp_path / "adapter", **options)
     tuned = inspect(tmp_path / "adapter", f"tuned:{name}")
     merged = maker.make_merged(tuned, inspect(models / "llama", "reference"))
+    before = hyperparameters(read_header(maker.make(inspect(models / "llama", "reference")).gguf))
+    assert hyperparameters(read_header(merged.gguf)) == before
     tokens = [*TOKENS, 402] if "n_vocab" in options else TOKENS
     truth = transformers_logits(adapted, tokens)
     assert compare(exact_logits(merged.gguf, tokens), truth) <= (1e-2, 1.0)
