@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import sys
@@ -14,9 +15,11 @@ from typing import Any
 import click
 
 from ..convert import ConversionError
+from ..convert.directory import shown_name
 from ..convert.options import AUTO, FILES, Options, checked_type
 from ..convert.talk import Talk
 from ..convert.workspace import parse_size
+from ..files.recipe import check_prompt
 from ..files.recipe_toml import relative
 from ..system import at_home
 from .options import HELP
@@ -204,7 +207,7 @@ def command(
         description=description,
         license=license_text,
         n_ctx=n_ctx,
-        prompts=_prompts(prompts),
+        prompts=_prompts(prompts, base),
         alpha=alpha,
         max_kl=max_kl,
         max_bytes=max_bytes,
@@ -258,7 +261,7 @@ def _tuned_by_name(texts: tuple[str, ...]) -> dict[str, Path]:
     deltas: dict[str, Path] = {}
     for text in texts:
         name, equals, path = text.partition("=")
-        if not equals or not _NAME.fullmatch(name) or Path(text).exists():
+        if not equals or not _NAME.fullmatch(name) or os.path.exists(text):
             name, path = "tuned", text
         if name in deltas:
             raise ConversionError(
@@ -272,8 +275,9 @@ def _tuned_by_name(texts: tuple[str, ...]) -> dict[str, Path]:
 
 def _recipe_name(name: str | None, deltas: dict[str, Path]) -> str:
     if name is None:
-        first = next(iter(deltas.values())).resolve()
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", first.stem if first.is_file() else first.name)
+        first = next(iter(deltas.values()))
+        name = first.stem if os.path.isfile(first) else shown_name(first)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
         name = name.strip("-._") or "pair"
     if not _NAME.fullmatch(name):
         raise ConversionError(f"--name is {name!r}: use letters, digits, '.', '_' and '-'")
@@ -300,13 +304,18 @@ def _model_type(name: str) -> str:
     return kind
 
 
-def _prompts(texts: tuple[str, ...]) -> dict[str, str]:
+def _prompts(texts: tuple[str, ...], base: Path | None) -> dict[str, str]:
     prompts = {}
     for text in texts:
         role, equals, form = text.partition("=")
         if role not in ("base", "tuned", "reference") or not equals:
             raise ConversionError(
                 f"--prompt is {text!r}; write base=FORMAT, tuned=FORMAT or reference=FORMAT"
+            )
+        check_prompt(f"--prompt {role}", form)
+        if role == "base" and base is None:
+            raise ConversionError(
+                "--prompt base=FORMAT needs --base: a recipe without a base has no place for it"
             )
         prompts[role] = form
     return prompts

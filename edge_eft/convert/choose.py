@@ -31,10 +31,12 @@ def winner(sweep: Sweep) -> Candidate:
             )
         sweep.check_requantising(options.type)
         sweep.check_space(sweep.planned_size(options.type))
+        sweep.check_difference()
         return sweep.best_of_type(options.type)
     sizes = _sizes(sweep)
     sweep.check_requantising(max(sizes, key=lambda name: sizes[name]))
     sweep.check_space(2 * max(sizes.values()))
+    sweep.check_difference()
     if options.max_kl is not None:
         return _smallest_good_enough(sweep, sizes, options.max_kl, options.max_bytes)
     assert options.max_bytes is not None  # the command sees to it

@@ -5,6 +5,7 @@ Headers are compared first, then vocabularies; weights come last.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from ..convert import ConversionError
 from ..errors import ModelFileError
 from ..files import adapter_check
 from ..files.gguf_check import read_header
+from .directory import chat_template, end_tokens
 from .masters import Master, MasterMaker, hf_bytes, hyperparameters
 from .options import Options
+from .peft_adapter import check_keepable
 from .sources import Source, check_adapter_fits, check_same_family, check_same_shapes, inspect
 from .talk import Talk
 from .workspace import Workspace
@@ -65,14 +68,16 @@ def gather(options: Options) -> Inputs:
         role = "tuned" if len(options.tuned) == 1 else f"tuned:{name}"
         source = inspect(path, role, trust_remote_code=trust)
         if source.is_adapter:
-            check_adapter_fits(source, reference)
-            if source.kind == "peft" and reference.kind != "hf":
-                raise ConversionError(
-                    f"{source} is a PEFT adapter: the reference must be the Hugging Face "
-                    f"directory that it was trained on, not {reference.path.name}"
-                )
+            _check_adapter(source, reference, options)
         elif source.kind == reference.kind:
             check_same_family(reference, source)
+        if os.path.samefile(source.path, reference.path):
+            raise ConversionError(
+                f"{role} and reference are both {source.path}: their difference is nothing; the "
+                "reference is the model before tuning"
+            )
+        if "tuned" not in options.prompts:
+            template_of(source, reference)  # says now what is wrong with it
         tuned[name] = source
     base = None
     if options.base is not None:
@@ -80,6 +85,36 @@ def gather(options: Options) -> Inputs:
         if base.is_adapter:
             raise ConversionError(f"{base} is an adapter; only tuned may be one")
     return Inputs(reference, tuned, base)
+
+
+def _check_adapter(source: Source, reference: Source, options: Options) -> None:
+    check_adapter_fits(source, reference)
+    if source.kind != "peft":
+        return
+    if reference.kind != "hf":
+        raise ConversionError(
+            f"{source} is a PEFT adapter: the reference must be the Hugging Face "
+            f"directory that it was trained on, not {reference.path.name}"
+        )
+    if options.keep_lora:
+        check_keepable(source, reference)
+
+
+def directories_of(source: Source, reference: Source) -> list[Path]:
+    """Return where a source's configuration lies: its directory; an adapter's, then its model's."""
+    if source.path.is_file():
+        return []
+    return [source.path, *([reference.path] if source.is_adapter else [])]
+
+
+def template_of(source: Source, reference: Source) -> str | None:
+    """Return the chat template of a directory, for an adapter its own before its model's.
+
+    Raises:
+        ConversionError: there is one that cannot be used, or no default among many.
+    """
+    found = (chat_template(directory) for directory in directories_of(source, reference))
+    return next((template for template in found if template), None)
 
 
 def check_vocabularies(inputs: Inputs, maker: MasterMaker, talk: Talk) -> int:
@@ -119,6 +154,52 @@ def check_vocabularies(inputs: Inputs, maker: MasterMaker, talk: Talk) -> int:
     return int(found["n_vocab"])
 
 
+def check_merged_vocabularies(
+    inputs: Inputs, masters: Masters, n_vocab: int, maker: MasterMaker, talk: Talk
+) -> int:
+    """Do for adapters that were merged what `check_vocabularies` does: they may bring tokens.
+
+    Returns:
+        The width that all roles share.
+    """
+    merged = [m for m in masters.tuned.values() if m.source.is_adapter and m.lora is None]
+    if not merged:
+        return n_vocab
+    others = [masters.base] if masters.base else []
+    roles = [*others, masters.reference, *masters.tuned.values()]
+    found = maker.worker.work("vocabulary", models={m.role: str(m.gguf) for m in roles})
+    for warning in found["warnings"]:
+        talk.warn(warning)
+    for master in merged:
+        width = read_header(master.gguf).n_vocab
+        if width > read_header(masters.reference.gguf).n_vocab:
+            talk.warn(
+                f"{master.source} has tokens from {found['n_vocab']} to {width - 1} that not all "
+                "roles have: they may stand in its prompt, and are never generated"
+            )
+    return int(found["n_vocab"])
+
+
+def missing_ends(
+    inputs: Inputs, masters: Masters, maker: MasterMaker, talk: Talk
+) -> dict[str, tuple[str | int, ...]]:
+    """Return role → the end tokens that its directory names and its GGUF does not end at."""
+    ends: dict[str, tuple[str | int, ...]] = {}
+    roles = [*([masters.base] if masters.base else []), masters.reference, *masters.tuned.values()]
+    for master in roles:
+        wanted = end_tokens(*directories_of(master.source, inputs.reference))
+        if not wanted:
+            continue
+        found = maker.worker.work("ends", model=master.gguf, wanted=wanted)
+        ends[master.role] = tuple(found["missing"])
+        if found["unknown"]:
+            talk.warn(
+                f"{master.source} names end tokens that its vocabulary lacks: "
+                f"{', '.join(map(str, found['unknown']))}"
+            )
+    return ends
+
+
 @dataclass(frozen=True)
 class Masters:
     """The masters of one conversion; `tuned` by name of the delta."""
@@ -133,7 +214,7 @@ def make_masters(
 ) -> Masters:
     """Turn every input into its unquantised GGUF, and compare their tensors one by one."""
     needed = hf_bytes(inputs.reference) + sum(
-        hf_bytes(s) or hf_bytes(inputs.reference) for s in inputs.tuned.values()
+        hf_bytes(s) or 2 * hf_bytes(inputs.reference) for s in inputs.tuned.values()
     )
     workspace.check_space(needed, "converting the pair to F32 files")
     reference = maker.make(inputs.reference)

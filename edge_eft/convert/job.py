@@ -7,18 +7,23 @@ inspect → compare vocabularies and shapes → masters → plan and disk space 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..backend import default_threads
+from ..convert import ConversionError
 from ..system import versions
-from .choose import winner
+from .choose import AUTO_TYPES, winner
+from .directory import shown_name
 from .inputs import (
     Inputs,
     Masters,
+    check_merged_vocabularies,
     check_vocabularies,
     converts_base,
     gather,
     make_masters,
+    missing_ends,
     stays_adapter,
 )
 from .masters import MasterMaker
@@ -38,15 +43,25 @@ def convert(options: Options, talk: Talk) -> Outcome:
     Raises:
         EdgeEftError: with one line for the user; nothing is left behind.
     """
-    inputs = gather(options)
+    try:
+        inputs = gather(options)
+    except OSError as error:
+        raise ConversionError(f"{error.filename}: {error.strerror or error}") from None
     with (
-        Workspace(options.out, options.name, force=options.force) as workspace,
+        Workspace(
+            options.out, options.name, force=options.force, inputs=options.inputs
+        ) as workspace,
         Worker() as worker,
     ):
         workspace.check_free(_expected_targets(options, inputs))
+        for type_name in AUTO_TYPES if options.type == AUTO else ():
+            for target in _expected_targets(replace(options, type=type_name), inputs):
+                workspace.check_no_input(target)
         maker = MasterMaker(workspace, worker, talk, options.llama_cpp)
         n_vocab = check_vocabularies(inputs, maker, talk)
         masters = make_masters(inputs, options, maker, workspace)
+        n_vocab = check_merged_vocabularies(inputs, masters, n_vocab, maker, talk)
+        ends = missing_ends(inputs, masters, maker, talk)
         metadata = {s.role: _file_metadata(s, options) for s in inputs.all}
         base = _final_base(masters, options, metadata, maker)
         sweep = Sweep(
@@ -61,7 +76,7 @@ def convert(options: Options, talk: Talk) -> Outcome:
         )
         chosen = winner(sweep)
         report = build_report(options, chosen, sweep, talk.warnings)
-        return Publisher(options, inputs, masters, workspace).publish(base, chosen, report)
+        return Publisher(options, inputs, masters, ends, workspace).publish(base, chosen, report)
 
 
 def _expected_targets(options: Options, inputs: Inputs) -> list[Path]:
@@ -87,7 +102,7 @@ def _file_metadata(source: Source, options: Options) -> dict[str, str]:
     if options.calibrate:
         flags += f" --calibrate {options.calibrate.name}"
     return {
-        "edge_eft.source": source.path.resolve().name,
+        "edge_eft.source": shown_name(source.path),
         "edge_eft.source_sha256": source.sha256,
         "edge_eft.command": f"edge-eft convert {flags}",
         "edge_eft.versions": versions("edge-eft", "llama-cpp-python"),

@@ -1,13 +1,13 @@
 """From each input to its master: the unquantised GGUF file that everything else is made from.
 
 A Hugging Face directory becomes an F32 file through llama.cpp's script; a PEFT adapter is merged
-first, or converted and kept; a GGUF file is its own master. For measuring, masters of fewer bits
+first, and if it is kept, the merged model is what it is compared with; a GGUF file is its own
+master. For measuring, masters of fewer bits
 are widened to F32, so that the reference's own arithmetic does not round activations to 16 bits.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 
 from ..convert import ConversionError
 from ..files.gguf_check import GGUFHeader, read_header
+from .adapter_strength import check_strength
+from .directory import shown_name, without_marks
 from .scripts import find_scripts, hf_to_gguf, lora_to_gguf, require_modules, run_script
 from .sources import Source
 from .talk import Talk
@@ -43,12 +45,14 @@ class Master:
         source: the input it was made from.
         gguf: what to quantise; for an adapter that is kept, its reference's.
         lora: the adapter as GGUF, if it is kept.
+        merged: F32 model of reference and kept adapter as PEFT merges them; None of a GGUF adapter.
         temporary: `gguf` is ours, in the workspace.
     """
 
     source: Source
     gguf: Path
     lora: Path | None = None
+    merged: Path | None = None
     temporary: bool = True
 
     @property
@@ -87,10 +91,10 @@ class MasterMaker:
         target = self.workspace.path(f"{_file_stem(source)}-vocabulary.gguf")
         hf_to_gguf(
             self.scripts,
-            source.path,
+            self._readable(source),
             target,
             dtype="f32",
-            name=source.path.resolve().name,
+            name=shown_name(source.path),
             vocab_only=True,
         )
         return target
@@ -110,39 +114,55 @@ class MasterMaker:
         with self.talk.step(f"{source.role}: Hugging Face → GGUF ({dtype})") as progress:
             hf_to_gguf(
                 self.scripts,
-                source.path,
+                self._readable(source),
                 target,
                 dtype=dtype,
-                name=source.path.resolve().name,
+                name=shown_name(source.path),
                 on_progress=progress,
             )
         return target
 
     def make_kept_adapter(self, adapter: Source, reference: Master) -> Master:
-        """Return the adapter as GGUF, on its reference's master."""
+        """Return the adapter as GGUF, on its reference's master; PEFT's is tested to be the same.
+
+        Raises:
+            ConversionError: a GGUF adapter cannot do what the PEFT adapter does.
+        """
         if adapter.kind == "lora":
             return Master(adapter, reference.gguf, adapter.path, temporary=False)
+        alike = self.workspace.path(f"{_file_stem(adapter)}-alike")
+        merged = self._merge(adapter, reference.source, alike)
         target = self.workspace.path(f"{_file_stem(adapter)}-adapter.gguf")
         with self.talk.step(f"{adapter.role}: PEFT adapter → GGUF"):
-            lora_to_gguf(self.scripts, adapter.path, reference.source.path, target)
-        return Master(adapter, reference.gguf, target)
+            lora_to_gguf(self.scripts, alike, self._readable(reference.source), target)
+        check_strength(target, reference.gguf, merged.gguf, str(adapter))
+        return Master(adapter, reference.gguf, target, merged.gguf)
 
     def make_merged(self, adapter: Source, reference: Source) -> Master:
         """Return the master of reference + adapter, merged by peft."""
+        return self._merge(adapter, reference)
+
+    def _merge(self, adapter: Source, reference: Source, alike: Path | None = None) -> Master:
+        """Merge by peft; `alike` becomes an adapter whose strength is the same in all modules."""
         require_modules("peft")
         merged = self.workspace.path(f"{_file_stem(adapter)}-merged")
+        paths = [self._readable(reference), self._readable(adapter), merged, *filter(None, [alike])]
         with self.talk.step(f"{adapter.role}: merging the adapter"):
             script = Path(__file__).with_name("merge_lora.py")
             try:
-                run_script(script, [str(reference.path), str(adapter.path), str(merged)])
+                run_script(script, list(map(str, paths)))
             except ConversionError as error:
                 raise ConversionError(f"{adapter.path}: {error}") from None
-        _copy_tokenizer(reference.path, merged)
-        if (adapter.path / "tokenizer_config.json").is_file():
-            _copy_tokenizer(adapter.path, merged)
+        for directory in paths[:2]:
+            _copy_tokenizer(directory, merged)
         master = self.make(replace(adapter, path=merged, kind="hf"))
         shutil.rmtree(merged)
         return replace(master, source=adapter)
+
+    def _readable(self, source: Source) -> Path:
+        """Return the source's directory in a form that llama.cpp's scripts and peft can read."""
+        view = self.workspace.path(f"{_file_stem(source)}-{source.kind}-readable")
+        return view if view.exists() else without_marks(source.path, view)
 
     def widened(self, master: Master) -> Path:
         """Return an F32 file with the master's values, for measuring."""
@@ -168,20 +188,6 @@ class MasterMaker:
 def hf_bytes(source: Source) -> int:
     """Return about how many bytes the F32 master of a directory takes."""
     return 4 * source.n_parameters if source.kind == "hf" else 0
-
-
-def kept_chat_template(adapter: Source) -> str | None:
-    """Return a PEFT directory's own chat template, which the reference's GGUF will not carry."""
-    if adapter.kind != "peft":
-        return None
-    beside = adapter.path / "chat_template.jinja"
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
-    config = adapter.path / "tokenizer_config.json"
-    if config.is_file():
-        template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
-        return template if isinstance(template, str) else None
-    return None
 
 
 def hyperparameters(header: GGUFHeader) -> dict[str, Any]:

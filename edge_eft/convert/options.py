@@ -54,6 +54,12 @@ class Options:
     command: str = ""
 
     @property
+    def inputs(self) -> list[Path]:
+        """All files and directories that are read; a conversion leaves them as they are."""
+        named = [self.reference, *self.tuned.values(), self.base, self.text, self.calibrate]
+        return [path for path in named if path is not None]
+
+    @property
     def recipe_path(self) -> Path:
         return self.recipe or self.out / f"{self.name}.toml"
 

@@ -5,20 +5,31 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files.gguf_check import read_header
-from ..files.recipe import Delta, ModelSpec, Recipe, absolute, file_sha256, model_sha256
+from ..files.recipe import (
+    Delta,
+    ModelSpec,
+    Recipe,
+    Sha256,
+    absolute,
+    file_sha256,
+    model_sha256,
+)
 from ..files.recipe_toml import load_recipe, to_toml
 from ..system import versions
-from .inputs import Inputs, Masters
-from .masters import kept_chat_template
+from ..text.formats import is_format
+from .inputs import Inputs, Masters, template_of
 from .options import Options
 from .report import Report
 from .sources import Source
 from .sweep import Candidate
 from .workspace import Workspace
+
+_TEMPLATE = "tokenizer.chat_template"
 
 
 @dataclass(frozen=True)
@@ -33,9 +44,15 @@ class Publisher:
     """Gives the files of a finished conversion their names, the recipe's last."""
 
     def __init__(
-        self, options: Options, inputs: Inputs, masters: Masters, workspace: Workspace
+        self,
+        options: Options,
+        inputs: Inputs,
+        masters: Masters,
+        ends: Mapping[str, tuple[str | int, ...]],
+        workspace: Workspace,
     ) -> None:
         self.options, self.inputs, self.masters = options, inputs, masters
+        self.ends = ends  # role → end tokens that its file does not name
         self.workspace = workspace
         self._renames: dict[Path, Path] = {}
 
@@ -82,13 +99,13 @@ class Publisher:
             return None
         source, prompt = self.inputs.base, self.options.prompts.get("base", "plain")
         if base == self.masters.base.gguf and not self.masters.base.temporary:
-            return ModelSpec(absolute(base), model_sha256(base), prompt, source=str(source.path))
+            return self._spec(absolute(base), model_sha256(base), source, prompt)
         return self._model(base, self.options.final_base_path, source, prompt)
 
     def _tuned(self, name: str, winner: Candidate, reference: ModelSpec) -> ModelSpec:
         options, source = self.options, self.inputs.tuned[name]
         path, lora = winner.tuned[name], self.masters.tuned[name].lora
-        prompt = options.prompts.get("tuned") or _tuned_prompt(source, path, winner.reference)
+        prompt = options.prompts.get("tuned") or self._tuned_prompt(source, path, winner.reference)
         if lora is None:
             return self._model(path, options.model_path(name, winner.type), source, prompt)
         copy = self.workspace.path(f"{name}-lora.gguf")
@@ -102,7 +119,28 @@ class Publisher:
         twin = _twin(path, sha256, self.options.out) if self.options.share else None
         if twin is None:
             self._renames[path] = final
-        return ModelSpec(absolute(twin or final), sha256, prompt, source=str(source.path))
+        return self._spec(absolute(twin or final), sha256, source, prompt)
+
+    def _spec(self, file: Path, sha256: Sha256, source: Source, prompt: str | None) -> ModelSpec:
+        ends = self.ends.get(source.role, ())
+        return ModelSpec(file, sha256, prompt, source=str(source.path), end_tokens=ends)
+
+    def _tuned_prompt(self, source: Source, path: Path, reference: Path) -> str:
+        """Return the format that says the model's own template, inline if its file lacks it."""
+        header = read_header(path)
+        if header.is_adapter:
+            header = read_header(reference)
+        carried = header.metadata.get(_TEMPLATE)
+        named = [
+            text
+            for key, text in header.metadata.items()
+            if key.startswith(f"{_TEMPLATE}.") and isinstance(text, str) and is_format(text)
+        ]
+        own = template_of(source, self.inputs.reference)
+        own = own or (named[0] if len(named) == 1 and not carried else None)
+        if own is None or own == carried:
+            return "template" if carried else "plain"
+        return own
 
     def _provenance(self, report: Report) -> dict[str, str]:
         now = datetime.datetime.now(datetime.UTC)
@@ -130,13 +168,3 @@ def _twin(path: Path, sha256: str, directory: Path) -> Path | None:
         if other.stat().st_size == size and file_sha256(other) == sha256:
             return other
     return None
-
-
-def _tuned_prompt(source: Source, path: Path, reference: Path) -> str:
-    """Return an adapter's own template; else `template` if the model carries one, or `plain`."""
-    if source.is_adapter and (template := kept_chat_template(source)):
-        return template
-    header = read_header(path)
-    if header.is_adapter:
-        header = read_header(reference)
-    return "template" if header.metadata.get("tokenizer.chat_template") else "plain"

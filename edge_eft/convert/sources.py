@@ -20,12 +20,12 @@ from ..errors import ModelFileError
 from ..files import adapter_check
 from ..files.gguf_check import GGUFHeader, read_header
 from ..files.recipe import file_sha256
+from .directory import MAX_JSON, read_json
 
 Kind = Literal["hf", "gguf", "peft", "lora"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "*.tiktoken")
-_MAX_JSON = 100 << 20  # safetensors' own limit for a header
 _EMBEDDINGS = ("embed_tokens", "lm_head", "token_embd", "output.weight", "wte.")
 
 
@@ -102,7 +102,7 @@ def inspect(path: Path, role: str, *, trust_remote_code: bool = False) -> Source
 
 
 def _inspect_hf(path: Path, role: str, trust_remote_code: bool) -> Source:
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     weights = sorted(path.glob("model*.safetensors"))
     if not weights:
         raise ConversionError(
@@ -111,7 +111,7 @@ def _inspect_hf(path: Path, role: str, trust_remote_code: bool) -> Source:
         )
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        named = set(map(str, _read_json(index).get("weight_map", {}).values()))
+        named = set(map(str, read_json(index).get("weight_map", {}).values()))
         if missing := sorted(named - {part.name for part in weights}):
             raise ConversionError(f"{role}: {path} lacks {missing[0]}, which its index names")
     if not any(True for pattern in _TOKENIZER_FILES for _ in path.glob(pattern)):
@@ -132,7 +132,7 @@ def _refuse_code(path: Path, role: str, config: Mapping[str, Any]) -> None:
     tokenizer = path / "tokenizer_config.json"
     for name, content in (
         ("config.json", config),
-        (tokenizer.name, _read_json(tokenizer) if tokenizer.is_file() else {}),
+        (tokenizer.name, read_json(tokenizer) if tokenizer.is_file() else {}),
     ):
         if content.get("auto_map"):
             raise ConversionError(
@@ -142,7 +142,7 @@ def _refuse_code(path: Path, role: str, config: Mapping[str, Any]) -> None:
 
 
 def _inspect_peft(path: Path, role: str) -> Source:
-    config = _read_json(path / "adapter_config.json")
+    config = read_json(path / "adapter_config.json")
     if config.get("peft_type") != "LORA":
         raise ConversionError(
             f"{role}: {path} is a PEFT adapter of type {config.get('peft_type')!r}; only LORA works"
@@ -150,19 +150,10 @@ def _inspect_peft(path: Path, role: str) -> Source:
     weights = path / "adapter_model.safetensors"
     if not weights.is_file():
         raise ConversionError(f"{role}: {path} has no adapter_model.safetensors")
+    alpha = config.get("lora_alpha", 8)  # as PEFT has it
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ConversionError(f"{role}: {path} has lora_alpha {alpha!r}, which is not a number")
     return Source(role, path, "peft", safetensors_shapes(weights), config)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_JSON:
-            raise ConversionError(f"{path} is too large to be what its name says")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConversionError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConversionError(f"{path} does not hold a JSON object")
-    return content
 
 
 def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -174,7 +165,7 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_MAX_JSON, size - 8):
+        if not 2 <= length <= min(MAX_JSON, size - 8):
             raise ModelFileError(f"{path} is not a safetensors file, or it is truncated")
         try:
             header = json.loads(file.read(length))
@@ -246,8 +237,12 @@ def _peft_fault(adapter: Shapes, model: Shapes) -> str | None:
             continue
         weight = module.removeprefix("base_model.model.") + ".weight"
         full = model.get(weight)
+        if full is None and weight.startswith("lm_head."):
+            continue  # tied to the embeddings
         if full is None:
             return f"it changes {weight}, which that model lacks"
+        if side.startswith("B") and any(part in weight for part in _EMBEDDINGS):
+            continue  # of a vocabulary that grew
         # lora_A (rank, n_in), lora_B (n_out, rank)
         wanted = full[-1] if side.startswith("A") else full[0]
         seen = shape[1] if side.startswith("A") else shape[0]

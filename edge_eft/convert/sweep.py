@@ -140,10 +140,21 @@ class Sweep:
         reference = self._rows(path, "measuring the unquantised reference")
         pairs = []
         for name, master in self.masters.tuned.items():
-            model = path if master.lora else self.maker.widened(master)
+            # Of a kept adapter what PEFT makes of it, so that the adapter's own faults count.
+            model = master.merged or (path if master.lora else self.maker.widened(master))
             label = f"measuring the unquantised {name}"
-            pairs.append(Pair(self._rows(model, label, master.lora), reference))
+            lora = None if master.merged else master.lora
+            pairs.append(Pair(self._rows(model, label, lora), reference))
         return pairs
+
+    def check_difference(self) -> None:
+        """Raise ConversionError if a tuned model says what the reference says, to the last bit."""
+        for master, pair in zip(self.masters.tuned.values(), self.exact_pairs, strict=True):
+            if all(map(np.array_equal, pair.tuned, pair.reference)):
+                raise ConversionError(
+                    f"{master.source} and {self.masters.reference.source} have the same weights: "
+                    "their difference is nothing; the reference is the model before tuning"
+                )
 
     @cached_property
     def base_rows(self) -> np.ndarray | None:

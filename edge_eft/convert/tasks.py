@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 from ..backend import EXACT_CACHE, Context, Model, default_threads, quantize
 from ..backend.imatrix import ImportanceCollector
 from ..errors import ConversionError, EdgeEftError, EngineError
-from ..text.vocabulary import reconcile
+from ..text.vocabulary import CONTROL, reconcile
 
 Progress = Callable[[int, int], None]
+
+USER_DEFINED = 16  # a bit of llama_token_attr (llama.h), as CONTROL is
 
 _PATHS = frozenset({"source", "target", "model", "lora", "imatrix"})
 
@@ -66,6 +68,33 @@ def task_vocabulary(models: Mapping[str, str], progress: Progress) -> dict[str, 
     loaded = {role: Model(path, n_gpu_layers=0, vocab_only=True) for role, path in models.items()}
     common = reconcile(loaded)
     return {"n_vocab": common.n_vocab, "warnings": list(common.warnings)}
+
+
+def task_ends(
+    model: Path, wanted: list[int | str], progress: Progress
+) -> dict[str, list[int | str]]:
+    """Return which of the wanted end tokens, ids or texts, the model does not end at by itself.
+
+    Returns {"missing": control tokens as texts, others as ids; "unknown": not in the vocabulary}.
+    """
+    loaded = Model(model, n_gpu_layers=0, vocab_only=True)
+    texts = loaded.token_texts()
+    missing: list[int] = []
+    unknown: list[int | str] = []
+    for token in wanted:
+        found = [token] if isinstance(token, int) else _ids_of(token, texts)
+        if not found or not 0 <= found[0] < len(texts):
+            unknown.append(token)
+        elif found[0] not in loaded.end_tokens:
+            missing.append(found[0])
+    special = loaded.token_attributes() & (CONTROL | USER_DEFINED)
+    shown = [texts[i].decode("utf-8", "replace") if special[i] else i for i in missing]
+    return {"missing": list(dict.fromkeys(shown)), "unknown": unknown}
+
+
+def _ids_of(text: str, texts: list[bytes]) -> list[int]:
+    raw = text.encode("utf-8", "replace")
+    return [texts.index(raw)] if raw in texts else []
 
 
 def task_tokenize(model: Path, text: str, window: int, limit: int, progress: Progress) -> list[Any]:
@@ -106,16 +135,18 @@ def task_rows(
     loaded = Model(model, n_gpu_layers=0)
     context = _exact_context(loaded, max(map(len, windows)), lora)
     shape = (sum(map(len, windows)), n_vocab)
-    rows = np.lib.format.open_memmap(target, "w+", np.float32, shape)
     done = 0
-    for window in windows:
-        tokens = np.array(window, np.int32)
-        rows[done : done + len(window)] = _rows(context, tokens)[:, :n_vocab]
-        done += len(window)
-        progress(done, shape[0])
-    if not np.isfinite(rows).all():
-        raise ConversionError(f"{model.name} gives logits that are not finite on the text")
-    rows.flush()
+    # Written, not mapped: a store into a page that a full disk has no room for is SIGBUS.
+    with open(target, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for window in windows:
+            rows = _rows(context, np.array(window, np.int32))[:, :n_vocab]
+            if not np.isfinite(rows).all():
+                raise ConversionError(f"{model.name} gives logits that are not finite on the text")
+            file.write(rows.astype("<f4").tobytes())
+            done += len(window)
+            progress(done, shape[0])
     return list(shape)
 
 

@@ -23,6 +23,9 @@ from typing import IO
 from ..convert import ConversionError
 from ..system import mebibytes
 
+_RESULTS = (".gguf", ".toml", ".fidelity.json")
+_FULL_BYTES = 1 << 20  # a disk with less than this is full
+
 
 class Workspace:
     """A context manager: the private directory of one conversion into `out`.
@@ -32,14 +35,17 @@ class Workspace:
             empty.
         name: of the recipe; two conversions of one name into one directory exclude each other.
         force: existing results may be replaced.
+        inputs: files and directories that stay as they are, whatever `force` says.
     """
 
-    def __init__(self, out: Path, name: str, *, force: bool) -> None:
+    def __init__(self, out: Path, name: str, *, force: bool, inputs: Iterable[Path] = ()) -> None:
         self.out, self.force = out, force
+        self._inputs = tuple(inputs)
         self._root = out / f".{name}.converting"
         self._journal = self._root / "renamed.json"
         self._made: list[Path] = []
         self._lock: IO[str] | None = None
+        self._no_room = False
 
     def __enter__(self) -> Workspace:
         try:
@@ -71,12 +77,25 @@ class Workspace:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        said = self._said_of_the_disk(error)
         shutil.rmtree(self._root, ignore_errors=True)
         self._close_lock()
         if kind is not None:
             for made in self._made:
                 with contextlib.suppress(OSError):  # not empty: it holds something of value
                     made.rmdir()
+        if said:
+            raise ConversionError(said) from None
+
+    def _said_of_the_disk(self, error: BaseException | None) -> str | None:
+        """Return what to tell of an error that comes from the disk, before its space is freed."""
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            return f"{error.filename or self.out}: {error.strerror or error}"
+        with contextlib.suppress(OSError):
+            full = shutil.disk_usage(self.out).free < _FULL_BYTES and not self._no_room
+            if isinstance(error, ConversionError) and full:
+                return f"{error}; the disk of {self.out} is full: free some space"
+        return None
 
     def _close_lock(self) -> None:
         if self._lock is not None:
@@ -95,13 +114,29 @@ class Workspace:
     def check_free(self, targets: Iterable[Path]) -> None:
         """Raise ConversionError if one of the results exists and may not be replaced."""
         for target in targets:
+            if target.is_dir():
+                raise ConversionError(f"{target} is a directory; choose another name")
+            self.check_no_input(target)
             if target.exists() and not self.force and str(target.resolve()) not in self._ours:
                 raise ConversionError(f"{target} exists; pass --force to replace it")
+
+    def check_no_input(self, target: Path) -> None:
+        """Raise ConversionError if this result would replace an input, or a file of one."""
+        if not target.exists():
+            return
+        ours = target.name.endswith(_RESULTS)  # also in a model's directory
+        for given in self._inputs:
+            if target.samefile(given) or (not ours and target.parent.samefile(given)):
+                raise ConversionError(
+                    f"{target} belongs to the input {given}, which is never replaced; choose "
+                    "another --name, --out or --recipe"
+                )
 
     def check_space(self, n_bytes: int, what: str) -> None:
         """Raise ConversionError if the disk has no room for `n_bytes` more."""
         free = shutil.disk_usage(self.out).free
         if n_bytes > free:
+            self._no_room = True
             raise ConversionError(
                 f"{what} needs {mebibytes(n_bytes)} MiB in {self.out}, where {mebibytes(free)} MiB"
                 " are free"

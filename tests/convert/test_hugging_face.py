@@ -4,99 +4,23 @@ Needs the extra `convert` (torch, transformers, sentencepiece, peft): `make test
 """
 
 import json
-import random
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.convert_tools import convert_quietly, exact_logits, run
+from helpers.convert_tools import compare, convert_quietly, exact_logits, run
+from helpers.hugging_face import causal_model, transformers_logits
 
+from edge_eft import Emulator
 from edge_eft.convert import ConversionError
-from edge_eft.convert.scripts import find_scripts, hf_to_gguf, lora_to_gguf
+from edge_eft.convert.scripts import hf_to_gguf, lora_to_gguf
 from edge_eft.convert.worker import Worker
 from edge_eft.files.gguf_check import read_header
 from edge_eft.files.recipe import verify
 from edge_eft.files.recipe_toml import load_recipe
 
 pytestmark = pytest.mark.convert
-
-_WORDS = """
-    river mountain city capital of the in a is and currency island harbour people north south east
-    west old new big small king queen bread salt fish wine road bridge market square
-"""
-_SHAPE = {
-    "vocab_size": 400, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1,
-    "eos_token_id": 2, "initializer_range": 0.15,
-}  # fmt: skip
-
-
-def sentences(n: int, seed: int) -> str:
-    rng, words = random.Random(seed), _WORDS.split()
-    return "\n".join(" ".join(rng.choices(words, k=12)).capitalize() + "." for _ in range(n))
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the directories llama, llama-tuned, qwen2, gemma, and adapter (PEFT, on llama)."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    sentencepiece = pytest.importorskip("sentencepiece")
-    peft = pytest.importorskip("peft")
-    root = tmp_path_factory.mktemp("hf")
-    (root / "corpus.txt").write_text(sentences(4000, 0))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(root / "corpus.txt"), model_prefix=str(root / "tokenizer"), vocab_size=400,
-        model_type="bpe", byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-        minloglevel=2,
-    )  # fmt: skip
-
-    def save(name: str, model: object) -> None:
-        model.save_pretrained(root / name, safe_serialization=True)
-        shutil.copy(root / "tokenizer.model", root / name / "tokenizer.model")
-        tokenizer = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>",
-                     "unk_token": "<unk>", "add_bos_token": True, "legacy": True}  # fmt: skip
-        (root / name / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-
-    torch.manual_seed(0)
-    llama = transformers.LlamaConfig(**_SHAPE, num_key_value_heads=2, tie_word_embeddings=True)
-    reference = transformers.LlamaForCausalLM(llama).float()
-    save("llama", reference)
-    qwen = transformers.Qwen2Config(**_SHAPE, num_key_value_heads=2, tie_word_embeddings=False)
-    save("qwen2", transformers.Qwen2ForCausalLM(qwen).float())
-    gemma = transformers.GemmaConfig(**_SHAPE, num_key_value_heads=1, head_dim=32)
-    save("gemma", transformers.GemmaForCausalLM(gemma).float())
-    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
-    adapted = peft.get_peft_model(reference, settings)
-    for name, values in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(values, std=0.05)
-    adapted.save_pretrained(root / "adapter")
-    save("llama-tuned", adapted.merge_and_unload())
-    return root
-
-
-def transformers_logits(directory: Path, tokens: list[int]) -> np.ndarray:
-    """Return (len(tokens), vocab) float64 logits."""
-    import torch
-    import transformers
-
-    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    with torch.no_grad():
-        return model(torch.tensor([tokens])).logits[0].double().numpy()
-
-
-def compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Return (max abs difference, top-1 agreement)."""
-    agreement = np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1))
-    return float(np.abs(ours - theirs).max()), float(agreement)
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Path:
-    return find_scripts(None)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma"])
@@ -142,6 +66,28 @@ def test_an_adapter_merged_and_kept_agree(models, scripts, tmp_path):
     assert np.abs(from_kept - from_merged).max() <= 1e-2
     unadapted = exact_logits(spec.file, tokens)
     assert np.abs(from_kept - unadapted).max() > 0.1  # the adapter does something
+
+
+def test_a_reply_ends_where_only_the_generation_config_says(models, tmp_path):
+    """With the reference as base, what is emulated is the tuned model alone."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(models / "tokenizer.model"))
+    prompt = [1, *tokenizer.encode("river")]
+    model, said = causal_model(models / "llama-tuned"), []
+    for _ in range(6):
+        said.append(int(transformers_logits(model, prompt + said)[-1].argmax()))
+    end = next(token for i, token in enumerate(said) if i and token not in said[:i])
+    tuned = tmp_path / "tuned"
+    shutil.copytree(models / "llama-tuned", tuned)
+    (tuned / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end]}))
+    reference = models / "llama"
+    outcome = convert_quietly(reference, tuned, tmp_path / "out", base=reference, type="F32",
+                              base_type="F32")  # fmt: skip
+    assert load_recipe(outcome.recipe).deltas["tuned"].tuned.end_tokens == (end,)
+    with Emulator.load(outcome.recipe) as emulator:
+        reply = emulator.generate("river", temperature=0, max_tokens=12)
+    assert reply.finish_reason == "stop"
+    assert list(reply.tokens) == said[: said.index(end)]
 
 
 def test_a_directory_that_the_scripts_refuse_is_one_line(models, scripts, tmp_path):

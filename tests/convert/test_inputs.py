@@ -1,10 +1,16 @@
 """inputs: what cannot be converted is one line, status 2, and nothing left behind."""
 
+import json
 from pathlib import Path
 
 import pytest
 from helpers import tiny_models
 from helpers.convert_tools import run
+from helpers.hugging_face import adapter_directory, model_directory
+
+from edge_eft.convert.inputs import gather, template_of
+from edge_eft.convert.options import Options
+from edge_eft.convert.sources import inspect
 
 
 def fails(tmp_path: Path, *arguments: object) -> str:
@@ -64,6 +70,36 @@ def test_a_pair_of_different_vocabularies_is_refused(pair, tmp_path):
     assert "other" in line
 
 
+def test_one_file_for_tuned_and_reference_is_refused(pair, tmp_path):
+    link = tmp_path / "link.gguf"
+    link.symlink_to(pair[0])
+    for tuned in (pair[0], link):
+        line = fails(tmp_path, "--reference", pair[0], "--tuned", tuned)
+        assert "tuned and reference are both" in line
+
+
+def test_an_adapters_template_comes_before_its_models(tmp_path):
+    (model := model_directory(tmp_path / "model")).joinpath("chat_template.jinja").write_text(
+        "{{ 1 }}"
+    )
+    reference, adapter = (inspect(model, "reference"), adapter_directory(tmp_path / "adapter"))
+    assert template_of(inspect(adapter, "tuned"), reference) == "{{ 1 }}"
+    listed = [{"name": "default", "template": "{{ 2 }}"}, {"name": "rag", "template": "{{ 3 }}"}]
+    named = adapter / "tokenizer_config.json"
+    named.write_text(json.dumps({"chat_template": listed}))
+    assert template_of(inspect(adapter, "tuned"), reference) == "{{ 2 }}"
+
+
+def test_templates_without_a_default_are_refused_unless_a_format_is_given(tmp_path):
+    model, adapter = model_directory(tmp_path / "model"), adapter_directory(tmp_path / "adapter")
+    listed = [{"name": name, "template": "{{ 2 }}"} for name in ("tool_use", "rag")]
+    (adapter / "tokenizer_config.json").write_text(json.dumps({"chat_template": listed}))
+    line = fails(tmp_path, "--reference", model, "--tuned", adapter)
+    assert "rag, tool_use and none called default" in line
+    options = Options(model, {"tuned": adapter}, tmp_path, "x", prompts={"tuned": "chatml"})
+    assert gather(options).tuned["tuned"].kind == "peft"
+
+
 def test_an_adapter_for_another_model_is_refused(pair, tmp_path):
     adapter = tiny_models.write_adapter(tmp_path / "adapter.gguf", d=96)
     assert "96" in fails(tmp_path, "--reference", pair[0], "--tuned", adapter)
@@ -94,6 +130,9 @@ def test_a_type_that_needs_calibration_is_refused_without_it(pair, tmp_path):
         (("--files", "{part.__class__}.gguf"), "--files"),
         (("--files", "../{part}.gguf"), "--files"),
         (("--prompt", "nobody=plain"), "--prompt"),
+        (("--prompt", "base=plain"), "needs --base"),
+        (("--base", "b.gguf", "--prompt", "base=chattml"), "did you mean chatml"),
+        (("--reference", "x" * 400), "x: File name too long"),
         (("--text", "/nowhere.txt"), "no such text file"),
     ],
 )

@@ -46,8 +46,9 @@ def test_convert_writes_a_pair_a_recipe_and_a_report(pair, text, tiny, tmp_path)
 
 def test_several_deltas_share_one_reference(pair, text, tmp_path):
     reference, tuned = pair
+    other = tiny_models.write_random(tmp_path / "other.gguf", seed=3, quantised=False)
     result = run(
-        "--reference", reference, "--tuned", f"chat={tuned}", "--tuned", f"other={reference}",
+        "--reference", reference, "--tuned", f"chat={tuned}", "--tuned", f"other={other}",
         "--text", text, "--name", "two", "--out", tmp_path / "files",
         "--recipe", tmp_path / "two.toml", "--prompt", "tuned=plain",
     )  # fmt: skip
@@ -63,9 +64,10 @@ def test_share_names_a_file_of_the_same_content(pair, text, tmp_path):
     reference, tuned = pair
     files = "{part}.gguf"
     convert_quietly(reference, tuned, tmp_path, text=text, name="one", files=files)
-    convert_quietly(reference, reference, tmp_path, text=text, name="two", files=files, share=True)
+    convert_quietly(reference, tuned, tmp_path, text=text, name="two", files=files, share=True)
     recipe = load_recipe(tmp_path / "two.toml")
-    assert recipe.deltas["tuned"].tuned.file == tmp_path / "reference.gguf"
+    assert recipe.deltas["tuned"].tuned.file == tmp_path / "tuned.gguf"
+    assert recipe.deltas["tuned"].reference.file == tmp_path / "reference.gguf"
     assert left_in(tmp_path) == [
         *("one.fidelity.json", "one.toml", "reference.gguf", "tuned.gguf"),
         *("two.fidelity.json", "two.toml"),

@@ -2,48 +2,14 @@
 
 import json
 import struct
-from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers import tiny_models
+from helpers.hugging_face import SHAPES, adapter_directory, model_directory
 
 from edge_eft.convert import ConversionError
 from edge_eft.convert.sources import check_adapter_fits, check_same_family, inspect
 from edge_eft.errors import ModelFileError
-
-
-def safetensors(path: Path, shapes: dict[str, tuple[int, ...]], missing: int = 0) -> None:
-    """Write a safetensors file of zeros, `missing` bytes short."""
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        size = 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end - missing))
-
-
-SHAPES = {"model.embed_tokens.weight": (400, 64), "model.layers.0.q_proj.weight": (64, 64)}
-
-
-def model_directory(path: Path, *, shapes=SHAPES, config=None, tokenizer=True, missing=0) -> Path:
-    path.mkdir()
-    config = {"architectures": ["LlamaForCausalLM"], **(config or {})}
-    (path / "config.json").write_text(json.dumps(config))
-    safetensors(path / "model.safetensors", shapes, missing)
-    if tokenizer:
-        (path / "tokenizer.json").write_text("{}")
-    return path
-
-
-def adapter_directory(path: Path, n_in: int = 64, kind: str = "LORA") -> Path:
-    path.mkdir()
-    (path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
-    prefix = "base_model.model.model.layers.0.q_proj"
-    shapes = {f"{prefix}.lora_A.weight": (4, n_in), f"{prefix}.lora_B.weight": (64, 4)}
-    safetensors(path / "adapter_model.safetensors", shapes)
-    return path
 
 
 def test_a_model_directory_is_described_from_its_headers(tmp_path):
@@ -122,7 +88,7 @@ def test_adapters_are_checked_against_their_reference(tmp_path):
     with pytest.raises(ConversionError, match="another model"):
         check_adapter_fits(other, reference)
     with pytest.raises(ConversionError, match="IA3"):
-        inspect(adapter_directory(tmp_path / "c", kind="IA3"), "tuned")
+        inspect(adapter_directory(tmp_path / "c", peft_type="IA3"), "tuned")
 
 
 def test_a_gguf_adapter_with_more_layers_than_its_model_is_refused(tmp_path):

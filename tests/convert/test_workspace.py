@@ -1,6 +1,7 @@
 """workspace: files with their final names are whole, whatever happens."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -29,9 +30,57 @@ def test_an_existing_output_is_replaced_only_with_force(pair, text, tmp_path):
 def test_a_full_disk_is_refused_before_anything_is_written(pair, text, tmp_path, monkeypatch):
     usage = workspaces.shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(workspaces.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ConversionError, match="MiB are free"):
+    with pytest.raises(ConversionError, match=r"MiB are free$"):
         convert_quietly(*pair, tmp_path / "out", text=text)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("fault", [28, 122, 5], ids=["full", "quota", "broken"])
+def test_a_disk_that_fails_under_way_is_one_line(pair, text, tmp_path, monkeypatch, fault):
+    def fails(source: object, target: object) -> None:
+        raise OSError(fault, os.strerror(fault), target)
+
+    monkeypatch.setattr(workspaces.os, "replace", fails)
+    with pytest.raises(ConversionError, match=f"out.*: {os.strerror(fault)}"):
+        convert_quietly(*pair, tmp_path / "out", text=text)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_named_whoever_failed_for_it(tmp_path, monkeypatch):
+    usage = workspaces.shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr(workspaces.shutil, "disk_usage", lambda _: usage)
+    with (
+        pytest.raises(ConversionError, match=r"iostream error; the disk of .* is full"),
+        Workspace(tmp_path, "x", force=False),
+    ):
+        raise ConversionError("cannot quantise: iostream error")
+
+
+def test_force_never_replaces_an_input(pair, text, tmp_path):
+    tuned = tmp_path / "pair-tuned-Q8_0.gguf"
+    tuned.write_bytes(pair[1].read_bytes())
+    notes = tmp_path / "notes.txt"
+    notes.write_text(text.read_text())
+    for options in (
+        {},
+        {"type": "AUTO", "max_kl": 1.0},
+        {"files": "{part}.gguf", "recipe": notes, "text": notes},
+    ):
+        with pytest.raises(ConversionError, match="never replaced"):
+            convert_quietly(pair[0], tuned, tmp_path, **{"text": text, "force": True, **options})
+        assert tuned.read_bytes() == pair[1].read_bytes()
+        assert left_in(tmp_path) == ["notes.txt", "pair-tuned-Q8_0.gguf"]
+
+
+def test_force_never_replaces_a_file_of_an_input_directory(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "mine.toml").write_text("")
+    with Workspace(tmp_path / "out", "x", force=True, inputs=[tmp_path]) as workspace:
+        workspace.check_free([tmp_path / "mine.toml", tmp_path / "new.json"])  # a former result
+        with pytest.raises(ConversionError, match="never replaced"):
+            workspace.check_free([tmp_path / "config.json"])
+        with pytest.raises(ConversionError, match="is a directory"):
+            workspace.check_free([tmp_path / "out"])
 
 
 def test_sizes_are_read_with_their_unit():

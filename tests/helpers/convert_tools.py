@@ -71,3 +71,9 @@ def exact_logits(model: Path, tokens: Sequence[int], lora: Path | None = None) -
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(loaded)
     return np.array(rows)
+
+
+def compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Return (max abs difference, top-1 agreement)."""
+    agreement = np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1))
+    return float(np.abs(ours - theirs).max()), float(agreement)
