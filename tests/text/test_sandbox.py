@@ -6,14 +6,16 @@ from datetime import datetime
 import pytest
 
 from edge_eft.errors import PromptError
-from edge_eft.text import sandbox
+from edge_eft.text import bounds
+from edge_eft.text.bounds import Budget
 from edge_eft.text.sandbox import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "<b>é</b>"}, {"role": "assistant", "content": "x"}]
 
 
-def render(source, **variables):
-    return ChatTemplate(source, "x.gguf").render(MESSAGES, **variables)
+def render(source, messages=MESSAGES, **variables):
+    budget = Budget(sum(len(m["content"]) for m in messages), len(messages))
+    return ChatTemplate(source, "x.gguf").render(messages, budget, **variables)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_no_template_makes_much_out_of_little(source):
     with pytest.raises(PromptError) as caught:
         render(source)
     assert "\n" not in str(caught.value)
-    assert time.perf_counter() - start < sandbox.MAX_SECONDS + 3
+    assert time.perf_counter() - start < bounds.MAX_SECONDS + 3
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_no_template_makes_much_out_of_little(source):
     ],
 )
 def test_a_template_that_does_not_end_is_stopped(source, monkeypatch):
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.3)
+    monkeypatch.setattr(bounds, "MAX_SECONDS", 0.3)
     start = time.perf_counter()
     with pytest.raises(PromptError, match=r"more than 0\.3 s"):
         render(source)
@@ -181,8 +183,8 @@ def test_a_template_that_does_not_end_is_stopped(source, monkeypatch):
 def test_long_conversations_are_within_the_bounds():
     messages = [{"role": "user", "content": "x" * 1_000_000}] * 8
     source = "{% for m in messages %}{{ m.content | trim }}{% endfor %}"
-    assert len(ChatTemplate(source, "x.gguf").render(messages)) == 8_000_000
+    assert len(render(source, messages)) == 8_000_000
     many = [{"role": "user", "content": "x"}] * 3_000
     branches = "{% if m.role == 'tool' %}" + "y" * 4_000 + "{% else %}{{ m.content }}{% endif %}"
     source = "{% for m in messages %}" + branches + "{% endfor %}"
-    assert ChatTemplate(source, "x.gguf").render(many) == "x" * 3_000
+    assert render(source, many) == "x" * 3_000
