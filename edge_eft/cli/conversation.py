@@ -15,7 +15,7 @@ from typing import Any
 from ..engine.request import Request
 from ..engine.settings import SETTINGS, request_for
 from ..errors import PromptError, RequestError
-from ..text.prompt_format import check_messages
+from ..text.messages import check_messages
 from ..validate import did_you_mean
 
 
@@ -61,7 +61,7 @@ class Conversation:
         """
         name, _, text = (part.strip() for part in argument.partition(" "))
         if not name:
-            return "\n".join(f"{name:<20}{self._value(name)}" for name in SETTINGS)
+            return "\n".join(f"{name:<22}{self._value(name)}" for name in SETTINGS)
         name = name.replace("-", "_")
         if name not in SETTINGS:
             near = did_you_mean(name, SETTINGS)
@@ -82,6 +82,8 @@ class Conversation:
         defaults = {"alpha": 1.0, "seed": "another each time"}
         default = defaults.get(name, getattr(Request(""), name, None))
         value = self.settings.get(name, default)
+        if name == "chat_template_kwargs":
+            return json.dumps(value, ensure_ascii=False) if value else "off"
         if isinstance(value, dict):
             return ",".join(f"{delta}={weight:g}" for delta, weight in value.items())
         return "off" if value is None else str(value)

@@ -59,8 +59,8 @@ _LISTING = frozenset(
 )
 _GOING_THROUGH = frozenset({"count", "index", "changed", "format", "format_map"})
 _PADDING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
-_FROM_THE_END = frozenset({"rfind", "rindex", "rpartition", "rsplit"})
-_STRIPPING = frozenset({"lstrip", "rstrip", "strip"})
+# What compares every character of two texts in the worst case: only searches from the start do not.
+_SEARCHING = frozenset({"lstrip", "rstrip", "strip", "rfind", "rindex", "rpartition", "rsplit"})
 _MAX_PAIRS = 2_048  # of dict(list): keys can be made that take n² comparisons
 
 
@@ -163,26 +163,31 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.filters |= {"tojson": _tojson, "sum": self._sum}
         filters = {k: f for k, f in self.filters.items() if k not in _NO_FILTERS}
         self.filters = {name: self._bounded(name, f) for name, f in filters.items()}
-        self.filters |= {
-            CHECK + "tick": lambda _: self.budget.work(16, 64),
-            CHECK + "data_out": lambda n: self.budget.put_out(n),
-            CHECK + "made": lambda value: self.budget.made(value),
-            CHECK + "weighed": self._weighed,
-            CHECK + "joined": self._joined,
-        }
-        self.tests = {name: self._bounded_test(test) for name, test in self.tests.items()}
+        for check in (self.tick, self.data_out, self.made, self.weighed, self.joined):
+            self.filters[CHECK + check.__name__] = check
+        tests: Any = self.tests
+        self.tests = {name: self._bounded_test(test) for name, test in tests.items()}
         del self.globals["lipsum"]
-        self.globals["namespace"] = _Namespace
+        self.globals["namespace"] = _make_namespace
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
 
     # --- what every operation passes --------------------------------------------------------
 
-    def _weighed(self, value: Any) -> Any:
+    def tick(self, _: None) -> None:
+        self.budget.work(16, 64)
+
+    def data_out(self, n: int) -> None:
+        self.budget.put_out(n)
+
+    def made(self, value: Any) -> Any:
+        return self.budget.made(value)
+
+    def weighed(self, value: Any) -> Any:
         self.budget.weigh(value)
         return value
 
-    def _joined(self, values: list[Any]) -> str:
+    def joined(self, values: list[Any]) -> str:
         self.budget.check(sum(map(self.budget.weigh, values)))
         return str(self.budget.made("".join(map(str, values))))
 
@@ -211,8 +216,8 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
             args = __self._check_method(name, owner, args, kwargs)
         elif name in _GOING_THROUGH:
             __self.budget.weigh([owner, *args] if isinstance(owner, list | tuple) else [*args])
-        elif __obj is dict and args and len(args[0]) > _MAX_PAIRS:
-            raise SecurityError(f"make a dict of {len(args[0])} pairs")
+        elif __obj is dict and args:
+            args = (__self._pairs(args[0]), *args[1:])
         value = super().call(__context, __obj, *args, **kwargs)
         return __self.budget.made(value, fresh=True)
 
@@ -232,11 +237,17 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         elif name in _PADDING:
             bounds.check_widths(given)
             budget.check(len(owner) + owner.count("\t") * bounds.MAX_WIDTH)
-        elif name in _FROM_THE_END and given:
-            budget.check_search(owner, given[0])
-        elif name in _STRIPPING and given:
+        elif name in _SEARCHING and given:
             budget.check_search(owner, given[0])
         return args
+
+    def _pairs(self, pairs: Any) -> Any:
+        """What a dict is made of, unless there is too much of it."""
+        if not isinstance(pairs, Mapping):
+            pairs = self.budget.made(list(pairs))
+            if len(pairs) > _MAX_PAIRS:
+                raise SecurityError(f"make a dict of {len(pairs)} pairs")
+        return pairs
 
     def _listed(self, delimiter: str, items: Iterable[Any]) -> list[Any]:
         """The items of a join, unless their text would be too long."""
@@ -294,7 +305,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         elif name == "tojson":
             bounds.check_widths(given)
             names = ("ensure_ascii", "indent", "separators")
-            options = dict(zip(names, values[1:], strict=False)) | kwargs
+            options = {**dict(zip(names, values[1:], strict=False)), **kwargs}
             separators = options.get("separators")
             budget.check(bounds.tojson(weight, options.get("indent"), separators))
             budget.work(weight)
@@ -345,6 +356,22 @@ class _Namespace(Namespace):
 
     def __repr__(self) -> str:
         return "<namespace>"
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _make_namespace(*args: Any, **kwargs: Any) -> _Namespace:
+    for name in dict(*args, **kwargs):
+        _check_name(name)
+    return _Namespace(*args, **kwargs)
+
+
+def _check_name(name: Any) -> None:
+    """As transformers: names that begin with _ mean something to Python."""
+    if str(name).startswith("_"):
+        raise SecurityError(f"name something {name!r}")
 
 
 def _raise_exception(message: str) -> None:

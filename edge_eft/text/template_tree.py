@@ -80,7 +80,7 @@ def check_code(code: str) -> str:
 
 
 class Instrument(NodeTransformer):
-    """Puts the filters named CHECK + "tick", "data_out", "joined", "made" and "weighed" into a tree.
+    """Puts filters into a tree: CHECK and "tick", "data_out", "joined", "made" or "weighed".
 
     Every turn of a loop and every call of a macro ticks, constant text is counted where it is put
     out, and what passes neither a filter nor a method of the environment otherwise (literals,
