@@ -31,7 +31,8 @@ _MAX_FORM = 512  # characters of a date format
 _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # A wider width than MAX_WIDTH, or a computed one.
 _WIDE_PERCENT = re.compile(r"%(?:\([^()]*\))?[-+ #0_^.\d]*(?:\d{4}|\*)")
-_WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*(?:\d{4}|\{)")
+_WIDE_BRACES = re.compile(r"\{[^{}:]*:[^{}]*(?:\d{4}|\{)")
+_PART = re.compile(r"\{[^{}:!]*[.\[]")
 
 
 class Budget:
@@ -141,6 +142,12 @@ def check_widths(values: Sequence[Any]) -> None:
             raise SecurityError("use a long text as an indentation or separator")
 
 
+def check_names(values: Sequence[Any]) -> None:
+    """Refuse texts that are too long to be names of attributes and filters."""
+    if any(isinstance(value, str) and len(value) > MAX_WIDTH for value in values):
+        raise SecurityError("use a long text as a name")
+
+
 def replaced(text: str, old: str, new: str) -> int:
     """Return at most how long `text` is with `old` replaced."""
     return len(text) + text.count(old) * len(new)
@@ -170,8 +177,10 @@ def braces(form: str, weight: int) -> int:
     """Return about how long `form.format(…)` is; the values weigh `weight`.
 
     Raises:
-        SecurityError: a width is computed, or larger than MAX_WIDTH.
+        SecurityError: a width is computed, or larger than MAX_WIDTH, or a part is named.
     """
+    if _PART.search(form):  # what an object has can weigh more than the object
+        raise SecurityError("format an attribute or an element of something")
     if wide := _WIDE_BRACES.search(form):
         raise SecurityError(f"format with the width {wide[0][:20]!r}")
     n = form.count("{")

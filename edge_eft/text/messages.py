@@ -6,6 +6,7 @@ A message is plain data of JSON's kinds. Everything in it but roles and the word
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 from ..errors import PromptError
@@ -83,7 +84,7 @@ def plain_copy(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, str):
         check_unicode(value, where)
         return value
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
         return value
     if isinstance(value, list | tuple):
         return [plain_copy(part, where, depth + 1) for part in value]

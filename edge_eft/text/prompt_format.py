@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import PromptError
 from .bounds import Budget
 from .formats import NAMED, check_format, check_template_kwargs
-from .messages import Message, check_messages, check_unicode, joined, texts
+from .messages import Message, check_messages, check_unicode, joined
+from .sandbox import budget_for
 from .stand_ins import Drawer, Drawing
 from .template_format import TemplateFormat, Way
 from .tokenizer import SafeTokenizer, TokenizerSource
@@ -114,7 +115,7 @@ class PromptFormat:
         checked = _check(messages)
         kwargs = self._kwargs | check_template_kwargs(template_kwargs or {})
         kept = self._recall(checked, replies or {})
-        budget = _budget(checked)
+        budget = budget_for(checked)
         drawing = self._draw(checked, kept, kwargs, budget)
         ids = self._tokens.assemble(drawing.text, drawing.show, drawing.spliced)
         if ids is None:
@@ -132,7 +133,7 @@ class PromptFormat:
         """Return the prompt as text to look at, not to be tokenised."""
         checked = _check(messages)
         kwargs = self._kwargs | check_template_kwargs(template_kwargs or {})
-        drawing = self._draw(checked, self._recall(checked, {}), kwargs, _budget(checked))
+        drawing = self._draw(checked, self._recall(checked, {}), kwargs, budget_for(checked))
         return drawing.text.translate(drawing.show)
 
     def _recall(
@@ -154,7 +155,7 @@ class PromptFormat:
             if text and self._tokens.prints(replies[text], text):
                 message["content"] = text
                 kept[i] = tuple(replies[text])
-            elif self.spec == "transcript":
+            elif self.spec == "transcript" and (core or "tool_calls" not in message):
                 continued = i == len(messages) - 1
                 message["content"] = " " + (message["content"].lstrip() if continued else core)
         return kept
@@ -254,7 +255,3 @@ def _check(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
     if checked[-1]["role"] == "assistant":  # it is continued as one text
         checked[-1]["content"] = joined(checked[-1]["content"])
     return checked
-
-
-def _budget(messages: Sequence[Message]) -> Budget:
-    return Budget(sum(map(len, texts(list(messages)))), len(messages))

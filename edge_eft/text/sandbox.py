@@ -21,13 +21,15 @@ from typing import Any
 import jinja2
 from jinja2 import pass_context
 from jinja2.ext import loopcontrols
+from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
-from jinja2.utils import Namespace
+from jinja2.utils import Cycler, Namespace
 
 from ..errors import PromptError
 from . import bounds
 from .bounds import Budget
+from .messages import texts
 from .template_tree import (
     CHECK,
     MAX_SOURCE,
@@ -54,13 +56,19 @@ _PRINTING = frozenset(
     | {"tojson", "trim", "upper", "format", "indent", "truncate", "wordcount"}
 )
 _LISTING = frozenset(
-    {"batch", "dictsort", "groupby", "join", "list", "max", "min", "slice", "sort", "sum", "title"}
+    {"batch", "dictsort", "groupby", "list", "max", "min", "slice", "sort", "sum", "title"}
     | {"unique", "wordcount"}
 )
+_NAMING = frozenset(
+    {"groupby", "map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort"}
+    | {"sum", "unique"}
+)
+_BY_KEY = frozenset({"groupby", "max", "min", "sort", "unique"})
 _GOING_THROUGH = frozenset({"count", "index", "changed", "format", "format_map"})
 _PADDING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
 # What compares every character of two texts in the worst case: only searches from the start do not.
 _SEARCHING = frozenset({"lstrip", "rstrip", "strip", "rfind", "rindex", "rpartition", "rsplit"})
+_MANY_ARGUMENTS = 8
 _MAX_PAIRS = 2_048  # of dict(list): keys can be made that take n² comparisons
 
 
@@ -100,19 +108,24 @@ class ChatTemplate:
             raise self.failure(error) from error
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], budget: Budget, **variables: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        budget: Budget | None = None,
+        **variables: Any,
     ) -> str:
         """Return the template's text for `messages`.
 
         Args:
             messages: dicts of JSON's kinds.
-            budget: what may be spent; several renderings can share one.
+            budget: what may be spent; several renderings can share one. None: one of its own.
             variables: what else the template sees.
 
         Raises:
             TemplateRefusedError: the template refuses the messages.
             PromptError: it fails, tries to leave the sandbox, or exceeds its bounds.
         """
+        budget = budget or budget_for(messages)
         self._environment.budget = budget
         budget.begin()
         try:
@@ -136,6 +149,11 @@ class ChatTemplate:
         return kind(
             f"the chat template of {self._where} {said}; another format can be set with prompt = …"
         )
+
+
+def budget_for(messages: Sequence[Mapping[str, Any]]) -> Budget:
+    """Return what may be spent on a conversation."""
+    return Budget(sum(map(len, texts(list(messages)))), len(messages))
 
 
 class TemplateRefusedError(PromptError):
@@ -163,19 +181,24 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.filters |= {"tojson": _tojson, "sum": self._sum}
         filters = {k: f for k, f in self.filters.items() if k not in _NO_FILTERS}
         self.filters = {name: self._bounded(name, f) for name, f in filters.items()}
-        for check in (self.tick, self.data_out, self.made, self.weighed, self.joined):
+        for check in (
+            *(self.tick, self.macro, self.data_out, self.made, self.weighed, self.joined),
+        ):
             self.filters[CHECK + check.__name__] = check
         tests: Any = self.tests
         self.tests = {name: self._bounded_test(test) for name, test in tests.items()}
         del self.globals["lipsum"]
         self.globals["namespace"] = _make_namespace
-        self.globals["raise_exception"] = _raise_exception
+        self.globals["raise_exception"] = self._raise_exception
         self.globals["strftime_now"] = _strftime_now
 
     # --- what every operation passes --------------------------------------------------------
 
     def tick(self, _: None) -> None:
         self.budget.work(16, 64)
+
+    def macro(self, _: None) -> None:
+        self.budget.work(16, 1_000)
 
     def data_out(self, n: int) -> None:
         self.budget.put_out(n)
@@ -208,12 +231,15 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         return attr not in _NO_METHODS and super().is_safe_attribute(obj, attr, value)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        __self.budget.work(16, 256)
+        given = [*args, *kwargs.values()]
+        __self.budget.work(16 + len(given), 256 + 100 * len(given))
+        if len(given) > _MANY_ARGUMENTS or __obj is Cycler:
+            __self.budget.weigh(given)
         name = getattr(__obj, "__name__", "")
         # jinja2 wraps str.format; the string is the original method's.
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         if isinstance(owner, str):
-            args = __self._check_method(name, owner, args, kwargs)
+            args = __self._check_method(name, owner, args, given)
         elif name in _GOING_THROUGH:
             __self.budget.weigh([owner, *args] if isinstance(owner, list | tuple) else [*args])
         elif __obj is dict and args:
@@ -222,18 +248,18 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         return __self.budget.made(value, fresh=True)
 
     def _check_method(
-        self, name: str, owner: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, name: str, owner: str, args: tuple[Any, ...], given: list[Any]
     ) -> tuple[Any, ...]:
         """Refuse a method of a string that would make or cost too much; return its arguments."""
         budget = self.budget
         budget.work(len(owner) >> 6, len(owner) if name in ("split", "splitlines", "rsplit") else 0)
-        given = [*args, *kwargs.values()]
+        if name == "join" and args:
+            return (self._listed(owner, args[0]), *args[1:])
+        weight = budget.weigh(given)
         if name == "replace" and len(given) >= 2:
             budget.check(bounds.replaced(owner, str(given[0]), str(given[1])))
-        elif name == "join" and args:
-            return (self._listed(owner, args[0]), *args[1:])
         elif name in ("format", "format_map"):
-            budget.check(bounds.braces(owner, budget.weigh(given)))
+            budget.check(bounds.braces(owner, weight))
         elif name in _PADDING:
             bounds.check_widths(given)
             budget.check(len(owner) + owner.count("\t") * bounds.MAX_WIDTH)
@@ -256,6 +282,10 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         listed: list[Any] = self.budget.made(list(items))
         self.budget.check(len(delimiter) * len(listed))
         return listed
+
+    def _raise_exception(self, message: Any) -> None:
+        self.budget.weigh(message)
+        raise _RaisedError(message)
 
     # --- filters and tests ------------------------------------------------------------------
 
@@ -284,16 +314,22 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Refuse a filter that would make or cost too much; return value and arguments."""
         budget, value = self.budget, values[0]
         given = [*values[1:], *kwargs.values()]
+        budget.weigh(given)
+        if name in _NAMING:
+            bounds.check_names(given)
+        if name in _LISTING:
+            value = self._ready(name, values, kwargs)
+            values = (value, *values[1:])
         if name in _PRINTING or isinstance(value, str):
             weight = budget.weigh(value)
             budget.work(weight >> 6)
-        if name in _LISTING:
-            budget.check(8 * len(value) if isinstance(value, str) else 0)
-            budget.work(3 * len(value) if hasattr(value, "__len__") else 0)
         if name == "replace" and len(given) >= 2:
             budget.check(bounds.replaced(str(value), str(given[0]), str(given[1])))
         elif name == "join":
             delimiter = values[1] if len(values) > 1 else kwargs.get("d", "")
+            attribute = values[2] if len(values) > 2 else kwargs.get("attribute")
+            if attribute is not None:
+                raise SecurityError("join attributes; map them first")
             return (self._listed(str(delimiter), value), *values[1:])
         elif name == "format":
             form = kwargs or given
@@ -314,6 +350,24 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         elif name == "trim" and given:
             budget.check_search(str(value), given[0])
         return values
+
+    def _ready(self, name: str, values: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What a filter makes a list of, as a list that is weighed, and its keys as well."""
+        budget, value = self.budget, values[0]
+        if isinstance(value, str):
+            budget.check(8 * len(value))
+        elif isinstance(value, Iterator):
+            value = list(value)
+        budget.weigh(value)
+        n = len(value) if hasattr(value, "__len__") else 0
+        budget.work(3 * n, 8 * n)
+        place = {"groupby": 1, "sort": 3}.get(name, 2)
+        attribute = kwargs.get("attribute", values[place] if len(values) > place else None)
+        if name in _BY_KEY and attribute is not None:
+            for key in str(attribute).split(","):
+                keys = map(make_attrgetter(self, int(key) if key.isdigit() else key), value)
+                budget.weigh(list(self._ticking(keys)))
+        return value
 
     def _ticking(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:
@@ -372,10 +426,6 @@ def _check_name(name: Any) -> None:
     """As transformers: names that begin with _ mean something to Python."""
     if str(name).startswith("_"):
         raise SecurityError(f"name something {name!r}")
-
-
-def _raise_exception(message: str) -> None:
-    raise _RaisedError(message)
 
 
 def _strftime_now(form: str) -> str:

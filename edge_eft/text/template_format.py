@@ -76,7 +76,7 @@ class TemplateFormat:
         """
         return self._template.render(
             messages,
-            budget,
+            budget=budget,
             **{**self._variables, **variables},
             add_generation_prompt=not continued,
             tools=None,

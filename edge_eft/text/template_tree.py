@@ -80,7 +80,7 @@ def check_code(code: str) -> str:
 
 
 class Instrument(NodeTransformer):
-    """Puts filters into a tree: CHECK and "tick", "data_out", "joined", "made" or "weighed".
+    """Puts filters into a tree: CHECK and "tick", "macro", "data_out" and the like.
 
     Every turn of a loop and every call of a macro ticks, constant text is counted where it is put
     out, and what passes neither a filter nor a method of the environment otherwise (literals,
@@ -97,7 +97,7 @@ class Instrument(NodeTransformer):
         return self._ticking(node)
 
     def visit_Macro(self, node: nodes.Macro) -> list[nodes.Node]:  # noqa: N802
-        return [nodes.ExprStmt(_call("tick")), self._ticking(node)]
+        return [nodes.ExprStmt(_call("macro")), self._ticking(node)]
 
     def visit_Output(self, node: nodes.Output) -> list[nodes.Node]:  # noqa: N802
         n = sum(len(part.data) for part in node.nodes if isinstance(part, nodes.TemplateData))

@@ -22,6 +22,10 @@ KEYS = (
 )
 
 
+HELD = BIG + "{% set ns = namespace(x=x) %}{% set l = [ns] * 90000 %}"
+SHARED = "cycler(" + "x," * 900 + ")"
+
+
 def grown(step, start="'x'", n=99):
     return (
         "{% set ns = namespace(x=" + start + ") %}{% for i in range(" + str(n) + ") %}"
@@ -238,13 +242,56 @@ GROWTH = [
     "{% macro m() %}" + "x" * 99_999 + "{% endmacro %}"
     "{% set y %}" + LOOP + "{{ m() }}{% endfor %}{% endset %}",
     LOOP + "{% macro a() %}{% endmacro %}{% macro b() %}{% endmacro %}{% endfor %}",
+    "{% set ns = namespace() %}"
+    + LOOP
+    + "".join(f"{{% macro m{i}() %}}{{% endmacro %}}" for i in range(20))
+    + "{% set ns.x = namespace(p=ns.x, a=m1, b=m2, c=m3, d=m4, e=m5, f=m6) %}{% endfor %}",
+    HELD + "{{ l | sort(attribute='x') | first }}",
+    HELD + "{{ l | map(attribute='x') | sort | first }}",
+    HELD + "{{ l | map(attribute='x') | max }}",
+    HELD + "{{ l | map(attribute='x') | unique | list }}",
+    HELD + "{{ l | unique(attribute='x') | list }}",
+    HELD + "{{ l | groupby('x') | list }}",
+    HELD + "{{ l | min(attribute='x') }}",
+    HELD + "{{ l | join(attribute='x') }}",
+    HELD + "{{ l | map(attribute='x') | join }}",
+    HELD + "{{ l | map(attribute='x') | list | string }}",
+    HELD + "{{ l | sum(attribute='x', start='') }}",
+    HELD + "{{ ('{0.x}' * 9999).format(ns) }}",
+    HELD + "{{ ('{0[x]}' * 9999).format(ns) }}",
+    HELD + "{{ raise_exception(" + SHARED + ".items) }}",
+    HELD + "{{ messages[0][" + SHARED + ".items].y }}",
+    HELD + "{{ 'x'.replace(" + SHARED + ".items, 'y') }}",
+    HELD + "{{ 'x' | replace(" + SHARED + ".items, 'y') }}",
+    HELD + "{% macro m() %}{{ messages[0][varargs].y }}{% endmacro %}{{ m(" + "x," * 900 + ") }}",
+    HELD + "{% macro m() %}{{ varargs | string }}{% endmacro %}{{ m(" + "x," * 900 + ") }}",
+    MANY + "".join("{% set a" + str(i) + " = cycler(*l) %}" for i in range(500)),
+    MANY
+    + "".join(
+        "{% set a" + str(i) + " = l | slice(3) %}{{ a" + str(i) + " | first | length }}"
+        for i in range(300)
+    ),
+    MANY + "".join("{% set a" + str(i) + " = l | groupby('real') %}" for i in range(500)),
+    MANY + "".join("{% set a" + str(i) + " = l | map('string') | list %}" for i in range(500)),
+    MANY + "".join("{% set a" + str(i) + " = l | batch(1) | list %}" for i in range(500)),
+    MANY + "".join("{% set a" + str(i) + " = l + l %}" for i in range(500)),
 ]
 WORK = [
+    "{{ ('{' ~ ':' * 900000).format(1) }}",
+    "{{ ('%' ~ '+' * 900000) % 1 }}{{ 1 }}",
+    "{{ ('%(' * 400000) % {} }}",
+    MANY + "{{ l | max(attribute='real" + ".real" * 150 + "') }}",
+    MANY + "{{ l | sort(attribute='real" + ".real" * 150 + "') | first }}",
+    MANY + "{{ l | map(attribute='real" + ".real" * 150 + "') | list | first }}",
+    BIG + MANY + "{{ l | map(attribute=('real.' * 90000) ~ 'real') | list | first }}",
+    MANY + "{{ cycler(*l).next() }}" * 900,
+    MANY + "{% if l is in l %}{% endif %}" * 900,
+    MANY + "{% set d = dict(a=1) %}" + "{{ d[l | first] }}{{ d.get(-1) }}" * 300,
     LOOP + LOOP + "{% endfor %}{% endfor %}",
     LOOP + LOOP + "{% set x = j %}{% endfor %}{% endfor %}",
     LOOP * 12 + "{% endfor %}" * 12,
     LOOP + "{% for j in range(99999) if false %}{% endfor %}{% endfor %}",
-    LOOP + "{% for j in range(99999) %}{% break %}{% endfor %}{% endfor %}{{ 1 }}" * 9,
+    LOOP + "{% for j in range(99999) %}{% break %}{% endfor %}{% endfor %}",
     "{% for a in [1] recursive %}{{ loop([1, 1]) if loop.depth < 60 }}{% endfor %}",
     "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
@@ -344,6 +391,9 @@ PARSING = [
     "".join("{% set a" + str(i) + "=1 %}" for i in range(500)) + "{% if a %}{% endif %}" * 400,
     "".join("{{ a" + str(i) + " }}" for i in range(1_950)),
     "{{ 1 }}" * 100_000,
+    "".join("{% block b" + str(i) + " %}{% endblock %}" for i in range(660)),
+    "{{ " + "a" * 120_000 + " }}",
+    "{% for " + "a" * 60_000 + " in [1] %}{{ loop.index }}{% endfor %}",
     "{{ 1 }}" * 1_950,
     "{{ a(b) }}" * 990,
     "{{ a | string }}" * 1_190,

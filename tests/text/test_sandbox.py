@@ -7,15 +7,13 @@ import pytest
 
 from edge_eft.errors import PromptError
 from edge_eft.text import bounds
-from edge_eft.text.bounds import Budget
 from edge_eft.text.sandbox import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "<b>é</b>"}, {"role": "assistant", "content": "x"}]
 
 
 def render(source, messages=MESSAGES, **variables):
-    budget = Budget(sum(len(m["content"]) for m in messages), len(messages))
-    return ChatTemplate(source, "x.gguf").render(messages, budget, **variables)
+    return ChatTemplate(source, "x.gguf").render(messages, **variables)
 
 
 @pytest.mark.parametrize(
