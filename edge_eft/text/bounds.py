@@ -12,18 +12,19 @@ import time
 from collections.abc import ItemsView, KeysView, Mapping, Sequence, ValuesView
 from typing import Any
 
+import psutil
 from jinja2.sandbox import SecurityError
 
 MAX_SECONDS = 0.5  # of processor time for one prompt; a single operation can overrun it by 0.1 s
 MAX_VALUE = 1 << 20  # the weight of one value, on top of 4 × the characters of the messages
 MAX_OUTPUT = 1 << 22  # characters put out, on top of as many
-MAX_BYTES = 96 << 20  # made in one rendering, freed or not
+MAX_BYTES = 40 << 20  # that may be made without looking whether they are still there
 MAX_DEPTH = 64  # of lists in lists
 MAX_INT = 1 << 64
 _ELEMENT = 8
 _FRESH = 80  # bytes of a small object and the pointer to it
 _LOOK = 1_000  # work between two looks at the clock
-_PER_CHARACTER, _PER_MESSAGE = 64, 32 << 10  # bytes more for longer conversations
+_PER_CHARACTER, _PER_MESSAGE = 32, 16 << 10  # bytes more for longer conversations
 
 MAX_WIDTH = 999
 _MAX_PATTERN = 1 << 24  # character comparisons of a search without a good worst case
@@ -43,7 +44,7 @@ class Budget:
     """
 
     def __init__(self, n_characters: int, n_messages: int) -> None:
-        self._seconds = MAX_SECONDS + max(0, n_characters - MAX_VALUE) / 2e6
+        self._seconds = MAX_SECONDS + n_messages / 5e3 + max(0, n_characters - MAX_VALUE) / 2e6
         self._deadline = time.thread_time() + self._seconds
         self.max_value = MAX_VALUE + 4 * n_characters
         self._max_out = MAX_OUTPUT + 4 * n_characters
@@ -56,6 +57,7 @@ class Budget:
         """A rendering begins: what earlier ones made is free, the time they took is gone."""
         self._n_out = 0
         self._n_bytes = 0
+        self._held: int | None = None
 
     def work(self, units: int, n_bytes: int = 0) -> None:
         """Count work, and bytes of new objects."""
@@ -64,9 +66,20 @@ class Budget:
         if self._work > _LOOK:
             self._work = 0
             if self._n_bytes > self._max_bytes:
-                raise SecurityError(f"make more than {self._max_bytes >> 20} MB of values")
+                self._look_at_memory()
             if time.thread_time() > self._deadline:
                 raise SecurityError(f"run for more than {self._seconds:g} s")
+
+    def _look_at_memory(self) -> None:
+        """Refuse what is kept; a text that grows by every message leaves its shorter ones behind.
+
+        Only a rendering that made much gets here. Another thread's memory counts, too.
+        """
+        held = _process_memory()
+        if self._held is not None and held - self._held > self._max_bytes:
+            raise SecurityError(f"keep more than {self._max_bytes >> 20} MB of values")
+        self._held = held if self._held is None else self._held
+        self._n_bytes = 0
 
     def check(self, weight: int) -> None:
         """Refuse a value that would weigh this much."""
@@ -128,6 +141,12 @@ class Budget:
         if self._n_out > self._max_out:
             raise SecurityError(f"put out more than {self._max_out} characters")
         self.work(8 + (n >> 8), 4 * n)
+
+
+def _process_memory() -> int:
+    """Bytes of this process that are not a file's: models are mapped, and come and go."""
+    used = psutil.Process().memory_info()
+    return int(used.rss - getattr(used, "shared", 0))
 
 
 # --- what an operation would make -----------------------------------------------------------

@@ -8,7 +8,8 @@ How the bounds work: the syntax tree is bounded before it is compiled (`template
 of a loop, call, filter, test, comparison and operator counts its work and what it makes against one
 budget (`bounds`); what could make much out of little in one go (repetition, powers, replacing,
 joining, widths) is estimated first, and what no chat template needs (word wrapping, HTML) is not
-there. What remains: a single operation on values within the bounds is not interrupted, so a
+there. What is made is counted first; if that is much, the process's memory is looked at.
+What remains: a single operation on values within the bounds is not interrupted, so a
 template can overrun its time by the longest of these (a tenth of a second).
 """
 
