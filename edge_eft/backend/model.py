@@ -71,6 +71,14 @@ class Model:
         self.chat_template = template.decode("utf-8", "replace") if template else None
         self._pieces: dict[tuple[int, bool], bytes] = {}
 
+    def named_template(self, name: str) -> str | None:
+        """Return the chat template of that name (`tokenizer.chat_template.NAME`), if there is one.
+
+        `chat_template` is the default one.
+        """
+        template = L.llama_model_chat_template(self._model, name.encode("utf-8", "replace"))
+        return template.decode("utf-8", "replace") if template else None
+
     def _token(self, getter: Any) -> int | None:
         token = getter(self._vocab)
         return token if 0 <= token < self.n_vocab else None

@@ -18,7 +18,7 @@ from ..engine.settings import SETTINGS, request_for
 from ..errors import PromptError, RequestError
 from ..files.plain_text import decode, read_regular, reason
 from ..system import at_home
-from ..text.prompt_format import check_messages
+from ..text.messages import check_messages
 from ..validate import did_you_mean
 from .terminal import one_line
 
@@ -67,7 +67,7 @@ class Conversation:
         """
         name, _, text = (part.strip() for part in argument.partition(" "))
         if not name:
-            return "\n".join(f"{name:<20}{self._value(name)}" for name in SETTINGS)
+            return "\n".join(f"{name:<22}{self._value(name)}" for name in SETTINGS)
         name = name.replace("-", "_")
         if name not in SETTINGS:
             near = did_you_mean(name, SETTINGS)
@@ -88,6 +88,8 @@ class Conversation:
         defaults = {"alpha": 1.0, "seed": "another each time"}
         default = defaults.get(name, getattr(Request(""), name, None))
         value = self.settings.get(name, default)
+        if name == "chat_template_kwargs":
+            return json.dumps(value, ensure_ascii=False) if value else "off"
         if isinstance(value, dict):
             return ",".join(f"{delta}={weight:g}" for delta, weight in value.items())
         if isinstance(value, float):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +48,16 @@ class ContextRunner:
         """Whether a role of non-zero coefficient is served here."""
         return any(coefficients.get(role) for role in self.roles)
 
-    def encode(self, prompt: Prompt, replies: ReplyCache | None = None) -> list[int]:
+    def encode(
+        self,
+        prompt: Prompt,
+        replies: ReplyCache | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Return a prompt as this context's model is told it."""
         if isinstance(prompt, str):
             return encode_raw(prompt, self.model)
-        return self.prompt.encode(prompt, replies=replies)
+        return self.prompt.encode(prompt, replies=replies, template_kwargs=template_kwargs)
 
     def advance(self, targets: Targets) -> dict[int, NDArray[np.float32]]:
         """`Context.advance`, timed."""
@@ -107,13 +113,14 @@ class Contexts(Sequence[ContextRunner]):
         Raises:
             PromptError: the prompt, with what was given out of the reply, does not fit.
         """
+        request = state.request
         needed = tuple(
             i
             for i, runner in enumerate(self._runners)
-            if state.request.explain or runner.enters(coefficients)
+            if request.explain or runner.enters(coefficients)
         )
         new = {
-            i: self._runners[i].encode(state.request.prompt, replies)
+            i: self._runners[i].encode(request.prompt, replies, request.chat_template_kwargs)
             for i in needed
             if i not in state.sequences
         }

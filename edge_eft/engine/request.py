@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from ..errors import RequestError
+from ..errors import PromptError, RequestError
 from ..logits.sampling_params import Sampling
 from ..logits.weights import Weights
+from ..text.formats import check_template_kwargs
 from ..validate import checked_init, did_you_mean, kind, number, whole
 
 MAX_DRAFT = 15  # a block of 16 with the token after it
@@ -36,6 +37,8 @@ class Request(Sampling):
         conservative: P of EFT's conservative decoding, in (0, 1]; None is off.
         explain: with n > 0 every step says what each role thought: the log-probability of the
             chosen token and the role's own n likeliest.
+        chat_template_kwargs: variables for the roles' chat templates, over those of the recipe,
+            such as {"enable_thinking": False}; formats that are no templates have no use for them.
 
     Raises:
         RequestError: a value is out of its range; the message names it.
@@ -50,6 +53,7 @@ class Request(Sampling):
     conservative: float | None = None
     explain: int = 0
     draft: int | Literal["auto"] = "auto"
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.seed is None:
@@ -61,6 +65,11 @@ class Request(Sampling):
             raise RequestError(f"prompt is {self.prompt!r:.40}; it must be text or messages")
         if not isinstance(self.prompt, str):  # the caller's list grows as a conversation goes on
             object.__setattr__(self, "prompt", _copied(self.prompt))
+        try:
+            kwargs = check_template_kwargs(self.chat_template_kwargs)
+        except PromptError as error:
+            raise RequestError(str(error)) from None
+        object.__setattr__(self, "chat_template_kwargs", kwargs)
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
         if not isinstance(stop, Sequence) or not all(isinstance(s, str) and s for s in stop):
             raise RequestError(f"stop is {self.stop!r:.40}; it must be non-empty strings")

@@ -7,6 +7,7 @@ neither NumPy nor native code until a request is made.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +40,21 @@ def parse_mix(text: str) -> dict[str, float]:
     return mix
 
 
+def parse_template_kwargs(text: str) -> dict[str, Any]:
+    """Return {"enable_thinking": False} of '{"enable_thinking": false}'.
+
+    Raises:
+        RequestError: it is not JSON; what the object may hold is looked at by a request.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise RequestError(
+            f"chat_template_kwargs is {text!r:.60}; write a JSON object, as in "
+            '{"enable_thinking": false}'
+        ) from None
+
+
 def _draft(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
@@ -66,6 +82,9 @@ SETTINGS = {
     "presence_penalty": Setting(float, "R", "Subtracted once from such tokens. Default 0."),
     "frequency_penalty": Setting(float, "R", "Subtracted once per occurrence. Default 0."),
     "draft": Setting(_draft, "N", "Tokens that tuned drafts ahead, for speed. Default auto."),
+    "chat_template_kwargs": Setting(
+        parse_template_kwargs, "JSON", "Variables of the chat templates, over the recipe's."
+    ),
     "seed": Setting(int, "N", "The same seed gives the same text. Default: another each time."),
 }
 _OF_WEIGHTS = ("alpha", "beta", "mix", "only")

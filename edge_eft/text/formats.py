@@ -1,13 +1,25 @@
-"""The names of prompt formats; `prompt_format` renders them."""
+"""The names of prompt formats, and what may be told to a chat template; `prompt_format` renders."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from ..errors import PromptError
+from .messages import plain_copy
 
 FORMATS = ("template", "chatml", "plain", "transcript")
+NAMED = "template:"  # and the name of one of several templates that a model file has
+
+# What a template is told in any case; nobody may say otherwise.
+_RESERVED = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message"}
+    | {"bos_token", "eos_token", "raise_exception", "strftime_now", "namespace"}
+)
 
 
 def is_format(spec: str) -> bool:
     """Return whether `spec` names a prompt format or is inline Jinja."""
-    return spec in FORMATS or "{{" in spec or "{%" in spec
+    named = spec.startswith(NAMED) and spec != NAMED
+    return spec in FORMATS or named or "{{" in spec or "{%" in spec
 
 
 def check_format(spec: str) -> str:
@@ -22,3 +34,41 @@ def check_format(spec: str) -> str:
         f"prompt = {spec!r} is not a prompt format; use one of {', '.join(FORMATS)}, or a Jinja "
         f"template, which contains {{{{ or {{%"
     )
+
+
+def check_template_kwargs(kwargs: Any, where: str = "chat_template_kwargs") -> dict[str, Any]:
+    """Return a plain copy of variables for a chat template.
+
+    Raises:
+        PromptError: they are no object of JSON's kinds, or one has a name that is taken.
+    """
+    if not isinstance(kwargs, Mapping):
+        raise PromptError(f'{where} is {kwargs!r:.60}; use an object: {{"enable_thinking": false}}')
+    if taken := sorted(name for name in kwargs if name in _RESERVED):
+        raise PromptError(f"{where} has {taken[0]!r}, which edge-eft sets itself; leave it out")
+    copy: dict[str, Any] = plain_copy(kwargs, where)
+    if odd := [name for name in copy if not name.isidentifier()]:
+        raise PromptError(f"{where} has {odd[0]!r:.60}, which cannot be a variable's name")
+    return copy
+
+
+def default_template(value: Any) -> str | None:
+    """Return the chat template to use out of what a tokenizer_config.json has as `chat_template`.
+
+    Args:
+        value: one template, a list of {"name", "template"}, or an object of name → template.
+
+    Returns:
+        The only one or the one named "default", as transformers takes it where no tools are given;
+        None if there is none.
+    """
+    if isinstance(value, str):
+        return value
+    named: dict[Any, Any] = {}
+    if isinstance(value, Mapping):
+        named = dict(value)
+    elif isinstance(value, list):
+        entries = [entry for entry in value if isinstance(entry, Mapping)]
+        named = {entry.get("name"): entry.get("template") for entry in entries}
+    template = named.get("default", next(iter(named.values())) if len(named) == 1 else None)
+    return template if isinstance(template, str) else None

@@ -1,49 +1,32 @@
 """Messages → token ids for one role; content can never become a control token.
 
 Every role has its own prompt format: the model's own chat template, a built-in one, or inline
-Jinja. This module renders messages with it (in bounds: `sandbox.py`) and tokenises the result. It
+Jinja. This module renders messages with it (`template_format.py`) and tokenises the result. It
 knows nothing of roles, contexts or logits.
-
-**Control tokens come from the format's scaffold only.** Messages are rendered with stand-ins, which
-are characters that occur nowhere else, for the characters of their contents that control tokens are
-made of. A control token's text in the result is then the scaffold's own, however contents are
-nested, joined or cut apart. The result is split there, the stand-ins are turned back, and the
-pieces are tokenised with special parsing off (`tokenizer.py`).
-
-A template may look into contents (to cut a `<think>` block, say) and so render them otherwise than
-without stand-ins. In that case it is rendered again with only the spelled-out control texts hidden.
-That rendering is used if it has the same control tokens in the same order as the fully hidden one;
-otherwise the fully hidden one is.
-
-**Replies come back as they were generated.** Tokenising a reply's text may give other ids than its
-generation did, and its KV cache would be lost. So an unchanged reply is rendered as one stand-in
-and its ids are put there.
+How no text of a message becomes a control token, and how none is lost, is in `stand_ins.py`.
 """
 
 import hashlib
-import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import PromptError
-from .formats import check_format
-from .sandbox import ChatTemplate
-from .tokenizer import Reply, SafeTokenizer, TokenizerSource
-
-ROLES = ("system", "user", "assistant", "tool")
+from .bounds import Budget
+from .formats import NAMED, check_format, check_template_kwargs
+from .messages import Message, check_messages, check_unicode, joined
+from .sandbox import budget_for
+from .stand_ins import Drawer, Drawing
+from .template_format import TemplateFormat, Way
+from .tokenizer import SafeTokenizer, TokenizerSource
 
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
-    "{% endfor %}{{ '<|im_start|>assistant\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-_STAND_INS = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))  # private use, planes 15 and 16
-
 REMEMBERED_REPLIES = 256
-
-Message = dict[str, str]
 
 
 class ReplyCache(OrderedDict[str, tuple[int, ...]]):
@@ -65,13 +48,17 @@ class ReplyCache(OrderedDict[str, tuple[int, ...]]):
 class PromptFormat:
     """How one role is told the messages.
 
+    A last message of the assistant's is continued: the prompt ends where that message does.
+
     Args:
-        spec: `template` (the model's own chat template), `chatml`, `plain` (the last user
-            message's content alone), `transcript` (the turns as "User: …" and "Assistant: …"
-            lines, ending "Assistant:"), or a Jinja template, which contains `{{` or `{%`.
+        spec: `template` (the model's own chat template), `template:NAME` (another one that its
+            file has), `chatml`, `plain` (the last user message's content alone), `transcript` (the
+            turns as "User: …" and "Assistant: …" lines, ending "Assistant:"), or a Jinja template,
+            which contains `{{` or `{%`.
             A system message is left out by `plain` and `transcript`: it reaches the emulation
             through the tuned model, whose delta carries it.
         model: whose tokens they become.
+        template_kwargs: variables for the template; the other formats have no use for them.
 
     Attributes:
         template_hash: sha256 of the Jinja source, hex; None for the formats that are not Jinja.
@@ -80,61 +67,74 @@ class PromptFormat:
         PromptError: no such format, or the model has no template, or it is not Jinja.
     """
 
-    def __init__(self, spec: str, model: TokenizerSource) -> None:
+    def __init__(
+        self,
+        spec: str,
+        model: TokenizerSource,
+        *,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         self.spec = check_format(spec)
         self.template_hash: str | None = None
         self._tokens = SafeTokenizer(model)
         self._source = ""
-        self._to_text: Callable[[list[Message]], str]
-        if spec == "plain":
-            self._to_text = _plain
-        elif spec == "transcript":
-            self._to_text = _transcript
-        else:
+        self._template: TemplateFormat | None = None
+        self._kwargs = check_template_kwargs(template_kwargs or {}, "template_kwargs")
+        if spec not in _TEXT_FORMATS:
             self._source = _jinja_source(spec, model)
             self.template_hash = hashlib.sha256(self._source.encode()).hexdigest()
-            template = ChatTemplate(self._source, model.name)
-            variables: dict[str, Any] = {
+            variables = {
                 "bos_token": self._tokens.text(model.bos_token),
                 "eos_token": self._tokens.text(model.eos_token),
-                "add_generation_prompt": True,
-                "tools": None,
-                "documents": None,
             }
-            self._to_text = lambda messages: template.render(messages, **variables)
+            own = spec == "template" or spec.startswith(NAMED)
+            self._template = TemplateFormat(
+                self._source, model.name, variables, may_drop_system=not own
+            )
 
     def encode(
         self,
         messages: Iterable[Mapping[str, Any]],
         *,
         replies: Mapping[str, Sequence[int]] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Return the prompt as token ids, BOS included if the model wants one.
 
         Args:
-            messages: {"role": …, "content": …}; content is a string or a list of text parts.
+            messages: as in `messages.check_messages`.
             replies: text → ids of replies that were generated; an assistant message with such a
                 text (apart from outer white space) is given back as these ids, where the format
                 shows it whole.
+            template_kwargs: variables for the template, over those of the format.
 
         Raises:
-            PromptError: a message is not one, the template fails on them, or no token comes out.
+            PromptError: a message is not one, the template fails on them or leaves out the last
+                user message, or no token comes out.
         """
-        checked = check_messages(messages)
+        checked = _check(messages)
+        kwargs = self._kwargs | check_template_kwargs(template_kwargs or {})
         kept = self._recall(checked, replies or {})
-        text, show, spliced = self._render(checked, kept)
-        ids = self._tokens.assemble(text, show, spliced)
+        budget = budget_for(checked)
+        drawing = self._draw(checked, kept, kwargs, budget)
+        ids = self._tokens.assemble(drawing.text, drawing.show, drawing.spliced)
         if ids is None:
             # The model's tokenizer cannot continue in mid-text: without the splices, then.
-            text, show, _ = self._render(checked, {})
-            ids = self._tokens.assemble(text, show, {})
+            drawing = self._draw(checked, {}, kwargs, budget)
+            ids = self._tokens.assemble(drawing.text, drawing.show, {})
         return self._tokens.with_bos(ids or [])
 
-    def render(self, messages: Iterable[Mapping[str, Any]]) -> str:
+    def render(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> str:
         """Return the prompt as text to look at, not to be tokenised."""
-        checked = check_messages(messages)
-        text, show, _ = self._render(checked, self._recall(checked, {}))
-        return text.translate(show)
+        checked = _check(messages)
+        kwargs = self._kwargs | check_template_kwargs(template_kwargs or {})
+        drawing = self._draw(checked, self._recall(checked, {}), kwargs, budget_for(checked))
+        return drawing.text.translate(drawing.show)
 
     def _recall(
         self, messages: list[Message], replies: Mapping[str, Sequence[int]]
@@ -146,7 +146,7 @@ class PromptFormat:
         kept: dict[int, tuple[int, ...]] = {}
         by_core: dict[str, str] | None = None
         for i, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message["role"] != "assistant" or not isinstance(message["content"], str):
                 continue
             if by_core is None:
                 by_core = {text.strip(): text for text in replies}
@@ -155,38 +155,36 @@ class PromptFormat:
             if text and self._tokens.prints(replies[text], text):
                 message["content"] = text
                 kept[i] = tuple(replies[text])
-            elif self.spec == "transcript":
-                message["content"] = " " + core
+            elif self.spec == "transcript" and (core or "tool_calls" not in message):
+                continued = i == len(messages) - 1
+                message["content"] = " " + (message["content"].lstrip() if continued else core)
         return kept
 
-    def _render(
-        self, messages: list[Message], kept: Mapping[int, tuple[int, ...]]
-    ) -> tuple[str, dict[int, str], dict[str, Reply]]:
-        """Text with stand-ins, what they stand for, and the replies among them."""
-        contents = [message["content"] for message in messages]
-        in_use = set().union(self._source, *contents)
-        stand_ins = _stand_ins(in_use)
-        hide = {ord(c): next(stand_ins) for c in self._tokens.alphabet if c in in_use}
-        show = {ord(stand_in): chr(c) for c, stand_in in hide.items()}
-        seeing = [self._tokens.hide_controls(content, hide) for content in contents]
-        blind = [content.translate(hide) for content in contents]
-        spliced: dict[str, Reply] = {}
-        for i, ids in kept.items():
-            before, core, after = _outer_space(contents[i])
-            stand_in = next(stand_ins)
-            show[ord(stand_in)] = core
-            spliced[stand_in] = Reply(before, after, ids)
-            blind[i] = before + stand_in + after
+    def _draw(
+        self,
+        messages: list[Message],
+        kept: Mapping[int, tuple[int, ...]],
+        kwargs: Mapping[str, Any],
+        budget: Budget,
+    ) -> Drawing:
+        """Render messages with stand-ins: the template's first way that loses nothing."""
+        drawer = Drawer(self.spec, self._source, self._tokens, messages, kept, kwargs)
+        if self._template is None:
+            to_text = _TEXT_FORMATS[self.spec]
+            return drawer.draw(lambda told: to_text(told, drawer.continued))
+        template = self._template
 
-        text = self._to_text(_with_contents(messages, blind))
-        if blind == seeing:
-            return text, show, spliced
-        seen = self._to_text(_with_contents(messages, seeing))
-        if seen.translate(show) != text.translate(show):
-            controls = [span.ids for span in self._tokens.controls(text)]
-            if controls == [span.ids for span in self._tokens.controls(seen)]:
-                return seen, show, {}
-        return text, show, spliced
+        def draw(way: Way) -> Drawing:
+            return drawer.draw(
+                lambda told: template.render(
+                    template.handed_over(told, way),
+                    budget,
+                    drawer.kwargs,
+                    continued=drawer.continued,
+                )
+            )
+
+        return template.first_good(messages, draw, lambda drawing: drawing.lacks)
 
 
 def encode_raw(text: str, model: TokenizerSource) -> list[int]:
@@ -195,7 +193,7 @@ def encode_raw(text: str, model: TokenizerSource) -> list[int]:
     Raises:
         PromptError: the text is not Unicode, or no token comes out.
     """
-    _check_unicode(text, "the prompt")
+    check_unicode(text, "the prompt")
     tokens = SafeTokenizer(model)
     return tokens.with_bos(tokens.ids(text) or [])
 
@@ -206,59 +204,21 @@ def continue_raw(text: str, model: TokenizerSource) -> list[int]:
     Raises:
         PromptError: the text is not Unicode, or the tokenizer cannot do that.
     """
-    _check_unicode(text, "the text")
+    check_unicode(text, "the text")
     ids = SafeTokenizer(model).ids(text, continued=True)
     if ids is None:
         raise PromptError(f"{model.name} cannot tokenise {text[:40]!r} as a continuation; give ids")
     return ids
 
 
-def check_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
-    """Return messages as {"role", "content"} dicts of strings; text parts are joined by line ends.
-
-    Raises:
-        PromptError: something is not a message; says which one and what was seen.
-    """
-    checked = [_check_message(i, message) for i, message in enumerate(messages)]
-    if not checked:
-        raise PromptError("there are no messages; give at least one user message")
-    return checked
-
-
-def _check_message(index: int, message: Mapping[str, Any]) -> Message:
-    where = f"message {index}"
-    if not isinstance(message, Mapping):
-        raise PromptError(f'{where} is {message!r:.60}; use {{"role": …, "content": …}}')
-    unknown = [k for k, v in message.items() if k not in ("role", "content") and v is not None]
-    if unknown:
-        raise PromptError(f"{where} has {unknown[0]!r}, which is not supported; leave it out")
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise PromptError(f"{where} has the role {role!r:.60}; use one of {', '.join(ROLES)}")
-    if isinstance(content, list):
-        for part in content:
-            text_part = isinstance(part, Mapping) and part.get("type") == "text"
-            if not (text_part and isinstance(part.get("text"), str)):
-                raise PromptError(f"{where} has the part {part!r:.60}; only text is supported")
-        content = "\n".join(part["text"] for part in content)
-    if not isinstance(content, str):
-        raise PromptError(f"{where} has the content {content!r:.60}; use a string")
-    _check_unicode(content, where)
-    return {"role": role, "content": content}
-
-
-def _check_unicode(text: str, where: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"{where} has half a character (a surrogate) at {error.start}: {text[error.start]!r}"
-        ) from None
-
-
 def _jinja_source(spec: str, model: TokenizerSource) -> str:
     if spec == "chatml":
         return CHATML
+    if spec.startswith(NAMED):
+        named = model.named_template(spec.removeprefix(NAMED))
+        if not named:
+            raise PromptError(f"{model.name} has no chat template named {spec[len(NAMED) :]!r:.60}")
+        return named
     if spec != "template":
         return spec
     if not model.chat_template:
@@ -269,38 +229,29 @@ def _jinja_source(spec: str, model: TokenizerSource) -> str:
     return model.chat_template
 
 
-def _plain(messages: list[Message]) -> str:
+def _plain(messages: list[Message], continued: bool) -> str:
     for message in reversed(messages):
         if message["role"] == "user":
-            return message["content"]
+            so_far = joined(messages[-1]["content"]) if continued else ""
+            return joined(message["content"]) + so_far
     raise PromptError('there is no user message, and prompt = "plain" shows only the last one')
 
 
-def _transcript(messages: list[Message]) -> str:
+def _transcript(messages: list[Message], continued: bool) -> str:
     names = {"user": "User: ", "assistant": "Assistant:", "tool": "Tool: "}
-    turns = [m for m in messages if m["role"] in names]
-    return "".join(f"{names[m['role']]}{m['content']}\n" for m in turns) + "Assistant:"
+    turns = [m for m in messages if m["role"] in names and (m["content"] or "tool_calls" not in m)]
+    text = "".join(f"{names[m['role']]}{joined(m['content'])}\n" for m in turns)
+    return text[:-1] if continued else text + "Assistant:"
 
 
-def _with_contents(messages: list[Message], contents: list[str]) -> list[Message]:
-    return [
-        {"role": m["role"], "content": content}
-        for m, content in zip(messages, contents, strict=True)
-    ]
+_TEXT_FORMATS: dict[str, Callable[[list[Message], bool], str]] = {
+    "plain": _plain,
+    "transcript": _transcript,
+}
 
 
-def _outer_space(text: str) -> tuple[str, str, str]:
-    core = text.strip()
-    start = text.index(core)
-    return text[:start], core, text[start + len(core) :]
-
-
-def _stand_ins(in_use: set[str]) -> Iterator[str]:
-    """Characters that are not in use, from a place that nobody can guess."""
-    n = len(_STAND_INS[0])
-    start = secrets.randbelow(2 * n)
-    for i in range(start, start + 2 * n):
-        stand_in = chr(_STAND_INS[i // n % 2][i % n])
-        if stand_in not in in_use:
-            yield stand_in
-    raise PromptError("the messages use up all private-use characters of Unicode; leave some out")
+def _check(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
+    checked = check_messages(messages, keep_parts=True)
+    if checked[-1]["role"] == "assistant":  # it is continued as one text
+        checked[-1]["content"] = joined(checked[-1]["content"])
+    return checked

@@ -188,3 +188,17 @@ def test_two_chats_in_two_slots_keep_their_prefixes(tiny):
                     n = decoded_since(emulator, before)["tuned:tuned"]
                     assert n == new + len(generation.tokens) - 1
                 messages += [assistant(generation.text), user("and")]
+
+
+def test_variables_of_a_request_reach_the_templates(tmp_path, tiny):
+    template = "[user]{{ messages[0].content }}{{ ' the' if thinks }}[assistant]"
+    path = recipe(tmp_path, tiny, base="plain", reference="plain")
+    path.write_text(path.read_text().replace("'template'", f'"{template}"'))
+    with Emulator.load(path, n_ctx=100, n_threads=1) as emulator:
+        lengths = []
+        for kwargs in ({}, {"thinks": True}):
+            request = Request([user("one")], max_tokens=1, chat_template_kwargs=kwargs, draft=0)
+            list(emulator.stream(request))
+            lengths.append({r.name: len(r.context.tokens(0)) for r in emulator.contexts})
+    assert lengths[1]["tuned:chat"] == lengths[0]["tuned:chat"] + 1
+    assert lengths[1]["base"] == lengths[0]["base"]

@@ -42,6 +42,7 @@ requests = st.builds(
     conservative=st.one_of(st.none(), st.floats(0, 1, exclude_min=True)),
     explain=st.integers(0, 20),
     draft=st.one_of(st.just("auto"), st.integers(0, 15)),
+    chat_template_kwargs=st.sampled_from([{}, {"enable_thinking": False, "a": [1, {"b": None}]}]),
 )
 
 
@@ -146,3 +147,13 @@ def test_null_stands_for_the_default():
     values = {"prompt": "x", "seed": 1, "weights": None, "logit_bias": None, "stop": None}
     assert Request.from_dict(values) == Request("x", seed=1)
     assert Request("x", seed=1, stop=None) == Request("x", seed=1)
+
+
+def test_variables_of_templates_are_copied_and_checked():
+    kwargs = {"enable_thinking": False, "more": [1]}
+    request = Request(MESSAGES, chat_template_kwargs=kwargs)
+    kwargs["more"].append(2)
+    assert request.chat_template_kwargs == {"enable_thinking": False, "more": [1]}
+    for wrong in ({"tools": []}, [1], {"a": object()}):
+        with pytest.raises(RequestError, match="chat_template_kwargs"):
+            Request(MESSAGES, chat_template_kwargs=wrong)

@@ -22,7 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_eft.errors import PromptError
-from edge_eft.text.prompt_format import PromptFormat, check_format, check_messages, continue_raw
+from edge_eft.text.formats import check_format
+from edge_eft.text.messages import check_messages
+from edge_eft.text.prompt_format import PromptFormat, continue_raw
 
 # --- what a template makes of messages ------------------------------------------------------
 
@@ -46,9 +48,9 @@ CHATML_HI = (
         (QWEN_3, HI, CHATML_HI),
         (
             QWEN_3,
-            [user("a"), assistant("<think>\nx\n</think>\n\nb")],
+            [user("a"), assistant("<think>\nx\n</think>\n\nb"), user("c")],
             "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
-            "<|im_start|>assistant\n",
+            "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n",
         ),
         (
             LLAMA_2,
@@ -90,8 +92,11 @@ def test_smollm2s_own_template_puts_its_system_message_first():
 
 
 def test_what_a_template_refuses_is_said_in_one_line():
-    with pytest.raises(PromptError, match="refuses these messages: System role not supported") as e:
-        PromptFormat(GEMMA, sentencepiece()).encode([system("x"), user("y")])
+    refusing = (
+        "{{ raise_exception('No\n" + "tools') if messages[-1].role == 'tool' }}{{ messages }}"
+    )
+    with pytest.raises(PromptError, match="refuses these messages: No tools") as e:
+        PromptFormat(refusing, sentencepiece()).encode([user("y"), {**user("x"), "role": "tool"}])
     assert "\n" not in str(e.value)
 
 
@@ -116,7 +121,19 @@ def test_unknown_formats_are_refused_with_the_choices(spec):
         ([{"role": "user"}], "message 0 has the content None"),
         ([user([{"type": "image_url"}])], "message 0 has the part"),
         ([user("a\ud800")], "message 0 has half a character"),
-        ([{**user("a"), "tool_calls": []}], "message 0 has 'tool_calls'"),
+        ([{**user("a"), "refusal": "no"}], "message 0 has 'refusal'"),
+        ([{**user("a"), "tool_calls": [{}]}], "message 0 of role user has tool_calls"),
+        ([{**assistant("a"), "tool_calls": {"name": "f"}}], "message 0 has the tool_calls"),
+        ([{**assistant("a"), "tool_calls": [{"name": 1}]}], "message 0 has the tool call"),
+        ([{**assistant("a"), "name": 1}], "message 0 has the name 1"),
+        (
+            [{**assistant("a"), "tool_calls": [{"name": "f", "arguments": [1]}]}],
+            "message 0 calls a tool with",
+        ),
+        (
+            [{**assistant("a"), "tool_calls": [{"name": "f", "arguments": {"x": {1, 2}}}]}],
+            "a tool call of message 0 has",
+        ),
     ],
 )
 def test_what_is_not_a_message_is_named_with_its_place(messages, said):

@@ -6,14 +6,14 @@ from datetime import datetime
 import pytest
 
 from edge_eft.errors import PromptError
-from edge_eft.text import sandbox
+from edge_eft.text import bounds
 from edge_eft.text.sandbox import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "<b>é</b>"}, {"role": "assistant", "content": "x"}]
 
 
-def render(source, **variables):
-    return ChatTemplate(source, "x.gguf").render(MESSAGES, **variables)
+def render(source, messages=MESSAGES, **variables):
+    return ChatTemplate(source, "x.gguf").render(messages, **variables)
 
 
 @pytest.mark.parametrize(
@@ -69,99 +69,6 @@ def test_what_is_not_valid_jinja_is_refused_with_its_line(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "{{ ''.__class__.__mro__ }}",
-        "{{ messages.__class__.__base__.__subclasses__() }}",
-        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-        "{{ joiner.__init__.__globals__ }}",
-        "{{ lipsum.__globals__['os'] }}",
-        "{{ namespace.__init__.__globals__ }}",
-        "{{ raise_exception.__globals__['json'] }}",
-        "{{ self.__init__.__globals__ }}",
-        "{{ range.__self__.x }}",
-        "{{ (messages | attr('__class__')).x }}",
-        "{{ '{0.__class__.__mro__}'.format('') }}",
-        "{{ '{a.__class__.__mro__}'.format_map({'a': 1}) }}",
-        "{{ ('{0.__class__.x}' | attr('format'))('') }}",
-        "{{ ''['format'].__self__ .__class__.x }}",
-        "{{ messages | map(attribute='__class__') | map(attribute='x') | list }}",
-        "{{ ['{0.__class__.__mro__}'] | map('format', 'x') | list }}",
-        "{{ messages.append(1) }}",
-        "{{ messages[0].update({'role': 'system'}) }}",
-        "{% for m in messages %}{{ loop.__init__.__globals__ }}{% endfor %}",
-        "{% macro m() %}{% endmacro %}{{ m._func.__code__ }}",
-        "{% include '/etc/passwd' %}",
-        "{% import 'os' as os %}",
-        "{{ ''.encode().x.y }}",
-    ],
-)
-def test_no_way_out_of_the_sandbox(source):
-    with pytest.raises(PromptError) as caught:
-        render(source)
-    assert "\n" not in str(caught.value)
-
-
-GROWTH = [
-    "{{ 'x' * 10 ** 9 }}",
-    "{{ 10 ** 9 * 'x' }}",
-    "{{ [0] * 10 ** 9 }}",
-    "{{ 9 ** (9 ** 9) }}",
-    "{{ '%999999999d' % 1 }}",
-    "{{ '%*d' % (999999999, 1) }}",
-    "{{ '{:999999999}'.format(1) }}",
-    "{{ '{:{w}}'.format(1, w=999999999) }}",
-    "{{ 'x'.center(10 ** 9) }}",
-    "{{ 'x'.ljust(10 ** 9) }}",
-    "{{ 'x' | center(1000000000) }}",
-    "{{ 'x\nx' | indent(1000000000) }}",
-    "{{ 'x' | indent(1000000000, first=true) }}",
-    "{{ [1, 2] | tojson(indent=1000000000) }}",
-    "{{ '\t'.expandtabs(1000000000) }}",
-    "{{ strftime_now('%0999999999d') }}",
-    "{{ range(10 ** 9) | list }}",
-    "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}"
-    "{% endfor %}",
-    "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}"
-    "{% endfor %}",
-    "{% set ns = namespace(x='x') %}{% for i in range(99) %}"
-    "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",
-    "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}"
-    "{% endfor %}{{ ns.x == ns.x }}",
-    "{% set ns = namespace(x={}) %}{% for i in range(99) %}"
-    "{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{{ ns.x | tojson }}",
-    "{% set ns = namespace(x=(1,)) %}{% for i in range(99) %}{% set ns.x = (ns.x, ns.x) %}"
-    "{% endfor %}{{ ns.x | string }}",
-    "{% set x = 'x' * 500000 %}{{ x.replace('x', x) }}",
-    "{% set x = 'x' * 500000 %}{{ x | replace('x', x) }}",
-    "{% set x = 'x' * 500000 %}{{ x.join(x) }}",
-    "{% set x = 'x' * 500000 %}{{ [x] * 9000 }}",
-    "{% set x = 'x' * 500000 %}{{ range(9000) | map('replace', '', x) | join(x) }}",
-    "{% for i in range(99999) %}" + "x" * 99_999 + "{% endfor %}",
-    "{% set y %}{% for i in range(99999) %}" + "x" * 99_999 + "{% endfor %}{% endset %}",
-    "{% for i in range(99999) %}{{ '" + "x" * 99_999 + "' }}{% endfor %}",
-    "{% for i in range(99999) %}{{ '" + "x" * 999 + "' | replace('x', '" + "y" * 999 + "') }}"
-    "{% endfor %}",
-    "{% macro m() %}" + "x" * 99_999 + "{% endmacro %}"
-    "{% set y %}{% for i in range(99999) %}{{ m() }}{% endfor %}{% endset %}",
-    "{% set x = 'x' * 500000 %}{% for i in range(99999) %}{{ x }}{% endfor %}",
-    "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(1) }}",
-    "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
-    "{% if true %}" * 200 + "{% endif %}" * 200,
-    "{{ 1 }}" * 100_000,
-]
-
-
-@pytest.mark.parametrize("source", GROWTH, ids=range(len(GROWTH)))
-def test_no_template_makes_much_out_of_little(source):
-    start = time.perf_counter()
-    with pytest.raises(PromptError) as caught:
-        render(source)
-    assert "\n" not in str(caught.value)
-    assert time.perf_counter() - start < sandbox.MAX_SECONDS + 3
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
         "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = j %}{% endfor %}"
         "{% endfor %}",
@@ -171,7 +78,7 @@ def test_no_template_makes_much_out_of_little(source):
     ],
 )
 def test_a_template_that_does_not_end_is_stopped(source, monkeypatch):
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.3)
+    monkeypatch.setattr(bounds, "MAX_SECONDS", 0.3)
     start = time.perf_counter()
     with pytest.raises(PromptError, match=r"more than 0\.3 s"):
         render(source)
@@ -181,8 +88,8 @@ def test_a_template_that_does_not_end_is_stopped(source, monkeypatch):
 def test_long_conversations_are_within_the_bounds():
     messages = [{"role": "user", "content": "x" * 1_000_000}] * 8
     source = "{% for m in messages %}{{ m.content | trim }}{% endfor %}"
-    assert len(ChatTemplate(source, "x.gguf").render(messages)) == 8_000_000
+    assert len(render(source, messages)) == 8_000_000
     many = [{"role": "user", "content": "x"}] * 3_000
     branches = "{% if m.role == 'tool' %}" + "y" * 4_000 + "{% else %}{{ m.content }}{% endif %}"
     source = "{% for m in messages %}" + branches + "{% endfor %}"
-    assert ChatTemplate(source, "x.gguf").render(many) == "x" * 3_000
+    assert render(source, many) == "x" * 3_000

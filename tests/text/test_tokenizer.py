@@ -85,6 +85,7 @@ JOINING = (
 def test_no_content_makes_a_control_token(contents, spec):
     """Whole, nested, split across messages, or joined by the template itself."""
     messages = [(user, assistant)[i % 2](c) for i, c in enumerate(contents)]
+    messages += [user("a")] * (len(messages) % 2 == 0)
     harmless = [{**m, "content": "x"} for m in messages]
     for model in (smollm2(), sentencepiece()):
         form = PromptFormat(spec, model)

@@ -1,0 +1,178 @@
+"""A chat template and how it is told messages that it was not written for.
+
+Templates differ in what they take: contents as texts or as lists of parts, a system role or none,
+the arguments of tool calls as objects or as text. What a template takes is found out by rendering:
+a way that loses a text, or that the template fails on, gives way to the next one, and what worked
+is remembered. Whether a text came through is asked of the caller, who can tell (`prompt_format`).
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from ..errors import PromptError
+from .bounds import Budget
+from .messages import Message, joined, with_text_arguments
+from .sandbox import ChatTemplate
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Way(NamedTuple):
+    """One way to hand over messages.
+
+    Attributes:
+        contents: as they were given, all of them as texts, or all as lists of parts.
+        folds: the system message stands at the head of the first user turn.
+        text_arguments: a tool call's arguments are JSON text.
+    """
+
+    contents: Literal["given", "texts", "parts"] = "given"
+    folds: bool = False
+    text_arguments: bool = False
+
+
+class TemplateFormat:
+    """One template, with its variables.
+
+    Args:
+        source: the Jinja text.
+        name: of the model, for messages.
+        variables: bos_token and the like, and the recipe's.
+        may_drop_system: the template was written for this recipe, by somebody who may leave out
+            system messages on purpose.
+
+    Raises:
+        PromptError: it is not a template.
+    """
+
+    def __init__(
+        self, source: str, name: str, variables: Mapping[str, Any], *, may_drop_system: bool
+    ) -> None:
+        self._template = ChatTemplate(source, name)
+        self._name = name
+        self._variables = dict(variables)
+        self._may_drop_system = may_drop_system
+        self._knows_developer = "developer" in source
+        # A template that goes through contents may be glad of parts; the others know texts only.
+        self._contents = ("given", "parts", "texts") if self._template.iterates else ("texts",)
+        self._way = Way(self._contents[0])  # type: ignore[arg-type]
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        budget: Budget,
+        variables: Mapping[str, Any],
+        *,
+        continued: bool,
+    ) -> str:
+        """Return the text of messages that `handed_over` made; `continued`: the last is not closed.
+
+        Raises:
+            PromptError: the template fails.
+        """
+        return self._template.render(
+            messages,
+            budget=budget,
+            **{**self._variables, **variables},
+            add_generation_prompt=not continued,
+            tools=None,
+            documents=None,
+        )
+
+    def handed_over(self, messages: Sequence[Message], way: Way) -> list[Message]:
+        """Return the messages as the template is to get them."""
+        told = [dict(message) for message in messages]
+        for message in told:
+            if "reasoning_content" in message:
+                message["thinking"] = message["reasoning_content"]  # gpt-oss's name for it
+            if message["role"] == "developer" and not self._knows_developer:
+                message["role"] = "system"
+        if way.folds:
+            told = _folded(told)
+        if way.text_arguments:
+            told = [with_text_arguments(message) for message in told]
+        for message in told:
+            content = message["content"]
+            if way.contents == "parts" and isinstance(content, str):
+                message["content"] = [{"type": "text", "text": content}]
+            elif way.contents == "texts":
+                message["content"] = joined(content)
+        return told
+
+    def first_good(
+        self, messages: Sequence[Message], draw: Callable[[Way], T], lacks: Callable[[T], str]
+    ) -> T:
+        """Return what `draw` makes in the first way in which nothing is lost.
+
+        Args:
+            messages: as checked.
+            draw: renders in one way; may raise PromptError.
+            lacks: "user" or "system" where such a text is not in what was drawn, else "".
+
+        Raises:
+            PromptError: the first way's, if all fail; or the last user message is lost in all.
+        """
+        first: PromptError | None = None
+        without_system: T | None = None
+        for way in self._ways(messages):
+            try:
+                drawn = draw(way)
+            except PromptError as error:
+                first = first or error
+                continue
+            lost = lacks(drawn)
+            if lost == "user":
+                first = first or PromptError(
+                    f"the chat template of {self._name} leaves out what the user said last; set "
+                    f"another format: prompt = …"
+                )
+            elif lost == "system" and not self._may_drop_system:
+                without_system = drawn if without_system is None else without_system
+            else:
+                self._remember(way)
+                return drawn
+        if without_system is not None:
+            return without_system
+        assert first is not None
+        raise first
+
+    def _ways(self, messages: Sequence[Message]) -> list[Way]:
+        """What worked last, then what may work for these messages, the plainest first."""
+        has_system = any(message["role"] in ("system", "developer") for message in messages)
+        has_user = any(message["role"] == "user" for message in messages)
+        has_calls = any("tool_calls" in message for message in messages)
+        ways = itertools.product(
+            (False, True)[: 1 + has_calls],
+            (False, True)[: 1 + (has_system and has_user)],
+            self._contents,
+        )
+        others = [Way(contents, folds, arguments) for arguments, folds, contents in ways]  # type: ignore[arg-type]
+        return [self._way, *(way for way in others if way != self._way)]
+
+    def _remember(self, way: Way) -> None:
+        if way.folds and not self._way.folds:
+            log.warning(
+                "the chat template of %s has no system role: the system message stands at the head "
+                "of the first user message",
+                self._name,
+            )
+        self._way = way
+
+
+def _folded(messages: list[Message]) -> list[Message]:
+    """The system messages before the first user message, at the head of that one."""
+    at = next((i for i, message in enumerate(messages) if message["role"] == "user"), 0)
+    heads = [joined(message["content"]) for message in messages[:at] if message["role"] == "system"]
+    if not heads:
+        return messages
+    content = messages[at]["content"]
+    if isinstance(content, str):
+        content = "\n\n".join([*heads, content])
+    else:
+        content = [{"type": "text", "text": "\n\n".join(heads) + "\n\n"}, *content]
+    kept = [message for message in messages[:at] if message["role"] != "system"]
+    return [*kept, {**messages[at], "content": content}, *messages[at + 1 :]]
