@@ -162,7 +162,7 @@ def load(
         served = [(names, models[names[0]], spec) for names, spec in shared]
         opened, cache, cache_reason = plan.open(served, stack)
         runners = [
-            ContextRunner(names, model, context, PromptFormat(spec.prompt or "plain", model))
+            ContextRunner(names, model, context, _prompt_format(spec, model))
             for (names, model, spec), context in zip(served, opened, strict=True)
         ]
         contexts = Contexts(runners, n_ctx, stack.pop_all())
@@ -325,6 +325,10 @@ def _load_models(
             loaded[path] = Model(spec.file, n_gpu_layers=n_gpu_layers)
             stack.callback(loaded[path].close)
     return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
+
+
+def _prompt_format(spec: ModelSpec, model: Model) -> PromptFormat:
+    return PromptFormat(spec.prompt or "plain", model, template_kwargs=spec.template_kwargs)
 
 
 def _loaded_file(

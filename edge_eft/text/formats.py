@@ -50,25 +50,3 @@ def check_template_kwargs(kwargs: Any, where: str = "chat_template_kwargs") -> d
     if odd := [name for name in copy if not name.isidentifier()]:
         raise PromptError(f"{where} has {odd[0]!r:.60}, which cannot be a variable's name")
     return copy
-
-
-def default_template(value: Any) -> str | None:
-    """Return the chat template to use out of what a tokenizer_config.json has as `chat_template`.
-
-    Args:
-        value: one template, a list of {"name", "template"}, or an object of name → template.
-
-    Returns:
-        The only one or the one named "default", as transformers takes it where no tools are given;
-        None if there is none.
-    """
-    if isinstance(value, str):
-        return value
-    named: dict[Any, Any] = {}
-    if isinstance(value, Mapping):
-        named = dict(value)
-    elif isinstance(value, list):
-        entries = [entry for entry in value if isinstance(entry, Mapping)]
-        named = {entry.get("name"): entry.get("template") for entry in entries}
-    template = named.get("default", next(iter(named.values())) if len(named) == 1 else None)
-    return template if isinstance(template, str) else None

@@ -190,13 +190,15 @@ def test_two_chats_in_two_slots_keep_their_prefixes(tiny):
                 messages += [assistant(generation.text), user("and")]
 
 
-def test_variables_of_a_request_reach_the_templates(tmp_path, tiny):
+@pytest.mark.parametrize("stated", [False, True])
+def test_variables_of_a_request_go_over_the_recipes(tmp_path, tiny, stated):
     template = "[user]{{ messages[0].content }}{{ ' the' if thinks }}[assistant]"
     path = recipe(tmp_path, tiny, base="plain", reference="plain")
-    path.write_text(path.read_text().replace("'template'", f'"{template}"'))
+    told = f'"{template}"' + ", template_kwargs = { thinks = true }" * stated
+    path.write_text(path.read_text().replace("'template'", told))
     with Emulator.load(path, n_ctx=100, n_threads=1) as emulator:
         lengths = []
-        for kwargs in ({}, {"thinks": True}):
+        for kwargs in ({"thinks": False} if stated else {}, {} if stated else {"thinks": True}):
             request = Request([user("one")], max_tokens=1, chat_template_kwargs=kwargs, draft=0)
             list(emulator.stream(request))
             lengths.append({r.name: len(r.context.tokens(0)) for r in emulator.contexts})

@@ -1,6 +1,5 @@
 """What templates are told that were not written for it, and that nothing of it is lost."""
 
-import json
 import logging
 
 import pytest
@@ -21,7 +20,7 @@ from helpers.tiny_models import write_random
 
 from edge_eft.backend import Model
 from edge_eft.errors import PromptError
-from edge_eft.text.formats import check_template_kwargs, default_template
+from edge_eft.text.formats import check_template_kwargs
 from edge_eft.text.prompt_format import PromptFormat, continue_raw
 
 PARTS_ONLY = (
@@ -301,20 +300,3 @@ def test_of_several_templates_the_default_one_or_a_named_one_is_used(tmp_path):
     assert PromptFormat("template:tool_use", model).render([user("Hi")]) == "THi"
     with pytest.raises(PromptError, match=r"several.gguf has no chat template named 'rag'"):
         PromptFormat("template:rag", model)
-
-
-@pytest.mark.parametrize(
-    ("value", "template"),
-    [
-        ("{{ a }}", "{{ a }}"),
-        ([{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}], "d"),
-        ([{"name": "rag", "template": "r"}], "r"),
-        ([{"name": "rag", "template": "r"}, {"name": "tool_use", "template": "t"}], None),
-        ({"default": "d", "rag": "r"}, "d"),
-        ([], None),
-        (None, None),
-        ([{"name": "default", "template": 1}], None),
-    ],
-)
-def test_the_default_template_of_a_tokenizer_config(value, template):
-    assert default_template(json.loads(json.dumps(value))) == template
