@@ -1,4 +1,4 @@
-"""The most used chat templates render as transformers renders them, and nothing in them is lost."""
+"""Chat templates of the most used models render as transformers renders them (their origin: data)."""
 
 import importlib.util
 import json
