@@ -1,4 +1,4 @@
-"""Chat templates of the most used models render as transformers renders them (their origin: data)."""
+"""The most used chat templates render as transformers renders them; origins: tests/data."""
 
 import importlib.util
 import json
