@@ -68,7 +68,7 @@ class Budget:
             if self._n_bytes > self._max_bytes:
                 self._look_at_memory()
             if time.thread_time() > self._deadline:
-                raise SecurityError(f"run for more than {self._seconds:g} s")
+                raise SecurityError(f"run for more than {self._seconds:.1f} s")
 
     def _look_at_memory(self) -> None:
         """Refuse what is kept; a text that grows by every message leaves its shorter ones behind.

@@ -8,14 +8,12 @@ How the bounds work: the syntax tree is bounded before it is compiled (`template
 of a loop, call, filter, test, comparison and operator counts its work and what it makes against one
 budget (`bounds`); what could make much out of little in one go (repetition, powers, replacing,
 joining, widths) is estimated first, and what no chat template needs (word wrapping, HTML) is not
-there. What is made is counted first; if that is much, the process's memory is looked at.
-What remains: a single operation on values within the bounds is not interrupted, so a
-template can overrun its time by the longest of these (a tenth of a second).
+there. What is made is counted first; if that is much, the process's memory is looked at. What
+remains: a single operation on values within the bounds is not interrupted, so a template can
+overrun its time by the longest of these (a tenth of a second).
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import wraps
 from typing import Any
 
@@ -25,12 +23,13 @@ from jinja2.ext import loopcontrols
 from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
-from jinja2.utils import Cycler, Namespace
+from jinja2.utils import Cycler
 
 from ..errors import PromptError
 from . import bounds
 from .bounds import Budget
 from .messages import texts
+from .template_globals import make_namespace, strftime_now, tojson
 from .template_tree import (
     CHECK,
     MAX_SOURCE,
@@ -49,7 +48,6 @@ _NO_FILTERS = frozenset(
 )
 _NO_METHODS = frozenset(
     {"encode", "from_bytes", "fromkeys", "maketrans", "striptags", "to_bytes", "translate"}
-    | {"unescape"}
 )
 # Filters and methods that print their value, go through it, or make lists of its characters.
 _PRINTING = frozenset(
@@ -70,7 +68,7 @@ _PADDING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
 # What compares every character of two texts in the worst case: only searches from the start do not.
 _SEARCHING = frozenset({"lstrip", "rstrip", "strip", "rfind", "rindex", "rpartition", "rsplit"})
 _MANY_ARGUMENTS = 8
-_MAX_PAIRS = 2_048  # of dict(list): keys can be made that take n² comparisons
+_MAX_PAIRS = 2_048  # of dict(list): keys can take n² comparisons
 
 
 class ChatTemplate:
@@ -179,19 +177,16 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
             extensions=[loopcontrols, Generation, Counter],
             finalize=_put_out,
         )
-        self.filters |= {"tojson": _tojson, "sum": self._sum}
+        self.filters |= {"tojson": tojson, "sum": self._sum}
         filters = {k: f for k, f in self.filters.items() if k not in _NO_FILTERS}
         self.filters = {name: self._bounded(name, f) for name, f in filters.items()}
-        for check in (
-            *(self.tick, self.macro, self.data_out, self.made, self.weighed, self.joined),
-        ):
-            self.filters[CHECK + check.__name__] = check
+        checks = (self.tick, self.macro, self.data_out, self.made, self.weighed, self.joined)
+        self.filters |= {CHECK + check.__name__: check for check in checks}
         tests: Any = self.tests
         self.tests = {name: self._bounded_test(test) for name, test in tests.items()}
         del self.globals["lipsum"]
-        self.globals["namespace"] = _make_namespace
-        self.globals["raise_exception"] = self._raise_exception
-        self.globals["strftime_now"] = _strftime_now
+        self.globals["namespace"] = make_namespace
+        self.globals |= {"raise_exception": self._raise_exception, "strftime_now": strftime_now}
 
     # --- what every operation passes --------------------------------------------------------
 
@@ -319,8 +314,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         if name in _NAMING:
             bounds.check_names(given)
         if name in _LISTING:
-            value = self._ready(name, values, kwargs)
-            values = (value, *values[1:])
+            values = (value := self._ready(name, values, kwargs), *values[1:])
         if name in _PRINTING or isinstance(value, str):
             weight = budget.weigh(value)
             budget.work(weight >> 6)
@@ -404,44 +398,3 @@ def _put_out(context: Context, value: Any) -> Any:
     budget: Budget = context.environment.budget  # type: ignore[attr-defined]
     budget.put_out(budget.weigh(value))
     return value
-
-
-class _Namespace(Namespace):
-    """jinja2's namespace, which would print its contents, however often they occur."""
-
-    def __repr__(self) -> str:
-        return "<namespace>"
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-
-def _make_namespace(*args: Any, **kwargs: Any) -> _Namespace:
-    for name in dict(*args, **kwargs):
-        _check_name(name)
-    return _Namespace(*args, **kwargs)
-
-
-def _check_name(name: Any) -> None:
-    """As transformers: names that begin with _ mean something to Python."""
-    if str(name).startswith("_"):
-        raise SecurityError(f"name something {name!r}")
-
-
-def _strftime_now(form: str) -> str:
-    bounds.check_date_format(form)
-    return datetime.now().strftime(form)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Return JSON as transformers does: jinja2's own filter escapes HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )

@@ -1,4 +1,4 @@
-"""The most used chat templates render as transformers renders them, and nothing in them is lost."""
+"""The most used chat templates render as transformers renders them; origins: tests/data."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from helpers import reference_templates as reference
 from helpers.chat_templates import WithTemplate
 from helpers.small_vocabularies import smollm2
 
-from edge_eft.text import sandbox
+from edge_eft.text import template_globals
 from edge_eft.text.prompt_format import PromptFormat
 
 TEMPLATES = reference.templates()
@@ -27,7 +27,7 @@ def test_there_are_more_than_fifteen_templates():
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_published_templates_render_as_transformers_does(name, monkeypatch):
-    monkeypatch.setattr(sandbox, "datetime", Frozen)
+    monkeypatch.setattr(template_globals, "datetime", Frozen)
     for what, messages in reference.CONVERSATIONS.items():
         if (expected := RENDERINGS[name][what]).partition(":")[0].endswith("Error"):
             continue  # transformers cannot; we may
