@@ -106,9 +106,7 @@ class Scheduler:
 
     def note(self, state: RequestState, step: Step) -> None:
         """Keep a step for the reader; the last one ends the request."""
-        if state.id not in self._pending:
-            self._pending[state.id] = []
-        self._pending[state.id].append(step)
+        self._pending.setdefault(state.id, []).append(step)
         state.noted = len(state.tokens)
         if step.finish_reason:
             self.end(state, step.finish_reason)
@@ -165,7 +163,8 @@ class Scheduler:
     def raise_failures(self) -> None:
         """As `raise_failure`, of the first request that has failed."""
         for state in self._requests.values():
-            self.raise_failure(state)
+            if state.outcome is not None:
+                self.raise_failure(state)
 
     def raise_failure(self, state: RequestState) -> None:
         """Raise what a request failed with, once its steps are given out.
