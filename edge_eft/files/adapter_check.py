@@ -54,7 +54,8 @@ def check_adapter(layout: Layout) -> None:
     if layout.metadata.get("adapter.type") != "lora":
         raise layout.error("is an adapter of another type than lora", "give a LoRA adapter")
     alpha = layout.metadata.get("adapter.lora.alpha", 0.0)
-    if layout.types.get("adapter.lora.alpha", "float32") != "float32":
+    is_float = layout.types.get("adapter.lora.alpha", "float32") == "float32"
+    if not is_float or not isinstance(alpha, float):
         raise layout.error("adapter.lora.alpha is of the wrong type (not float32)")
     if not math.isfinite(alpha):
         raise layout.error(f"adapter.lora.alpha is {alpha}, not a finite number")

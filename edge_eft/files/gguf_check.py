@@ -120,9 +120,9 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
     layout = _layout(place)
     number, count = _split(layout)
     if number:
-        first = first_part(place) or "its name ends with -00001-of-" + f"{count:05d}.gguf"
+        first = first_part(place) or f"whose name ends with -00001-of-{count:05d}.gguf"
         seen = f"is part {number + 1} of {count} of a model"
-        raise layout.error(seen, f"give the first part ({first})")
+        raise layout.error(seen, f"give the first part, {first}")
     # Later parts carry tensors and their number only: the keys of the first count.
     architecture = _architecture(layout)
     paths = (place,) if count == 1 else _later(layout, place, count)
@@ -204,7 +204,9 @@ def _later(layout: Layout, place: Path, count: int) -> tuple[Path, ...]:
 def _part(path: Path, number: int, count: int) -> Layout:
     """Return the layout of a later part, which says itself that it is that one."""
     layout = _layout(path)
-    if _split(layout) != (number, count):
+    # llama.cpp asks a later part for its number alone.
+    stated = layout.metadata.get("split.no"), layout.metadata.get("split.count", count)
+    if stated != (number, count) or layout.types["split.no"] != "uint16":
         seen = f"does not say that it is part {number + 1} of {count}, as its name does"
         raise layout.error(seen, "download that part again")
     return layout

@@ -49,7 +49,7 @@ def test_a_split_base_is_shown_as_one_model(tiny, tmp_path):
     assert all(each in text for each in ours["sha256"])
     later = tmp_path / "split-00003-of-00003.gguf"
     said = complaint("show", "--base", later, *files)
-    assert "is part 3 of 3 of a model; give the first part (split-00001-of-00003.gguf)" in said
+    assert "is part 3 of 3 of a model; give the first part, split-00001-of-00003.gguf" in said
 
 
 def test_a_split_base_runs(tiny, tmp_path):

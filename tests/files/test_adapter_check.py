@@ -37,6 +37,10 @@ def with_key(key: bytes, *value: object) -> File:
 FAULTS = {
     "another type": (with_key(b"adapter.type", STR, b"ia3"), "an adapter of another type"),
     "alpha a whole number": (with_key(b"adapter.lora.alpha", U32, 8), "is of the wrong type"),
+    "alpha an array": (
+        with_key(b"adapter.lora.alpha", ARR, U32, [8]),
+        "is of the wrong type (not float32)",
+    ),
     "alpha not a number": (adapter(alpha=math.nan), "adapter.lora.alpha is nan"),
     "alpha infinite": (adapter(alpha=math.inf), "adapter.lora.alpha is inf"),
     "acts behind some tokens alone": (

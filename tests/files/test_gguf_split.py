@@ -95,9 +95,7 @@ def test_a_link_into_a_hub_cache_has_its_siblings_beside_itself(tmp_path):
 def test_a_later_part_names_the_first(tmp_path):
     three(tmp_path)
     message = refused(tmp_path / "m-00002-of-00003.gguf")
-    assert message.endswith(
-        "is part 2 of 3 of a model; give the first part (m-00001-of-00003.gguf)"
-    )
+    assert message.endswith("is part 2 of 3 of a model; give the first part, m-00001-of-00003.gguf")
 
 
 def test_missing_parts_are_named(tmp_path):
@@ -123,6 +121,16 @@ def test_a_part_that_is_damaged_or_of_another_model_is_refused_by_its_name(tmp_p
     assert "states 4 tensors, and its 3 parts have 3" in refused(path)
     second.write_bytes(part(1, 3, TENSORS[0], (b"output_norm.weight", (32,), 1)).build())
     assert f"{second}: tensor 'output_norm.weight' has type F16" in refused(path)
+
+
+def test_a_later_part_need_not_count_the_parts(tmp_path):
+    later = part(1, 2, *TENSORS)
+    del later.keys[b"split.count"], later.keys[b"split.tensors.count"]
+    assert read_header(write(tmp_path, part(0, 2), later)).n_layer == 2
+    later.keys[b"split.no"] = (U32, 1)
+    assert "does not say that it is part 2 of 2" in refused(write(tmp_path, part(0, 2), later))
+    del later.keys[b"split.no"]
+    assert "does not say that it is part 2 of 2" in refused(write(tmp_path, part(0, 2), later))
 
 
 def test_numbers_of_a_wrong_kind_are_refused(tmp_path):

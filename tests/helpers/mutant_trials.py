@@ -130,12 +130,15 @@ def one_process(folder: Path, seed: int, numbers: list[int]) -> None:
 def in_processes(folder: Path, seed: int, numbers: list[int]) -> Iterator[Outcome]:
     """Try mutants in a child, and go on behind each that kills or holds it."""
     left = list(numbers)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     while left:
         command = [sys.executable, "-m", "helpers.mutant_trials", "--child", "--seed", str(seed)]
         command += ["--folder", str(folder), *map(str, left)]
         with (
             open(folder / "stderr", "wb") as stderr,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as child,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stderr, env=environment
+            ) as child,
         ):
             yield from _watch(child, folder, left)
 

@@ -97,6 +97,11 @@ _ADAPTER_KEYS: dict[bytes, Value] = {
 }
 
 
+def _architecture(parts: Parts) -> bytes:
+    name = parts.keys.get(b"general.architecture", (STR, b""))[-1]
+    return name if isinstance(name, bytes) else b"llama"
+
+
 def _number(kind: int, rng: random.Random) -> Any:
     if kind == BOOL:
         return rng.random() < 0.5
@@ -132,7 +137,12 @@ def change_number(parts: Parts, rng: random.Random) -> str:
 def change_kind(parts: Parts, rng: random.Random) -> str:
     """A value of another type."""
     key = rng.choice(list(parts.keys))
-    kind = rng.choice([*LAYOUTS, STR])
+    kind = rng.choice([*LAYOUTS, STR, ARR])
+    if kind == ARR:
+        inner = rng.choice([*LAYOUTS, STR])
+        value = rng.choice(_TEXTS) if inner == STR else _number(inner, rng)
+        parts.keys[key] = (ARR, inner, [value] * rng.choice((0, 1, 2, 9)))
+        return f"{key!r} is an array of kind {inner}"
     parts.keys[key] = (kind, rng.choice(_TEXTS) if kind == STR else _number(kind, rng))
     return f"{key!r} is of kind {kind}: {parts.keys[key][1]!r:.20}"
 
@@ -148,7 +158,7 @@ def add_key(parts: Parts, rng: random.Random) -> str:
     """A key that llama.cpp knows, as it might be or with any number."""
     known = _ADAPTER_KEYS if b"adapter.type" in parts.keys else _SOME_KEYS
     name, value = rng.choice(list(known.items()))
-    name = name.replace(b"ARCH", parts.keys.get(b"general.architecture", (STR, b""))[-1])
+    name = name.replace(b"ARCH", _architecture(parts))
     if value[0] not in (STR, ARR) and rng.random() < 0.5:
         value = (value[0], _number(value[0], rng))
     parts.keys[name] = value
@@ -157,7 +167,7 @@ def add_key(parts: Parts, rng: random.Random) -> str:
 
 def other_architecture(parts: Parts, rng: random.Random) -> str:
     """The same keys and tensors under another architecture's name."""
-    old = parts.keys.get(b"general.architecture", (STR, b"llama"))[-1]
+    old = _architecture(parts)
     new = rng.choice(_ARCHITECTURES)
     keys = {
         new + key[len(old) :] if key.startswith(old + b".") else key: value

@@ -243,10 +243,11 @@ def _template(header: GGUFHeader) -> dict[str, tuple[int, ...]]:
     first = layers.get(0, {})
     missing = sorted({*_WIDE, "attn_q.weight", "attn_output.weight"} - set(first))
     strange = sorted(set(first) - _KNOWN)
-    if header.split or missing or strange:
+    in_parts = len(header.parts) > 1  # gguf's reader opens one file
+    if in_parts or missing or strange:
         seen = (
             "is split into several files"
-            if header.split
+            if in_parts
             else f"has layers with {strange[0]}"
             if strange
             else f"has layers without {missing[0]}"
