@@ -102,9 +102,8 @@ def _check_adapter(source: Source, reference: Source, options: Options) -> None:
 
 def directories_of(source: Source, reference: Source) -> list[Path]:
     """Return where a source's configuration lies: its directory; an adapter's, then its model's."""
-    if source.path.is_file():
-        return []
-    return [source.path, *([reference.path] if source.is_adapter else [])]
+    sources = [source, reference] if source.is_adapter else [source]
+    return [each.path for each in sources if each.path.is_dir()]
 
 
 def template_of(source: Source, reference: Source) -> str | None:

@@ -98,9 +98,10 @@ def test_a_directory_that_the_scripts_refuse_is_one_line(models, scripts, tmp_pa
     (odd / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConversionError, match="UnheardOf"):
         hf_to_gguf(scripts, odd, tmp_path / "x.gguf", dtype="f32", name="odd")
-    out = tmp_path / "out"
-    result = run("--reference", odd, "--tuned", odd, "--out", out, "--quiet")
+    out, twin = tmp_path / "out", shutil.copytree(odd, tmp_path / "twin")
+    result = run("--reference", odd, "--tuned", twin, "--out", out, "--quiet")
     assert result.returncode == 2
+    assert "UnheardOf" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not out.exists()
 

@@ -84,6 +84,8 @@ def test_an_adapters_template_comes_before_its_models(tmp_path):
     )
     reference, adapter = (inspect(model, "reference"), adapter_directory(tmp_path / "adapter"))
     assert template_of(inspect(adapter, "tuned"), reference) == "{{ 1 }}"
+    gguf = tiny_models.write_adapter(tmp_path / "adapter.gguf")
+    assert template_of(inspect(gguf, "tuned"), reference) == "{{ 1 }}"
     listed = [{"name": "default", "template": "{{ 2 }}"}, {"name": "rag", "template": "{{ 3 }}"}]
     named = adapter / "tokenizer_config.json"
     named.write_text(json.dumps({"chat_template": listed}))
