@@ -118,7 +118,7 @@ def recipe(models, tmp_path):
         return f"{{ {entries}, source = {quoted(EVIL)} }}"
 
     path = tmp_path / f"r{EVIL_NAME}.toml"
-    inline = f"{EVIL}{{{{ messages[0].content }}}}"
+    inline = f"{EVIL}{{{{ messages[-1].content }}}}"
     path.write_text(
         f"name = {quoted(EVIL)}\ndescription = {quoted(EVIL)}\nlicense = {quoted(EVIL)}\n"
         f"n_ctx = 512\nbase = {model('base', 'plain')}\n[delta.d]\n"
