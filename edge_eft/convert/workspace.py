@@ -126,6 +126,8 @@ class Workspace:
             return
         ours = target.name.endswith(_RESULTS)  # also in a model's directory
         for given in self._inputs:
+            if not given.exists():  # a part that is missing is refused when it is read
+                continue
             if target.samefile(given) or (not ours and target.parent.samefile(given)):
                 raise ConversionError(
                     f"{target} belongs to the input {given}, which is never replaced; choose "

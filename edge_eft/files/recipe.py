@@ -19,7 +19,7 @@ from ..errors import ModelFileError, RecipeError
 from ..system import at_home
 from ..text.formats import FORMATS, is_format
 from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
-from .gguf_split import part_paths
+from .gguf_split import model_stem, part_paths
 
 Sha256 = str | tuple[str, ...]  # of a file in hexadecimal; of a split model one for each part
 
@@ -196,7 +196,7 @@ def from_files(
         reference=ModelSpec(absolute(reference), prompt=prompt),
     )
     return Recipe(
-        name=absolute(base).stem,
+        name=model_stem(absolute(base)),
         description="",
         license="",
         n_ctx=None,
