@@ -28,6 +28,7 @@ from .gguf_header import TOKENS_KEY, GGUFArray, Layout, TensorInfo, quoted
 from .gguf_operators import check_numbers, check_tensor_types, check_widths
 from .gguf_split import first_part, part_paths
 from .gguf_tokenizer import check_tokenizer
+from .plain_text import reason
 
 # A name is a prefix of keys and stands in messages; llama.cpp itself refuses one it does not know.
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -167,8 +168,7 @@ def _layout(place: Path) -> Layout:
     except FileNotFoundError:
         raise ModelFileError(f"{shown}: no such file; check the path") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelFileError(f"{shown}: cannot be read ({reason}); check the path") from None
+        raise ModelFileError(f"{shown}: cannot be read ({reason(error)}); check the path") from None
     except ValueError:  # a NUL in the path
         raise ModelFileError(f"{shown}: is not a path; check it") from None
     return layout

@@ -1,7 +1,7 @@
 """A recipe as data: which models make one emulation, and whether their files are the ones stated.
 
 `recipe_toml` reads and writes recipes as text. This module compares hashes; it opens no model and
-knows nothing of TOML and of GGUF.
+knows nothing of TOML, and of GGUF only how the parts of a split model are named.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..system import at_home
 from ..text.formats import FORMATS, is_format
 from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
 from .gguf_split import model_stem, part_paths
+from .plain_text import reason
 
 Sha256 = str | tuple[str, ...]  # of a file in hexadecimal; of a split model one for each part
 
@@ -246,9 +247,8 @@ def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
             for part, stated_hash in zip(parts, hashes, strict=True):
                 _compare(part, stated_hash)
         except OSError as error:
-            reason = error.strerror or str(error)
             raise ModelFileError(
-                f"{error.filename}: cannot be read ({reason}); check the path"
+                f"{error.filename}: cannot be read ({reason(error)}); check the path"
             ) from None
     return tuple(skipped)
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from ..errors import ModelFileError
 from .gguf_check import GGUFHeader
 from .gguf_header import TensorInfo
+from .plain_text import reason
 
 _HEAD = 1 << 12  # bytes of each tensor that are compared before all of any
 _CHUNK = 1 << 22
@@ -35,13 +36,12 @@ def same_weights(one: GGUFHeader, other: GGUFHeader) -> bool:
                 _equal(a, b, starts, pair, pair[0].n_bytes) for pair in pairs
             )
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelFileError(f"{error.filename}: cannot be read ({reason})") from None
+        raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
 
 
 def _pairs(one: GGUFHeader, other: GGUFHeader) -> Iterator[tuple[TensorInfo, TensorInfo]]:
     """Yield the tensors of both by name; nothing if they are not of the same shapes and types."""
-    if any(header.metadata.get("split.count", 1) != 1 for header in (one, other)):
+    if len(one.parts) > 1 or len(other.parts) > 1:
         return
     named = {tensor.name: tensor for tensor in other.tensors}
     pairs = [(tensor, named.get(tensor.name)) for tensor in one.tensors]
