@@ -61,7 +61,7 @@ def convert(options: Options, talk: Talk) -> Outcome:
         maker = MasterMaker(workspace, worker, talk, options.llama_cpp)
         n_vocab = check_vocabularies(inputs, maker, talk)
         masters = make_masters(inputs, options, maker, workspace)
-        n_vocab = check_merged_vocabularies(inputs, masters, n_vocab, maker, talk)
+        n_vocab = check_merged_vocabularies(masters, n_vocab, maker, talk)
         ends = missing_ends(inputs, masters, maker, talk)
         metadata = {s.role: _file_metadata(s, options) for s in inputs.all}
         base = _final_base(masters, options, metadata, maker)

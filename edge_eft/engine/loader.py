@@ -95,7 +95,7 @@ class LoadRecord:
         contexts: the roles that each context serves.
         files: role → its file.
         warnings: lines for the user, which were also logged: what may not be meant, and what is
-            not as it was asked for. Those of the vocabulary are there.
+            not as it was asked for; `vocabulary` has its own.
     """
 
     n_ctx: int

@@ -60,8 +60,8 @@ def check_adapter(layout: Layout) -> None:
     if not math.isfinite(alpha):
         raise layout.error(f"adapter.lora.alpha is {alpha}, not a finite number")
     if "adapter.alora.invocation_tokens" in layout.metadata:
-        seen = "is an activated LoRA, which acts only behind its invocation tokens"
-        raise layout.error(seen, "edge_eft knows adapters that act everywhere; give such a one")
+        seen = "is an activated LoRA, which acts only after its invocation tokens"
+        raise layout.error(seen, "give an adapter that acts everywhere")
     tensors = {tensor.name: tensor for tensor in layout.tensors}
     for tensor in layout.tensors:
         _check_tensor(layout, tensor)

@@ -8,7 +8,7 @@
     [base]                            # may be left out, and given by `with_base`
     file = "atlas/base.gguf"          # relative to the recipe, or absolute
     sha256 = "..."                    # of a split model a list, with one for each part
-    prompt = "plain"                  # template, chatml, plain, transcript, or inline Jinja
+    prompt = "plain"                  # template, template:NAME, chatml, plain, transcript, or Jinja
     source = "..."                    # where the file comes from, for people
     end_tokens = ["<|im_end|>", 2]    # more tokens that end its replies: texts or ids
     template_kwargs = { enable_thinking = false }   # variables for its chat template

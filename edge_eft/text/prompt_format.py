@@ -2,8 +2,8 @@
 
 Every role has its own prompt format: the model's own chat template, a built-in one, or inline
 Jinja. This module renders messages with it (`template_format.py`) and tokenises the result. It
-knows nothing of roles, contexts or logits.
-How no text of a message becomes a control token, and how none is lost, is in `stand_ins.py`.
+knows nothing of roles, contexts or logits. How no text of a message becomes a control token, and
+how none is lost, is in `stand_ins.py`.
 """
 
 import hashlib
