@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ModelFileError, RecipeError
 from ..system import at_home
-from ..text.formats import FORMATS, is_format
+from ..text.formats import CHOICES, FORMATS, is_format
 from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
 from .gguf_split import model_stem, part_paths
 from .plain_text import reason
@@ -266,10 +266,8 @@ def check_prompt(where: str, prompt: str) -> None:
     """Raise RecipeError, naming `where`, if `prompt` is not a format."""
     kind(where, prompt, str, "a text", RecipeError)
     if not is_format(prompt):
-        raise RecipeError(
-            f"{where} is {prompt!r}{did_you_mean(prompt, FORMATS)}; it may be "
-            f"{', '.join(FORMATS)}, or a Jinja template, which contains {{{{ or {{%"
-        )
+        near = did_you_mean(prompt, FORMATS)
+        raise RecipeError(f"{where} is {prompt!r}{near}; it may be {CHOICES}")
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:

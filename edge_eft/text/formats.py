@@ -8,6 +8,7 @@ from .messages import plain_copy
 
 FORMATS = ("template", "chatml", "plain", "transcript")
 NAMED = "template:"  # and the name of one of several templates that a model file has
+CHOICES = f"{', '.join(FORMATS)}, {NAMED}NAME, or a Jinja template, which contains {{{{ or {{%"
 
 # What a template is told in any case; nobody may say otherwise.
 _RESERVED = frozenset(
@@ -16,10 +17,14 @@ _RESERVED = frozenset(
 )
 
 
+def is_named(spec: str) -> bool:
+    """Return whether `spec` names a prompt format, and is not itself a template."""
+    return spec in FORMATS or (spec.startswith(NAMED) and spec != NAMED)
+
+
 def is_format(spec: str) -> bool:
     """Return whether `spec` names a prompt format or is inline Jinja."""
-    named = spec.startswith(NAMED) and spec != NAMED
-    return spec in FORMATS or named or "{{" in spec or "{%" in spec
+    return is_named(spec) or "{{" in spec or "{%" in spec
 
 
 def check_format(spec: str) -> str:
@@ -30,10 +35,7 @@ def check_format(spec: str) -> str:
     """
     if isinstance(spec, str) and is_format(spec):
         return spec
-    raise PromptError(
-        f"prompt = {spec!r} is not a prompt format; use one of {', '.join(FORMATS)}, or a Jinja "
-        f"template, which contains {{{{ or {{%"
-    )
+    raise PromptError(f"prompt = {spec!r} is not a prompt format; it may be {CHOICES}")
 
 
 def check_template_kwargs(kwargs: Any, where: str = "chat_template_kwargs") -> dict[str, Any]:

@@ -107,7 +107,9 @@ def test_a_model_without_template_is_named():
 
 @pytest.mark.parametrize("spec", ["chat", "", 3, None])
 def test_unknown_formats_are_refused_with_the_choices(spec):
-    with pytest.raises(PromptError, match="template, chatml, plain, transcript"):
+    with pytest.raises(
+        PromptError, match="template, chatml, plain, transcript, template:NAME, or a Jinja"
+    ):
         check_format(spec)
 
 
