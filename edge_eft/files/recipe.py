@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import ModelFileError, RecipeError
+from ..errors import ModelFileError, PromptError, RecipeError
 from ..system import at_home
-from ..text.formats import CHOICES, FORMATS, is_format
+from ..text.formats import CHOICES, FORMATS, check_template_kwargs, is_format
 from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
 from .gguf_split import model_stem, part_paths
 from .plain_text import reason
@@ -63,7 +63,11 @@ class ModelSpec:
         kind("end_tokens", self.end_tokens, list | tuple, "a list of texts or ids", RecipeError)
         for token in self.end_tokens:
             kind("a token in end_tokens", token, str | int, "a text or an id", RecipeError)
-        kind("template_kwargs", self.template_kwargs, Mapping, "a mapping", RecipeError)
+        try:
+            kwargs = check_template_kwargs(self.template_kwargs, "template_kwargs")
+        except PromptError as error:
+            raise RecipeError(str(error)) from None
+        object.__setattr__(self, "template_kwargs", kwargs)
 
 
 @checked_init(RecipeError)

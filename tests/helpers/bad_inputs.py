@@ -143,6 +143,7 @@ CALLS = {
     "spec ends": (lambda _: recipe.ModelSpec("a", end_tokens="</s>"), "end_tokens is '</s>'"),
     "spec end": (lambda _: recipe.ModelSpec("a", end_tokens=[1.5]), "1.5"),
     "spec kwargs": (lambda _: recipe.ModelSpec("a", template_kwargs=[1]), "template_kwargs is [1]"),
+    "spec variable": (lambda _: recipe.ModelSpec("a", template_kwargs={"a": {1}}), "JSON's kinds"),
     "spec promt": (lambda _: recipe.ModelSpec("a", promt="plain"), "did you mean prompt?"),
     "delta weight": (lambda e: recipe.Delta("a", -1, e.recipe.base, e.recipe.base), "is -1"),
     "delta tuned": (lambda e: recipe.Delta("a", 1, "a.gguf", e.recipe.base), "tuned of 'a'"),
