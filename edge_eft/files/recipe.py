@@ -55,9 +55,11 @@ class ModelSpec:
             value = getattr(self, name)
             if name == "file" or value is not None:
                 kind(name, value, str | os.PathLike, "a path", RecipeError)
-                object.__setattr__(self, name, Path(value))
+                object.__setattr__(self, name, _nameable(name, Path(value)))
         hashes = "a text, or a tuple of one for each part"
         kind("sha256", self.sha256, str | tuple | None, hashes, RecipeError)
+        for each in self.sha256 if isinstance(self.sha256, tuple) else ():
+            kind("a hash in sha256", each, str, "a text", RecipeError)
         for name in ("prompt", "source"):
             kind(name, getattr(self, name), str | None, "a text", RecipeError)
         kind("end_tokens", self.end_tokens, list | tuple, "a list of texts or ids", RecipeError)
@@ -68,6 +70,17 @@ class ModelSpec:
         except PromptError as error:
             raise RecipeError(str(error)) from None
         object.__setattr__(self, "template_kwargs", kwargs)
+
+
+def _nameable(name: str, path: Path) -> Path:
+    """Return `path` if the system can have a file of that name, else raise RecipeError."""
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise RecipeError(f"{name} is {str(path)!r:.80}, which cannot be the name of a file")
+    return path
 
 
 @checked_init(RecipeError)
@@ -113,6 +126,8 @@ class Recipe:
             whole("n_ctx", self.n_ctx, 1, MAX_N_CTX, error=RecipeError)
         kind("base", self.base, ModelSpec | None, f"{_A_MODEL}, or None", RecipeError)
         kind("deltas", self.deltas, Mapping, "a mapping of names to deltas", RecipeError)
+        if not self.deltas:
+            raise RecipeError("deltas is empty; a recipe has at least one")
         for name, delta in self.deltas.items():
             kind(f"deltas[{name!r}]", delta, Delta, "a Delta", RecipeError)
         kind("path", self.path, str | os.PathLike | None, "a path, or None", RecipeError)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PromptError
-from .messages import plain_copy
+from .messages import check_unicode, plain_copy
 
 FORMATS = ("template", "chatml", "plain", "transcript")
 NAMED = "template:"  # and the name of one of several templates that a model file has
@@ -31,9 +31,10 @@ def check_format(spec: str) -> str:
     """Return `spec` if it names a prompt format or is a Jinja template.
 
     Raises:
-        PromptError: it is neither.
+        PromptError: it is neither, or is no Unicode.
     """
     if isinstance(spec, str) and is_format(spec):
+        check_unicode(spec, "prompt")
         return spec
     raise PromptError(f"prompt = {spec!r} is not a prompt format; it may be {CHOICES}")
 
