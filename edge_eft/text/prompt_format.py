@@ -92,6 +92,11 @@ class PromptFormat:
                 self._source, model.name, variables, may_drop_system=not own
             )
 
+    @property
+    def folds_system(self) -> bool:
+        """Whether the template has no system role: such a message is put into the first turn."""
+        return self._template is not None and self._template.folds
+
     def encode(
         self,
         messages: Iterable[Mapping[str, Any]],

@@ -7,7 +7,6 @@ is remembered. Whether a text came through is asked of the caller, who can tell 
 """
 
 import itertools
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -15,8 +14,6 @@ from ..errors import PromptError
 from .bounds import Budget
 from .messages import Message, joined, with_text_arguments
 from .sandbox import ChatTemplate
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -60,6 +57,11 @@ class TemplateFormat:
         # A template that goes through contents may be glad of parts; the others know texts only.
         self._contents = ("given", "parts", "texts") if self._template.iterates else ("texts",)
         self._way = Way(self._contents[0])  # type: ignore[arg-type]
+
+    @property
+    def folds(self) -> bool:
+        """Whether a system message was last put at the head of the first user turn."""
+        return self._way.folds
 
     def render(
         self,
@@ -133,7 +135,7 @@ class TemplateFormat:
             elif lost == "system" and not self._may_drop_system:
                 without_system = drawn if without_system is None else without_system
             else:
-                self._remember(way)
+                self._way = way
                 return drawn
         if without_system is not None:
             return without_system
@@ -152,15 +154,6 @@ class TemplateFormat:
         )
         others = [Way(contents, folds, arguments) for arguments, folds, contents in ways]  # type: ignore[arg-type]
         return [self._way, *(way for way in others if way != self._way)]
-
-    def _remember(self, way: Way) -> None:
-        if way.folds and not self._way.folds:
-            log.warning(
-                "the chat template of %s has no system role: the system message stands at the head "
-                "of the first user message",
-                self._name,
-            )
-        self._way = way
 
 
 def _folded(messages: list[Message]) -> list[Message]:
