@@ -96,7 +96,7 @@ CALLS = {
     "stream sede": (lambda e: next(e.stream("a", sede=1)), "did you mean seed?"),
     "score x": (lambda e: e.score("a", ["x"]), "'x'"),
     "score 5": (lambda e: e.score("a", 5), "completion is 5"),
-    "score True": (lambda e: e.score("a", [1.5]), "1.5"),
+    "score 1.5": (lambda e: e.score("a", [1.5]), "1.5"),
     "score weights": (lambda e: e.score("a", "b", weights=0), "weights is 0"),
     "score waits": (lambda e: e.score("a", "b", waits=0), "did you mean weights?"),
     "score request": (lambda e: e.score(Request("a"), "b"), "prompt is Request"),
