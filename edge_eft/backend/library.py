@@ -1,4 +1,4 @@
-"""The native library itself: loading it, its log, its threads and the kinds of KV cache."""
+"""The native library itself: loading it, its log, Ctrl-C in it, threads, kinds of KV cache."""
 
 from __future__ import annotations
 

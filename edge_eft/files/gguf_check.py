@@ -2,9 +2,10 @@
 
 llama.cpp aborts the process, or worse, on some headers that a stranger can craft (CVE-2024-21802
 and its siblings), and the reader of the `gguf` package hangs on a 43-byte file. So all that either
-would trust is checked first: the bounds by `gguf_header`, the values here, after the asserts and
-uncaught exceptions in llama.cpp's llama-model.cpp, llama-vocab.cpp and llama-adapter.cpp (as of
-llama-cpp-python 0.3.36). `read_header` returns a header or raises ModelFileError, nothing else.
+would trust is checked first: the bounds by `gguf_header`, shapes and parts here, after the asserts
+in llama.cpp's llama-model.cpp (as of llama-cpp-python 0.3.36), and the rest by `gguf_operators`,
+`gguf_tokenizer` and `adapter_check`. `read_header` returns a header or raises ModelFileError,
+nothing else.
 
 Only headers are read, never the weights; of a split model those of all parts, as one. It knows
 nothing of llama_cpp and of what a model is for.
