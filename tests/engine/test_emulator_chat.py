@@ -1,7 +1,5 @@
 """Chats: a later turn decodes only what is new, in every role, whatever its prompt format."""
 
-import logging
-
 import numpy as np
 import pytest
 from helpers.emulator_tools import GREEDY, UNDRAFTED, decoded, decoded_since, open_emulator
@@ -208,9 +206,8 @@ def test_variables_of_a_request_go_over_the_recipes(tmp_path, tiny, stated):
     assert lengths[1]["base"] == lengths[0]["base"]
 
 
-def test_a_system_message_that_templates_refuse_is_told_of_once(atlas, caplog, monkeypatch):
+def test_a_system_message_that_templates_refuse_is_told_of_once(atlas, caplog):
     """Each role said it: three lines, alike but for the model's name."""
-    monkeypatch.setattr(logging.getLogger("edge_eft"), "propagate", True)
     messages = [{"role": "system", "content": "Be kind."}, user("Hi")]
     with Emulator.load(ATLAS.with_suffix(".toml"), n_threads=1) as emulator:
         for _ in range(2):
