@@ -15,7 +15,7 @@ import click
 
 from ..engine.reply import ReplyBuilder, Timings
 from ..engine.settings import SETTINGS
-from ..errors import AbortedError, EdgeEftError, RequestError
+from ..errors import AbortedError, EdgeEftError, PromptError, RequestError
 from ..files.plain_text import lines, reason
 from ..system import mebibytes
 from ..validate import did_you_mean
@@ -134,6 +134,9 @@ class Chat:
         try:
             reply = ReplyBuilder(conversation.request())
             presses = stream(self.emulator, reply, show)
+        except PromptError as error:
+            forgets = "; /clear forgets what was said" if len(before) > 1 else ""
+            raise PromptError(f"{error}{forgets}") from None
         finally:
             if reply and reply.begun:
                 say()

@@ -79,8 +79,7 @@ class Models:
             what = "quote the prompt" if at_most else "no prompt goes here"
             raise click.UsageError(f"{rest[at_most]!r} is one word too many; {why}{what}.")
         if names_files:
-            prompt = self.prompt or "plain"
-            return from_files(self.base, self.tuned, self.reference, prompt=prompt), rest  # type: ignore[arg-type]
+            return from_files(self.base, self.tuned, self.reference, prompt=self.prompt), rest  # type: ignore[arg-type]
         if self.base is not None and not (words[0] in recipes or os.path.lexists(words[0])):
             raise click.UsageError(
                 f"--base alone goes with a recipe, and {words[0]!r} is none; name one before the "

@@ -125,7 +125,11 @@ def compose(*parts: str, between: str = "") -> Styled:
 
 def say(*parts: str, err: bool = False) -> None:
     """Print `parts` and a line end, on stdout or, if `err`, on stderr: styled or filtered."""
-    click.echo(compose(*parts), err=err)
+    try:
+        click.echo(compose(*parts), err=err)
+    except OSError as error:
+        error.filename = error.filename or ("stderr" if err else "stdout")
+        raise
 
 
 def talk(line: str) -> None:
@@ -167,8 +171,12 @@ class ReplyWriter:
 
     def write(self, text: str) -> None:
         """Write the next chunk, and show it at once."""
-        sys.stdout.write(self._filter.filter(text) if self._filter else text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(self._filter.filter(text) if self._filter else text)
+            sys.stdout.flush()
+        except OSError as error:
+            error.filename = error.filename or "stdout"
+            raise
 
 
 def start_logging(verbose: bool) -> None:
@@ -180,6 +188,7 @@ def start_logging(verbose: bool) -> None:
 
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
+    handler.addFilter(lambda record: bool(record.getMessage()))  # native code is done: not news
     level = logging.INFO if verbose else logging.WARNING
     handler.setLevel(level)  # loggers below may let more through, to other handlers
     logger = logging.getLogger("edge_eft")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend import Context, Model, common_prefix
-from ..errors import PromptError
+from ..errors import PromptError, RequestError
 from ..text.prompt_format import PromptFormat, ReplyCache, encode_raw
 from .request import Prompt
 from .request_state import RequestState
@@ -128,12 +128,22 @@ class Contexts(Sequence[ContextRunner]):
             for i in needed
             if i not in state.sequences
         }
+        self._refuse_unread(request.chat_template_kwargs)
         self._say_what_folds()
         for i, ids in new.items():
             self._check_room(self._runners[i].name, len(ids), n_given)
         for i, ids in new.items():  # all or none: what is refused changes nothing
             state.begin_sequence(i, ids, self.n_ctx)
         return needed
+
+    def _refuse_unread(self, variables: Mapping[str, Any]) -> None:
+        """Raise RequestError for a variable that no role's template reads: it would do nothing."""
+        unread = [r.prompt.unread(variables) for r in self._runners] if variables else [[]]
+        if nowhere := [name for name in unread[0] if all(name in names for names in unread)]:
+            raise RequestError(
+                f"chat_template_kwargs has {nowhere[0]!r}, which no role's template reads; "
+                "leave it out, or correct it"
+            )
 
     def _say_what_folds(self) -> None:
         """Log, once, which roles are told the system message in another way than it was given."""
@@ -151,7 +161,7 @@ class Contexts(Sequence[ContextRunner]):
             reply = f" and {n_reply} of the reply" if n_reply else ""
             raise PromptError(
                 f"the prompt is {n_prompt} tokens for {name}{reply}, and {self.n_ctx - 1} fit "
-                f"(n_ctx {self.n_ctx} less one for the reply); shorten it or raise n_ctx"
+                f"(n_ctx {self.n_ctx} less one for the reply); shorten it, or raise n_ctx (--n-ctx)"
             )
 
     def advance(

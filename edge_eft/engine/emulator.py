@@ -109,14 +109,14 @@ class Emulator:
         base: str | os.PathLike[str],
         tuned: str | os.PathLike[str],
         reference: str | os.PathLike[str],
-        prompt: str = "plain",
+        prompt: str | None = None,
         **options: Unpack[LoadOptions],
     ) -> Emulator:
         """Load three GGUF files as one delta, named "tuned".
 
         Args:
             base, tuned, reference: paths.
-            prompt: format of base and reference; tuned has its own template.
+            prompt: format of base and reference (None: plain); tuned has its own template.
             options: as of the class: n_ctx, n_threads, n_gpu_layers, n_slots.
         """
         return cls(

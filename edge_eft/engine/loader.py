@@ -167,6 +167,7 @@ def load(
         ]
         contexts = Contexts(runners, n_ctx, stack.pop_all())
     prompts = {role: runner.prompt for runner in runners for role in runner.roles}
+    warnings += _unread_variables(roles, prompts)
     ends = {
         role: {i: model.token_texts()[i].decode("utf-8", "replace") for i in common.ends_of(role)}
         for role, model in models.items()
@@ -325,6 +326,14 @@ def _load_models(
             loaded[path] = Model(spec.file, n_gpu_layers=n_gpu_layers)
             stack.callback(loaded[path].close)
     return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
+
+
+def _unread_variables(
+    roles: Mapping[str, ModelSpec], prompts: Mapping[str, PromptFormat]
+) -> Iterator[str]:
+    for role, spec in roles.items():
+        for name in prompts[role].unread(spec.template_kwargs):
+            yield f"template_kwargs of {role}: nothing reads {name!r} in its prompt format"
 
 
 def _prompt_format(spec: ModelSpec, model: Model) -> PromptFormat:

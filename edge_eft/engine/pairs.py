@@ -62,9 +62,11 @@ def doubts(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> Iterator[str]:
         tuned, reference = headers[f"tuned:{name}"], headers[f"reference:{name}"]
         if delta.tuned.lora is None:
             yield from _swapped(name, (delta.tuned, tuned), (delta.reference, reference))
+            yield from _unlike(name, (delta.tuned, tuned), (delta.reference, reference))
     largest = max(recipe.deltas, key=lambda name: headers[f"tuned:{name}"].n_parameters)
     tuned, spec = headers[f"tuned:{largest}"], roles[f"tuned:{largest}"]
-    if base.n_parameters < tuned.n_parameters:
+    is_pair = _size(tuned) == _size(headers[f"reference:{largest}"])
+    if is_pair and base.n_parameters < tuned.n_parameters:
         yield (
             f"base ({_sized(roles['base'], base)}) is smaller than tuned:{largest} "
             f"({_sized(spec, tuned)}): that is down-scaling, which gives a small model's knowledge "
@@ -75,10 +77,12 @@ def doubts(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> Iterator[str]:
         for role, spec in roles.items()
         if spec.prompt == "plain" and not role.startswith("tuned:") and _template(headers[role])
     ]
-    if "base" in told_plainly and len(told_plainly) > 1:
+    asked_for = recipe.base is not None and recipe.base.prompt is not None
+    if "base" in told_plainly and len(told_plainly) > 1 and not asked_for:
         yield (
-            "base and reference have chat templates and get plain prompts; if they were tuned to "
-            'chat, set prompt = "template" in [base], or --prompt template'
+            "base and reference have chat templates and get plain prompts; if replies are off, try "
+            'prompt = "template" in [base] or --prompt template; "plain", written out, is not '
+            "asked about"
         )
 
 
@@ -93,6 +97,22 @@ def _swapped(
     else:
         return
     yield f"delta {name!r}: swapped? Of {files}, {seen}; tuned is the one that behaves as you want"
+
+
+def _unlike(
+    name: str, tuned: tuple[ModelSpec, GGUFHeader], reference: tuple[ModelSpec, GGUFHeader]
+) -> Iterator[str]:
+    if _size(tuned[1]) != _size(reference[1]):
+        yield (
+            f"delta {name!r}: tuned ({_sized(*tuned)}) and reference ({_sized(*reference)}) differ "
+            "in size, so that they are no pair; reference is the model that tuned was tuned from, "
+            "base the large one"
+        )
+
+
+def _size(header: GGUFHeader) -> tuple[int, int]:
+    """Return layers and width, which tuning does not change; a vocabulary may grow in it."""
+    return header.n_layer, int(header.metadata.get(f"{header.architecture}.embedding_length", 0))
 
 
 def _names_say_so(tuned: Mapping[str, set[str]], reference: Mapping[str, set[str]]) -> bool:

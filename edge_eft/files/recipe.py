@@ -36,9 +36,9 @@ class ModelSpec:
 
     `file` and `lora` are absolute; with a `lora`, `file` is the reference's model that it is put
     on, and `sha256` and `source` are the adapter's. Of a split model `file` is the first part, and
-    `sha256` has one hash for each part. `prompt` is None only in a reference: it is then asked as
-    the base is. `source` says where the file comes from, for people.
-    `template_kwargs` are variables for its chat template, of JSON's kinds. `end_tokens` are texts
+    `sha256` has one hash for each part. `prompt` is None where none was asked for: a base is then
+    told plain prompts, and a reference what the base is. `source` says where the file comes from,
+    for people. `template_kwargs` are variables for its chat template, of JSON's kinds. `end_tokens` are texts
     or ids of tokens that end its replies, in addition to those that the file names.
     """
 
@@ -140,15 +140,16 @@ class Recipe:
         """
         if self.base is None:
             raise RecipeError(f"recipe {self.name!r} names no base model; give one: --base FILE")
-        roles = {"base": self.base}
+        base = replace(self.base, prompt=self.base.prompt or "plain")
+        roles = {"base": base}
         for delta in self.deltas.values():
             # A reference's rows are compared with the base's, so it is asked as the base is.
             reference = delta.reference
             if reference.prompt is None:
                 reference = replace(
                     reference,
-                    prompt=self.base.prompt,
-                    template_kwargs=reference.template_kwargs or self.base.template_kwargs,
+                    prompt=base.prompt,
+                    template_kwargs=reference.template_kwargs or base.template_kwargs,
                 )
             roles |= {f"tuned:{delta.name}": delta.tuned, f"reference:{delta.name}": reference}
         return roles
@@ -165,11 +166,11 @@ class Recipe:
 
         Args:
             file: the base's GGUF, relative to the working directory.
-            prompt: its format; None keeps the recipe's, or "plain" if it names no base.
+            prompt: its format; None keeps the recipe's, if there is one.
 
         Raises RecipeError if `prompt` is not a format.
         """
-        base = ModelSpec(absolute(file), prompt=prompt or "plain")
+        base = ModelSpec(absolute(file), prompt=prompt)
         if prompt is not None:
             check_prompt("prompt", prompt)
         elif self.base is not None:
@@ -198,17 +199,19 @@ def from_files(
     tuned: str | os.PathLike[str],
     reference: str | os.PathLike[str],
     *,
-    prompt: str = "plain",
+    prompt: str | None = None,
 ) -> Recipe:
     """Return a recipe of three files with one delta, named "tuned", of weight 1.
 
     Args:
         base, tuned, reference: GGUF files, relative to the working directory.
-        prompt: the format of base and reference; the tuned model has its own template.
+        prompt: the format of base and reference; None: plain, which is said if both have chat
+            templates. The tuned model has its own template.
 
     Raises RecipeError if `prompt` is not a format.
     """
-    check_prompt("prompt", prompt)
+    if prompt is not None:
+        check_prompt("prompt", prompt)
     delta = Delta(
         name="tuned",
         weight=1.0,

@@ -206,7 +206,6 @@ class _Reader:
         base = None
         if "base" in table:
             base = self.model(table["base"], "base")
-            base = replace(base, prompt=base.prompt or "plain")
         deltas = self.value(table, "delta", dict, "", {})
         if not deltas:
             raise self.error("has no delta; add a table [delta.NAME] with `tuned` and `reference`")

@@ -92,6 +92,11 @@ class PromptFormat:
                 self._source, model.name, variables, may_drop_system=not own
             )
 
+    def unread(self, names: Iterable[str]) -> list[str]:
+        """Return those of these variables' names that nothing here reads, in their order."""
+        read = self._template.reads if self._template is not None else ()
+        return [name for name in names if name not in read]
+
     @property
     def folds_system(self) -> bool:
         """Whether the template has no system role: such a message is put into the first turn."""

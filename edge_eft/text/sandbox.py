@@ -21,6 +21,7 @@ import jinja2
 from jinja2 import pass_context
 from jinja2.ext import loopcontrols
 from jinja2.filters import make_attrgetter
+from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from jinja2.utils import Cycler
@@ -80,6 +81,7 @@ class ChatTemplate:
 
     Attributes:
         iterates: whether it goes through the parts of a message's content.
+        reads: the names of the variables that it reads.
 
     Raises:
         PromptError: the source is too long or is not valid Jinja.
@@ -97,6 +99,7 @@ class ChatTemplate:
             tree = self._environment.parse(source)
             check_tree(tree)
             self.iterates = iterates_contents(tree)
+            self.reads = frozenset(find_undeclared_variables(tree))
             code = self._environment.compile(Instrument().visit(tree), raw=True)
             self._template = self._environment.template_class.from_code(
                 self._environment,

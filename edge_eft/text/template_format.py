@@ -59,6 +59,11 @@ class TemplateFormat:
         self._way = Way(self._contents[0])  # type: ignore[arg-type]
 
     @property
+    def reads(self) -> frozenset[str]:
+        """The names of the variables that the template reads."""
+        return self._template.reads
+
+    @property
     def folds(self) -> bool:
         """Whether a system message was last put at the head of the first user turn."""
         return self._way.folds

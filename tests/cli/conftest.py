@@ -4,6 +4,8 @@ import pytest
 from helpers.fakes import BatchEmulator
 from helpers.recipe_files import write_recipe
 
+import edge_eft.evaluate.gap  # before `scripted` patches what it imports  # noqa: F401
+
 
 @pytest.fixture
 def recipe(tmp_path):

@@ -50,7 +50,7 @@ class Screen:
         self.out = os.fdopen(slave, "w", encoding="utf-8")
         self.err = os.fdopen(os.dup(slave), "w", encoding="utf-8")
         self._data = b""
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self):

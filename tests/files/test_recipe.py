@@ -23,7 +23,7 @@ def test_a_recipe_without_base_is_completed_by_with_base(
         recipe.roles()
     monkeypatch.chdir(tmp_path)
     whole = recipe.with_base("big.gguf")
-    assert whole.base == ModelSpec(tmp_path / "big.gguf", None, "plain")
+    assert whole.base == ModelSpec(tmp_path / "big.gguf")
     assert whole.roles()["reference:d"].prompt == "plain"
     other = recipe.with_base("big.gguf", prompt="transcript")
     assert other.roles()["reference:d"].prompt == "transcript"
