@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _MARK = "\x1e"
+_ENDED = "\x1eended"  # Python knows of the child's end; without it a library has called exit()
 _PIPES = "EDGE_EFT_SUPERVISOR"  # environment: the descriptors of the pipe for words, the lifeline
 _BOOT = (  # the package may have been found through the working directory or a zip file
     "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
@@ -49,6 +50,8 @@ _TOO_LARGE = (
 )
 _CUT = "a file became shorter or its disk went away while it was in use; check both"
 _DAMAGED = "a file is damaged, or of a kind that this llama.cpp cannot run; get it again"
+_TOO_MANY = "the system allows no further process or thread; close programs, or raise its limit"
+_NOT_LOADED = "memory has run out, or the installation is damaged: install edge-eft again"
 
 
 def main() -> NoReturn:
@@ -74,7 +77,23 @@ def _work(lifeline: int | None = None) -> NoReturn:
         command_line.main()
     except KeyboardInterrupt:
         sys.exit(130)
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not (message := _lack(error)):
+            raise
+        _say(message)
+        sys.exit(2)
     sys.exit(0)
+
+
+def _lack(error: Exception) -> str:
+    """Return what the system did not give, and what to do; "" if `error` is a fault of ours."""
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "memory ran out; close other programs"
+    if isinstance(error, ImportError) or "load shared library" in said:
+        said = said.rpartition("Original error was: ")[2]  # NumPy tells a long story before it
+        return f"a part of edge-eft cannot be loaded ({said}); {_NOT_LOADED}"
+    return f"{said}; {_TOO_MANY}" if "start new thread" in said else ""
 
 
 def _enter_child(words: int, lifeline: int) -> NoReturn:
@@ -103,7 +122,11 @@ def _enter_child(words: int, lifeline: int) -> NoReturn:
     doing = logging.getLogger("edge_eft.backend.native")
     doing.addHandler(Marks())
     doing.setLevel(logging.INFO)
-    _work(lifeline)
+    try:
+        _work(lifeline)
+    finally:
+        with contextlib.suppress(OSError):
+            os.write(words, f"{_ENDED}\n".encode())
 
 
 # -- the parent ----------------------------------------------------------------------------
@@ -118,9 +141,13 @@ def _supervise() -> int:
     terminal = _terminal_settings()
     words = _Words()
     lifeline, held = os.pipe()  # it closes when this process ends, however that comes about
-    if sys.platform == "darwin":  # Apple's libraries do not work in a fork
-        pid = _spawn(words.writer, lifeline)
-    elif not (pid := os.fork()):
+    try:
+        # Apple's libraries do not work in a fork.
+        pid = _spawn(words.writer, lifeline) if sys.platform == "darwin" else os.fork()
+    except OSError as error:
+        _say(f"{error.strerror}; {_TOO_MANY}")
+        return 2
+    if not pid:
         for descriptor in (held, words.reader):
             os.close(descriptor)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -130,10 +157,13 @@ def _supervise() -> int:
     words.listen()
     status = os.waitstatus_to_exitcode(_wait(pid))
     os.close(held)
-    if status >= 0:
+    if status >= 0 and not words.ended_by_library(status):
         return status
-    died_of = signal.Signals(-status)
     _restore(terminal)
+    if status >= 0:
+        _say(words.obituary(f"exit({status})"))
+        return 2
+    died_of = signal.Signals(-status)
     if died_of == signal.SIGINT:
         return 130
     if died_of.name not in _FATAL:  # a user's or the system's wish: end in the same way
@@ -162,7 +192,8 @@ def _say(message: str) -> None:
     from .terminal import one_line
 
     with contextlib.suppress(OSError):
-        os.write(2, f"{one_line(f'edge-eft: {message}')}\n".encode("utf-8", "backslashreplace"))
+        line = f"{one_line(f'edge-eft: {message}')}\n"
+        os.write(sys.stderr.fileno(), line.encode("utf-8", "backslashreplace"))
 
 
 def _wait(pid: int) -> int:
@@ -250,12 +281,17 @@ class _Words:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._last = b""
         self._doing = ""
+        self._ended = False
         self._files: list[str] = []
 
     def listen(self) -> None:
         """Read until the child's end is closed."""
         os.close(self.writer)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system allows no more threads: what is said there is lost
+            os.close(self.reader)
+            self._ended = True
 
     def _read(self) -> None:
         rest = b""
@@ -269,20 +305,38 @@ class _Words:
         if not line.startswith(_MARK.encode()):
             self._last = (self._last + b"\n" + line)[-_WORDS_KEPT:]
             return
+        if line == _ENDED.encode():
+            self._ended = True
+            return
         self._doing = line[1:].decode("utf-8", "replace")
         loading, _, file = self._doing.partition("loading ")
         if not loading and file and file not in self._files:
             self._files.append(file)
 
+    def _hear_out(self) -> None:
+        if self._thread.ident:
+            self._thread.join(timeout=1)
+
+    def ended_by_library(self, status: int) -> bool:
+        """Return whether native code ended the child with this exit status, and not Python."""
+        if not status:
+            return False
+        self._hear_out()
+        # OpenBLAS raises SIGINT where it gets no threads. Else 130 is a user's wish.
+        return b"OpenBLAS blas_thread_init" in self._last if status == 130 else not self._ended
+
     def obituary(self, name: str) -> str:
-        """Return what happened and what to do, for a child that died of the signal `name`."""
-        self._thread.join(timeout=1)
+        """Return what happened and what to do, for a child that died of `name`."""
+        self._hear_out()
         said = [line for line in self._last.decode("utf-8", "replace").split("\n") if line.strip()]
-        telling = [line for line in said if "what():" in line or "ASSERT" in line] or said
+        keys = ("what():", "ASSERT", "pthread_create")
+        telling = [line for line in said if any(key in line for key in keys)] or said
         words = telling[-1].strip()[:300] if telling else "it gave no reason"
         doing = self._doing or ("using " + ", ".join(self._files) if self._files else "")
         fix = {"SIGILL": _REBUILD, "SIGBUS": _CUT, "SIGKILL": _TOO_LARGE}.get(name, _DAMAGED)
-        if "bad_alloc" in words or "memory" in words:
+        if any(key in words.lower() for key in ("alloc", "memory", "mem_buffer")):
             fix = _TOO_LARGE
+        elif "Resource temporarily unavailable" in words or "pthread_create" in words:
+            fix = _TOO_MANY
         while_doing = f" while {doing}" if doing else ""
         return f"llama.cpp died of {name}{while_doing} ({words}); {fix}"

@@ -101,6 +101,59 @@ def test_a_failed_assertion_of_the_library_is_quoted(tiny):
     assert re.fullmatch(line, done.stderr.strip())
 
 
+@pytest.mark.parametrize("status", [1, 3])
+def test_a_library_that_calls_exit_is_one_line_and_status_2(status):
+    """OpenBLAS does so where it gets no memory: it was status 1 without a word."""
+    script = f"""
+import ctypes, edge_eft.cli.main
+from edge_eft.__main__ import main
+
+def work():
+    import os
+    os.write(2, b"Memory allocation failed, giving up")
+    ctypes.CDLL(None).exit({status})
+
+edge_eft.cli.main.main = work
+main()
+"""
+    done = python(script)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = rf"edge-eft: llama\.cpp died of exit\({status}\) \(Memory .*up\); memory has probably .*"
+    assert re.fullmatch(line, done.stderr.strip())
+
+
+@pytest.mark.parametrize("mebibytes", [50, 80, 100, 150, 200, 300, 350])
+def test_a_limit_of_memory_is_one_line_or_enough(mebibytes):
+    """Was a traceback, status 1 or 130 without a word, or "a file is damaged"."""
+    line = f'ulimit -v {mebibytes << 10}; exec "$0" -m edge_eft run atlas "What is Peru?"'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable], capture_output=True, text=True, timeout=60
+    )
+    if done.returncode == 0:
+        return
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"edge-eft: [^\n]*(memory|thread)[^\n]*\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("lacking", ["os.fork", "threading.Thread.start"])
+def test_a_system_that_allows_no_more_processes_is_one_line(lacking):
+    script = f"""
+import errno, os, threading
+
+def refuse(*_):
+    if "{lacking}" == "os.fork":
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    raise RuntimeError("can't start new thread")
+
+{lacking} = refuse
+from edge_eft.__main__ import main
+main()
+"""
+    done = python(script, "run", "atlas", "What is Peru?")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"edge-eft: [^\n]+ allows no further process .*\n", done.stderr)
+
+
 def test_where_a_fork_does_not_do_the_child_is_spawned(atlas):
     """As on macOS; the child has an interpreter of its own."""
     script = "import sys; sys.platform = 'darwin'; from edge_eft.__main__ import main; main()"
