@@ -50,18 +50,40 @@ _TOO_LARGE = (
 )
 _CUT = "a file became shorter or its disk went away while it was in use; check both"
 _DAMAGED = "a file is damaged, or of a kind that this llama.cpp cannot run; get it again"
-_TOO_MANY = "the system allows no further process or thread; close programs, or raise its limit"
+_TOO_MANY = "the system allows no more processes, threads or files; close some, or raise its limit"
 _NOT_LOADED = "memory has run out, or the installation is damaged: install edge-eft again"
 
 
 def main() -> NoReturn:
     """Run `edge-eft`: as the parent, or as the child if the environment says so."""
-    if os.name != "posix" or not sys.executable:  # no such signals: the work is done here
-        _work()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    if pipes := os.environ.pop(_PIPES, ""):
-        _enter_child(*map(int, pipes.split(",")))
-    os._exit(_supervise())
+    try:
+        if os.name != "posix" or not sys.executable:  # no such signals: the work is done here
+            _work()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        if pipes := os.environ.pop(_PIPES, ""):
+            _enter_child(*map(int, pipes.split(",")))
+        status = _supervise()
+    except KeyboardInterrupt:  # after the command, which tells its own ends
+        status = 130
+    except (MemoryError, ImportError, RuntimeError, OSError) as error:  # of parent or child
+        if not (message := _lack(error)):
+            raise
+        _say(message)
+        status = 2
+    os._exit(status)
+
+
+def _lack(error: Exception) -> str:
+    """Return what the system did not give, and what to do; "" if `error` is a fault of ours."""
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "memory ran out; close other programs"
+    if isinstance(error, ImportError) or "load shared library" in said:
+        said = said.rpartition("Original error was: ")[2]  # NumPy tells a long story before it
+        return f"a part of edge-eft cannot be loaded ({said}); {_NOT_LOADED}"
+    if isinstance(error, OSError) or "start new thread" in said:
+        return f"{said}; {_TOO_MANY}"
+    return ""
 
 
 # -- the child -----------------------------------------------------------------------------
@@ -77,23 +99,7 @@ def _work(lifeline: int | None = None) -> NoReturn:
         command_line.main()
     except KeyboardInterrupt:
         sys.exit(130)
-    except (MemoryError, ImportError, RuntimeError) as error:
-        if not (message := _lack(error)):
-            raise
-        _say(message)
-        sys.exit(2)
     sys.exit(0)
-
-
-def _lack(error: Exception) -> str:
-    """Return what the system did not give, and what to do; "" if `error` is a fault of ours."""
-    said = " ".join(str(error).split())
-    if isinstance(error, MemoryError):
-        return "memory ran out; close other programs"
-    if isinstance(error, ImportError) or "load shared library" in said:
-        said = said.rpartition("Original error was: ")[2]  # NumPy tells a long story before it
-        return f"a part of edge-eft cannot be loaded ({said}); {_NOT_LOADED}"
-    return f"{said}; {_TOO_MANY}" if "start new thread" in said else ""
 
 
 def _enter_child(words: int, lifeline: int) -> NoReturn:
@@ -125,6 +131,8 @@ def _enter_child(words: int, lifeline: int) -> NoReturn:
     try:
         _work(lifeline)
     finally:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is left is the interpreter's end
         with contextlib.suppress(OSError):
             os.write(words, f"{_ENDED}\n".encode())
 
@@ -141,13 +149,9 @@ def _supervise() -> int:
     terminal = _terminal_settings()
     words = _Words()
     lifeline, held = os.pipe()  # it closes when this process ends, however that comes about
-    try:
-        # Apple's libraries do not work in a fork.
-        pid = _spawn(words.writer, lifeline) if sys.platform == "darwin" else os.fork()
-    except OSError as error:
-        _say(f"{error.strerror}; {_TOO_MANY}")
-        return 2
-    if not pid:
+    if sys.platform == "darwin":  # Apple's libraries do not work in a fork
+        pid = _spawn(words.writer, lifeline)
+    elif not (pid := os.fork()):
         for descriptor in (held, words.reader):
             os.close(descriptor)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -189,10 +193,14 @@ def _spawn(words: int, lifeline: int) -> int:
 
 
 def _say(message: str) -> None:
-    from .terminal import one_line
+    try:
+        from .terminal import one_line
 
+        message = one_line(message)
+    except (MemoryError, ImportError, OSError):  # what is lacking is what is to be told
+        message = ascii(message)
     with contextlib.suppress(OSError):
-        line = f"{one_line(f'edge-eft: {message}')}\n"
+        line = f"edge-eft: {message}\n"
         os.write(sys.stderr.fileno(), line.encode("utf-8", "backslashreplace"))
 
 
