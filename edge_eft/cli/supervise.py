@@ -167,14 +167,15 @@ def _supervise() -> int:
     if status >= 0:
         _say(words.obituary(f"exit({status})"))
         return 2
-    died_of = signal.Signals(-status)
+    died_of = -status
+    name = next((known.name for known in signal.Signals if known == died_of), "")
     if died_of == signal.SIGINT:
         return 130
-    if died_of.name not in _FATAL:  # a user's or the system's wish: end in the same way
+    if name not in _FATAL:  # a user's or the system's wish: end in the same way
         signal.signal(died_of, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [died_of])
         os.kill(os.getpid(), died_of)
-    _say(words.obituary(died_of.name))
+    _say(words.obituary(name))
     return 2
 
 

@@ -4,6 +4,7 @@ What is killed here is the real thing: `edge-eft` with models loaded, in process
 """
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -176,6 +177,38 @@ def test_last_words_are_cleaned_and_memory_is_told_apart():
     os.close(words.writer)
     said = words.obituary("SIGABRT")
     assert "while loading /m/a.gguf (what():  std::bad_alloc); memory has probably run out" in said
+
+
+def test_a_signal_without_a_name_ends_both_in_its_way(chatting):
+    """It was a ValueError: Python has names for the first and the last of the real-time ones."""
+    chat, worker = chatting
+    worker.send_signal(40)
+    _, talk = chat.communicate(timeout=20)
+    assert chat.returncode == -40
+    assert "Traceback" not in talk
+
+
+def test_a_reply_goes_on_where_ctrl_c_is_ignored(tiny):
+    """A script starts what it puts into the background so; the reply ended with status 130."""
+    script = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from edge_eft.engine.reply import ReplyBuilder
+from edge_eft.cli import replies
+
+def take(reply, step, real=ReplyBuilder.take):
+    os.kill(os.getppid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    real(reply, step)
+
+ReplyBuilder.take = take
+from edge_eft.__main__ import main
+main()
+"""
+    files = [f"--{role}={tiny._asdict()[role]}" for role in ("base", "tuned", "reference")]
+    done = python(script, "run", *files, "the", "--max-tokens", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["tokens"]) == 5
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
