@@ -214,7 +214,8 @@ def _wait(pid: int) -> int:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 return status
-        elif not from_terminal:  # a terminal sends its signals to the child, too
+        # A terminal sends its signals to the child, too, but its end to the session's leader alone.
+        elif not from_terminal or number == signal.SIGHUP:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

@@ -260,6 +260,26 @@ def test_the_terminal_is_as_it_was_after_a_death():
         os.close(descriptor)
 
 
+def test_the_end_of_the_terminal_ends_a_command_that_leads_the_session(tmp_path):
+    """As with `ssh -t host edge-eft …`: the work went on without a terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        prompts = tmp_path / "prompts"
+        prompts.write_text('"Q:"\n' * 2000)
+        words = ["run", "atlas", f"--input={prompts}", "--max-tokens", "400"]
+        line = f'exec "$0" "$@" > {tmp_path}/replies 2> {tmp_path}/errors'
+        python = [sys.executable, "-m", "edge_eft"]
+        os.execv("/bin/sh", ["sh", "-c", line, *python, *words])
+    replies, end = tmp_path / "replies", time.monotonic() + 30
+    while not (replies.exists() and replies.stat().st_size):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    worker = psutil.Process(pid).children()[0]
+    os.close(terminal)
+    assert gone(worker)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGHUP
+
+
 # -- streams that are closed, full or gone --------------------------------------------------
 
 
