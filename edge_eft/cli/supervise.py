@@ -65,12 +65,22 @@ def main() -> NoReturn:
         status = _supervise()
     except KeyboardInterrupt:  # after the command, which tells its own ends
         status = 130
-    except (MemoryError, ImportError, RuntimeError, OSError) as error:  # of parent or child
-        if not (message := _lack(error)):
+    except Exception as error:  # of parent or child
+        if _interrupted(error):
+            status = 130
+        elif message := _lack(error):
+            _say(message)
+            status = 2
+        else:
             raise
-        _say(message)
-        status = 2
     os._exit(status)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error: Python 3.11 wraps it in the body of a class."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _lack(error: Exception) -> str:
