@@ -223,7 +223,7 @@ def terminal_reader() -> Callable[[str], str]:
 
     history = open_history()
     session: PromptSession[str] = PromptSession(
-        history=history, completer=Commands(), key_bindings=keys
+        history=history, completer=Commands(), key_bindings=keys, enable_suspend=True
     )
     told = False
 

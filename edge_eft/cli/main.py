@@ -65,7 +65,7 @@ class Commands(click.Group):
             if hasattr(file, "reconfigure"):
                 file.reconfigure(errors="replace")
         extra |= {"standalone_mode": False}
-        if os.environ.get("NO_COLOR"):
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
             extra["color"] = False
         try:
             status = super().main(*args, **extra) or 0

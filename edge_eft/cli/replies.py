@@ -55,7 +55,8 @@ def interruptible(emulator: Emulator) -> Iterator[list[int]]:
     wake-up file descriptor tells at once, and a thread that waits for it.
     """
     presses: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as a script's & sets it
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield presses
         return
     reader, writer = socket.socketpair()

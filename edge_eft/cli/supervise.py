@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _MARK = "\x1e"
+_ENDED = "\x1eended"  # Python knows of the child's end; without it a library has called exit()
 _PIPES = "EDGE_EFT_SUPERVISOR"  # environment: the descriptors of the pipe for words, the lifeline
 _BOOT = (  # the package may have been found through the working directory or a zip file
     "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
@@ -49,16 +50,50 @@ _TOO_LARGE = (
 )
 _CUT = "a file became shorter or its disk went away while it was in use; check both"
 _DAMAGED = "a file is damaged, or of a kind that this llama.cpp cannot run; get it again"
+_TOO_MANY = "the system allows no more processes, threads or files; close some, or raise its limit"
+_NOT_LOADED = "memory has run out, or the installation is damaged: install edge-eft again"
 
 
 def main() -> NoReturn:
     """Run `edge-eft`: as the parent, or as the child if the environment says so."""
-    if os.name != "posix" or not sys.executable:  # no such signals: the work is done here
-        _work()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    if pipes := os.environ.pop(_PIPES, ""):
-        _enter_child(*map(int, pipes.split(",")))
-    os._exit(_supervise())
+    try:
+        if os.name != "posix" or not sys.executable:  # no such signals: the work is done here
+            _work()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        if pipes := os.environ.pop(_PIPES, ""):
+            _enter_child(*map(int, pipes.split(",")))
+        status = _supervise()
+    except KeyboardInterrupt:  # after the command, which tells its own ends
+        status = 130
+    except Exception as error:  # of parent or child
+        if _interrupted(error):
+            status = 130
+        elif message := _lack(error):
+            _say(message)
+            status = 2
+        else:
+            raise
+    os._exit(status)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error: Python 3.11 wraps it in the body of a class."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
+
+
+def _lack(error: Exception) -> str:
+    """Return what the system did not give, and what to do; "" if `error` is a fault of ours."""
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "memory ran out; close other programs"
+    if isinstance(error, ImportError) or "load shared library" in said:
+        said = said.rpartition("Original error was: ")[2]  # NumPy tells a long story before it
+        return f"a part of edge-eft cannot be loaded ({said}); {_NOT_LOADED}"
+    if isinstance(error, OSError) or "start new thread" in said:
+        return f"{said}; {_TOO_MANY}"
+    return ""
 
 
 # -- the child -----------------------------------------------------------------------------
@@ -103,7 +138,13 @@ def _enter_child(words: int, lifeline: int) -> NoReturn:
     doing = logging.getLogger("edge_eft.backend.native")
     doing.addHandler(Marks())
     doing.setLevel(logging.INFO)
-    _work(lifeline)
+    try:
+        _work(lifeline)
+    finally:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is left is the interpreter's end
+        with contextlib.suppress(OSError):
+            os.write(words, f"{_ENDED}\n".encode())
 
 
 # -- the parent ----------------------------------------------------------------------------
@@ -130,17 +171,21 @@ def _supervise() -> int:
     words.listen()
     status = os.waitstatus_to_exitcode(_wait(pid))
     os.close(held)
-    if status >= 0:
+    if status >= 0 and not words.ended_by_library(status):
         return status
-    died_of = signal.Signals(-status)
     _restore(terminal)
+    if status >= 0:
+        _say(words.obituary(f"exit({status})"))
+        return 2
+    died_of = -status
+    name = next((known.name for known in signal.Signals if known == died_of), "")
     if died_of == signal.SIGINT:
         return 130
-    if died_of.name not in _FATAL:  # a user's or the system's wish: end in the same way
+    if name not in _FATAL:  # a user's or the system's wish: end in the same way
         signal.signal(died_of, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [died_of])
         os.kill(os.getpid(), died_of)
-    _say(words.obituary(died_of.name))
+    _say(words.obituary(name))
     return 2
 
 
@@ -159,10 +204,15 @@ def _spawn(words: int, lifeline: int) -> int:
 
 
 def _say(message: str) -> None:
-    from .terminal import one_line
+    try:
+        from .terminal import one_line
 
+        message = one_line(message)
+    except (MemoryError, ImportError, OSError):  # what is lacking is what is to be told
+        message = ascii(message)
     with contextlib.suppress(OSError):
-        os.write(2, f"{one_line(f'edge-eft: {message}')}\n".encode("utf-8", "backslashreplace"))
+        line = f"edge-eft: {message}\n"
+        os.write(sys.stderr.fileno(), line.encode("utf-8", "backslashreplace"))
 
 
 def _wait(pid: int) -> int:
@@ -174,7 +224,8 @@ def _wait(pid: int) -> int:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 return status
-        elif not from_terminal:  # a terminal sends its signals to the child, too
+        # A terminal sends its signals to the child, too, but its end to the session's leader alone.
+        elif not from_terminal or number == signal.SIGHUP:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -250,12 +301,17 @@ class _Words:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._last = b""
         self._doing = ""
+        self._ended = False
         self._files: list[str] = []
 
     def listen(self) -> None:
         """Read until the child's end is closed."""
         os.close(self.writer)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system allows no more threads: what is said there is lost
+            os.close(self.reader)
+            self._ended = True
 
     def _read(self) -> None:
         rest = b""
@@ -269,20 +325,38 @@ class _Words:
         if not line.startswith(_MARK.encode()):
             self._last = (self._last + b"\n" + line)[-_WORDS_KEPT:]
             return
+        if line == _ENDED.encode():
+            self._ended = True
+            return
         self._doing = line[1:].decode("utf-8", "replace")
         file = self._doing.removeprefix("loading ")
         if file not in (self._doing, *self._files):
             self._files.append(file)
 
+    def _hear_out(self) -> None:
+        if self._thread.ident:
+            self._thread.join(timeout=1)
+
+    def ended_by_library(self, status: int) -> bool:
+        """Return whether native code ended the child with this exit status, and not Python."""
+        if not status:
+            return False
+        self._hear_out()
+        # OpenBLAS raises SIGINT where it gets no threads. Else 130 is a user's wish.
+        return b"OpenBLAS blas_thread_init" in self._last if status == 130 else not self._ended
+
     def obituary(self, name: str) -> str:
-        """Return what happened and what to do, for a child that died of the signal `name`."""
-        self._thread.join(timeout=1)
+        """Return what happened and what to do, for a child that died of `name`."""
+        self._hear_out()
         said = [line for line in self._last.decode("utf-8", "replace").split("\n") if line.strip()]
-        telling = [line for line in said if "what():" in line or "ASSERT" in line] or said
+        keys = ("what():", "ASSERT", "pthread_create")
+        telling = [line for line in said if any(key in line for key in keys)] or said
         words = telling[-1].strip()[:300] if telling else "it gave no reason"
         doing = self._doing or ("using " + ", ".join(self._files) if self._files else "")
         fix = {"SIGILL": _REBUILD, "SIGBUS": _CUT, "SIGKILL": _TOO_LARGE}.get(name, _DAMAGED)
-        if "bad_alloc" in words or "memory" in words:
+        if any(key in words.lower() for key in ("alloc", "memory", "mem_buffer")):
             fix = _TOO_LARGE
+        elif "Resource temporarily unavailable" in words or "pthread_create" in words:
+            fix = _TOO_MANY
         while_doing = f" while {doing}" if doing else ""
         return f"llama.cpp died of {name}{while_doing} ({words}); {fix}"

@@ -70,13 +70,14 @@ class Request(Sampling):
         except PromptError as error:
             raise RequestError(str(error)) from None
         object.__setattr__(self, "chat_template_kwargs", kwargs)
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+        stop = self.stop
+        stop = () if stop is None else (stop,) if isinstance(stop, str) else stop
         if not isinstance(stop, Sequence) or not all(isinstance(s, str) and s for s in stop):
             raise RequestError(f"stop is {self.stop!r:.40}; it must be non-empty strings")
         object.__setattr__(self, "stop", tuple(stop))
         whole("max_tokens", self.max_tokens, 1)
         whole("explain", self.explain, 0)
-        if self.draft != "auto":
+        if not (isinstance(self.draft, str) and self.draft == "auto"):
             whole("draft, unless auto,", self.draft, 0, MAX_DRAFT)
         if self.conservative is not None:
             number("conservative", self.conservative, 0.0, 1.0, open_low=True)
@@ -111,13 +112,13 @@ class Request(Sampling):
         options = {name: value for name, value in values.items() if value is not None}
         if "weights" in options:
             options["weights"] = Weights.from_dict(options["weights"])
-        if bias := options.get("logit_bias"):
+        if isinstance(bias := options.get("logit_bias"), Mapping):
             try:
                 options["logit_bias"] = {
                     int(token): -math.inf if value is None else value
                     for token, value in bias.items()
                 }
-            except (AttributeError, ValueError):
+            except (TypeError, ValueError):
                 raise RequestError(
                     f"logit_bias is {bias!r:.40}; it must map token ids to numbers"
                 ) from None

@@ -303,6 +303,12 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path):
         raise RecipeError("a path is empty; name a file")
     try:
+        fits = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half a character
+        fits = False
+    if not fits:
+        raise RecipeError(f"{os.fspath(path)!r:.60} cannot be the name of a file")
+    try:
         path = at_home(path)
     except FileNotFoundError as error:
         raise RecipeError(

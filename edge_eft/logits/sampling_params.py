@@ -60,7 +60,7 @@ class Sampling:
         for token, value in bias.items():
             whole("a token id in logit_bias", token, 0)
             what = f"logit_bias of token {token}"
-            forbidden = value == -math.inf
+            forbidden = isinstance(value, float) and value == -math.inf
             checked[token] = -math.inf if forbidden else number(what, value, -1e4, 1e4)
         object.__setattr__(self, "logit_bias", checked)
 

@@ -337,13 +337,13 @@ def test_a_piped_line_that_is_not_text_ends_the_chat_in_one_line(recipe, scripte
 
 
 class Terminal:
-    """The chat in a pseudo-terminal."""
+    """The chat, or another program, in a pseudo-terminal."""
 
-    def __init__(self, arguments, environment):
+    def __init__(self, arguments, environment, program=(sys.executable, "-m", "edge_eft")):
         self.screen, self.seen = "", 0
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execve(sys.executable, [sys.executable, "-m", "edge_eft", *arguments], environment)
+            os.execvpe(program[0], [*program, *arguments], environment)
 
     def wait_for(self, pattern, seconds=40):
         """Read until the pattern appears behind what was waited for before."""
@@ -390,3 +390,24 @@ def test_ctrl_c_in_a_real_terminal_stops_the_reply_and_then_leaves(smollm2_trio,
     status = terminal.exit_status()
     assert status == 0, terminal.screen[-3000:]
     assert "Traceback" not in terminal.screen
+
+
+@pytest.mark.slow
+def test_ctrl_z_at_the_prompt_suspends_and_fg_goes_on(tmp_path):
+    """It was typed into the message, as a control character."""
+    environment = os.environ | {"EDGE_EFT_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
+    shell = Terminal([], environment, ("bash", "--norc", "-i"))
+    shell.type(f"PS1='READY> '; {sys.executable} -m edge_eft chat atlas\r")
+    shell.wait_for("›")
+    time.sleep(0.3)
+    shell.type("\x1a")
+    shell.wait_for("Stopped.*READY> ")
+    shell.type("fg\r")
+    shell.wait_for("›")
+    shell.type("What is the capital of Peru?\r")
+    shell.wait_for("It is Lima.*›")
+    time.sleep(0.3)
+    shell.type("\x04")
+    shell.wait_for("READY> ")
+    shell.type("exit $?\r")
+    assert shell.exit_status() == 0

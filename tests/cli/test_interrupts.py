@@ -60,6 +60,29 @@ def test_ctrl_c_at_random_moments_is_130_within_a_second_and_quiet(atlas, tmp_pa
     assert ended <= N_MOMENTS // 4
 
 
+CLASS = """
+import signal, edge_eft.cli.main
+from edge_eft.__main__ import main
+
+class Field:
+    def __set_name__(self, *_):
+        signal.raise_signal(signal.SIGINT)
+
+def work():
+    class Recipe:
+        field = Field()
+
+edge_eft.cli.main.main = work
+main()
+"""
+
+
+def test_ctrl_c_in_the_body_of_a_class_is_130_and_quiet():
+    """Python 3.11 makes a RuntimeError of it, which was shown with its traceback."""
+    done = subprocess.run([sys.executable, "-c", CLASS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 LOADING = """
 import signal, threading, time
 from edge_eft.backend import library

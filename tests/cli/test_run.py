@@ -262,7 +262,12 @@ def test_slots_give_each_prompt_its_own_reply(small):
 
 def test_colour_is_for_terminals_that_want_it(recipe, scripted, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
-    for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+    monkeypatch.setenv("TERM", "xterm")
+    for environment, coloured in (
+        ({}, True),
+        ({"NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ):
         scripted("a", "b", "c")
         result = CliRunner().invoke(cli, ["compare", recipe, "x"], env=environment, color=True)
         assert ("\x1b[" in result.stdout) is coloured

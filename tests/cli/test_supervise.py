@@ -4,6 +4,7 @@ What is killed here is the real thing: `edge-eft` with models loaded, in process
 """
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -101,6 +102,59 @@ def test_a_failed_assertion_of_the_library_is_quoted(tiny):
     assert re.fullmatch(line, done.stderr.strip())
 
 
+@pytest.mark.parametrize("status", [1, 3])
+def test_a_library_that_calls_exit_is_one_line_and_status_2(status):
+    """OpenBLAS does so where it gets no memory: it was status 1 without a word."""
+    script = f"""
+import ctypes, edge_eft.cli.main
+from edge_eft.__main__ import main
+
+def work():
+    import os
+    os.write(2, b"Memory allocation failed, giving up")
+    ctypes.CDLL(None).exit({status})
+
+edge_eft.cli.main.main = work
+main()
+"""
+    done = python(script)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = rf"edge-eft: llama\.cpp died of exit\({status}\) \(Memory .*up\); memory has probably .*"
+    assert re.fullmatch(line, done.stderr.strip())
+
+
+@pytest.mark.parametrize("mebibytes", [50, 80, 100, 150, 200, 300, 350])
+def test_a_limit_of_memory_is_one_line_or_enough(mebibytes):
+    """Was a traceback, status 1 or 130 without a word, or "a file is damaged"."""
+    line = f'ulimit -v {mebibytes << 10}; exec "$0" -m edge_eft run atlas "What is Peru?"'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable], capture_output=True, text=True, timeout=60
+    )
+    if done.returncode == 0:
+        return
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"edge-eft: [^\n]*(memory|thread)[^\n]*\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("lacking", ["os.fork", "os.pipe", "threading.Thread.start"])
+def test_a_system_that_allows_no_more_processes_is_one_line(lacking):
+    script = f"""
+import errno, os, threading
+
+def refuse(*_):
+    if "{lacking}".startswith("os."):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    raise RuntimeError("can't start new thread")
+
+{lacking} = refuse
+from edge_eft.__main__ import main
+main()
+"""
+    done = python(script, "run", "atlas", "What is Peru?")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"edge-eft: [^\n]+ allows no more processes, .*\n", done.stderr)
+
+
 def test_where_a_fork_does_not_do_the_child_is_spawned(atlas):
     """As on macOS; the child has an interpreter of its own."""
     script = "import sys; sys.platform = 'darwin'; from edge_eft.__main__ import main; main()"
@@ -123,6 +177,38 @@ def test_last_words_are_cleaned_and_memory_is_told_apart():
     os.close(words.writer)
     said = words.obituary("SIGABRT")
     assert "while loading /m/a.gguf (what():  std::bad_alloc); memory has probably run out" in said
+
+
+def test_a_signal_without_a_name_ends_both_in_its_way(chatting):
+    """It was a ValueError: Python has names for the first and the last of the real-time ones."""
+    chat, worker = chatting
+    worker.send_signal(40)
+    _, talk = chat.communicate(timeout=20)
+    assert chat.returncode == -40
+    assert "Traceback" not in talk
+
+
+def test_a_reply_goes_on_where_ctrl_c_is_ignored(tiny):
+    """A script starts what it puts into the background so; the reply ended with status 130."""
+    script = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from edge_eft.engine.reply import ReplyBuilder
+from edge_eft.cli import replies
+
+def take(reply, step, real=ReplyBuilder.take):
+    os.kill(os.getppid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    real(reply, step)
+
+ReplyBuilder.take = take
+from edge_eft.__main__ import main
+main()
+"""
+    files = [f"--{role}={tiny._asdict()[role]}" for role in ("base", "tuned", "reference")]
+    done = python(script, "run", *files, "the", "--max-tokens", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["tokens"]) == 5
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
@@ -172,6 +258,26 @@ def test_the_terminal_is_as_it_was_after_a_death():
     assert b"edge-eft: llama.cpp died of SIGSEGV" in shown
     for descriptor in (ours, theirs):
         os.close(descriptor)
+
+
+def test_the_end_of_the_terminal_ends_a_command_that_leads_the_session(tmp_path):
+    """As with `ssh -t host edge-eft …`: the work went on without a terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        prompts = tmp_path / "prompts"
+        prompts.write_text('"Q:"\n' * 2000)
+        words = ["run", "atlas", f"--input={prompts}", "--max-tokens", "400"]
+        line = f'exec "$0" "$@" > {tmp_path}/replies 2> {tmp_path}/errors'
+        python = [sys.executable, "-m", "edge_eft"]
+        os.execv("/bin/sh", ["sh", "-c", line, *python, *words])
+    replies, end = tmp_path / "replies", time.monotonic() + 30
+    while not (replies.exists() and replies.stat().st_size):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    worker = psutil.Process(pid).children()[0]
+    os.close(terminal)
+    assert gone(worker)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGHUP
 
 
 # -- streams that are closed, full or gone --------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,6 +112,9 @@ def test_one_stop_string_is_one_and_not_its_letters():
         ("stop", ["a", 3]),
         ("stop", b"end"),
         ("stop", 5),
+        ("stop", np.array([1, 2])),
+        ("draft", np.array([1, 2])),
+        ("logit_bias", {5: np.array([1.0, 2.0])}),
         ("prompt", None),
         ("prompt", [1, 2]),
         ("weights", 1.0),
@@ -136,6 +140,7 @@ def test_a_value_out_of_range_is_named(name, value):
         ({"prompt": "x", "logit_bias": {"-1": 1}}, "logit_bias"),
         ({}, "prompt"),
         ({"prompt": "x", "logit_bias": {"the": 1}}, "logit_bias"),
+        ({"prompt": "x", "logit_bias": np.array([1, 2])}, "logit_bias"),
     ],
 )
 def test_a_dictionary_that_is_not_a_request_is_refused_by_name(values, named):

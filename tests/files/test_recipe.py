@@ -121,6 +121,9 @@ def test_a_path_that_cannot_be_made_absolute_is_one_line(
         absolute("")
     with pytest.raises(RecipeError, match=r"no home directory .* '~nobody-here/x.gguf'; .* \./~"):
         absolute("~nobody-here/x.gguf")
+    for name in ("a\0.gguf", "a\ud800.gguf"):  # was a ValueError of posixpath's
+        with pytest.raises(RecipeError, match="cannot be the name of a file"):
+            absolute(name)
 
 
 def test_every_part_of_a_split_model_has_its_own_hash(tmp_path: Path) -> None:
