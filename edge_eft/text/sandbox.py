@@ -144,7 +144,7 @@ class ChatTemplate:
             said = f"is not valid Jinja: line {error.lineno}: {error.message}"
         else:
             said = f"failed: {type(error).__name__}: {error}"
-        said = " ".join(said[:1000].split())[:300]
+        said = " ".join(said[:1000].encode("utf-8", "backslashreplace").decode().split())[:300]
         return kind(
             f"the chat template of {self._where} {said}; another format can be set with prompt = …"
         )

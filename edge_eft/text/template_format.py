@@ -2,8 +2,9 @@
 
 Templates differ in what they take: contents as texts or as lists of parts, a system role or none,
 the arguments of tool calls as objects or as text. What a template takes is found out by rendering:
-a way that loses a text, or that the template fails on, gives way to the next one, and what worked
-is remembered. Whether a text came through is asked of the caller, who can tell (`prompt_format`).
+a way that loses a text, or that the template fails on, gives way to the next one. The plainest that
+works is taken each time, so that messages become the same prompt whatever came before them.
+Whether a text came through is asked of the caller, who can tell (`prompt_format`).
 """
 
 import itertools
@@ -13,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from ..errors import PromptError
 from .bounds import Budget
-from .messages import Message, joined, with_text_arguments
+from .messages import Message, check_unicode, joined, with_text_arguments
 from .sandbox import ChatTemplate
 
 log = logging.getLogger(__name__)
@@ -42,24 +43,24 @@ class TemplateFormat:
         source: the Jinja text.
         name: of the model, for messages.
         variables: bos_token and the like, and the recipe's.
-        may_drop_system: the template was written for this recipe, by somebody who may leave out
-            system messages on purpose.
+        may_drop: the template was written for this recipe, by somebody who may leave out system
+            messages and answers of tools on purpose.
 
     Raises:
         PromptError: it is not a template.
     """
 
     def __init__(
-        self, source: str, name: str, variables: Mapping[str, Any], *, may_drop_system: bool
+        self, source: str, name: str, variables: Mapping[str, Any], *, may_drop: bool
     ) -> None:
         self._template = ChatTemplate(source, name)
         self._name = name
         self._variables = dict(variables)
-        self._may_drop_system = may_drop_system
+        self._may_drop = may_drop
         self._knows_developer = "developer" in source
         # A template that goes through contents may be glad of parts; the others know texts only.
         self._contents = ("given", "parts", "texts") if self._template.iterates else ("texts",)
-        self._way = Way(self._contents[0])  # type: ignore[arg-type]
+        self._said_folds = False
 
     def render(
         self,
@@ -74,7 +75,7 @@ class TemplateFormat:
         Raises:
             PromptError: the template fails.
         """
-        return self._template.render(
+        text = self._template.render(
             messages,
             budget=budget,
             **{**self._variables, **variables},
@@ -82,6 +83,8 @@ class TemplateFormat:
             tools=None,
             documents=None,
         )
+        check_unicode(text, f"what the chat template of {self._name} writes")  # by its escapes
+        return text
 
     def handed_over(self, messages: Sequence[Message], way: Way) -> list[Message]:
         """Return the messages as the template is to get them."""
@@ -111,10 +114,11 @@ class TemplateFormat:
         Args:
             messages: as checked.
             draw: renders in one way; may raise PromptError.
-            lacks: "user" or "system" where such a text is not in what was drawn, else "".
+            lacks: "user", "tool" or "system" where such a text is not in what was drawn, else "".
 
         Raises:
-            PromptError: the first way's, if all fail; or the last user message is lost in all.
+            PromptError: the first way's, if all fail; or the last user message, or the tool's
+                answer that is to be replied to, is lost in all.
         """
         first: PromptError | None = None
         without_system: T | None = None
@@ -125,15 +129,16 @@ class TemplateFormat:
                 first = first or error
                 continue
             lost = lacks(drawn)
-            if lost == "user":
+            if lost == "user" or (lost == "tool" and not self._may_drop):
+                what = "the user said last" if lost == "user" else "the tool answered last"
                 first = first or PromptError(
-                    f"the chat template of {self._name} leaves out what the user said last; set "
-                    f"another format: prompt = …"
+                    f"the chat template of {self._name} leaves out what {what}; set another "
+                    f"format: prompt = …"
                 )
-            elif lost == "system" and not self._may_drop_system:
+            elif lost == "system" and not self._may_drop:
                 without_system = drawn if without_system is None else without_system
             else:
-                self._remember(way)
+                self._say(way)
                 return drawn
         if without_system is not None:
             return without_system
@@ -141,7 +146,7 @@ class TemplateFormat:
         raise first
 
     def _ways(self, messages: Sequence[Message]) -> list[Way]:
-        """What worked last, then what may work for these messages, the plainest first."""
+        """What may work for these messages, the plainest first."""
         has_system = any(message["role"] in ("system", "developer") for message in messages)
         has_user = any(message["role"] == "user" for message in messages)
         has_calls = any("tool_calls" in message for message in messages)
@@ -150,17 +155,16 @@ class TemplateFormat:
             (False, True)[: 1 + (has_system and has_user)],
             self._contents,
         )
-        others = [Way(contents, folds, arguments) for arguments, folds, contents in ways]  # type: ignore[arg-type]
-        return [self._way, *(way for way in others if way != self._way)]
+        return [Way(contents, folds, arguments) for arguments, folds, contents in ways]  # type: ignore[arg-type]
 
-    def _remember(self, way: Way) -> None:
-        if way.folds and not self._way.folds:
+    def _say(self, way: Way) -> None:
+        if way.folds and not self._said_folds:
+            self._said_folds = True
             log.warning(
                 "the chat template of %s has no system role: the system message stands at the head "
                 "of the first user message",
                 self._name,
             )
-        self._way = way
 
 
 def _folded(messages: list[Message]) -> list[Message]:
