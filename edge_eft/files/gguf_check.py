@@ -35,6 +35,7 @@ MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 # Diffusion models and encoders: llama.cpp gives them all tokens at once, or no logits.
 _NOT_CAUSAL = {"dream", "llada", "llada-moe", "rnd1", "gemma-embedding", "t5", "t5encoder"}
+_ONE_EXPERT_IS_NONE = {"hunyuan-dense", "hunyuan_vl"}  # dense models whose config names one
 _ROPE_SCALINGS = {"none", "linear", "yarn", "longrope"}
 
 
@@ -262,8 +263,18 @@ def _check_shape(layout: Layout, architecture: str) -> None:
             raise layout.error(seen)
     check_widths(layout, architecture, heads, heads_kv)
 
+    _check_experts(layout, architecture, n_layer)
+    scaling = layout.metadata.get(prefix + "rope.scaling.type", "linear")
+    if scaling not in _ROPE_SCALINGS:
+        raise layout.error(f"has the unknown rope.scaling.type {quoted(str(scaling))}")
+
+
+def _check_experts(layout: Layout, architecture: str, n_layer: int) -> None:
+    prefix = architecture + "."
     n_expert = layout.integer(prefix + "expert_count", 0, 0, MAX_EXPERTS)
     n_used = max(_layers(layout, prefix + "expert_used_count", n_layer, MAX_EXPERTS))
+    if architecture in _ONE_EXPERT_IS_NONE and n_expert <= 1:
+        n_expert = n_used = 0
     n_group = layout.integer(prefix + "expert_group_count", 0)
     n_group_used = layout.integer(prefix + "expert_group_used_count", 0)
     if n_used > n_expert or (n_expert and not n_used) or (n_group and n_group >= n_expert):
@@ -271,10 +282,6 @@ def _check_shape(layout: Layout, architecture: str) -> None:
         raise layout.error(seen)
     if n_group > 1 and (n_expert % n_group or not 0 < n_group_used < n_group):
         raise layout.error(f"{n_group_used} of {n_group} expert groups is impossible")
-
-    scaling = layout.metadata.get(prefix + "rope.scaling.type", "linear")
-    if scaling not in _ROPE_SCALINGS:
-        raise layout.error(f"has the unknown rope.scaling.type {quoted(str(scaling))}")
 
 
 def _layers(layout: Layout, key: str, n_layer: int, high: int) -> tuple[int, ...]:
