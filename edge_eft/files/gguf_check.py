@@ -18,7 +18,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class GGUFHeader:
     """A header that passed every check.
 
     `metadata` holds Python scalars, strings and `GGUFArray`. Of a split model `path` is the first
-    of its `parts`, and sizes and tensors are those of all parts together.
+    of its `parts`, and sizes and tensors are those of all parts together; in each the data of its
+    tensors begin at one of `data_starts`.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class GGUFHeader:
     metadata: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
     parts: tuple[Path, ...]
+    data_starts: tuple[int, ...]
 
     @property
     def is_adapter(self) -> bool:
@@ -150,6 +152,7 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
         metadata=layout.metadata,
         tensors=tensors,
         parts=paths,
+        data_starts=tuple(each.data_start for each in layouts),
     )
 
 
@@ -217,12 +220,12 @@ def _joined(layouts: list[Layout]) -> tuple[TensorInfo, ...]:
     """Return the tensors of all parts, which are as many as the first says and all different."""
     first = layouts[0]
     tensors: dict[str, TensorInfo] = {}
-    for layout in layouts:
+    for part, layout in enumerate(layouts):
         for tensor in layout.tensors:
             if tensor.name in tensors:
                 seen = f"tensor {quoted(tensor.name)} is in an earlier part as well (duplicate)"
                 raise layout.error(seen)
-            tensors[tensor.name] = tensor
+            tensors[tensor.name] = replace(tensor, part=part) if part else tensor
     if len(layouts) > 1:
         stated = first.integer("split.tensors.count", None)
         if stated != len(tensors):
