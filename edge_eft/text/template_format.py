@@ -36,6 +36,13 @@ class Way(NamedTuple):
     text_arguments: bool = False
 
 
+class _Parts(list[dict[str, str]]):
+    """A content in parts; printed as a whole it is its text, and not Python's idea of a list."""
+
+    def __str__(self) -> str:
+        return joined(self)
+
+
 class TemplateFormat:
     """One template, with its variables.
 
@@ -100,10 +107,12 @@ class TemplateFormat:
             told = [with_text_arguments(message) for message in told]
         for message in told:
             content = message["content"]
-            if way.contents == "parts" and isinstance(content, str):
-                message["content"] = [{"type": "text", "text": content}]
-            elif way.contents == "texts":
+            if way.contents == "texts":
                 message["content"] = joined(content)
+            elif not isinstance(content, str):
+                message["content"] = _Parts(content)
+            elif way.contents == "parts":
+                message["content"] = _Parts([{"type": "text", "text": content}])
         return told
 
     def first_good(

@@ -28,7 +28,7 @@ TOKENS = [1, *np.random.default_rng(5).integers(3, 400, 80).tolist()]
 def maker(models, tmp_path_factory) -> Iterator[MasterMaker]:
     out = tmp_path_factory.mktemp("masters")
     with Workspace(out, "x", force=False) as workspace, Worker() as worker:
-        yield MasterMaker(workspace, worker, Talk(quiet=True), None)
+        yield MasterMaker(workspace, worker, Talk(), None)
 
 
 def slope(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -107,6 +107,21 @@ def test_a_template_may_strip_or_change_the_last_user_text():
     assert own("x{{ messages[-1].content }}").render([user(" \n")]) == "x \n"
 
 
+PARTS_OF_USERS = (  # goes through what users said, and prints what the assistant did
+    "{% for m in messages %}{% if m.role == 'user' %}{% for part in m.content %}"
+    "{{ '[' + part.text + ']' }}{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+def test_parts_that_a_template_prints_as_a_whole_are_their_text():
+    """They used to be printed as Python prints a list: [{'type': 'text', …}]."""
+    form = own(PARTS_OF_USERS)
+    assert form.render([user("a"), assistant("it's"), user("b")]) == "[a]it's[b]"
+    parts = [{"type": "text", "text": text} for text in ("c", "d")]
+    assert form.render([user(parts), assistant(parts), user("b")]) == "[c][d]c\nd[b]"
+    assert form.render([user("a"), assistant("it's")]) == "[a]it's"
+
+
 @pytest.mark.parametrize(
     "source",
     [
