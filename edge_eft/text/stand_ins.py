@@ -125,8 +125,7 @@ class Drawer:
         roles = [message["role"] for message in self._messages]
         marked = []
         if "user" in roles:
-            first = roles.index("user")
-            marked = [i for i in range(first) if roles[i] in ("system", "developer")]
+            marked = [i for i, role in enumerate(roles) if role in ("system", "developer")]
             marked.append(len(roles) - 1 - roles[::-1].index("user"))
         if roles[-1] == "tool":
             marked.append(len(roles) - 1)

@@ -27,12 +27,13 @@ class Way(NamedTuple):
 
     Attributes:
         contents: as they were given, all of them as texts, or all as lists of parts.
-        folds: the system message stands at the head of the first user turn.
+        folds: system messages stand at the head of the user turn that follows them: none, those
+            behind the first user turn, or all.
         text_arguments: a tool call's arguments are JSON text.
     """
 
     contents: Literal["given", "texts", "parts"] = "given"
-    folds: bool = False
+    folds: Literal["none", "later", "all"] = "none"
     text_arguments: bool = False
 
 
@@ -67,7 +68,7 @@ class TemplateFormat:
         self._knows_developer = "developer" in source
         # A template that goes through contents may be glad of parts; the others know texts only.
         self._contents = ("given", "parts", "texts") if self._template.iterates else ("texts",)
-        self._said_folds = False
+        self._said: set[str] = set()
 
     def render(
         self,
@@ -101,8 +102,8 @@ class TemplateFormat:
                 message["thinking"] = message["reasoning_content"]  # gpt-oss's name for it
             if message["role"] == "developer" and not self._knows_developer:
                 message["role"] = "system"
-        if way.folds:
-            told = _folded(told)
+        if way.folds != "none":
+            told = _folded(told, way.folds == "all")
         if way.text_arguments:
             told = [with_text_arguments(message) for message in told]
         for message in told:
@@ -147,45 +148,63 @@ class TemplateFormat:
             elif lost == "system" and not self._may_drop:
                 without_system = drawn if without_system is None else without_system
             else:
-                self._say(way)
+                if way.folds != "none":
+                    self._say(_SAID[way.folds])
                 return drawn
         if without_system is not None:
+            self._say("the chat template of %s leaves out a system message")
             return without_system
         assert first is not None
         raise first
 
     def _ways(self, messages: Sequence[Message]) -> list[Way]:
         """What may work for these messages, the plainest first."""
-        has_system = any(message["role"] in ("system", "developer") for message in messages)
-        has_user = any(message["role"] == "user" for message in messages)
+        roles = [message["role"] for message in messages]
+        users = [i for i, role in enumerate(roles) if role == "user"]
+        systems = [i for i, role in enumerate(roles) if role in ("system", "developer")]
+        folds = ["none"]
+        if users and systems:
+            folds += ["later", "all"] if systems[-1] > users[0] else ["all"]
         has_calls = any("tool_calls" in message for message in messages)
         ways = itertools.product(
             (False, True)[: 1 + has_calls],
-            (False, True)[: 1 + (has_system and has_user)],
+            folds,
             self._contents,
         )
         return [Way(contents, folds, arguments) for arguments, folds, contents in ways]  # type: ignore[arg-type]
 
-    def _say(self, way: Way) -> None:
-        if way.folds and not self._said_folds:
-            self._said_folds = True
-            log.warning(
-                "the chat template of %s has no system role: the system message stands at the head "
-                "of the first user message",
-                self._name,
-            )
+    def _say(self, what: str) -> None:
+        """Say it once."""
+        if what not in self._said:
+            self._said.add(what)
+            log.warning(what, self._name)
 
 
-def _folded(messages: list[Message]) -> list[Message]:
-    """The system messages before the first user message, at the head of that one."""
-    at = next((i for i, message in enumerate(messages) if message["role"] == "user"), 0)
-    heads = [joined(message["content"]) for message in messages[:at] if message["role"] == "system"]
-    if not heads:
-        return messages
-    content = messages[at]["content"]
+_SAID = {
+    "all": "the chat template of %s has no system role: the system message stands at the head of "
+    "the first user message",
+    "later": "the chat template of %s knows a system message only at the beginning: a later one "
+    "stands at the head of the user message that follows it",
+}
+
+
+def _folded(messages: list[Message], all_of_them: bool) -> list[Message]:
+    """System messages at the head of the user message that follows them, or only the later ones."""
+    users = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    kept: list[Message] = []
+    heads: list[str] = []
+    for i, message in enumerate(messages):
+        if message["role"] == "system" and i < users[-1] and (all_of_them or i > users[0]):
+            heads.append(joined(message["content"]))
+        elif message["role"] == "user" and heads:
+            kept.append({**message, "content": _headed(heads, message["content"])})
+            heads = []
+        else:
+            kept.append(message)
+    return kept
+
+
+def _headed(heads: list[str], content: str | list[dict[str, str]]) -> str | list[dict[str, str]]:
     if isinstance(content, str):
-        content = "\n\n".join([*heads, content])
-    else:
-        content = [{"type": "text", "text": "\n\n".join(heads) + "\n\n"}, *content]
-    kept = [message for message in messages[:at] if message["role"] != "system"]
-    return [*kept, {**messages[at], "content": content}, *messages[at + 1 :]]
+        return "\n\n".join([*heads, content])
+    return [{"type": "text", "text": "\n\n".join(heads) + "\n\n"}, *content]

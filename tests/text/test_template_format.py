@@ -167,6 +167,26 @@ def test_a_dropped_system_message_of_a_models_own_template_does_too():
     assert PromptFormat(ROLELESS, smollm2()).render(messages) == "Q:Hi"  # its author chose so
 
 
+HEAD_ONLY = (  # as gpt-oss, SmolLM3, Command R: a system message that does not come first is lost
+    "{% for m in messages %}{% if m.role != 'system' or loop.first %}"
+    "{{ '[' + m.role[0] + ':' + m.content + ']' }}{% endif %}{% endfor %}"
+)
+
+
+def test_a_later_system_message_stands_in_the_user_turn_that_follows_it(caplog):
+    """It used to be left out without a word."""
+    form = own(HEAD_ONLY)
+    turns = [system("S"), user("a"), assistant("b"), system("now"), user("c"), user("d")]
+    with caplog.at_level(logging.WARNING, logger="edge_eft"):
+        assert form.render(turns) == "[s:S][u:a][a:b][u:now\n\nc][u:d]"
+        parts = [{"type": "text", "text": "e"}]
+        assert form.render([user("a"), system("now"), user(parts)]) == "[u:a][u:now\n\ne]"
+        assert form.render([user("a"), system("now")]) == "[u:a]"
+    first, last = [record.getMessage() for record in caplog.records]
+    assert "at the head of the user message that follows it" in first
+    assert "leaves out a system message" in last
+
+
 LAST_TURN = (  # as Mistral Nemo's: the system message stands in the last turn, if a user's
     "{% for m in messages if m.role != 'system' %}{{ '[' }}{% if loop.last and m.role == 'user' "
     "and messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
