@@ -1,4 +1,4 @@
-"""Whether two model files hold the same weights, whatever their metadata says.
+"""Whether two models are one: their files hold the same weights, whatever their metadata says.
 
 A file that was copied, split, or given another chat template, is still the same model.
 """
@@ -40,6 +40,30 @@ def same_weights(one: GGUFHeader, other: GGUFHeader) -> bool:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelFileError(f"{error.filename}: cannot be read ({reason})") from None
+
+
+def changes_nothing(adapter: GGUFHeader) -> bool:
+    """Return whether an adapter was never trained: its B matrices are zeros, as PEFT begins.
+
+    Raises ModelFileError if its file cannot be read any more.
+    """
+    try:
+        with open(adapter.path, "rb") as file:
+            data = _Data(adapter, [file])
+            changing = (t for t in adapter.tensors if t.name.endswith(".lora_b"))
+            return not any(_has_bits(data, tensor) for tensor in changing)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelFileError(f"{error.filename}: cannot be read ({reason})") from None
+
+
+def _has_bits(data: _Data, tensor: TensorInfo) -> bool:
+    file, left = data.at(tensor), tensor.n_bytes
+    while left and (block := file.read(min(left, _CHUNK))):
+        if block.strip(b"\0\x80"):  # the bytes of 0.0 and −0.0
+            return True
+        left -= len(block)
+    return False
 
 
 def _pairs(one: GGUFHeader, other: GGUFHeader) -> Iterator[tuple[TensorInfo, TensorInfo]]:

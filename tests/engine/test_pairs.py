@@ -85,6 +85,20 @@ def test_an_adapter_on_the_reference_and_a_base_that_is_tuned_are_fine(tiny, tmp
         assert len(emulator.generate("the", max_tokens=2).tokens) == 2
 
 
+def test_an_adapter_of_zeros_is_refused(tiny, tmp_path):
+    """A PEFT adapter that was never trained: the reply was the base's, and nothing was said."""
+    adapter = write_adapter(tmp_path / "adapter.gguf", loudness=0.0)
+    path = write_toml(
+        tmp_path,
+        f"[base]\nfile = '{tiny.base}'\n"
+        f"[delta.a]\ntuned = {{ lora = '{adapter}', on = 'reference' }}\n"
+        f"reference = {{ file = '{tiny.reference}' }}\n",
+    )
+    assert "the adapter of delta 'a', adapter.gguf, was never trained" in complaint(
+        "run", path, "a"
+    )
+
+
 # -- said --------------------------------------------------------------------------------------
 
 
