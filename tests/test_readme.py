@@ -38,7 +38,7 @@ NOT_RUN = {
 FILES = {
     "base.gguf": ["large.gguf", "B.gguf", "Qwen2.5-7B-Q4_K_M.gguf"],
     "chat.gguf": ["small-instruct.gguf", "T.gguf", "F", "my-finetune"],
-    "reference.gguf": ["small.gguf", "R.gguf", "Qwen2.5-0.5B"],
+    "reference.gguf": ["small.gguf", "R.gguf", "G", "Qwen2.5-0.5B"],
 }
 QUESTIONS = ["What is the capital of Peru?", "Which country is Osaka in?"]
 # What "…" stands for between options.

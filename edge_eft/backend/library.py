@@ -1,4 +1,4 @@
-"""The native library itself: loading it, its log, its threads and the kinds of KV cache."""
+"""The native library itself: loading it, its log, Ctrl-C in it, threads, kinds of KV cache."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ _doing = logging.getLogger("edge_eft.backend.native")
 # ggml's levels: 1 debug, 2 info, 3 warning, 4 error, 5 continues the line before. Errors become
 # exceptions here, so in the log they are INFO; the rest is talk for llama.cpp's developers.
 _LEVELS = {4: logging.INFO}
-_partial = threading.local()
+_of_thread = threading.local()
 
 
 @L.llama_log_callback
 def _to_logging(level: int, text: bytes, _: Any) -> None:
     line = codecs.decode(text or b"", "utf-8", "replace")
     if level == 5:
-        line = getattr(_partial, "line", "") + line
-        level = getattr(_partial, "level", 1)
-    _partial.line, _partial.level = line, level
+        line = getattr(_of_thread, "line", "") + line
+        level = getattr(_of_thread, "level", 1)
+    _of_thread.line, _of_thread.level = line, level
     if line.endswith("\n"):
         log.log(_LEVELS.get(level, logging.DEBUG), "%s", line.rstrip())
         if level == 4:
-            _partial.errors = [*getattr(_partial, "errors", []), line.strip()][-2:]
-        _partial.line = ""
+            _of_thread.errors = [*getattr(_of_thread, "errors", []), line.strip()][-2:]
+        _of_thread.line = ""
 
 
 @L.llama_progress_callback
 def go_on(_: float, __: Any) -> bool:
     """Return whether loading should go on: not after Ctrl-C in a block of `native`."""
-    return not getattr(_partial, "interrupts", ())
+    return not getattr(_of_thread, "interrupts", ())
 
 
 @contextlib.contextmanager
@@ -65,14 +65,14 @@ def native(what: str) -> Iterator[None]:
         handler = signal.getsignal(signal.SIGINT)
     if callable(handler):
         signal.signal(signal.SIGINT, lambda *signalled: interrupts.append(signalled))
-        _partial.interrupts = interrupts
+        _of_thread.interrupts = interrupts
     _doing.info("%s", what)
     try:
         yield
     finally:
         _doing.info("")
         if callable(handler):
-            _partial.interrupts = ()
+            _of_thread.interrupts = ()
             signal.signal(signal.SIGINT, handler)
             if interrupts:
                 handler(*interrupts[0])
@@ -87,7 +87,7 @@ def start_library() -> None:
 
 def last_error() -> str:
     """Return what llama.cpp last complained of on this thread, and forget it."""
-    errors, _partial.errors = getattr(_partial, "errors", []), []
+    errors, _of_thread.errors = getattr(_of_thread, "errors", []), []
     return "; ".join(errors) or "llama.cpp gave no reason"
 
 

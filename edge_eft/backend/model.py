@@ -1,4 +1,4 @@
-"""The weights and vocabulary of one GGUF file."""
+"""The weights and vocabulary of one GGUF model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .library import L, go_on, last_error, native, start_library
 
 
 class Model:
-    """The weights and vocabulary of one GGUF file, shared by any number of contexts.
+    """The weights and vocabulary of one GGUF model, shared by any number of contexts.
 
     Args:
         path: the file, or the first part of a split model; headers are checked before native

@@ -222,7 +222,7 @@ def command(
         llama_cpp=llama_cpp,
         command=shlex.join(["edge-eft", "convert", *_arguments()]),
     )
-    outcome = convert(options, _Told(quiet))
+    outcome = convert(options, _TerminalTalk(quiet))
     if as_json:
         say(to_json(outcome.report.as_json()))
     else:
@@ -233,7 +233,7 @@ def command(
         say(f'wrote {shown}; try: edge-eft run {shlex.quote(shown)}{more} "…"', err=True)
 
 
-class _Told(Talk):
+class _TerminalTalk(Talk):
     """Lines and bars on stderr; stdout stays free for data. `quiet` leaves warnings only."""
 
     def __init__(self, quiet: bool) -> None:

@@ -14,12 +14,14 @@ import select
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 PATIENCE = 0.7  # seconds for the main thread to answer
+_JUST_NOW = 0.1  # seconds by which the main thread may have been faster than the watching one
 
-_answered = threading.Event()
+_answered_at = -1.0
 _wakeup: int | None = None
 
 
@@ -50,7 +52,8 @@ def listen() -> None:
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    _answered.set()
+    global _answered_at
+    _answered_at = time.monotonic()
     signal.default_int_handler(number, frame)
 
 
@@ -68,7 +71,9 @@ def _watch(reader: int, lifeline: int) -> None:
         ready, _, _ = select.select([reader, lifeline], [], [])
         if lifeline in ready:
             os.kill(os.getpid(), signal.SIGTERM)
+        heard_at = time.monotonic()
         if signal.SIGINT in os.read(reader, 64):
-            if not _answered.wait(PATIENCE):
-                os._exit(130)
-            _answered.clear()
+            while _answered_at < heard_at - _JUST_NOW:
+                if time.monotonic() > heard_at + PATIENCE:
+                    os._exit(130)
+                time.sleep(0.02)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import click
 
 from ..errors import EdgeEftError
+from ..files.plain_text import reason
 from .options import HELP
 from .terminal import one_line, say
 
@@ -106,8 +107,9 @@ def _endings() -> Iterator[None]:
     except OSError as error:
         _close_stdout()
         about = f"{error.filename}: " if error.filename else ""
-        reason = error.strerror or str(error)
-        raise click.exceptions.Exit(fail(f"{about}cannot read or write ({reason})")) from None
+        raise click.exceptions.Exit(
+            fail(f"{about}cannot read or write ({reason(error)})")
+        ) from None
     except MemoryError:
         raise click.exceptions.Exit(fail("memory ran out; close other programs")) from None
 

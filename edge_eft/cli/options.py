@@ -133,7 +133,12 @@ def model_options(command: Command) -> Command:
         click.option("--gpu-layers", type=int, metavar="N", help="Per model; default: all."),
         click.option("--threads", type=int, metavar="N", help="Default: the physical cores."),
         click.option("--n-ctx", type=int, metavar="N", help="Context length in tokens."),
-        click.option("--prompt", metavar="FORMAT", help=f"Of the base: {', '.join(FORMATS)}."),
+        click.option(
+            "--prompt",
+            type=Text(),
+            metavar="FORMAT",
+            help=f"Of the base: {', '.join(FORMATS)}.",
+        ),
         click.option("--reference", metavar="FILE", help="GGUF that `tuned` was tuned from."),
         click.option("--tuned", metavar="FILE", help="GGUF of the small tuned model."),
         click.option("--base", metavar="FILE", help="GGUF of the large base model."),

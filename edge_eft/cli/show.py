@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..system import mebibytes
-from ..text.formats import FORMATS
+from ..text.formats import is_named
 from .options import HELP, Models, json_option, model_options
 from .terminal import compose, dim, one_line, say, style, to_json
 
@@ -166,4 +166,4 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
 
 def prompt_name(prompt: str) -> str:
     """Return the name of a prompt format; an inline template is long."""
-    return prompt if prompt in FORMATS else "inline Jinja"
+    return one_line(prompt) if is_named(prompt) else "inline Jinja"

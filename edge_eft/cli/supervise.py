@@ -270,8 +270,8 @@ class _Words:
             self._last = (self._last + b"\n" + line)[-_WORDS_KEPT:]
             return
         self._doing = line[1:].decode("utf-8", "replace")
-        loading, _, file = self._doing.partition("loading ")
-        if not loading and file and file not in self._files:
+        file = self._doing.removeprefix("loading ")
+        if file not in (self._doing, *self._files):
             self._files.append(file)
 
     def obituary(self, name: str) -> str:

@@ -154,7 +154,7 @@ def check_vocabularies(inputs: Inputs, maker: MasterMaker, talk: Talk) -> int:
 
 
 def check_merged_vocabularies(
-    inputs: Inputs, masters: Masters, n_vocab: int, maker: MasterMaker, talk: Talk
+    masters: Masters, n_vocab: int, maker: MasterMaker, talk: Talk
 ) -> int:
     """Do for adapters that were merged what `check_vocabularies` does: they may bring tokens.
 
@@ -164,9 +164,7 @@ def check_merged_vocabularies(
     merged = [m for m in masters.tuned.values() if m.source.is_adapter and m.lora is None]
     if not merged:
         return n_vocab
-    others = [masters.base] if masters.base else []
-    roles = [*others, masters.reference, *masters.tuned.values()]
-    found = maker.worker.work("vocabulary", models={m.role: str(m.gguf) for m in roles})
+    found = maker.worker.work("vocabulary", models={m.role: str(m.gguf) for m in masters.all})
     for warning in found["warnings"]:
         talk.warn(warning)
     for master in merged:
@@ -184,8 +182,7 @@ def missing_ends(
 ) -> dict[str, tuple[str | int, ...]]:
     """Return role → the end tokens that its directory names and its GGUF does not end at."""
     ends: dict[str, tuple[str | int, ...]] = {}
-    roles = [*([masters.base] if masters.base else []), masters.reference, *masters.tuned.values()]
-    for master in roles:
+    for master in masters.all:
         wanted = end_tokens(*directories_of(master.source, inputs.reference))
         if not wanted:
             continue
@@ -206,6 +203,11 @@ class Masters:
     reference: Master
     tuned: Mapping[str, Master]
     base: Master | None
+
+    @property
+    def all(self) -> list[Master]:
+        """The base's, if there is one, the reference's, and the tuned ones."""
+        return [*([self.base] if self.base else []), self.reference, *self.tuned.values()]
 
 
 def make_masters(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..backend import default_threads
 from ..convert import ConversionError
+from ..files.plain_text import reason
 from ..system import versions
 from .choose import AUTO_TYPES, winner
 from .directory import shown_name
@@ -46,7 +47,7 @@ def convert(options: Options, talk: Talk) -> Outcome:
     try:
         inputs = gather(options)
     except OSError as error:
-        raise ConversionError(f"{error.filename}: {error.strerror or error}") from None
+        raise ConversionError(f"{error.filename}: {reason(error)}") from None
     with (
         Workspace(
             options.out, options.name, force=options.force, inputs=options.inputs
@@ -60,7 +61,7 @@ def convert(options: Options, talk: Talk) -> Outcome:
         maker = MasterMaker(workspace, worker, talk, options.llama_cpp)
         n_vocab = check_vocabularies(inputs, maker, talk)
         masters = make_masters(inputs, options, maker, workspace)
-        n_vocab = check_merged_vocabularies(inputs, masters, n_vocab, maker, talk)
+        n_vocab = check_merged_vocabularies(masters, n_vocab, maker, talk)
         ends = missing_ends(inputs, masters, maker, talk)
         metadata = {s.role: _file_metadata(s, options) for s in inputs.all}
         base = _final_base(masters, options, metadata, maker)

@@ -2,8 +2,8 @@
 
 A Hugging Face directory becomes an F32 file through llama.cpp's script; a PEFT adapter is merged
 first, and if it is kept, the merged model is what it is compared with; a GGUF file is its own
-master. For measuring, masters of fewer bits
-are widened to F32, so that the reference's own arithmetic does not round activations to 16 bits.
+master. For measuring, masters of fewer bits are widened to F32, so that the reference's own
+arithmetic does not round activations to 16 bits.
 """
 
 from __future__ import annotations
@@ -123,30 +123,30 @@ class MasterMaker:
         return target
 
     def make_kept_adapter(self, adapter: Source, reference: Master) -> Master:
-        """Return the adapter as GGUF, on its reference's master; PEFT's is tested to be the same.
+        """Return the adapter as GGUF, tested against what PEFT merges, on its reference's master.
 
         Raises:
             ConversionError: a GGUF adapter cannot do what the PEFT adapter does.
         """
         if adapter.kind == "lora":
             return Master(adapter, reference.gguf, adapter.path, temporary=False)
-        alike = self.workspace.path(f"{_file_stem(adapter)}-alike")
-        merged = self._merge(adapter, reference.source, alike)
+        kept = self.workspace.path(f"{_file_stem(adapter)}-kept")
+        merged = self.make_merged(adapter, reference.source, kept)
         target = self.workspace.path(f"{_file_stem(adapter)}-adapter.gguf")
         with self.talk.step(f"{adapter.role}: PEFT adapter → GGUF"):
-            lora_to_gguf(self.scripts, alike, self._readable(reference.source), target)
+            lora_to_gguf(self.scripts, kept, self._readable(reference.source), target)
         check_strength(target, reference.gguf, merged.gguf, str(adapter))
         return Master(adapter, reference.gguf, target, merged.gguf)
 
-    def make_merged(self, adapter: Source, reference: Source) -> Master:
-        """Return the master of reference + adapter, merged by peft."""
-        return self._merge(adapter, reference)
+    def make_merged(self, adapter: Source, reference: Source, kept: Path | None = None) -> Master:
+        """Return the master of reference + adapter, merged by peft.
 
-    def _merge(self, adapter: Source, reference: Source, alike: Path | None = None) -> Master:
-        """Merge by peft; `alike` becomes an adapter whose strength is the same in all modules."""
+        `kept` is made a PEFT directory of the adapter with one strength for all modules
+        (`merge_lora`).
+        """
         require_modules("peft")
         merged = self.workspace.path(f"{_file_stem(adapter)}-merged")
-        paths = [self._readable(reference), self._readable(adapter), merged, *filter(None, [alike])]
+        paths = [self._readable(reference), self._readable(adapter), merged, *filter(None, [kept])]
         with self.talk.step(f"{adapter.role}: merging the adapter"):
             script = Path(__file__).with_name("merge_lora.py")
             try:

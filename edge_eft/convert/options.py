@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..files.gguf_split import part_paths
+
 AUTO = "AUTO"
 FILES = "{name}-{part}-{type}.gguf"
 
@@ -57,7 +59,7 @@ class Options:
     def inputs(self) -> list[Path]:
         """All files and directories that are read; a conversion leaves them as they are."""
         named = [self.reference, *self.tuned.values(), self.base, self.text, self.calibrate]
-        return [path for path in named if path is not None]
+        return [part for path in named if path is not None for part in part_paths(path)]
 
     @property
     def recipe_path(self) -> Path:

@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 
 from ..child import Child
 from ..errors import ConversionError
+from ..files.plain_text import reason
 from ..files.recipe import file_sha256
 from ..system import cache_directory, installed_version
 
@@ -72,7 +73,7 @@ def find_scripts(checkout: Path | None) -> Path:
             _fetch(version, place)
     except OSError as error:
         raise ConversionError(
-            f"llama.cpp's conversion scripts cannot be kept ({error.strerror or error}); "
+            f"llama.cpp's conversion scripts cannot be kept ({reason(error)}); "
             "EDGE_EFT_CACHE names another directory, --llama-cpp a checkout that has them"
         ) from None
     return place

@@ -27,11 +27,9 @@ from numpy.typing import NDArray
 from ..backend import EXACT_CACHE, Context, Model, default_threads, quantize
 from ..backend.imatrix import ImportanceCollector
 from ..errors import ConversionError, EdgeEftError, EngineError
-from ..text.vocabulary import CONTROL, reconcile
+from ..text.vocabulary import CONTROL, USER_DEFINED, reconcile
 
 Progress = Callable[[int, int], None]
-
-USER_DEFINED = 16  # a bit of llama_token_attr (llama.h), as CONTROL is
 
 _PATHS = frozenset({"source", "target", "model", "lora", "imatrix"})
 

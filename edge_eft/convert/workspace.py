@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO
 
 from ..convert import ConversionError
+from ..files.plain_text import reason
 from ..system import mebibytes
 
 _RESULTS = (".gguf", ".toml", ".fidelity.json")
@@ -68,7 +69,7 @@ class Workspace:
             ) from None
         except OSError as error:
             self._close_lock()
-            raise ConversionError(f"cannot write to {self.out}: {error.strerror}") from None
+            raise ConversionError(f"cannot write to {self.out}: {reason(error)}") from None
         return self
 
     def __exit__(
@@ -90,7 +91,7 @@ class Workspace:
     def _said_of_the_disk(self, error: BaseException | None) -> str | None:
         """Return what to tell of an error that comes from the disk, before its space is freed."""
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            return f"{error.filename or self.out}: {error.strerror or error}"
+            return f"{error.filename or self.out}: {reason(error)}"
         with contextlib.suppress(OSError):
             full = shutil.disk_usage(self.out).free < _FULL_BYTES and not self._no_room
             if isinstance(error, ConversionError) and full:
@@ -126,6 +127,8 @@ class Workspace:
             return
         ours = target.name.endswith(_RESULTS)  # also in a model's directory
         for given in self._inputs:
+            if not given.exists():  # a part that is missing is refused when it is read
+                continue
             if target.samefile(given) or (not ours and target.parent.samefile(given)):
                 raise ConversionError(
                     f"{target} belongs to the input {given}, which is never replaced; choose "

@@ -6,6 +6,7 @@ roles have no weight is not told the prompt and not moved; it catches up when it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from ..errors import PromptError
 from ..text.prompt_format import PromptFormat, ReplyCache, encode_raw
 from .request import Prompt
 from .request_state import RequestState
+
+log = logging.getLogger(__name__)
 
 Rows = dict[str, NDArray[np.float32]]  # role → (n, vocab) logits
 Targets = dict[int, tuple[NDArray[np.int32], int]]  # of `Context.advance`
@@ -82,6 +85,7 @@ class Contexts(Sequence[ContextRunner]):
         self.n_ctx = n_ctx
         self.close = stack.close
         self.can_roll_back = all(runner.context.can_roll_back for runner in runners)
+        self._said = False
 
     def __getitem__(self, i: int) -> ContextRunner:  # type: ignore[override]
         return self._runners[i]
@@ -124,11 +128,23 @@ class Contexts(Sequence[ContextRunner]):
             for i in needed
             if i not in state.sequences
         }
+        self._say_what_folds()
         for i, ids in new.items():
             self._check_room(self._runners[i].name, len(ids), n_given)
         for i, ids in new.items():  # all or none: what is refused changes nothing
             state.begin_sequence(i, ids, self.n_ctx)
         return needed
+
+    def _say_what_folds(self) -> None:
+        """Log, once, which roles are told the system message in another way than it was given."""
+        folding = [runner.name for runner in self._runners if runner.prompt.folds_system]
+        if folding and not self._said:
+            self._said = True
+            log.warning(
+                "%s: the chat template has no system role, so the system message stands at the "
+                "head of the first user message",
+                ", ".join(folding),
+            )
 
     def _check_room(self, name: str, n_prompt: int, n_reply: int) -> None:
         if n_prompt + n_reply >= self.n_ctx:

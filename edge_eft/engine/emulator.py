@@ -1,12 +1,11 @@
 """Three contexts that move together: the emulation of a fine-tuned model, token by token.
 
 `Emulator.submit` → `step` is the core, for one request or many; `stream`, `generate` and `collect`
-wrap it. At every step each context is brought to its own prompt followed by the
-shared reply, the logit rows are combined, and the tokens that are chosen become part of every
-sequence.
+wrap it. At every step each context is brought to its own prompt followed by the shared reply, the
+logit rows are combined, and the tokens that are chosen become part of every sequence.
 
-An emulator belongs to one thread. Only `interrupt` may be called from another. It runs in this
-process: what kills llama.cpp kills its caller.
+An emulator belongs to one thread. Only `interrupt` may be called from another. The models run in
+the caller's process: what kills llama.cpp kills the caller.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From a recipe to its contexts, and one record of what was decided on the way and why.
 
 Models are loaded once per file, so a base that is also a reference, or a tuned model that is the
-reference with a LoRA adapter, costs one set of weights. What does not fit together is refused
-before anything is loaded: memory by an estimate, vocabularies by comparison.
+reference with a LoRA adapter, costs one set of weights. What does not fit together is refused:
+pairs (`pairs`) and memory, by an estimate, before anything is loaded, vocabularies when they are.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class LoadRecord:
         contexts: the roles that each context serves.
         files: role → its file.
         warnings: lines for the user, which were also logged: what may not be meant, and what is
-            not as it was asked for. Those of the vocabulary are there.
+            not as it was asked for; `vocabulary` has its own.
     """
 
     n_ctx: int

@@ -101,9 +101,10 @@ def _swapped(
 
 
 def _names_say_so(tuned: Mapping[str, set[str]], reference: Mapping[str, set[str]]) -> bool:
-    """Whether tuned calls itself a base and the reference tuned, or only that tells them apart.
+    """Return whether the names say that tuned is the base model and the reference the tuned one.
 
-    A tune of one's own may have any name, and an instruct model as its reference.
+    Either both say so, or their names are the same but for that. A tune of one's own may have any
+    name, and an instruct model as its reference.
     """
     of_tuned: set[str] = set().union(*tuned.values())
     of_reference: set[str] = set().union(*reference.values())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from itertools import islice, zip_longest
 
 from ..errors import RecipeError
-from ..files.plain_text import decode, read_regular
+from ..files.plain_text import decode, read_regular, reason
 from ..files.recipe import Recipe
 
 _MAX_BYTES = 64 << 20
@@ -46,7 +46,7 @@ def load_questions(recipe: Recipe) -> list[Question]:
         questions = [Question(*(str(entry[f.name]) for f in fields(Question))) for entry in entries]
     except OSError as error:
         raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); the demo needs a family with held-out "
+            f"{path}: cannot be read ({reason(error)}); the demo needs a family with held-out "
             "questions, such as atlas"
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -64,8 +64,8 @@ def check_adapter(layout: Layout) -> None:
     if not math.isfinite(alpha):
         raise layout.error(f"adapter.lora.alpha is {alpha}, not a finite number")
     if "adapter.alora.invocation_tokens" in layout.metadata:
-        seen = "is an activated LoRA, which acts only behind its invocation tokens"
-        raise layout.error(seen, "edge_eft knows adapters that act everywhere; give such a one")
+        seen = "is an activated LoRA, which acts only after its invocation tokens"
+        raise layout.error(seen, "give an adapter that acts everywhere")
     tensors = {tensor.name: tensor for tensor in layout.tensors}
     for tensor in layout.tensors:
         _check_tensor(layout, tensor)
@@ -76,7 +76,7 @@ def check_adapter(layout: Layout) -> None:
         a, b = _sides(tensors, stem)
         rank = a[0] if stem == "token_embd.weight" else a[1]
         if rank != b[0]:
-            seen = f"the pair of {quoted(stem)} disagrees on its rank ({shown(a)} and {shown(b)})"
+            seen = f"the pair of {quoted(stem)} disagrees on its rank ({_shown(a)} and {_shown(b)})"
             raise layout.error(seen)
 
 
@@ -89,7 +89,7 @@ def _check_tensor(layout: Layout, tensor: TensorInfo) -> None:
     if tensor.type in NO_PRODUCT:
         raise layout.error(f"{name} has type {tensor.type}, and llama.cpp has no product with it")
     if len(tensor.shape) > 3 and tensor.shape[3] != 1:
-        raise layout.error(f"{name} has four dimensions ({shown(tensor.shape)})")
+        raise layout.error(f"{name} has four dimensions ({_shown(tensor.shape)})")
 
 
 def check_adapter_fits(adapter: GGUFHeader, model: GGUFHeader) -> None:
@@ -124,7 +124,7 @@ def _check_fits(adapter: GGUFHeader, model: GGUFHeader) -> None:
         for side, seen, fitting in zip("ab", (a, b), wanted, strict=True):
             if seen != fitting:
                 raise ModelFileError(
-                    f"{stem}.lora_{side} is {shown(seen)}, but {stem} is {shown(full[stem])}; "
+                    f"{stem}.lora_{side} is {_shown(seen)}, but {stem} is {_shown(full[stem])}; "
                     "give the model that it was trained on"
                 )
 
@@ -162,7 +162,7 @@ def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape, 1, 1, 1)[:3]
 
 
-def shown(shape: tuple[int, ...]) -> str:
+def _shown(shape: tuple[int, ...]) -> str:
     """Return a shape for a message, without dimensions of one at its end."""
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]

@@ -2,9 +2,10 @@
 
 llama.cpp aborts the process, or worse, on some headers that a stranger can craft (CVE-2024-21802
 and its siblings), and the reader of the `gguf` package hangs on a 43-byte file. So all that either
-would trust is checked first: the bounds by `gguf_header`, the values here, after the asserts and
-uncaught exceptions in llama.cpp's llama-model.cpp, llama-vocab.cpp and llama-adapter.cpp (as of
-llama-cpp-python 0.3.36). `read_header` returns a header or raises ModelFileError, nothing else.
+would trust is checked first: the bounds by `gguf_header`, shapes and parts here, after the asserts
+in llama.cpp's llama-model.cpp (as of llama-cpp-python 0.3.36), and the rest by `gguf_operators`,
+`gguf_tokenizer` and `adapter_check`. `read_header` returns a header or raises ModelFileError,
+nothing else.
 
 Only headers are read, never the weights; of a split model those of all parts, as one. It knows
 nothing of llama_cpp and of what a model is for.
@@ -28,6 +29,7 @@ from .gguf_header import TOKENS_KEY, GGUFArray, Layout, TensorInfo, quoted
 from .gguf_operators import check_numbers, check_tensor_types, check_widths
 from .gguf_split import first_part, part_paths
 from .gguf_tokenizer import check_tokenizer
+from .plain_text import reason
 
 # A name is a prefix of keys and stands in messages; llama.cpp itself refuses one it does not know.
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -171,8 +173,7 @@ def _layout(place: Path) -> Layout:
     except FileNotFoundError:
         raise ModelFileError(f"{shown}: no such file; check the path") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelFileError(f"{shown}: cannot be read ({reason}); check the path") from None
+        raise ModelFileError(f"{shown}: cannot be read ({reason(error)}); check the path") from None
     except ValueError:  # a NUL in the path
         raise ModelFileError(f"{shown}: is not a path; check it") from None
     return layout

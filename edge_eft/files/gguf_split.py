@@ -31,3 +31,9 @@ def first_part(path: Path) -> str:
     """Return the file name of the first part, for a message; "" if `path` is not named as one."""
     match = _PART.fullmatch(path.name)
     return f"{match['stem']}-00001-of-{match['count']}.gguf" if match else ""
+
+
+def model_stem(path: Path) -> str:
+    """Return what a model's file is called, without the number of its part and its suffix."""
+    match = _PART.fullmatch(path.name)
+    return match["stem"] if match else path.stem

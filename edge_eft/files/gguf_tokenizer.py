@@ -53,7 +53,9 @@ def check_tokenizer(layout: Layout) -> None:
         kinds = struct.unpack(f"<{n_tokens}i", layout.token_types)
         bytes_ = [i for i, kind in enumerate(kinds) if kind == _BYTE_TYPE]
         if bytes_ and model == "bert":
-            raise layout.error(f"token {bytes_[0]} is a byte token, which a bert tokenizer has not")
+            raise layout.error(
+                f"token {bytes_[0]} is a byte token, which a bert tokenizer cannot have"
+            )
         for index in bytes_:
             if not _BYTE_TEXT.fullmatch(texts[index]):
                 seen = f"token {index} is a byte token but reads {quoted(texts[index])}"
@@ -70,7 +72,7 @@ def check_tokenizer(layout: Layout) -> None:
 
 
 def _check_rwkv(layout: Layout, texts: list[bytes]) -> None:
-    """Its tokenizer takes the longest token, and runs for ever where not even one byte is one."""
+    """Refuse a vocabulary that lacks a byte: where no token fits, the tokenizer never ends."""
     tokens = [_RWKV_BYTE.findall(text) for text in texts]
     single = {_unescaped(token[0]) for token in tokens if len(token) == 1}
     for text, token in zip(texts, tokens, strict=True):

@@ -22,7 +22,7 @@ _MARKED = (  # UTF-32's first: its mark begins with that of UTF-16
 )
 
 
-def is_wide(data: bytes) -> bool:
+def _is_wide(data: bytes) -> bool:
     """Return whether `data` begins with the mark of UTF-16 or UTF-32."""
     return data.startswith(tuple(mark for mark, _ in _MARKED))
 
@@ -56,7 +56,7 @@ def lines(file: BinaryIO) -> Iterator[str]:
     Raises as `decode` does, and OSError if a line is longer than `MAX_LINE_BYTES`.
     """
     line = file.readline(MAX_LINE_BYTES)
-    if is_wide(line):  # a line's end is more than one byte: these come from files, not by hand
+    if _is_wide(line):  # a line's end is more than one byte: these come from files, not by hand
         yield from decode(line + read_at_most(file, MAX_LINE_BYTES)).removesuffix("\n").split("\n")
         return
     while line:

@@ -1,7 +1,7 @@
 """A recipe as data: which models make one emulation, and whether their files are the ones stated.
 
 `recipe_toml` reads and writes recipes as text. This module compares hashes; it opens no model and
-knows nothing of TOML and of GGUF.
+knows nothing of TOML, and of GGUF only how the parts of a split model are named.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import ModelFileError, RecipeError
+from ..errors import ModelFileError, PromptError, RecipeError
 from ..system import at_home
-from ..text.formats import FORMATS, is_format
+from ..text.formats import CHOICES, FORMATS, check_template_kwargs, is_format
 from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
-from .gguf_split import part_paths
+from .gguf_split import model_stem, part_paths
+from .plain_text import reason
 
 Sha256 = str | tuple[str, ...]  # of a file in hexadecimal; of a split model one for each part
 
@@ -54,15 +55,32 @@ class ModelSpec:
             value = getattr(self, name)
             if name == "file" or value is not None:
                 kind(name, value, str | os.PathLike, "a path", RecipeError)
-                object.__setattr__(self, name, Path(value))
+                object.__setattr__(self, name, _nameable(name, Path(value)))
         hashes = "a text, or a tuple of one for each part"
         kind("sha256", self.sha256, str | tuple | None, hashes, RecipeError)
+        for each in self.sha256 if isinstance(self.sha256, tuple) else ():
+            kind("a hash in sha256", each, str, "a text", RecipeError)
         for name in ("prompt", "source"):
             kind(name, getattr(self, name), str | None, "a text", RecipeError)
         kind("end_tokens", self.end_tokens, list | tuple, "a list of texts or ids", RecipeError)
         for token in self.end_tokens:
             kind("a token in end_tokens", token, str | int, "a text or an id", RecipeError)
-        kind("template_kwargs", self.template_kwargs, Mapping, "a mapping", RecipeError)
+        try:
+            kwargs = check_template_kwargs(self.template_kwargs, "template_kwargs")
+        except PromptError as error:
+            raise RecipeError(str(error)) from None
+        object.__setattr__(self, "template_kwargs", kwargs)
+
+
+def _nameable(name: str, path: Path) -> Path:
+    """Return `path` if the system can have a file of that name, else raise RecipeError."""
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise RecipeError(f"{name} is {str(path)!r:.80}, which cannot be the name of a file")
+    return path
 
 
 @checked_init(RecipeError)
@@ -108,6 +126,8 @@ class Recipe:
             whole("n_ctx", self.n_ctx, 1, MAX_N_CTX, error=RecipeError)
         kind("base", self.base, ModelSpec | None, f"{_A_MODEL}, or None", RecipeError)
         kind("deltas", self.deltas, Mapping, "a mapping of names to deltas", RecipeError)
+        if not self.deltas:
+            raise RecipeError("deltas is empty; a recipe has at least one")
         for name, delta in self.deltas.items():
             kind(f"deltas[{name!r}]", delta, Delta, "a Delta", RecipeError)
         kind("path", self.path, str | os.PathLike | None, "a path, or None", RecipeError)
@@ -196,7 +216,7 @@ def from_files(
         reference=ModelSpec(absolute(reference), prompt=prompt),
     )
     return Recipe(
-        name=absolute(base).stem,
+        name=model_stem(absolute(base)),
         description="",
         license="",
         n_ctx=None,
@@ -246,9 +266,8 @@ def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
             for part, stated_hash in zip(parts, hashes, strict=True):
                 _compare(part, stated_hash)
         except OSError as error:
-            reason = error.strerror or str(error)
             raise ModelFileError(
-                f"{error.filename}: cannot be read ({reason}); check the path"
+                f"{error.filename}: cannot be read ({reason(error)}); check the path"
             ) from None
     return tuple(skipped)
 
@@ -266,10 +285,8 @@ def check_prompt(where: str, prompt: str) -> None:
     """Raise RecipeError, naming `where`, if `prompt` is not a format."""
     kind(where, prompt, str, "a text", RecipeError)
     if not is_format(prompt):
-        raise RecipeError(
-            f"{where} is {prompt!r}{did_you_mean(prompt, FORMATS)}; it may be "
-            f"{', '.join(FORMATS)}, or a Jinja template, which contains {{{{ or {{%"
-        )
+        near = did_you_mean(prompt, FORMATS)
+        raise RecipeError(f"{where} is {prompt!r}{near}; it may be {CHOICES}")
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:

@@ -8,7 +8,7 @@
     [base]                            # may be left out, and given by `with_base`
     file = "atlas/base.gguf"          # relative to the recipe, or absolute
     sha256 = "..."                    # of a split model a list, with one for each part
-    prompt = "plain"                  # template, chatml, plain, transcript, or inline Jinja
+    prompt = "plain"                  # template, template:NAME, chatml, plain, transcript, or Jinja
     source = "..."                    # where the file comes from, for people
     end_tokens = ["<|im_end|>", 2]    # more tokens that end its replies: texts or ids
     template_kwargs = { enable_thinking = false }   # variables for its chat template
@@ -28,7 +28,6 @@ can be written, and reads again as the same recipe. No model file is looked at h
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -39,7 +38,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import RecipeError
+from ..errors import PromptError, RecipeError
+from ..text.formats import check_template_kwargs
 from ..validate import checked_call, did_you_mean
 from .plain_text import reason, utf8
 from .recipe import MAX_N_CTX, Delta, ModelSpec, Recipe, Sha256, absolute, check_prompt
@@ -283,12 +283,9 @@ class _Reader:
     def template_kwargs(self, table: dict[str, Any], where: str) -> dict[str, Any]:
         value: dict[str, Any] = self.value(table, "template_kwargs", dict, where + ".", {})
         try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):  # TOML has dates, nan and inf
-            seen = f"{where}.template_kwargs is {value!r}"
-            fix = "its values may be texts, numbers, booleans, lists, tables"
-            raise self.error(f"{seen}; {fix}") from None
-        return value
+            return check_template_kwargs(value, f"{where}.template_kwargs")
+        except PromptError as error:  # TOML has dates, nan and inf
+            raise self.error(str(error)) from None
 
     def sha256(self, table: dict[str, Any], where: str) -> Sha256 | None:
         value = table.get("sha256")

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from ..errors import ModelFileError
 from .gguf_check import GGUFHeader
 from .gguf_header import TensorInfo
+from .plain_text import reason
 
 _HEAD = 1 << 12  # bytes of each tensor that are compared before all of any
 _CHUNK = 1 << 22
@@ -38,8 +39,7 @@ def same_weights(one: GGUFHeader, other: GGUFHeader) -> bool:
                 _equal(a, b, pair, pair[0].n_bytes) for pair in pairs
             )
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelFileError(f"{error.filename}: cannot be read ({reason})") from None
+        raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
 
 
 def changes_nothing(adapter: GGUFHeader) -> bool:
@@ -53,8 +53,7 @@ def changes_nothing(adapter: GGUFHeader) -> bool:
             changing = (t for t in adapter.tensors if t.name.endswith(".lora_b"))
             return not any(_has_bits(data, tensor) for tensor in changing)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelFileError(f"{error.filename}: cannot be read ({reason})") from None
+        raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
 
 
 def _has_bits(data: _Data, tensor: TensorInfo) -> bool:

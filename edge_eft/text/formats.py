@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PromptError
-from .messages import plain_copy
+from .messages import check_unicode, plain_copy
 
 FORMATS = ("template", "chatml", "plain", "transcript")
 NAMED = "template:"  # and the name of one of several templates that a model file has
+CHOICES = f"{', '.join(FORMATS)}, {NAMED}NAME, or a Jinja template, which contains {{{{ or {{%"
 
 # What a template is told in any case; nobody may say otherwise.
 _RESERVED = frozenset(
@@ -16,24 +17,26 @@ _RESERVED = frozenset(
 )
 
 
+def is_named(spec: str) -> bool:
+    """Return whether `spec` names a prompt format, and is not itself a template."""
+    return spec in FORMATS or (spec.startswith(NAMED) and spec != NAMED)
+
+
 def is_format(spec: str) -> bool:
     """Return whether `spec` names a prompt format or is inline Jinja."""
-    named = spec.startswith(NAMED) and spec != NAMED
-    return spec in FORMATS or named or "{{" in spec or "{%" in spec
+    return is_named(spec) or "{{" in spec or "{%" in spec
 
 
 def check_format(spec: str) -> str:
     """Return `spec` if it names a prompt format or is a Jinja template.
 
     Raises:
-        PromptError: it is neither.
+        PromptError: it is neither, or is no Unicode.
     """
     if isinstance(spec, str) and is_format(spec):
+        check_unicode(spec, "prompt")
         return spec
-    raise PromptError(
-        f"prompt = {spec!r} is not a prompt format; use one of {', '.join(FORMATS)}, or a Jinja "
-        f"template, which contains {{{{ or {{%"
-    )
+    raise PromptError(f"prompt = {spec!r} is not a prompt format; it may be {CHOICES}")
 
 
 def check_template_kwargs(kwargs: Any, where: str = "chat_template_kwargs") -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Every role has its own prompt format: the model's own chat template, a built-in one, or inline
 Jinja. This module renders messages with it (`template_format.py`) and tokenises the result. It
-knows nothing of roles, contexts or logits.
-How no text of a message becomes a control token, and how none is lost, is in `stand_ins.py`.
+knows nothing of roles, contexts or logits. How no text of a message becomes a control token, and
+how none is lost, is in `stand_ins.py`.
 """
 
 import hashlib
@@ -90,6 +90,11 @@ class PromptFormat:
             }
             own = spec == "template" or spec.startswith(NAMED)
             self._template = TemplateFormat(self._source, model.name, variables, may_drop=not own)
+
+    @property
+    def folds_system(self) -> bool:
+        """Whether the template has no system role: such a message is put into the first turn."""
+        return self._template is not None and self._template.folds
 
     def encode(
         self,

@@ -192,10 +192,9 @@ class Drawer:
         return drawing
 
     def _not_whole(self) -> PromptError:
-        what = self._spec if self._spec in ("chatml", "template") else f"{self._spec:.40}"
         return PromptError(
-            f"prompt = {what!r} does not show the assistant's last message whole, so it cannot "
-            f"be continued; end with a user message, or set another format"
+            f"prompt = {self._spec[:40]!r} does not show the assistant's last message whole, so it "
+            f"cannot be continued; end with a user message, or set another format"
         )
 
 

@@ -54,6 +54,9 @@ class TemplateFormat:
         may_drop: the template was written for this recipe, by somebody who may leave out system
             messages and answers of tools on purpose.
 
+    Attributes:
+        folds: whether the system message was last put at the head of the first user turn.
+
     Raises:
         PromptError: it is not a template.
     """
@@ -68,6 +71,7 @@ class TemplateFormat:
         self._knows_developer = "developer" in source
         # A template that goes through contents may be glad of parts; the others know texts only.
         self._contents = ("given", "parts", "texts") if self._template.iterates else ("texts",)
+        self.folds = False
         self._said: set[str] = set()
 
     def render(
@@ -148,8 +152,12 @@ class TemplateFormat:
             elif lost == "system" and not self._may_drop:
                 without_system = drawn if without_system is None else without_system
             else:
-                if way.folds != "none":
-                    self._say(_SAID[way.folds])
+                self.folds = way.folds == "all"
+                if way.folds == "later":
+                    self._say(
+                        "the chat template of %s knows a system message only at the beginning: a "
+                        "later one stands at the head of the user message that follows it"
+                    )
                 return drawn
         if without_system is not None:
             self._say("the chat template of %s leaves out a system message")
@@ -178,14 +186,6 @@ class TemplateFormat:
         if what not in self._said:
             self._said.add(what)
             log.warning(what, self._name)
-
-
-_SAID = {
-    "all": "the chat template of %s has no system role: the system message stands at the head of "
-    "the first user message",
-    "later": "the chat template of %s knows a system message only at the beginning: a later one "
-    "stands at the head of the user message that follows it",
-}
 
 
 def _folded(messages: list[Message], all_of_them: bool) -> list[Message]:

@@ -1,5 +1,4 @@
-"""A chat template's syntax tree: whether it may be compiled, the checks put into it, and what it
-expects of messages.
+"""A chat template's syntax tree: what may be compiled, the checks put into it, what it expects.
 
 Python's own compiler takes exponential time for deep nesting, and jinja2's copies every name at
 every branch, so a tree is bounded before it is compiled. Nothing in it is computed beforehand.

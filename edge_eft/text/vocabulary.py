@@ -24,7 +24,7 @@ import numpy as np
 from ..errors import RecipeError, RequestError, VocabularyError
 
 # Bits of llama_token_attr (llama.h); those above say how to tokenise, not what the token is.
-UNKNOWN, NORMAL, CONTROL, BYTE = 1, 4, 8, 32
+UNKNOWN, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 4, 8, 16, 32
 _KIND = 0b111111
 _WRITTEN = NORMAL | BYTE
 _SILENT = UNKNOWN | CONTROL  # llama.cpp prints nothing for them

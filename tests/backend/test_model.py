@@ -248,7 +248,7 @@ KILLERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KILLERS)
 def test_what_is_refused_would_have_ended_the_process(wide, tmp_path, kind):
-    """The control of the checks: none of them refuses what would only be refused, or run."""
+    """Else the check would refuse what llama.cpp refuses by itself, or runs."""
     path = tmp_path / "x.gguf"
     made = KILLERS[kind](wide, path)
     if isinstance(made, Parts):

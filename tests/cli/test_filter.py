@@ -153,7 +153,7 @@ def test_run_with_many_prompts_shows_their_names_and_replies_as_text(shown, reci
         shown("run", recipe, "--input", file, status=2)
 
 
-def test_compare_shows_hostile_replies_as_text(shown, recipe, monkeypatch):
+def test_compare_shows_hostile_replies_as_text(shown, recipe):
     assert shown("compare", recipe, EVIL, *GREEDY).count("!") == 3
     shown("compare", recipe, "hi", "--json", *GREEDY)
 

@@ -34,7 +34,7 @@ def test_ctrl_c_at_random_moments_is_130_within_a_second_and_quiet(atlas, tmp_pa
             command.communicate(timeout=100)
         assert command.returncode == 0
         durations[name] = time.monotonic() - begun
-    moments, wrong, slowest = random.Random(5), [], 0.0
+    moments, wrong, slowest, ended = random.Random(5), [], 0.0, 0
     for _ in range(N_MOMENTS):
         name = moments.choice(list(commands))
         delay = moments.uniform(INTERPRETER, 0.9 * durations[name])
@@ -48,12 +48,16 @@ def test_ctrl_c_at_random_moments_is_130_within_a_second_and_quiet(atlas, tmp_pa
             _, talk = command.communicate(timeout=60)
             taken = time.monotonic() - begun
             slowest = max(slowest, taken)
+            if command.returncode == 0 and taken < 0.2:
+                ended += 1  # its work was done, and Ctrl-C found it at its exit
+                continue
             # -2: of SIGINT itself, before there was a child; a shell says 130, too.
             if command.returncode not in (130, -2) or taken > 1 or "Traceback" in talk:
                 wrong.append((name, delay, command.returncode, taken, talk[-300:]))
         command.communicate()
     assert not wrong, wrong
     assert slowest < 1
+    assert ended <= N_MOMENTS // 4
 
 
 LOADING = """

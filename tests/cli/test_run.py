@@ -193,6 +193,7 @@ def test_files_that_were_put_together_keep_no_mark(recipe, scripted):
         (("caf\udce9",), b"", "the prompt is not UTF-8"),
         (("hi", "--system", "\udce9"), b"", "--system': '\\udce9' is not UTF-8"),
         (("hi", "--stop", "\udce9"), b"", "--stop': '\\udce9' is not UTF-8"),
+        (("hi", "--base", "b", "--prompt", "\udce9{{"), b"", "--prompt': '\\udce9{{' is not UTF-8"),
         (("--input", "-"), b"\xff\xfe1", "begins as UTF-16 and is not"),
         (("--input", "/dev/zero"), b"", "larger than"),
         (("--input", "caf\udce9"), b"", "caf\ufffd: cannot be read"),

@@ -6,6 +6,8 @@ from pathlib import Path
 from helpers.cli_tools import complaint, invoke
 from helpers.gguf_parts import split_model
 
+from edge_eft.cli.show import prompt_name
+
 
 def test_show_tells_what_running_it_means(small):
     about = json.loads(invoke("show", small, "--json", "--threads", "1").stdout)
@@ -20,6 +22,13 @@ def test_show_tells_what_running_it_means(small):
     assert "  ends by   <|endoftext|> 0, <|im_end|> 2, <reponame> 4" in text
     for word in ("tuned:chat", "sha256", "chatml", "vocabulary", "memory", "Q8_0 KV", "cores"):
         assert word in text
+
+
+def test_a_prompt_format_is_shown_by_its_name():
+    """A named template was called inline Jinja."""
+    for name in ("plain", "template", "template:tool_use"):
+        assert prompt_name(name) == name
+    assert prompt_name("{{ messages[0].content }}") == "inline Jinja"
 
 
 def test_list_shows_the_embedded_recipes(recipe, monkeypatch):

@@ -38,8 +38,8 @@ def chatting(tiny):
     with chat:
         chat.stdin.write("the red one\n")
         chat.stdin.flush()
-        while "tokens/s" not in chat.stderr.readline():
-            pass
+        while "tokens/s" not in (line := chat.stderr.readline()):
+            assert line, "the chat has ended"
         time.sleep(0.1)  # now it waits for a line
         yield chat, psutil.Process(chat.pid).children()[0]
         chat.kill()

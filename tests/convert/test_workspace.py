@@ -12,6 +12,7 @@ from helpers.convert_tools import command_line, convert_quietly, left_in, run
 
 from edge_eft.convert import ConversionError
 from edge_eft.convert import workspace as workspaces
+from edge_eft.convert.options import Options
 from edge_eft.convert.workspace import Workspace, parse_size
 from edge_eft.files.recipe import verify
 from edge_eft.files.recipe_toml import load_recipe
@@ -81,6 +82,17 @@ def test_force_never_replaces_a_file_of_an_input_directory(tmp_path):
             workspace.check_free([tmp_path / "config.json"])
         with pytest.raises(ConversionError, match="is a directory"):
             workspace.check_free([tmp_path / "out"])
+
+
+def test_force_never_replaces_a_later_part_of_an_input(tmp_path):
+    parts = [tmp_path / f"x-0000{n}-of-00002.gguf" for n in (1, 2)]
+    options = Options(parts[0], {}, tmp_path / "out", "x")
+    assert options.inputs == parts
+    parts[1].write_bytes(b"weights")
+    with Workspace(options.out, "x", force=True, inputs=options.inputs) as workspace:
+        workspace.check_free([tmp_path / "other.gguf"])
+        with pytest.raises(ConversionError, match="never replaced"):
+            workspace.check_free([parts[1]])
 
 
 def test_sizes_are_read_with_their_unit():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.emulator_tools import GREEDY, UNDRAFTED, decoded, decoded_since, open_emulator
-from helpers.families import twin
+from helpers.families import ATLAS, twin
 from helpers.tiny_models import BOS, EOS, ID, script, write_script
 
 from edge_eft import Emulator, Request, Weights
@@ -204,3 +204,13 @@ def test_variables_of_a_request_go_over_the_recipes(tmp_path, tiny, stated):
             lengths.append({r.name: len(r.context.tokens(0)) for r in emulator.contexts})
     assert lengths[1]["tuned:chat"] == lengths[0]["tuned:chat"] + 1
     assert lengths[1]["base"] == lengths[0]["base"]
+
+
+def test_a_system_message_that_templates_refuse_is_told_of_once(atlas, caplog):
+    """Each role said it: three lines, alike but for the model's name."""
+    messages = [{"role": "system", "content": "Be kind."}, user("Hi")]
+    with Emulator.load(ATLAS.with_suffix(".toml"), n_threads=1) as emulator:
+        for _ in range(2):
+            emulator.generate(messages, max_tokens=1)
+    (said,) = [line for line in caplog.messages if "no system role" in line]
+    assert said.startswith("base, tuned:chat, reference:chat: ")

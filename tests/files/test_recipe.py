@@ -52,6 +52,8 @@ def test_from_files_makes_a_recipe_of_three_files(
         "reference:tuned": ModelSpec(Path("/r.gguf"), prompt="chatml"),
     }
     assert recipe.deltas["tuned"].weight == 1.0
+    split = from_files("b-00001-of-00003.gguf", "t.gguf", "/r.gguf")
+    assert (recipe.name, split.name) == ("b", "b"), "not after a part"
     with pytest.raises(RecipeError, match="prompt is 'chat-ml'"):
         from_files("b.gguf", "t.gguf", "r.gguf", prompt="chat-ml")
 

@@ -128,7 +128,7 @@ def one_process(folder: Path, seed: int, numbers: list[int]) -> None:
 
 
 def in_processes(folder: Path, seed: int, numbers: list[int]) -> Iterator[Outcome]:
-    """Try mutants in a child, and go on behind each that kills or holds it."""
+    """Try mutants in a child, and go on after each that kills or holds it."""
     left = list(numbers)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     while left:

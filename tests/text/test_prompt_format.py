@@ -105,9 +105,17 @@ def test_a_model_without_template_is_named():
         PromptFormat("template", sentencepiece())
 
 
+def test_half_characters_in_a_format_are_refused():
+    for spec in ("{{ messages }}\ud800", "template:\ud800"):
+        with pytest.raises(PromptError, match="prompt has half a character"):
+            PromptFormat(spec, smollm2())
+
+
 @pytest.mark.parametrize("spec", ["chat", "", 3, None])
 def test_unknown_formats_are_refused_with_the_choices(spec):
-    with pytest.raises(PromptError, match="template, chatml, plain, transcript"):
+    with pytest.raises(
+        PromptError, match="template, chatml, plain, transcript, template:NAME, or a Jinja"
+    ):
         check_format(spec)
 
 

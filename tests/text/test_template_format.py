@@ -147,17 +147,15 @@ ROLELESS = (
 )
 
 
-def test_a_refused_system_message_stands_at_the_head_of_the_first_user_message(caplog):
+def test_a_refused_system_message_stands_at_the_head_of_the_first_user_message():
     form = own(GEMMA, sentencepiece())
-    with caplog.at_level(logging.INFO, logger="edge_eft"):
-        for _ in range(2):
-            text = form.render([system("Be kind."), user("Hi"), assistant("a"), user("b")])
+    assert not form.folds_system
+    text = form.render([system("Be kind."), user("Hi"), assistant("a"), user("b")])
     assert text == (
         "<s><start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n<start_of_turn>model\na<end_of_turn>"
         "\n<start_of_turn>user\nb<end_of_turn>\n<start_of_turn>model\n"
     )
-    (said,) = [r.getMessage() for r in caplog.records]
-    assert "no system role" in said
+    assert form.folds_system
     assert form.render([user("Hi")]).startswith("<s><start_of_turn>user\nHi<end_of_turn>")
 
 
