@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ..errors import RecipeError
-from ..files.gguf_check import GGUFHeader
+from ..files.gguf_check import GGUFHeader, read_header
 from ..files.recipe import ModelSpec, Recipe
-from ..files.same_weights import same_weights
+from ..files.same_weights import changes_nothing, same_weights
 
 _TUNED = {"instruct", "chat", "it", "assistant", "sft", "dpo", "rlhf"}
 _BASE = {"base", "pt", "pretrain", "pretrained", "foundation"}
@@ -28,11 +28,16 @@ def check(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> None:
         headers: role → header of its model file.
 
     Raises:
-        RecipeError: tuned and reference are the same file, or hold the same weights; or tuned is to
-            have its own template, and only the reference has one.
+        RecipeError: tuned and reference are the same file, or hold the same weights; or tuned is
+            an adapter of zeros, or is to have its own template, and only the reference has one.
     """
     for name, delta in recipe.deltas.items():
         tuned, reference = delta.tuned, delta.reference
+        if tuned.lora and not reference.lora and changes_nothing(read_header(tuned.lora)):
+            raise RecipeError(
+                f"the adapter of delta {name!r}, {tuned.lora.name}, was never trained (its B "
+                "matrices are zeros), so that tuned − reference is nothing; give the trained one"
+            )
         if tuned.lora or reference.lora:
             continue
         files = headers[f"tuned:{name}"], headers[f"reference:{name}"]

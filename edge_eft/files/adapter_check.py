@@ -28,6 +28,7 @@ _NOT_PRODUCTS = re.compile(
     r"|.*\.channel_mix_lerp.*|.*_(score|scale|base)\.weight"
     # multiplied without looking for adapters, whatever the architecture
     r"|.*\.(attn_k_b|attn_v_b|ffn_latent_down|ffn_latent_up|altup_router)\.weight|altup_.*"
+    r"|per_layer_model_proj\.weight"
     r"|.*\.indexer\..*|.*\.time_mix_(decay_w|w|a|v|g)[12]\.weight"
 )
 # The same of single architectures, whose graphs call ggml_mul_mat where others call build_lora_mm.
@@ -42,6 +43,9 @@ _NOT_IN = {
         ("kimi-linear", "glm5-next", "bailingmoe3"),
         re.compile(r"output\.weight|blk\.\d+\.(attn|ssm)_.*"),
     ),
+    "deepseek2-ocr": re.compile(r"output\.weight"),
+    "deepseek4": re.compile(r"output\.weight|blk\.\d+\.attn_output_a\.weight"),
+    "graniteswitch": re.compile(r"blk\.\d+\.(attn|ffn)_.*"),
     "kimi-k3": re.compile(r"output\.weight|blk\.\d+\.(attn|ssm|ffn)_.*"),
 }
 

@@ -19,7 +19,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 # Diffusion models and encoders: llama.cpp gives them all tokens at once, or no logits.
 _NOT_CAUSAL = {"dream", "llada", "llada-moe", "rnd1", "gemma-embedding", "t5", "t5encoder"}
+_ONE_EXPERT_IS_NONE = {"hunyuan-dense", "hunyuan_vl"}  # dense models whose config names one
 _ROPE_SCALINGS = {"none", "linear", "yarn", "longrope"}
 
 
@@ -45,7 +46,8 @@ class GGUFHeader:
     """A header that passed every check.
 
     `metadata` holds Python scalars, strings and `GGUFArray`. Of a split model `path` is the first
-    of its `parts`, and sizes and tensors are those of all parts together.
+    of its `parts`, and sizes and tensors are those of all parts together; in each the data of its
+    tensors begin at one of `data_starts`.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class GGUFHeader:
     metadata: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
     parts: tuple[Path, ...]
+    data_starts: tuple[int, ...]
 
     @property
     def is_adapter(self) -> bool:
@@ -151,6 +154,7 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
         metadata=layout.metadata,
         tensors=tensors,
         parts=paths,
+        data_starts=tuple(each.data_start for each in layouts),
     )
 
 
@@ -217,12 +221,12 @@ def _joined(layouts: list[Layout]) -> tuple[TensorInfo, ...]:
     """Return the tensors of all parts, which are as many as the first says and all different."""
     first = layouts[0]
     tensors: dict[str, TensorInfo] = {}
-    for layout in layouts:
+    for part, layout in enumerate(layouts):
         for tensor in layout.tensors:
             if tensor.name in tensors:
                 seen = f"tensor {quoted(tensor.name)} is in an earlier part as well (duplicate)"
                 raise layout.error(seen)
-            tensors[tensor.name] = tensor
+            tensors[tensor.name] = replace(tensor, part=part) if part else tensor
     if len(layouts) > 1:
         stated = first.integer("split.tensors.count", None)
         if stated != len(tensors):
@@ -263,8 +267,18 @@ def _check_shape(layout: Layout, architecture: str) -> None:
             raise layout.error(seen)
     check_widths(layout, architecture, heads, heads_kv)
 
+    _check_experts(layout, architecture, n_layer)
+    scaling = layout.metadata.get(prefix + "rope.scaling.type", "linear")
+    if scaling not in _ROPE_SCALINGS:
+        raise layout.error(f"has the unknown rope.scaling.type {quoted(str(scaling))}")
+
+
+def _check_experts(layout: Layout, architecture: str, n_layer: int) -> None:
+    prefix = architecture + "."
     n_expert = layout.integer(prefix + "expert_count", 0, 0, MAX_EXPERTS)
     n_used = max(_layers(layout, prefix + "expert_used_count", n_layer, MAX_EXPERTS))
+    if architecture in _ONE_EXPERT_IS_NONE and n_expert <= 1:
+        n_expert = n_used = 0
     n_group = layout.integer(prefix + "expert_group_count", 0)
     n_group_used = layout.integer(prefix + "expert_group_used_count", 0)
     if n_used > n_expert or (n_expert and not n_used) or (n_group and n_group >= n_expert):
@@ -272,10 +286,6 @@ def _check_shape(layout: Layout, architecture: str) -> None:
         raise layout.error(seen)
     if n_group > 1 and (n_expert % n_group or not 0 < n_group_used < n_group):
         raise layout.error(f"{n_group_used} of {n_group} expert groups is impossible")
-
-    scaling = layout.metadata.get(prefix + "rope.scaling.type", "linear")
-    if scaling not in _ROPE_SCALINGS:
-        raise layout.error(f"has the unknown rope.scaling.type {quoted(str(scaling))}")
 
 
 def _layers(layout: Layout, key: str, n_layer: int, high: int) -> tuple[int, ...]:

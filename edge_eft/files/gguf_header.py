@@ -68,13 +68,17 @@ class GGUFArray:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor: its shape (innermost dimension first), ggml type, place and size in bytes."""
+    """One tensor: its shape (innermost dimension first), ggml type, place and size in bytes.
+
+    `offset` counts from where the data of its file begin, which is number `part` of its model.
+    """
 
     name: str
     shape: tuple[int, ...]
     type: str
     offset: int
     n_bytes: int
+    part: int = 0
 
 
 def quoted(text: str | bytes) -> str:
@@ -88,8 +92,9 @@ class Layout:
     """The header of one open file.
 
     `read` fills `version`, `metadata` (key → scalar, string or GGUFArray) and `tensors`; for the
-    checks that need more, `types` (key → type of a scalar), `tokens` (the texts of the vocabulary
-    as bytes) and `token_types` (little-endian int32). Raises ModelFileError on any broken bound.
+    checks that need more, `data_start` (the place of the first tensor's data), `types` (key → type
+    of a scalar), `tokens` (the texts of the vocabulary as bytes) and `token_types` (little-endian
+    int32). Raises ModelFileError on any broken bound.
     """
 
     def __init__(self, shown: str, file: BinaryIO) -> None:
@@ -98,6 +103,7 @@ class Layout:
         self.version = 0
         self.metadata: dict[str, Any] = {}
         self.tensors: tuple[TensorInfo, ...] = ()
+        self.data_start = 0
         self.types: dict[str, str] = {}
         self.tokens: list[bytes] = []
         self.token_types = b""
@@ -270,9 +276,9 @@ class Layout:
                 )
             expected += -(-tensor.n_bytes // alignment) * alignment
             tensors[tensor.name] = tensor
-        data_start = -(-self._pos // alignment) * alignment
+        self.data_start = -(-self._pos // alignment) * alignment
         for tensor in tensors.values():
-            end = data_start + tensor.offset + tensor.n_bytes
+            end = self.data_start + tensor.offset + tensor.n_bytes
             if end > self.size:
                 seen = f"tensor {quoted(tensor.name)} ends at byte {end:,} of {self.size:,}"
                 raise self.error(f"truncated: {seen}", "the download is incomplete; repeat it")

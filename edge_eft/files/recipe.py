@@ -38,8 +38,9 @@ class ModelSpec:
     on, and `sha256` and `source` are the adapter's. Of a split model `file` is the first part, and
     `sha256` has one hash for each part. `prompt` is None where none was asked for: a base is then
     told plain prompts, and a reference what the base is. `source` says where the file comes from,
-    for people. `template_kwargs` are variables for its chat template, of JSON's kinds. `end_tokens` are texts
-    or ids of tokens that end its replies, in addition to those that the file names.
+    for people. `template_kwargs` are variables for its chat template, of JSON's kinds.
+    `end_tokens` are texts or ids of tokens that end its replies, in addition to those that the
+    file names.
     """
 
     file: Path

@@ -1,11 +1,12 @@
-"""Whether two model files hold the same weights, whatever their metadata says.
+"""Whether two models are one: their files hold the same weights, whatever their metadata says.
 
-A file that was copied, or given another chat template, is still the same model.
+A file that was copied, split, or given another chat template, is still the same model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import BinaryIO
 
 from ..errors import ModelFileError
@@ -21,8 +22,7 @@ def same_weights(one: GGUFHeader, other: GGUFHeader) -> bool:
     """Return whether two models have the same tensors, byte for byte.
 
     Files of other shapes or types are not opened, and a look at the beginning of every tensor tells
-    nearly all others apart; only what agrees so far is read as a whole. Models in several parts are
-    not compared.
+    nearly all others apart; only what agrees so far is read as a whole.
 
     Raises ModelFileError if a file cannot be read any more.
     """
@@ -30,19 +30,43 @@ def same_weights(one: GGUFHeader, other: GGUFHeader) -> bool:
     if not pairs:
         return False
     try:
-        with open(one.path, "rb") as a, open(other.path, "rb") as b:
-            starts = _data_start(one), _data_start(other)
-            return all(_equal(a, b, starts, pair, _HEAD) for pair in pairs) and all(
-                _equal(a, b, starts, pair, pair[0].n_bytes) for pair in pairs
+        with ExitStack() as stack:
+            a, b = (
+                _Data(header, [stack.enter_context(open(part, "rb")) for part in header.parts])
+                for header in (one, other)
+            )
+            return all(_equal(a, b, pair, _HEAD) for pair in pairs) and all(
+                _equal(a, b, pair, pair[0].n_bytes) for pair in pairs
             )
     except OSError as error:
         raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
 
 
+def changes_nothing(adapter: GGUFHeader) -> bool:
+    """Return whether an adapter was never trained: its B matrices are zeros, as PEFT begins.
+
+    Raises ModelFileError if its file cannot be read any more.
+    """
+    try:
+        with open(adapter.path, "rb") as file:
+            data = _Data(adapter, [file])
+            changing = (t for t in adapter.tensors if t.name.endswith(".lora_b"))
+            return not any(_has_bits(data, tensor) for tensor in changing)
+    except OSError as error:
+        raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
+
+
+def _has_bits(data: _Data, tensor: TensorInfo) -> bool:
+    file, left = data.at(tensor), tensor.n_bytes
+    while left and (block := file.read(min(left, _CHUNK))):
+        if block.strip(b"\0\x80"):  # the bytes of 0.0 and −0.0
+            return True
+        left -= len(block)
+    return False
+
+
 def _pairs(one: GGUFHeader, other: GGUFHeader) -> Iterator[tuple[TensorInfo, TensorInfo]]:
     """Yield the tensors of both by name; nothing if they are not of the same shapes and types."""
-    if len(one.parts) > 1 or len(other.parts) > 1:
-        return
     named = {tensor.name: tensor for tensor in other.tensors}
     pairs = [(tensor, named.get(tensor.name)) for tensor in one.tensors]
     if len(named) == len(pairs):
@@ -50,28 +74,27 @@ def _pairs(one: GGUFHeader, other: GGUFHeader) -> Iterator[tuple[TensorInfo, Ten
         yield from found if len(found) == len(pairs) else []
 
 
-def _data_start(header: GGUFHeader) -> int:
-    """Return where the tensors' data begin: it ends with the file, but for padding."""
-    last = max(header.tensors, key=lambda tensor: tensor.offset)
-    alignment = int(header.metadata.get("general.alignment", 32))
-    return (header.file_size - last.offset - last.n_bytes) // alignment * alignment
+class _Data:
+    """The tensors' data of a model in one or several files."""
+
+    def __init__(self, header: GGUFHeader, files: list[BinaryIO]) -> None:
+        self._files, self._starts = files, header.data_starts
+
+    def at(self, tensor: TensorInfo) -> BinaryIO:
+        """Return the file that has a tensor, placed at its data."""
+        file = self._files[tensor.part]
+        file.seek(self._starts[tensor.part] + tensor.offset)
+        return file
 
 
-def _equal(
-    a: BinaryIO,
-    b: BinaryIO,
-    starts: tuple[int, int],
-    pair: tuple[TensorInfo, TensorInfo],
-    n_bytes: int,
-) -> bool:
+def _equal(a: _Data, b: _Data, pair: tuple[TensorInfo, TensorInfo], n_bytes: int) -> bool:
     """Return whether the first `n_bytes` of two tensors of one size are the same."""
     left = min(n_bytes, pair[0].n_bytes)
-    for file, start, tensor in zip((a, b), starts, pair, strict=True):
-        file.seek(start + tensor.offset)
+    one, other = a.at(pair[0]), b.at(pair[1])
     while left:
         n = min(left, _CHUNK)
-        block = a.read(n)
-        if block != b.read(n) or len(block) < n:
+        block = one.read(n)
+        if block != other.read(n) or len(block) < n:
             return False
         left -= n
     return True

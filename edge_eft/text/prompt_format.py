@@ -82,15 +82,14 @@ class PromptFormat:
         self._kwargs = check_template_kwargs(template_kwargs or {}, "template_kwargs")
         if spec not in _TEXT_FORMATS:
             self._source = _jinja_source(spec, model)
+            check_unicode(self._source, "the chat template")
             self.template_hash = hashlib.sha256(self._source.encode()).hexdigest()
             variables = {
                 "bos_token": self._tokens.text(model.bos_token),
                 "eos_token": self._tokens.text(model.eos_token),
             }
             own = spec == "template" or spec.startswith(NAMED)
-            self._template = TemplateFormat(
-                self._source, model.name, variables, may_drop_system=not own
-            )
+            self._template = TemplateFormat(self._source, model.name, variables, may_drop=not own)
 
     def unread(self, names: Iterable[str]) -> list[str]:
         """Return those of these variables' names that nothing here reads, in their order."""
@@ -120,7 +119,7 @@ class PromptFormat:
 
         Raises:
             PromptError: a message is not one, the template fails on them or leaves out the last
-                user message, or no token comes out.
+                user message or a tool's last answer, or no token comes out.
         """
         checked = _check(messages)
         kwargs = self._kwargs | check_template_kwargs(template_kwargs or {})

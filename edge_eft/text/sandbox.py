@@ -90,10 +90,8 @@ class ChatTemplate:
     def __init__(self, source: str, where: str) -> None:
         self._where = where
         if len(source) > MAX_SOURCE:
-            raise PromptError(
-                f"the chat template of {where} has {len(source)} characters, more than "
-                f"{MAX_SOURCE}; give a shorter one (prompt = …)"
-            )
+            seen = f"has {len(source)} characters, more than {MAX_SOURCE}"
+            raise PromptError(f"the chat template of {where} {seen}; give a shorter one")
         self._environment = _BoundedEnvironment()
         try:
             tree = self._environment.parse(source)
@@ -101,11 +99,9 @@ class ChatTemplate:
             self.iterates = iterates_contents(tree)
             self.reads = frozenset(find_undeclared_variables(tree))
             code = self._environment.compile(Instrument().visit(tree), raw=True)
-            self._template = self._environment.template_class.from_code(
-                self._environment,
-                compile(check_code(code), "<template>", "exec"),
-                self._environment.make_globals(None),
-            )
+            compiled = compile(check_code(code), "<template>", "exec")
+            globals_ = self._environment.make_globals(None)
+            self._template = jinja2.Template.from_code(self._environment, compiled, globals_)
         except Exception as error:  # the parser's own errors, RecursionError, MemoryError
             raise self.failure(error) from error
 
@@ -147,7 +143,7 @@ class ChatTemplate:
             said = f"is not valid Jinja: line {error.lineno}: {error.message}"
         else:
             said = f"failed: {type(error).__name__}: {error}"
-        said = " ".join(said[:1000].split())[:300]
+        said = " ".join(said[:1000].encode("utf-8", "backslashreplace").decode().split())[:300]
         return kind(
             f"the chat template of {self._where} {said}; another format can be set with prompt = …"
         )

@@ -15,9 +15,10 @@ otherwise the fully hidden one is.
 generation did, and its KV cache would be lost. So an unchanged reply is rendered as one stand-in
 and its ids are put there.
 
-**Nothing is lost without a word.** More stand-ins mark where the system messages and the last user
-message begin and end; one that does not come out was left out by the template. Another marks the
-end of a last assistant message: such a message is continued, so the prompt ends there.
+**Nothing is lost without a word.** More stand-ins mark where the system messages, the last user
+message and a tool's answer at the end begin and end; one that does not come out was left out by the
+template. Another marks the end of a last assistant message: such a message is continued, so the
+prompt ends there.
 """
 
 import re
@@ -40,7 +41,7 @@ class Drawing(NamedTuple):
         text: what to tokenise; a continued message's end is the text's.
         show: stand-in → what it stands for.
         spliced: stand-in → the reply that it stands for.
-        lacks: "user" or "system" if such a text is not in it.
+        lacks: "user", "tool" or "system" if such a text is not in it.
     """
 
     text: str
@@ -67,7 +68,8 @@ class _Marks(NamedTuple):
         """
         for i, marks in reversed(self.around.items()):
             if joined(messages[i]["content"]).strip() and not any(mark in text for mark in marks):
-                return "user" if messages[i]["role"] == "user" else "system"
+                role = messages[i]["role"]
+                return role if role in ("user", "tool") else "system"
         return ""
 
 
@@ -123,9 +125,10 @@ class Drawer:
         roles = [message["role"] for message in self._messages]
         marked = []
         if "user" in roles:
-            first = roles.index("user")
-            marked = [i for i in range(first) if roles[i] in ("system", "developer")]
+            marked = [i for i, role in enumerate(roles) if role in ("system", "developer")]
             marked.append(len(roles) - 1 - roles[::-1].index("user"))
+        if roles[-1] == "tool":
+            marked.append(len(roles) - 1)
         around = {i: (next(self._stand_ins), next(self._stand_ins)) for i in marked}
         end = next(self._stand_ins)
         self._show |= {ord(mark): "" for mark in (end, *sum(around.values(), ()))}

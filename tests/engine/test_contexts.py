@@ -177,7 +177,7 @@ def test_an_adapter_as_tuned_side_gives_the_sum_of_adapted_logits(tmp_path, tiny
 
 
 def test_an_adapter_that_changes_nothing_is_the_base(tmp_path, tiny):
-    adapter = tiny_models.write_adapter(tmp_path / "silent.gguf", loudness=0.0)
+    adapter = tiny_models.write_adapter(tmp_path / "silent.gguf", loudness=1e-20)
     with Emulator.load(lora_recipe(tmp_path, tiny, adapter), n_threads=1, n_ctx=64) as emulator:
         generation = emulator.generate("the red", max_tokens=12, **GREEDY)
     model = bare(tiny.base)

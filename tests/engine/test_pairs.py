@@ -29,7 +29,7 @@ def messages(caplog, monkeypatch):
     return caplog
 
 
-def doubts(base, tuned, reference, prompt="plain", metadata=None):
+def doubts(base, tuned, reference, prompt=None, metadata=None):
     """The lines for three files; `metadata`: side → what its file is to say as well."""
     recipe = from_files(base, tuned, reference, prompt=prompt)
     headers = memory.headers(recipe.roles())
@@ -83,6 +83,20 @@ def test_an_adapter_on_the_reference_and_a_base_that_is_tuned_are_fine(tiny, tmp
     )
     with Emulator.load(path, n_ctx=64, n_threads=1) as emulator:
         assert len(emulator.generate("the", max_tokens=2).tokens) == 2
+
+
+def test_an_adapter_of_zeros_is_refused(tiny, tmp_path):
+    """A PEFT adapter that was never trained: the reply was the base's, and nothing was said."""
+    adapter = write_adapter(tmp_path / "adapter.gguf", loudness=0.0)
+    path = write_toml(
+        tmp_path,
+        f"[base]\nfile = '{tiny.base}'\n"
+        f"[delta.a]\ntuned = {{ lora = '{adapter}', on = 'reference' }}\n"
+        f"reference = {{ file = '{tiny.reference}' }}\n",
+    )
+    assert "the adapter of delta 'a', adapter.gguf, was never trained" in complaint(
+        "run", path, "a"
+    )
 
 
 # -- said --------------------------------------------------------------------------------------
@@ -164,8 +178,18 @@ def test_chat_models_that_get_plain_prompts_are_pointed_at_the_key(tiny, bare):
     assert "[base]" in line
     assert "--prompt template" in line
     assert doubts(*tiny[:3], prompt="template") == []
+    assert doubts(*tiny[:3], prompt="plain") == [], "it was asked for"
     assert doubts(bare.base, tiny.tuned, tiny.reference) == []
     assert doubts(tiny.base, tiny.tuned, bare.reference) == []
+
+
+def test_a_pair_of_two_sizes_is_said_to_be_none_and_not_down_scaling(tiny, tmp_path):
+    large = write_random(tmp_path / "large.gguf", seed=7, d=128)
+    (line,) = doubts(tiny.base, tiny.tuned, large, prompt="plain")
+    assert "differ in size, so that they are no pair" in line
+    (line,) = doubts(tiny.base, large, tiny.reference, prompt="plain")
+    assert "large.gguf" in line
+    assert "down-scaling" not in line
 
 
 def test_doubts_are_logged_once_and_kept_in_the_record_and_shown(tiny, messages):

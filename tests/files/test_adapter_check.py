@@ -175,6 +175,10 @@ def test_a_tied_head_takes_no_adapter_and_the_reason_is_said(tmp_path):
         (b"deepseek2", b"blk.0.attn_q.weight"),
         (b"deepseek2", b"output.weight"),
         (b"minicpm3", b"blk.0.attn_q_a.weight"),
+        (b"gemma3n", b"per_layer_model_proj.weight"),
+        (b"deepseek2-ocr", b"output.weight"),
+        (b"deepseek4", b"blk.0.attn_output_a.weight"),
+        (b"graniteswitch", b"blk.0.attn_qkv.weight"),
     ],
 )
 def test_architectures_whose_products_pass_over_adapters_are_known(tmp_path, architecture, name):

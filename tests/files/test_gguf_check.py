@@ -273,3 +273,16 @@ def test_an_unknown_architecture_is_refused_by_the_engine_without_a_crash(tmp_pa
     for line in refusals:
         assert line.startswith(f"llama.cpp cannot load {path}: ")
         assert "unknown model architecture: 'mystery'" in line
+
+
+@pytest.mark.parametrize("used", [None, 1])
+def test_one_expert_of_a_dense_hunyuan_is_none(tmp_path: Path, used: int | None) -> None:
+    """llama.cpp forgets about it; it used to be refused where no used experts were stated."""
+    file = with_key(b"llama.expert_count", U32, 1)
+    if used:
+        file.keys[b"llama.expert_used_count"] = (U32, used)
+    file.keys = {k.replace(b"llama.", b"hunyuan-dense."): v for k, v in file.keys.items()}
+    file.keys[b"general.architecture"] = (STR, b"hunyuan-dense")
+    path = tmp_path / "x.gguf"
+    path.write_bytes(file.build())
+    assert read_header(path).architecture == "hunyuan-dense"

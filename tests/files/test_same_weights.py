@@ -45,9 +45,21 @@ def test_a_single_bit_anywhere_makes_another_model(tmp_path):
     assert not same(one, other)
 
 
-def test_parts_of_a_model_are_not_compared(tmp_path):
-    parts = split_model(write_random(tmp_path / "whole.gguf", seed=5), tmp_path, 3)
-    assert not same(parts, parts)
+def test_a_model_in_parts_is_compared_with_whole_ones_and_split_ones(tmp_path):
+    """It used to pass for another model, and a delta of nothing was emulated."""
+    whole = write_random(tmp_path / "whole.gguf", seed=5)
+    three, four = (split_model(whole, tmp_path, n, name=f"in{n}") for n in (3, 4))
+    other = split_model(write_random(tmp_path / "other.gguf", seed=6), tmp_path, 3, name="other")
+    assert same(whole, three)
+    assert same(three, four)
+    assert not same(whole, other)
+    assert not same(four, other)
+
+
+def test_bytes_behind_the_last_tensor_do_not_matter(tmp_path):
+    whole, longer = write_random(tmp_path / "whole.gguf", seed=5), tmp_path / "longer.gguf"
+    longer.write_bytes(whole.read_bytes() + bytes(100))
+    assert same(whole, longer)
 
 
 def test_a_file_that_is_gone_is_a_line(tmp_path):

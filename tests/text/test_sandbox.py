@@ -79,10 +79,10 @@ def test_what_is_not_valid_jinja_is_refused_with_its_line(source):
 )
 def test_a_template_that_does_not_end_is_stopped(source, monkeypatch):
     monkeypatch.setattr(bounds, "MAX_SECONDS", 0.3)
-    start = time.perf_counter()
+    start = time.thread_time()  # the machine may be busy
     with pytest.raises(PromptError, match=r"more than 0\.3 s"):
         render(source)
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 1
 
 
 def test_long_conversations_are_within_the_bounds():

@@ -1,5 +1,7 @@
 """What templates are told that were not written for it, and that nothing of it is lost."""
 
+import logging
+
 import pytest
 from helpers.chat_templates import (
     GEMMA,
@@ -105,6 +107,38 @@ def test_a_template_may_strip_or_change_the_last_user_text():
     assert own("x{{ messages[-1].content }}").render([user(" \n")]) == "x \n"
 
 
+PARTS_OF_USERS = (  # goes through what users said, and prints what the assistant did
+    "{% for m in messages %}{% if m.role == 'user' %}{% for part in m.content %}"
+    "{{ '[' + part.text + ']' }}{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+def test_parts_that_a_template_prints_as_a_whole_are_their_text():
+    """They used to be printed as Python prints a list: [{'type': 'text', …}]."""
+    form = own(PARTS_OF_USERS)
+    assert form.render([user("a"), assistant("it's"), user("b")]) == "[a]it's[b]"
+    parts = [{"type": "text", "text": text} for text in ("c", "d")]
+    assert form.render([user(parts), assistant(parts), user("b")]) == "[c][d]c\nd[b]"
+    assert form.render([user("a"), assistant("it's")]) == "[a]it's"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        r"{{ '\ud800' }}{{ messages[-1].content }}",
+        r"{{ messages[-1].content }}{{ '\ud83d' ~ '\ude00' }}",
+        "{{ '%c' % 55296 }}{{ messages[-1].content }}",
+        "{{ '\ud800' }}{{ messages[-1].content }}",
+        r"{{ raise_exception('\ud800') }}",
+    ],
+)
+def test_half_a_character_that_a_template_writes_is_refused_in_one_line(source):
+    """It used to end in a UnicodeEncodeError where the text is compared with its tokens."""
+    with pytest.raises(PromptError) as caught:
+        PromptFormat(source, sentencepiece()).encode([user("a</s>")])
+    assert "\n" not in str(caught.value).encode().decode()
+
+
 # --- roles ----------------------------------------------------------------------------------
 
 ROLELESS = (
@@ -129,6 +163,51 @@ def test_a_dropped_system_message_of_a_models_own_template_does_too():
     messages = [system("Be kind."), user("Hi")]
     assert own(ROLELESS).render(messages) == "Q:Be kind.\n\nHi"
     assert PromptFormat(ROLELESS, smollm2()).render(messages) == "Q:Hi"  # its author chose so
+
+
+HEAD_ONLY = (  # as gpt-oss, SmolLM3, Command R: a system message that does not come first is lost
+    "{% for m in messages %}{% if m.role != 'system' or loop.first %}"
+    "{{ '[' + m.role[0] + ':' + m.content + ']' }}{% endif %}{% endfor %}"
+)
+
+
+def test_a_later_system_message_stands_in_the_user_turn_that_follows_it(caplog):
+    """It used to be left out without a word."""
+    form = own(HEAD_ONLY)
+    turns = [system("S"), user("a"), assistant("b"), system("now"), user("c"), user("d")]
+    with caplog.at_level(logging.WARNING, logger="edge_eft"):
+        assert form.render(turns) == "[s:S][u:a][a:b][u:now\n\nc][u:d]"
+        parts = [{"type": "text", "text": "e"}]
+        assert form.render([user("a"), system("now"), user(parts)]) == "[u:a][u:now\n\ne]"
+        assert form.render([user("a"), system("now")]) == "[u:a]"
+    first, last = [record.getMessage() for record in caplog.records]
+    assert "at the head of the user message that follows it" in first
+    assert "leaves out a system message" in last
+
+
+LAST_TURN = (  # as Mistral Nemo's: the system message stands in the last turn, if a user's
+    "{% for m in messages if m.role != 'system' %}{{ '[' }}{% if loop.last and m.role == 'user' "
+    "and messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
+    "{{ m.content + ']' }}{% endfor %}"
+)
+
+
+def test_messages_become_the_same_prompt_whatever_came_before_them():
+    """A way that one conversation needed used to be kept for the next."""
+    form = own(LAST_TURN)
+    turns = [system("S"), user("a"), assistant("b"), user("c")]
+    assert form.render(turns) == "[a][b][Sc]"
+    assert form.render([*turns, assistant("d")]) == "[S\n\na][b][c][d"
+    assert form.render(turns) == "[a][b][Sc]"
+
+
+def test_what_a_tool_answered_last_is_not_lost():
+    messages = [user("a"), {"role": "assistant", "tool_calls": [CALL]}]
+    messages.append({"role": "tool", "content": "42"})
+    with pytest.raises(PromptError, match="leaves out what the tool answered last"):
+        own(ROLELESS).encode(messages)
+    assert PromptFormat(ROLELESS, smollm2()).render(messages) == "Q:aA:"  # its author chose so
+    assert own(TOOLS).render(messages).endswith("42<|im_end|>")
 
 
 def test_what_a_template_refuses_for_other_reasons_is_its_own_words():
