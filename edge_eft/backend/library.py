@@ -81,8 +81,9 @@ def native(what: str) -> Iterator[None]:
 @lru_cache(maxsize=1)
 def start_library() -> None:
     """Start llama.cpp, once per process. `_to_logging` is a global: it must never be freed."""
-    L.llama_log_set(_to_logging, ctypes.c_void_p(0))
-    L.llama_backend_init()
+    with native("starting llama.cpp"):
+        L.llama_log_set(_to_logging, ctypes.c_void_p(0))
+        L.llama_backend_init()
 
 
 def last_error() -> str:

@@ -45,8 +45,7 @@ class Model:
                 f"{self.path} is a LoRA adapter, not a model: "
                 'name it as tuned = { lora = "…", on = "reference" }'
             )
-        with native("starting llama.cpp"):
-            start_library()
+        start_library()
         params = L.llama_model_default_params()
         params.vocab_only = vocab_only
         params.n_gpu_layers = -1 if n_gpu_layers is None else n_gpu_layers
