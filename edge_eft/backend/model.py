@@ -26,6 +26,7 @@ class Model:
             code sees them.
         n_gpu_layers: layers on the GPU; None: all, if there is one.
         vocab_only: load no weights; such a model cannot make a `Context`.
+        header: what `read_header` gave for `path`, if the caller has just read it; None: read it.
 
     Raises:
         ModelFileError: the file is missing, damaged, or not a model that llama.cpp can load.
@@ -37,9 +38,10 @@ class Model:
         *,
         n_gpu_layers: int | None = None,
         vocab_only: bool = False,
+        header: GGUFHeader | None = None,
     ) -> None:
         self.path = Path(path)
-        self.header: GGUFHeader = read_header(self.path)
+        self.header: GGUFHeader = header or read_header(self.path)
         if self.header.is_adapter:
             raise ModelFileError(
                 f"{self.path} is a LoRA adapter, not a model: "

@@ -155,7 +155,7 @@ def load(
     with contextlib.ExitStack() as stack:
         plan = _Plan(roles, headers, n_ctx, n_slots, threads, adapts=n_threads is None)
         plan.weigh(CACHE_LADDER[0])
-        models = _load_models(roles, n_gpu_layers, stack)
+        models = _load_models(roles, headers, n_gpu_layers, stack)
         common = vocabulary.reconcile(models, _named_ends(recipe, roles, models))
 
         # 3. Contexts, with the first kind of cache that all of them take.
@@ -317,13 +317,16 @@ class _Plan:
 
 
 def _load_models(
-    roles: Mapping[str, ModelSpec], n_gpu_layers: int | None, stack: contextlib.ExitStack
+    roles: Mapping[str, ModelSpec],
+    headers: Mapping[str, GGUFHeader],
+    n_gpu_layers: int | None,
+    stack: contextlib.ExitStack,
 ) -> dict[str, Model]:
     loaded: dict[str, Model] = {}
-    for spec in roles.values():
+    for role, spec in roles.items():
         path = os.path.realpath(spec.file)
         if path not in loaded:
-            loaded[path] = Model(spec.file, n_gpu_layers=n_gpu_layers)
+            loaded[path] = Model(spec.file, n_gpu_layers=n_gpu_layers, header=headers[role])
             stack.callback(loaded[path].close)
     return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
 
