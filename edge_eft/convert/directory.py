@@ -7,6 +7,7 @@ begin with a byte order mark. No weights are looked at.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -19,7 +20,6 @@ from ..text.formats import is_format
 
 MAX_JSON = 100 << 20  # safetensors' own limit for a header
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_BOM = b"\xef\xbb\xbf"
 
 
 def shown_name(path: Path) -> str:
@@ -64,7 +64,7 @@ def without_marks(directory: Path, copy: Path) -> Path:
     copy.mkdir()
     for path in directory.iterdir():
         if path in marked:
-            (copy / path.name).write_bytes(path.read_bytes().removeprefix(_BOM))
+            (copy / path.name).write_bytes(path.read_bytes().removeprefix(codecs.BOM_UTF8))
         else:
             (copy / path.name).symlink_to(path.resolve())
     return copy
@@ -72,7 +72,7 @@ def without_marks(directory: Path, copy: Path) -> Path:
 
 def _begins_with_mark(path: Path) -> bool:
     with open(path, "rb") as file:
-        return file.read(len(_BOM)) == _BOM
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def chat_template(directory: Path) -> str | None:
@@ -156,8 +156,12 @@ def end_tokens(*directories: Path) -> list[int | str]:
 
 def added_tokens(directory: Path) -> set[str]:
     """Return the texts of the tokens that the directory's tokenizer adds to its vocabulary."""
+    return _added_tokens(directory, json_if_there(directory / "tokenizer.json"))
+
+
+def _added_tokens(directory: Path, tokenizer: dict[str, Any]) -> set[str]:
     entries: list[Any] = []
-    listed = json_if_there(directory / "tokenizer.json").get("added_tokens")
+    listed = tokenizer.get("added_tokens")
     entries += listed if isinstance(listed, list) else []
     decoded = json_if_there(directory / "tokenizer_config.json").get("added_tokens_decoder")
     entries += decoded.values() if isinstance(decoded, dict) else []
@@ -168,10 +172,12 @@ def added_tokens(directory: Path) -> set[str]:
 
 def known_tokens(directory: Path) -> set[str]:
     """Return the texts of all tokens that JSON files of the directory name."""
-    model = json_if_there(directory / "tokenizer.json").get("model")
+    tokenizer = json_if_there(directory / "tokenizer.json")
+    model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     known = set(vocabulary) if isinstance(vocabulary, dict) else set()
-    return known | json_if_there(directory / "vocab.json").keys() | added_tokens(directory)
+    known |= json_if_there(directory / "vocab.json").keys()
+    return known | _added_tokens(directory, tokenizer)
 
 
 def first_of(texts: Iterable[str], n: int = 3) -> str:
