@@ -116,6 +116,7 @@ class Contexts(Sequence[ContextRunner]):
 
         Raises:
             PromptError: the prompt, with what was given out of the reply, does not fit.
+            RequestError: no role's template reads one of the request's variables.
         """
         request = state.request
         needed = tuple(
@@ -138,12 +139,12 @@ class Contexts(Sequence[ContextRunner]):
 
     def _refuse_unread(self, variables: Mapping[str, Any]) -> None:
         """Raise RequestError for a variable that no role's template reads: it would do nothing."""
-        unread = [r.prompt.unread(variables) for r in self._runners] if variables else [[]]
-        if nowhere := [name for name in unread[0] if all(name in names for names in unread)]:
-            raise RequestError(
-                f"chat_template_kwargs has {nowhere[0]!r}, which no role's template reads; "
-                "leave it out, or correct it"
-            )
+        for name in variables:
+            if not any(runner.prompt.reads(name) for runner in self._runners):
+                raise RequestError(
+                    f"chat_template_kwargs has {name!r}, which no role's template reads; "
+                    "leave it out, or correct it"
+                )
 
     def _say_what_folds(self) -> None:
         """Log, once, which roles are told the system message in another way than it was given."""

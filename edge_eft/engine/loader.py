@@ -335,8 +335,9 @@ def _unread_variables(
     roles: Mapping[str, ModelSpec], prompts: Mapping[str, PromptFormat]
 ) -> Iterator[str]:
     for role, spec in roles.items():
-        for name in prompts[role].unread(spec.template_kwargs):
-            yield f"template_kwargs of {role}: nothing reads {name!r} in its prompt format"
+        for name in spec.template_kwargs:
+            if not prompts[role].reads(name):
+                yield f"template_kwargs of {role}: nothing reads {name!r} in its prompt format"
 
 
 def _prompt_format(spec: ModelSpec, model: Model) -> PromptFormat:

@@ -91,10 +91,9 @@ class PromptFormat:
             own = spec == "template" or spec.startswith(NAMED)
             self._template = TemplateFormat(self._source, model.name, variables, may_drop=not own)
 
-    def unread(self, names: Iterable[str]) -> list[str]:
-        """Return those of these variables' names that nothing here reads, in their order."""
-        read = self._template.reads if self._template is not None else ()
-        return [name for name in names if name not in read]
+    def reads(self, variable: str) -> bool:
+        """Return whether a template here reads the variable of this name."""
+        return self._template is not None and variable in self._template.reads
 
     @property
     def folds_system(self) -> bool:

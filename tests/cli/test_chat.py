@@ -77,6 +77,17 @@ def test_regenerate_replaces_the_last_reply(capsys):
     assert contents(chat) == ["hello", "Another."]
 
 
+def test_a_conversation_that_is_full_is_told_what_forgets_it(capsys):
+    """It was told to shorten a prompt of one line."""
+    chat = chat_with("One.")
+    chat.handle("this is too long")
+    assert "/clear" not in capsys.readouterr().err, "nothing was said yet"
+    chat.handle("hello")
+    chat.handle("this is too long")
+    assert "and 511 fit; /clear forgets what was said" in capsys.readouterr().err
+    assert contents(chat) == ["hello", "One."]
+
+
 def test_clear_keeps_the_settings():
     chat = chat_with("One.")
     chat.handle("/set top_k 5")

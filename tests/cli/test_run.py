@@ -291,3 +291,13 @@ def test_compare_puts_answers_side_by_side(recipe, scripted, monkeypatch):
     monkeypatch.setenv("COLUMNS", "50")
     scripted("a", "b", "c")
     assert invoke("compare", recipe, "Capital?").stdout.startswith("base\na\n")
+
+
+def test_verbose_tells_of_every_file_and_no_line_is_empty(atlas):
+    done = process("run", "atlas", "hi", "--max-tokens", "1", "--verbose")
+    _, talk = done.communicate(timeout=60)
+    lines = talk.splitlines()
+    assert done.returncode == 0
+    assert f"edge-eft: loading {atlas.base}" in lines
+    assert lines.count("edge-eft: starting llama.cpp") == 1
+    assert all(line.removeprefix("edge-eft:").strip() for line in lines)

@@ -7,6 +7,7 @@ from helpers.families import ATLAS, twin
 from helpers.tiny_models import BOS, EOS, ID, script, write_script
 
 from edge_eft import Emulator, Request, Weights
+from edge_eft.errors import RequestError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -214,3 +215,21 @@ def test_a_system_message_that_templates_refuse_is_told_of_once(atlas, caplog):
             emulator.generate(messages, max_tokens=1)
     (said,) = [line for line in caplog.messages if "no system role" in line]
     assert said.startswith("base, tuned:chat, reference:chat: ")
+
+
+def test_a_variable_that_no_template_reads_is_refused_or_said(tmp_path, tiny):
+    """A typing error left thinking on, and nobody was told."""
+    path = recipe(tmp_path, tiny, base="plain", reference="plain")
+    told = "'template', template_kwargs = { thinkin = true, bos = 1 }"
+    text = path.read_text().replace("'template'", told)
+    path.write_text(text.replace("'template'", "'{{ messages[-1].content }}{{ thinking }}'"))
+    with Emulator.load(path, n_ctx=100, n_threads=1) as emulator:
+        said = [line for line in emulator.record.warnings if "nothing reads" in line]
+        assert said == [
+            f"template_kwargs of tuned:chat: nothing reads {name!r} in its prompt format"
+            for name in ("thinkin", "bos")
+        ]
+        request = Request([user("one")], max_tokens=1, chat_template_kwargs={"thinking": True})
+        assert emulator.generate(request).tokens
+        with pytest.raises(RequestError, match="has 'thinkin', which no role's template reads"):
+            emulator.generate([user("one")], chat_template_kwargs={"thinkin": True})
