@@ -110,8 +110,6 @@ def _endings() -> Iterator[None]:
         raise click.exceptions.Exit(
             fail(f"{about}cannot read or write ({reason(error)})")
         ) from None
-    except MemoryError:
-        raise click.exceptions.Exit(fail("memory ran out; close other programs")) from None
 
 
 def _close_stdout() -> None:

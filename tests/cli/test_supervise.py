@@ -102,6 +102,24 @@ def test_a_failed_assertion_of_the_library_is_quoted(tiny):
     assert re.fullmatch(line, done.stderr.strip())
 
 
+def test_memory_that_python_does_not_get_is_one_line_and_status_2():
+    script = """
+import sys
+from edge_eft.__main__ import main
+from edge_eft.files import recipe_toml
+
+def exhausted():
+    raise MemoryError
+
+recipe_toml.list_recipes = exhausted
+sys.argv = ["edge-eft", "list"]
+main()
+"""
+    done = python(script)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "edge-eft: memory ran out; close other programs\n"
+
+
 @pytest.mark.parametrize("status", [1, 3])
 def test_a_library_that_calls_exit_is_one_line_and_status_2(status):
     """OpenBLAS does so where it gets no memory: it was status 1 without a word."""
