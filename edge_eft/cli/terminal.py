@@ -123,13 +123,20 @@ def compose(*parts: str, between: str = "") -> Styled:
     return Styled(between.join(p if isinstance(p, Styled) else harmless(p) for p in parts))
 
 
+@contextmanager
+def _writing_to(stream: str) -> Iterator[None]:
+    """Let an OSError name the stream that could not be written."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or stream
+        raise
+
+
 def say(*parts: str, err: bool = False) -> None:
     """Print `parts` and a line end, on stdout or, if `err`, on stderr: styled or filtered."""
-    try:
+    with _writing_to("stderr" if err else "stdout"):
         click.echo(compose(*parts), err=err)
-    except OSError as error:
-        error.filename = error.filename or ("stderr" if err else "stdout")
-        raise
 
 
 def talk(line: str) -> None:
@@ -171,12 +178,9 @@ class ReplyWriter:
 
     def write(self, text: str) -> None:
         """Write the next chunk, and show it at once."""
-        try:
+        with _writing_to("stdout"):
             sys.stdout.write(self._filter.filter(text) if self._filter else text)
             sys.stdout.flush()
-        except OSError as error:
-            error.filename = error.filename or "stdout"
-            raise
 
 
 def start_logging(verbose: bool) -> None:
