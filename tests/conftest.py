@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 from helpers import tiny_models
 from helpers.families import ATLAS, Family, twin
+from hypothesis import HealthCheck, settings
 
 from edge_eft.backend import Model
+
+# On a clean clone hypothesis first makes its tables of Unicode, which takes seconds on a busy
+# machine and would be charged to whichever test comes first.
+settings.register_profile("clean clone", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("clean clone")
 
 
 @pytest.fixture(scope="session")
