@@ -21,6 +21,16 @@ def state_dir() -> Path:
     return _place("EDGE_EFT_HOME", lambda: platformdirs.user_state_dir("edge-eft", False))
 
 
+def recipe_directory() -> Path:
+    """Return where the user's own recipes are: $EDGE_EFT_HOME/recipes, else the place for data.
+
+    Raises OSError if there is none: it is handled as an unwritable one is.
+    """
+    return (
+        _place("EDGE_EFT_HOME", lambda: platformdirs.user_data_dir("edge-eft", False)) / "recipes"
+    )
+
+
 def cache_directory() -> Path:
     """Return where fetched things are kept: $EDGE_EFT_CACHE, else the user's cache directory.
 

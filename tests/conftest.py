@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ from edge_eft.backend import Model
 # machine and would be charged to whichever test comes first.
 settings.register_profile("clean clone", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("clean clone")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No recipe and no history of whoever runs the tests, for us and our children."""
+    place = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_EFT_HOME", str(place))
+        yield place
 
 
 @pytest.fixture(scope="session")

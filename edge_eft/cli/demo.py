@@ -61,7 +61,7 @@ def demo(
       edge-eft demo --delta brief --questions 500
     """
     from ..evaluate import gap
-    from ..files.recipe_toml import load_recipe
+    from ..files.recipe_names import load_recipe
 
     start_logging(False)
     chosen = load_recipe(recipe)

@@ -59,7 +59,7 @@ class Models:
         follow it.
         """
         from ..files.recipe import from_files
-        from ..files.recipe_toml import list_recipes, load_recipe
+        from ..files.recipe_names import list_recipes, load_recipe
 
         recipes = list_recipes()
         self._check_files(recipes)

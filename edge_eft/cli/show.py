@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @json_option
 def list_command(as_json: bool) -> None:
     """List the recipes that come with edge_eft."""
-    from ..files.recipe_toml import list_recipes
+    from ..files.recipe_names import list_recipes
 
     found = [summary(path) for path in list_recipes().values()]
     if as_json:
@@ -68,7 +68,7 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
 def summary(path: Path) -> dict[str, Any]:
     """Return what `list` tells of a recipe, as plain data; its files are not opened."""
     from ..files.gguf_split import part_paths
-    from ..files.recipe_toml import load_recipe
+    from ..files.recipe_names import load_recipe
 
     recipe = load_recipe(path)
     pairs = (spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference))
@@ -122,7 +122,7 @@ def file_of(file: LoadedFile) -> dict[str, Any]:
         "n_ctx_train": file.n_ctx_train,
         "sha256": file.sha256 or model_sha256(file.path),
         "stated": file.sha256 is not None,
-        "source": file.source,
+        "source": asdict(file.source) if is_dataclass(file.source) else file.source,
         "prompt": file.prompt,
         "template_sha256": file.template_sha256,
         "end_tokens": [[token, text] for token, text in file.end_tokens.items()],

@@ -19,7 +19,8 @@ from ..files.recipe import (
     file_sha256,
     model_sha256,
 )
-from ..files.recipe_toml import load_recipe, to_toml
+from ..files.recipe_names import load_recipe
+from ..files.recipe_toml import to_toml
 from ..system import versions
 from ..text.formats import is_format
 from .inputs import Inputs, Masters, template_of

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, RecipeError
 from ..files.recipe import Recipe, from_files
-from ..files.recipe_toml import load_recipe
+from ..files.recipe_names import load_recipe
 from ..logits.combiner import Combiner
 from ..logits.weights import Weights
 from ..text.detokenizer import TextStream

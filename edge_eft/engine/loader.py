@@ -27,6 +27,7 @@ from ..backend import (
 from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
+from ..files.hub_file import HubFile
 from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, Sha256, verify
 from ..text import vocabulary
 from ..text.prompt_format import PromptFormat
@@ -75,7 +76,7 @@ class LoadedFile:
     architecture: str
     n_ctx_train: int
     sha256: Sha256 | None
-    source: str | None
+    source: str | HubFile | None
     prompt: str
     template_sha256: str | None
     end_tokens: Mapping[int, str]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ..engine.emulator import Emulator
 from ..engine.request import Request
 from ..files.recipe import Recipe
-from ..files.recipe_toml import load_recipe
+from ..files.recipe_names import load_recipe
 from ..logits.weights import Weights
 from .atlas import in_manner
 from .questions import N_SHOWN, Question, load_questions, pick

@@ -18,10 +18,10 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import ModelFileError
 from .adapter_check import check_adapter
@@ -111,18 +111,26 @@ class GGUFHeader:
         return (int(value),) * self.n_layer
 
 
-def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
+Opener = Callable[[Path], BinaryIO]  # opens a file for reading, or raises OSError
+
+
+def read_header(path: str | os.PathLike[str], *, opener: Opener | None = None) -> GGUFHeader:
     """Read and check the header of the GGUF file at `path`, and of the parts that belong to it.
 
     Takes well under a second and a few times the header's size in memory, whatever the file holds.
     Of a split model `path` is the first part; the others are found beside it by llama.cpp's rule.
+
+    Args:
+        path: the file.
+        opener: what opens it, and each other part; None: the file system. What it returns can be
+            sought in, and is closed here.
 
     Raises ModelFileError, with what was seen and what to do, if there is no such file, it is not
     a GGUF file that llama.cpp can load, loading or tokenising with it could harm the process, it
     is a later part, or a part is missing or belongs to another model.
     """
     place = Path(path)
-    layout = _layout(place)
+    layout = read_layout(place, opener)
     number, count = _split(layout)
     if number:
         first = first_part(place) or f"whose name ends with -00001-of-{count:05d}.gguf"
@@ -130,8 +138,9 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
         raise layout.error(seen, f"give the first part, {first}")
     # Later parts carry tensors and their number only: the keys of the first count.
     architecture = _architecture(layout)
-    paths = (place,) if count == 1 else _later(layout, place, count)
-    layouts = [layout, *(_part(each, index, count) for index, each in enumerate(paths) if index)]
+    paths = (place,) if count == 1 else _later(layout, place, count, opener)
+    later = (_part(each, index, count, opener) for index, each in enumerate(paths) if index)
+    layouts = [layout, *later]
     tensors = _joined(layouts)
     if not tensors:
         raise layout.error("holds no tensors, only metadata", "use the file with the weights")
@@ -158,16 +167,11 @@ def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
     )
 
 
-def _layout(place: Path) -> Layout:
+def read_layout(place: Path, opener: Opener | None = None) -> Layout:
+    """Return the layout of one file, whose bounds alone are checked; see `read_header`."""
     shown = str(place) if str(place).isprintable() else ascii(str(place))
     try:
-        # Asked before opening, because opening a pipe would wait for a writer forever.
-        mode = os.stat(place).st_mode
-        if stat.S_ISDIR(mode):
-            raise ModelFileError(f"{shown}: is a directory; name the .gguf file in it")
-        if not stat.S_ISREG(mode):
-            raise ModelFileError(f"{shown}: is not a regular file; give the path of a .gguf file")
-        with open(place, "rb") as file:
+        with opener(place) if opener else _open(place, shown) as file:
             layout = Layout(shown, file)
             layout.read()
     except FileNotFoundError:
@@ -177,6 +181,16 @@ def _layout(place: Path) -> Layout:
     except ValueError:  # a NUL in the path
         raise ModelFileError(f"{shown}: is not a path; check it") from None
     return layout
+
+
+def _open(place: Path, shown: str) -> BinaryIO:
+    # Asked before opening, because opening a pipe would wait for a writer forever.
+    mode = os.stat(place).st_mode
+    if stat.S_ISDIR(mode):
+        raise ModelFileError(f"{shown}: is a directory; name the .gguf file in it")
+    if not stat.S_ISREG(mode):
+        raise ModelFileError(f"{shown}: is not a regular file; give the path of a .gguf file")
+    return open(place, "rb")
 
 
 def _split(layout: Layout) -> tuple[int, int]:
@@ -191,14 +205,15 @@ def _split(layout: Layout) -> tuple[int, int]:
     return number, count
 
 
-def _later(layout: Layout, place: Path, count: int) -> tuple[Path, ...]:
+def _later(layout: Layout, place: Path, count: int, opener: Opener | None) -> tuple[Path, ...]:
     """Return the paths of all parts, which are there."""
     paths = part_paths(place)
     if len(paths) != count:
         seen = f"is the first of {count} parts of a model"
         name = f"NAME-00001-of-{count:05d}.gguf"
         raise layout.error(seen, f"name the parts {name} and so on: llama.cpp finds them by that")
-    missing = [each.name for each in paths if not each.exists()]
+    # Elsewhere than on this machine opening them tells.
+    missing = [each.name for each in paths if not (opener or each.exists())]
     if missing:
         names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         seen = f"is the first of {count} parts, and beside it {len(missing)} are missing: {names}"
@@ -206,9 +221,9 @@ def _later(layout: Layout, place: Path, count: int) -> tuple[Path, ...]:
     return paths
 
 
-def _part(path: Path, number: int, count: int) -> Layout:
+def _part(path: Path, number: int, count: int, opener: Opener | None) -> Layout:
     """Return the layout of a later part, which says itself that it is that one."""
-    layout = _layout(path)
+    layout = read_layout(path, opener)
     # llama.cpp asks a later part for its number alone.
     stated = layout.metadata.get("split.no"), layout.metadata.get("split.count", count)
     if stated != (number, count) or layout.types["split.no"] != "uint16":

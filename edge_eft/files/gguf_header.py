@@ -99,7 +99,8 @@ class Layout:
 
     def __init__(self, shown: str, file: BinaryIO) -> None:
         self.shown, self.file = shown, file
-        self.size = os.fstat(file.fileno()).st_size
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         self.version = 0
         self.metadata: dict[str, Any] = {}
         self.tensors: tuple[TensorInfo, ...] = ()

@@ -20,6 +20,7 @@ from ..system import at_home
 from ..text.formats import CHOICES, FORMATS, check_template_kwargs, is_format
 from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
 from .gguf_split import model_stem, part_paths
+from .hub_file import HubFile
 from .plain_text import reason
 
 Sha256 = str | tuple[str, ...]  # of a file in hexadecimal; of a split model one for each part
@@ -37,8 +38,10 @@ class ModelSpec:
     `file` and `lora` are absolute; with a `lora`, `file` is the reference's model that it is put
     on, and `sha256` and `source` are the adapter's. Of a split model `file` is the first part, and
     `sha256` has one hash for each part. `prompt` is None where none was asked for: a base is then
-    told plain prompts, and a reference what the base is. `source` says where the file comes from,
-    for people. `template_kwargs` are variables for its chat template, of JSON's kinds.
+    told plain prompts, and a reference what the base is. `source` says where the file comes from:
+    its place on the Hugging Face hub, or words for people. Of a model that only the hub has
+    (`needs_pull`), `file` is its path there. `template_kwargs` are variables for its chat template,
+    of JSON's kinds.
     `end_tokens` are texts or ids of tokens that end its replies, in addition to those that the
     file names.
     """
@@ -47,7 +50,7 @@ class ModelSpec:
     sha256: Sha256 | None = None
     prompt: str | None = None
     lora: Path | None = None
-    source: str | None = None
+    source: str | HubFile | None = None
     end_tokens: tuple[str | int, ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,8 +64,8 @@ class ModelSpec:
         kind("sha256", self.sha256, str | tuple | None, hashes, RecipeError)
         for each in self.sha256 if isinstance(self.sha256, tuple) else ():
             kind("a hash in sha256", each, str, "a text", RecipeError)
-        for name in ("prompt", "source"):
-            kind(name, getattr(self, name), str | None, "a text", RecipeError)
+        kind("prompt", self.prompt, str | None, "a text", RecipeError)
+        kind("source", self.source, str | HubFile | None, "a text or a HubFile", RecipeError)
         kind("end_tokens", self.end_tokens, list | tuple, "a list of texts or ids", RecipeError)
         for token in self.end_tokens:
             kind("a token in end_tokens", token, str | int, "a text or an id", RecipeError)
@@ -71,6 +74,11 @@ class ModelSpec:
         except PromptError as error:
             raise RecipeError(str(error)) from None
         object.__setattr__(self, "template_kwargs", kwargs)
+
+    @property
+    def needs_pull(self) -> bool:
+        """Whether only the hub has this model: `edge-eft pull` gets it."""
+        return isinstance(self.source, HubFile) and not (self.lora or self.file).is_absolute()
 
 
 def _nameable(name: str, path: Path) -> Path:
@@ -107,8 +115,9 @@ class Delta:
 class Recipe:
     """The models of one emulation.
 
-    `path` is the TOML file, None for `from_files`; `provenance` says how the files were made, for
-    people.
+    `instruct` is the large model of the family as its maker tuned it, the base for adapters on the
+    small tuned model. `path` is the TOML file, None for `from_files`; `provenance` says how the
+    files were made, for people.
     """
 
     name: str
@@ -119,13 +128,16 @@ class Recipe:
     deltas: Mapping[str, Delta]
     path: Path | None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    instruct: ModelSpec | None = None
 
     def __post_init__(self) -> None:
         for name in ("name", "description", "license"):
             kind(name, getattr(self, name), str, "a text", RecipeError)
         if self.n_ctx is not None:
             whole("n_ctx", self.n_ctx, 1, MAX_N_CTX, error=RecipeError)
-        kind("base", self.base, ModelSpec | None, f"{_A_MODEL}, or None", RecipeError)
+        for name in ("base", "instruct"):
+            value = getattr(self, name)
+            kind(name, value, ModelSpec | None, f"{_A_MODEL}, or None", RecipeError)
         kind("deltas", self.deltas, Mapping, "a mapping of names to deltas", RecipeError)
         if not self.deltas:
             raise RecipeError("deltas is empty; a recipe has at least one")
@@ -134,10 +146,13 @@ class Recipe:
         kind("path", self.path, str | os.PathLike | None, "a path, or None", RecipeError)
         kind("provenance", self.provenance, Mapping, "a mapping", RecipeError)
 
-    def roles(self) -> dict[str, ModelSpec]:
+    def roles(self, *, here: bool = True) -> dict[str, ModelSpec]:
         """Return the model of each role: `base`, and `tuned:NAME`, `reference:NAME` of each delta.
 
-        Raises RecipeError if the recipe names no base yet.
+        Args:
+            here: whether all of them are to be on this machine.
+
+        Raises RecipeError if the recipe names no base yet, or a model has to be pulled first.
         """
         if self.base is None:
             raise RecipeError(f"recipe {self.name!r} names no base model; give one: --base FILE")
@@ -153,6 +168,12 @@ class Recipe:
                     template_kwargs=reference.template_kwargs or base.template_kwargs,
                 )
             roles |= {f"tuned:{delta.name}": delta.tuned, f"reference:{delta.name}": reference}
+        missing = [role for role, spec in roles.items() if spec.needs_pull]
+        if here and missing:
+            raise RecipeError(
+                f"recipe {self.name!r}: {', '.join(missing)} not on this machine yet; get it with "
+                f"edge-eft pull {self.name}"
+            )
         return roles
 
     def contexts(self) -> list[tuple[tuple[str, ...], ModelSpec]]:

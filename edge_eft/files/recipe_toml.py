@@ -1,4 +1,4 @@
-"""Recipes as TOML: the reader, the writer, and where the embedded ones are.
+"""Recipes as TOML: the reader and the writer. `recipe_names` finds them by name.
 
     name = "atlas"                    # default: the file's name
     description = "..."
@@ -9,7 +9,8 @@
     file = "atlas/base.gguf"          # relative to the recipe, or absolute
     sha256 = "..."                    # of a split model a list, with one for each part
     prompt = "plain"                  # template, template:NAME, chatml, plain, transcript, or Jinja
-    source = "..."                    # where the file comes from, for people
+    source = "..."                    # where the file comes from, for people; or on the hub:
+    # source = { repo = "owner/name", file = "base.gguf", revision = "...", size = 123 }
     end_tokens = ["<|im_end|>", 2]    # more tokens that end its replies: texts or ids
     template_kwargs = { enable_thinking = false }   # variables for its chat template
 
@@ -18,9 +19,13 @@
     tuned = { file = "atlas/chat.gguf", sha256 = "...", prompt = "template" }
     reference = { file = "atlas/reference.gguf", sha256 = "..." }
 
+    [instruct]                        # the large model as its maker tuned it: base for adapters
+    file = "..."
+
     [provenance]                      # free-form, for people: how the files were made
 
-An adapter as the tuned side is written `{ lora = "file.gguf", on = "reference" }`.
+An adapter as the tuned side is written `{ lora = "file.gguf", on = "reference" }`. A model without
+`file` is on the hub alone, where `source` says, and has to be pulled.
 
 A file is read strictly: a key or value that recipes do not have is refused by name. What is read
 can be written, and reads again as the same recipe. No model file is looked at here.
@@ -33,15 +38,16 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ..errors import PromptError, RecipeError
 from ..text.formats import check_template_kwargs
-from ..validate import checked_call, did_you_mean
-from .plain_text import reason, utf8
+from ..validate import did_you_mean
+from .hub_file import HubFile
+from .plain_text import utf8
 from .recipe import MAX_N_CTX, Delta, ModelSpec, Recipe, Sha256, absolute, check_prompt
 
 _MAX_RECIPE_BYTES = 1 << 20
@@ -51,39 +57,26 @@ _DELTA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in a path; whatever else has a name is one
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-_RECIPE_KEYS = ("name", "description", "license", "n_ctx", "base", "delta", "provenance")
+_RECIPE_KEYS = (
+    *("name", "description", "license", "n_ctx"),
+    *("base", "delta", "instruct", "provenance"),
+)
 _DELTA_KEYS = ("weight", "tuned", "reference")
 _COMMON_KEYS = ("sha256", "prompt", "source", "end_tokens", "template_kwargs")
+_SOURCE_KEYS = tuple(field.name for field in fields(HubFile))
 _FILE_KEYS = ("file", *_COMMON_KEYS)
 _LORA_KEYS = ("lora", "on", *_COMMON_KEYS)
 
 
-def list_recipes() -> dict[str, Path]:
-    """Return the embedded recipes: name → TOML file, by name. Empty if there are none."""
-    here = Path(__file__).resolve().parents[1]
-    models = here / "models"  # in an installed wheel
-    # A wheel's neighbour called `models` belongs to somebody else: only a checkout's is ours.
-    if not models.is_dir() and (here.parent / "pyproject.toml").is_file():
-        models = here.parent / "models"
-    return {path.stem: path for path in sorted(models.glob("*.toml"))}
+def read_recipe(path: Path) -> Recipe:
+    """Read the recipe in the TOML file at `path`, which is absolute. No model is looked at.
 
-
-@checked_call(RecipeError)
-def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe: the path of a TOML file, or the name of an embedded recipe.
-
-    A plain word is a name first, then a path. The model files are not looked at (`verify` does).
-
-    Raises RecipeError, naming the file and the key, if there is no such recipe, or it is not TOML,
-    has a key that recipes do not have, lacks one, or holds a value of the wrong kind.
+    Raises OSError or ValueError if it cannot be read, and RecipeError, naming the file and the key,
+    if it is not TOML, has a key that recipes do not have, lacks one, or holds a value of the wrong
+    kind.
     """
-    embedded = list_recipes()
-    path = embedded.get(str(path_or_name)) or absolute(path_or_name)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_RECIPE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise RecipeError(_unread(str(path_or_name), embedded, error)) from None
+    with open(path, "rb") as file:
+        data = file.read(_MAX_RECIPE_BYTES + 1)
     if data.startswith(b"GGUF"):
         raise RecipeError(
             f"{path}: is one model (GGUF), and a recipe is a TOML file that names three; without"
@@ -96,16 +89,6 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
     except (ValueError, OverflowError, RecursionError) as error:  # numbers beyond TOML's, too
         seen = str(error).splitlines()[0]
         raise RecipeError(f"{path}: is not valid TOML ({seen}); see the README for one") from None
-
-
-def _unread(name: str, embedded: Iterable[str], error: Exception) -> str:
-    near = did_you_mean(name, embedded)
-    wanted = f"the path of a TOML file or the name of an embedded recipe ({', '.join(embedded)})"
-    if isinstance(error, IsADirectoryError):
-        wanted += "; `edge-eft convert` makes a recipe of the directories of Hugging Face"
-    if isinstance(error, FileNotFoundError) and " " in name.strip():
-        wanted += " before the prompt"
-    return f"recipe {name!r} cannot be read ({reason(error)}){near}; give {wanted}"
 
 
 def to_toml(recipe: Recipe, directory: str | os.PathLike[str]) -> str:
@@ -128,6 +111,8 @@ def to_toml(recipe: Recipe, directory: str | os.PathLike[str]) -> str:
         lines += ["", f"[delta.{_quoted(delta.name)}]", f"weight = {delta.weight}"]
         for role, spec in (("tuned", delta.tuned), ("reference", delta.reference)):
             lines.append(f"{role} = {{ {', '.join(_pairs(_entry(spec, directory)))} }}")
+    if recipe.instruct is not None:
+        lines += ["", "[instruct]", *_pairs(_entry(recipe.instruct, directory))]
     if recipe.provenance:
         lines += ["", "[provenance]", *_pairs(recipe.provenance.items())]
     return "\n".join(lines) + "\n"
@@ -143,14 +128,18 @@ def relative(path: str | os.PathLike[str], directory: str | os.PathLike[str]) ->
 
 
 def _entry(spec: ModelSpec, directory: str | os.PathLike[str]) -> Iterable[tuple[str, Any]]:
-    if spec.lora is None:
-        yield "file", _path(spec.file, directory)
-    else:
+    if spec.lora is not None:
         yield "lora", _path(spec.lora, directory)
         yield "on", "reference"
-    for key in ("sha256", "prompt", "source"):
+    elif not spec.needs_pull:
+        yield "file", _path(spec.file, directory)
+    for key in ("sha256", "prompt"):
         if getattr(spec, key) is not None:
             yield key, getattr(spec, key)
+    if isinstance(spec.source, HubFile):
+        yield "source", {key: value for key, value in asdict(spec.source).items() if value}
+    elif spec.source is not None:
+        yield "source", spec.source
     for key in ("end_tokens", "template_kwargs"):
         if getattr(spec, key):
             yield key, getattr(spec, key)
@@ -203,9 +192,8 @@ class _Reader:
 
     def recipe(self, table: dict[str, Any]) -> Recipe:
         self.known(table, _RECIPE_KEYS, "")
-        base = None
-        if "base" in table:
-            base = self.model(table["base"], "base")
+        base = self.model(table["base"], "base") if "base" in table else None
+        instruct = self.model(table["instruct"], "instruct") if "instruct" in table else None
         deltas = self.value(table, "delta", dict, "", {})
         if not deltas:
             raise self.error("has no delta; add a table [delta.NAME] with `tuned` and `reference`")
@@ -224,6 +212,7 @@ class _Reader:
             deltas=MappingProxyType({name: self.delta(name, deltas[name]) for name in deltas}),
             path=self.path,
             provenance={key: str(value) for key, value in provenance.items()},
+            instruct=instruct,
         )
 
     def delta(self, name: str, table: object) -> Delta:
@@ -251,7 +240,11 @@ class _Reader:
             raise self.error(f'{where} is {table!r}, not a table like {{ file = "x.gguf" }}')
         is_lora = reference is not None and "lora" in table
         self.known(table, _LORA_KEYS if is_lora else _FILE_KEYS, where + ".")
-        file = self.file(table, "lora" if is_lora else "file", where)
+        source = self.source(table, where)
+        if isinstance(source, HubFile) and not is_lora and "file" not in table:
+            file = Path(source.file)
+        else:
+            file = self.file(table, "lora" if is_lora else "file", where)
         prompt = self.value(table, "prompt", str, where + ".", None)
         if prompt is not None:
             try:
@@ -262,7 +255,7 @@ class _Reader:
             file,
             self.sha256(table, where),
             prompt,
-            source=self.value(table, "source", str, where + ".", None),
+            source=source,
             end_tokens=self.end_tokens(table, where),
             template_kwargs=self.template_kwargs(table, where),
         )
@@ -272,6 +265,21 @@ class _Reader:
         if table.get("on") != "reference":
             raise self.error(f'{where}.on is {table.get("on")!r}; write on = "reference"')
         return replace(spec, file=reference.file, lora=file)
+
+    def source(self, table: dict[str, Any], where: str) -> str | HubFile | None:
+        value = table.get("source")
+        if not isinstance(value, dict):
+            text: str | None = self.value(table, "source", str, where + ".", None)
+            return text
+        self.known(value, _SOURCE_KEYS, f"{where}.source.")
+        for key in ("repo", "file"):
+            if key not in value:
+                seen = f"{where}.source lacks `{key}`"
+                raise self.error(f'{seen}; write {{ repo = "owner/name", file = "model.gguf" }}')
+        try:
+            return HubFile(**value)
+        except RecipeError as error:
+            raise self.error(f"{where}.source: {error}") from None
 
     def end_tokens(self, table: dict[str, Any], where: str) -> tuple[str | int, ...]:
         value = table.get("end_tokens", [])

@@ -11,7 +11,7 @@ from helpers.recipe_files import CAPITAL, CODE, held_out, write_recipe
 from edge_eft import Emulator
 from edge_eft.cli import terminal
 from edge_eft.evaluate import gap, questions
-from edge_eft.files.recipe_toml import list_recipes, load_recipe
+from edge_eft.files.recipe_names import list_recipes, load_recipe
 
 
 def test_the_demo_judges_answers_and_sums_up(recipe, scripted):

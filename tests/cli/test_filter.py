@@ -183,7 +183,7 @@ def test_chat_shows_replies_settings_and_saved_chats_as_text(shown, recipe, tmp_
 
 def test_list_and_show_tell_of_a_hostile_recipe_as_text(shown, recipe, models, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("edge_eft.files.recipe_toml.list_recipes", lambda: {EVIL: recipe})
+        patch.setattr("edge_eft.files.recipe_names.list_recipes", lambda: {EVIL: recipe})
         assert "pink" in shown("list")
         shown("list", "--json")
     text = shown("show", recipe, "--threads", "1")

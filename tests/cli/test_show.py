@@ -32,12 +32,14 @@ def test_a_prompt_format_is_shown_by_its_name():
 
 
 def test_list_shows_the_embedded_recipes(recipe, monkeypatch):
-    monkeypatch.setattr("edge_eft.files.recipe_toml.list_recipes", lambda: {"family": Path(recipe)})
+    monkeypatch.setattr(
+        "edge_eft.files.recipe_names.list_recipes", lambda: {"family": Path(recipe)}
+    )
     assert "family" in (text := invoke("list").stdout)
     assert "Three times the same.  Apache-2.0  (1 files missing)" in text
     (about,) = json.loads(invoke("list", "--json").stdout)
     assert about["name"] == "family"
-    monkeypatch.setattr("edge_eft.files.recipe_toml.list_recipes", dict)
+    monkeypatch.setattr("edge_eft.files.recipe_names.list_recipes", dict)
     assert invoke("list", "--json").stdout == "[]\n"
 
 

@@ -17,7 +17,7 @@ from edge_eft.convert.talk import Talk
 from edge_eft.convert.worker import Worker
 from edge_eft.convert.workspace import Workspace
 from edge_eft.files.gguf_check import read_header
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe_names import load_recipe
 
 pytestmark = pytest.mark.convert
 

@@ -10,7 +10,7 @@ from helpers.gguf_parts import split_model
 from edge_eft.errors import EdgeEftError
 from edge_eft.files.gguf_check import read_header
 from edge_eft.files.recipe import verify
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe_names import load_recipe
 
 
 def test_convert_writes_a_pair_a_recipe_and_a_report(pair, text, tiny, tmp_path):

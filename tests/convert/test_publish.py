@@ -4,7 +4,7 @@ from helpers import tiny_models
 from helpers.convert_tools import convert_quietly, run
 
 from edge_eft.convert.worker import Worker
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe_names import load_recipe
 
 TEMPLATE = "{{ messages[0].content }}"
 

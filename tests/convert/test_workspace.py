@@ -15,7 +15,7 @@ from edge_eft.convert import workspace as workspaces
 from edge_eft.convert.options import Options
 from edge_eft.convert.workspace import Workspace, parse_size
 from edge_eft.files.recipe import verify
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe_names import load_recipe
 
 
 def test_an_existing_output_is_replaced_only_with_force(pair, text, tmp_path):

@@ -17,7 +17,7 @@ from edge_eft.engine import pairs
 from edge_eft.errors import RecipeError
 from edge_eft.files import memory
 from edge_eft.files.recipe import from_files
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe_names import load_recipe
 
 pytestmark = pytest.mark.timeout(60)
 

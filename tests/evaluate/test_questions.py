@@ -8,7 +8,7 @@ from helpers.recipe_files import CAPITAL, held_out, write_recipe
 
 from edge_eft.errors import RecipeError
 from edge_eft.evaluate import questions
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe_names import load_recipe
 
 
 def test_the_demo_shows_every_relation():

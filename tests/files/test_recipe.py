@@ -11,7 +11,7 @@ from helpers.recipe_files import DELTA, SHA, WHOLE, write_toml
 from edge_eft.errors import ModelFileError, RecipeError
 from edge_eft.files import recipe as recipe_module
 from edge_eft.files.recipe import ModelSpec, absolute, from_files, model_sha256, verify
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe_names import load_recipe
 
 
 def test_a_recipe_without_base_is_completed_by_with_base(

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import edge_eft
 from edge_eft.errors import RecipeError
-from edge_eft.files import recipe_toml
+from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import Delta, ModelSpec, Recipe, from_files
-from edge_eft.files.recipe_toml import list_recipes, load_recipe, to_toml
+from edge_eft.files.recipe_names import load_recipe
+from edge_eft.files.recipe_toml import to_toml
 
 
 def refusal(folder: Path, text: str) -> str:
@@ -178,41 +179,53 @@ def test_a_path_that_is_not_utf8_cannot_be_written(tmp_path: Path) -> None:
         to_toml(recipe, tmp_path)
 
 
+HUB = (
+    f'source = {{ repo = "o/n-GGUF", file = "b.Q8_0.gguf", revision = "{SHA[:40]}", '
+    'size = 5000000000, gated = true, confidence = "named" }\n'
+)
+
+
+def test_a_model_without_a_file_is_one_to_pull(tmp_path: Path) -> None:
+    path = write_toml(tmp_path, f"[base]\n{HUB}{DELTA}[instruct]\n{HUB}")
+    recipe = load_recipe(path)
+    source = HubFile("o/n-GGUF", "b.Q8_0.gguf", SHA[:40], 5_000_000_000, True, "named")
+    assert recipe.base == recipe.instruct == ModelSpec("b.Q8_0.gguf", source=source)
+    assert recipe.base.needs_pull
+    assert not recipe.deltas["d"].tuned.needs_pull
+    assert list(recipe.roles(here=False)) == ["base", "tuned:d", "reference:d"]
+    with pytest.raises(RecipeError, match=r"base not on this machine yet; .* edge-eft pull mine"):
+        recipe.roles()
+    again = load_recipe(write_toml(tmp_path, to_toml(recipe, tmp_path)))
+    assert again == recipe
+
+
+def test_a_pulled_model_has_a_file_and_its_place_on_the_hub(tmp_path: Path) -> None:
+    recipe = load_recipe(write_toml(tmp_path, f"{BASE}{HUB}{DELTA}"))
+    assert recipe.base.file == tmp_path / "b.gguf"
+    assert not recipe.base.needs_pull
+    assert load_recipe(write_toml(tmp_path, to_toml(recipe, tmp_path))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ('{ repo = "o/n" }', "base.source lacks `file`; write { repo"),
+        ('{ file = "b.gguf" }', "base.source lacks `repo`"),
+        ('{ repo = "o/n", file = "b.gguf", hash = "a" }', "unknown key `base.source.hash`"),
+        ('{ repo = "../n", file = "b.gguf" }', "base.source: repo is '../n', not the name"),
+        ('{ repo = "o/n", file = "b.gguf", size = "5G" }', "base.source: size is '5G'"),
+        ("3", "base.source is 3, not a text"),
+    ],
+)
+def test_a_place_on_the_hub_is_read_strictly(tmp_path: Path, source: str, seen: str) -> None:
+    assert seen in refusal(tmp_path, f"[base]\nsource = {source}\n{DELTA}")
+
+
 def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"name = \xff")
     with pytest.raises(RecipeError, match="is not valid TOML"):
         load_recipe(path)
-
-
-def test_embedded_recipes_are_found_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed = tmp_path / "site" / "edge_eft"
-    (installed / "models").mkdir(parents=True)
-    (installed / "models" / "atlas.toml").write_text(DELTA)
-    monkeypatch.setattr(recipe_toml, "__file__", str(installed / "files" / "recipe_toml.py"))
-    assert list_recipes() == {"atlas": installed / "models" / "atlas.toml"}
-    assert load_recipe("atlas").path == installed / "models" / "atlas.toml"
-    with pytest.raises(RecipeError, match=r"'atlsa' cannot be read .* \(did you mean atlas\?\)"):
-        load_recipe("atlsa")
-    for place in (tmp_path, tmp_path / "none.toml"):
-        with pytest.raises(RecipeError, match=r"cannot be read .* embedded recipe \(atlas\)"):
-            load_recipe(place)
-
-
-def test_models_beside_the_package_are_ours_in_a_checkout_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In site-packages a folder `models` belongs to another package."""
-    (tmp_path / "edge_eft").mkdir()
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "atlas.toml").write_text(DELTA)
-    place = tmp_path / "edge_eft" / "files" / "recipe_toml.py"
-    monkeypatch.setattr(recipe_toml, "__file__", str(place))
-    assert list_recipes() == {}
-    (tmp_path / "pyproject.toml").write_text("")
-    assert list(list_recipes()) == ["atlas"]
 
 
 EMBEDDED = Path(edge_eft.__file__).parents[1] / "models" / "atlas.toml"

@@ -15,7 +15,7 @@ import numpy as np
 from edge_eft import EdgeEftError, Emulator, Request, Weights
 from edge_eft.backend import Context, Model
 from edge_eft.files import recipe
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe_names import load_recipe
 from helpers import families, tiny_models
 
 GENERATIONS = {

@@ -1,0 +1,148 @@
+"""Recipes by name: the embedded ones, the user's own, and the catalogue of what can be pulled.
+
+Where one name stands for several, an embedded recipe comes before one's own and that before the
+catalogue's: what was pulled takes the place of what can be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import RecipeError
+from ..system import recipe_directory
+from ..validate import checked_call, did_you_mean
+from .hub_file import is_device_name
+from .plain_text import reason
+from .recipe import Recipe, absolute
+from .recipe_toml import read_recipe, to_toml
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def embedded_recipes() -> dict[str, Path]:
+    """Return the recipes that come with their models: name → TOML file, by name."""
+    return _recipes_in(_models())
+
+
+def catalogue() -> dict[str, Path]:
+    """Return the recipes whose models are on the hub: name → TOML file, by name."""
+    return _recipes_in(_models() / "catalogue")
+
+
+def own_recipes() -> dict[str, Path]:
+    """Return the recipes in the user's directory: name → TOML file. Empty if there are none."""
+    try:
+        return _recipes_in(recipe_directory())
+    except OSError:  # no home: nobody has put anything there
+        return {}
+
+
+def list_recipes() -> dict[str, Path]:
+    """Return every recipe that has a name here: name → TOML file."""
+    return catalogue() | own_recipes() | embedded_recipes()
+
+
+@checked_call(RecipeError)
+def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe: the path of a TOML file, or a name (see `list_recipes`).
+
+    A plain word is a name first, then a path. The model files are not looked at (`verify` does),
+    and may have to be pulled.
+
+    Raises RecipeError, naming the file and the key, if there is no such recipe, or it is not one.
+    """
+    known = list_recipes()
+    path = known.get(str(path_or_name)) or absolute(path_or_name)
+    try:
+        return read_recipe(path)
+    except (OSError, ValueError) as error:
+        raise RecipeError(_unread(str(path_or_name), known, error)) from None
+
+
+def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
+    """Write `recipe` into the user's directory, where its name finds it. Returns the file.
+
+    The file is whole or not there: it is written under another name and renamed.
+
+    Args:
+        recipe: its `name` becomes the file's.
+        force: whether it may replace one of that name.
+
+    Raises RecipeError if the name is no plain one, is an embedded recipe's or taken, or the file
+    cannot be written.
+    """
+    name = recipe.name
+    check_name(name)
+    same = [known for known in own_recipes() if known.lower() == name.lower()]
+    if same and not force:
+        raise RecipeError(
+            f"there is a recipe {same[0]!r} already; take another name, or remove it first: "
+            f"edge-eft remove {same[0]}"
+        )
+    try:
+        directory = recipe_directory()
+        directory.mkdir(parents=True, exist_ok=True)
+        # On a file system that ignores case the old name would stay and stand for the new one.
+        path = directory / f"{same[0] if same else name}.toml"
+        _write(path, to_toml(recipe, directory))
+    except OSError as error:
+        raise RecipeError(
+            f"recipe {name!r} cannot be saved ({reason(error)}: {error.filename}); "
+            "EDGE_EFT_HOME names another directory"
+        ) from None
+    return path
+
+
+def check_name(name: str) -> None:
+    """Raise RecipeError if a recipe of the user's own cannot be called `name`."""
+    if not _NAME.fullmatch(name) or is_device_name(name) or name.lower().endswith(".toml"):
+        raise RecipeError(
+            f"{name!r:.80} cannot be the name of a recipe; use up to 64 letters, digits, '.', '_' "
+            "and '-'"
+        )
+    if name.lower() in embedded_recipes():
+        raise RecipeError(f"{name!r} is a recipe that comes with edge_eft; take another name")
+
+
+def _write(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _models() -> Path:
+    here = Path(__file__).resolve().parents[1]
+    models = here / "models"  # in an installed wheel
+    # A wheel's neighbour called `models` belongs to somebody else: only a checkout's is ours.
+    if not models.is_dir() and (here.parent / "pyproject.toml").is_file():
+        models = here.parent / "models"
+    return models
+
+
+def _recipes_in(directory: Path) -> dict[str, Path]:
+    # Hidden files are half-written ones, and what editors leave.
+    found = sorted(path for path in directory.glob("*.toml") if not path.name.startswith("."))
+    return {path.stem: path for path in found}
+
+
+def _unread(name: str, known: Iterable[str], error: Exception) -> str:
+    near = did_you_mean(name, known)
+    wanted = "the path of a TOML file or a name that `edge-eft list` shows (atlas)"
+    if isinstance(error, IsADirectoryError):
+        wanted += "; `edge-eft convert` makes a recipe of the directories of Hugging Face"
+    if isinstance(error, FileNotFoundError) and " " in name.strip():
+        wanted += " before the prompt"
+    return f"recipe {name!r} cannot be read ({reason(error)}){near}; give {wanted}"
