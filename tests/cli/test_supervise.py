@@ -106,12 +106,12 @@ def test_memory_that_python_does_not_get_is_one_line_and_status_2():
     script = """
 import sys
 from edge_eft.__main__ import main
-from edge_eft.files import recipe_toml
+from edge_eft.files import recipe_names
 
 def exhausted():
     raise MemoryError
 
-recipe_toml.list_recipes = exhausted
+recipe_names.list_recipes = exhausted
 sys.argv = ["edge-eft", "list"]
 main()
 """
