@@ -98,6 +98,12 @@ def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
         "vocabulary": {
             "n_vocab": record.vocabulary.n_vocab,
             "end_token": record.vocabulary.end_token,
+            "widths": dict(record.vocabulary.widths),
+            "padding": record.vocabulary.padding or None,
+            "adopted": [
+                [token, text, record.vocabulary.adopters[token]]
+                for token, text in record.vocabulary.adopted.items()
+            ],
             "warnings": list(record.vocabulary.warnings),
         },
         "memory": [asdict(role) | {"total": role.total} for role in record.memory.roles],
@@ -152,16 +158,26 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
         )
         ends = (f"{one_line(text)} {token}" for token, text in file["end_tokens"])
         yield f"  ends by   {', '.join(ends) or 'nothing'}"
-    vocabulary = about["vocabulary"]
     yield ""
-    yield f"{'vocabulary':<12}{vocabulary['n_vocab']:,} tokens, one meaning in every model"
-    yield from (f"{'':<12}warning: {one_line(warning)}" for warning in vocabulary["warnings"])
+    yield from _vocabulary_lines(about["vocabulary"])
     yield f"{'context':<12}{about['n_ctx']:,} tokens"
     for key in ("threads", "cache"):
         yield compose(f"{key:<12}{about[key][0]}", dim(f"  {one_line(about[key][1])}"))
     yield f"{'memory':<12}{mebibytes(about['memory_total'], 1)} MiB together"
     yield from (f"{'warning':<12}{one_line(warning)}" for warning in about["warnings"])
     yield ""
+
+
+def _vocabulary_lines(vocabulary: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{'vocabulary':<12}{vocabulary['n_vocab']:,} tokens, one meaning in every model"
+    if vocabulary["padding"]:
+        yield f"{'':<12}{vocabulary['padding']}"
+    adopted: dict[str, list[str]] = {}
+    for token, text, role in vocabulary["adopted"]:
+        adopted.setdefault(role, []).append(f"{one_line(text)} {token}")
+    for role, tokens in adopted.items():
+        yield f"{'':<12}adopted from {role}: {', '.join(tokens)}"
+    yield from (f"{'':<12}warning: {one_line(warning)}" for warning in vocabulary["warnings"])
 
 
 def prompt_name(prompt: str) -> str:

@@ -7,7 +7,7 @@ roles have no weight is not told the prompt and not moved; it catches up when it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
@@ -86,6 +86,19 @@ class Contexts(Sequence[ContextRunner]):
         self.close = stack.close
         self.can_roll_back = all(runner.context.can_roll_back for runner in runners)
         self._said = False
+
+    def pieces(self, adopters: Mapping[int, str]) -> Callable[..., bytes]:
+        """Return `Model.piece` for replies: the base's, but for tokens that are another role's.
+
+        Args:
+            adopters: id → that role.
+        """
+        by_role = {role: runner.model for runner in self for role in runner.roles}
+        models = {i: by_role[role] for i, role in adopters.items()}
+        base = self[0].model
+        if not models:
+            return base.piece
+        return lambda token, **kwargs: models.get(token, base).piece(token, **kwargs)
 
     def __getitem__(self, i: int) -> ContextRunner:  # type: ignore[override]
         return self._runners[i]

@@ -80,7 +80,7 @@ class Emulator:
         self.n_ctx, self.n_slots = self.record.n_ctx, n_slots
         self.vocabulary = v = self.record.vocabulary
         combiner = Combiner(v.n_vocab, v.end_token, v.end_tokens, v.masked)
-        self._piece = self.contexts[0].model.piece
+        self._piece = self.contexts.pieces(v.adopters)
         self._scheduler = Scheduler(n_slots, self.contexts.kept)
         self._drafter = Drafter(self.contexts, combiner)
         self._verifier = Verifier(combiner, self.deltas, self._piece, self.n_ctx)

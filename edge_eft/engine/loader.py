@@ -29,8 +29,9 @@ from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
 from ..files.hub_file import HubFile
 from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, Sha256, verify
-from ..text import vocabulary
+from ..files.recipe_vocabulary import reconcile_recipe
 from ..text.prompt_format import PromptFormat
+from ..text.vocabulary import CommonVocabulary
 from ..validate import whole
 from . import pairs
 from .contexts import ContextRunner, Contexts
@@ -105,7 +106,7 @@ class LoadRecord:
     threads_reason: str
     cache: CacheKind
     cache_reason: str
-    vocabulary: vocabulary.CommonVocabulary
+    vocabulary: CommonVocabulary
     memory: memory.MemoryEstimate
     contexts: tuple[tuple[str, ...], ...]
     files: Mapping[str, LoadedFile]
@@ -157,13 +158,15 @@ def load(
         plan = _Plan(roles, headers, n_ctx, n_slots, threads, adapts=n_threads is None)
         plan.weigh(CACHE_LADDER[0])
         models = _load_models(roles, headers, n_gpu_layers, stack)
-        common = vocabulary.reconcile(models, _named_ends(recipe, roles, models))
+        common = reconcile_recipe(recipe, roles, models)
 
         # 3. Contexts, with the first kind of cache that all of them take.
         served = [(names, models[names[0]], spec) for names, spec in shared]
         opened, cache, cache_reason = plan.open(served, stack)
+        pieces = {i: models[role].piece(i) for i, role in common.adopters.items()}
+        printed = {i: piece for i, piece in pieces.items() if piece}
         runners = [
-            ContextRunner(names, model, context, _prompt_format(spec, model))
+            ContextRunner(names, model, context, _prompt_format(spec, model, printed))
             for (names, model, spec), context in zip(served, opened, strict=True)
         ]
         contexts = Contexts(runners, n_ctx, stack.pop_all())
@@ -228,19 +231,6 @@ def _unlike_asked(
             f"n_gpu_layers is {n_gpu_layers}, and the deepest model has {deepest}, its output "
             "included: all of them go to the GPU"
         )
-
-
-def _named_ends(
-    recipe: Recipe, roles: Mapping[str, ModelSpec], models: Mapping[str, Model]
-) -> dict[str, frozenset[int]]:
-    """Return role → the ids that the recipe's `end_tokens` name."""
-    named = {}
-    for role, spec in roles.items():
-        side, _, delta = role.partition(":")
-        key = f"delta.{delta}.{side}" if delta else side
-        where = f"{recipe.path}: {key}.end_tokens" if recipe.path else f"{key}.end_tokens"
-        named[role] = vocabulary.named_tokens(spec.end_tokens, models[role], where)
-    return named
 
 
 class _Plan:
@@ -341,8 +331,10 @@ def _unread_variables(
                 yield f"template_kwargs of {role}: nothing reads {name!r} in its prompt format"
 
 
-def _prompt_format(spec: ModelSpec, model: Model) -> PromptFormat:
-    return PromptFormat(spec.prompt or "plain", model, template_kwargs=spec.template_kwargs)
+def _prompt_format(spec: ModelSpec, model: Model, printed: Mapping[int, bytes]) -> PromptFormat:
+    return PromptFormat(
+        spec.prompt or "plain", model, template_kwargs=spec.template_kwargs, printed=printed
+    )
 
 
 def _loaded_file(

@@ -20,13 +20,12 @@ from .gguf_header import Layout
 from .gguf_tokenizer import check_tokenizer
 
 # GGUF's token type → llama_token_attr; another type, or none, is LLAMA_TOKEN_ATTR_UNDEFINED.
-_UNUSED = 2
 _ATTRIBUTES = {
     1: vocabulary.NORMAL,
     2: vocabulary.UNKNOWN,
     3: vocabulary.CONTROL,
     4: vocabulary.USER_DEFINED,
-    5: _UNUSED,
+    5: vocabulary.UNUSED,
     6: vocabulary.BYTE,
 }
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")

@@ -43,7 +43,8 @@ class ModelSpec:
     (`needs_pull`), `file` is its path there. `template_kwargs` are variables for its chat template,
     of JSON's kinds.
     `end_tokens` are texts or ids of tokens that end its replies, in addition to those that the
-    file names.
+    file names. `adopt` are texts or ids of tokens that a tuned model renamed and means: they are
+    what it says in the whole recipe.
     """
 
     file: Path
@@ -53,6 +54,7 @@ class ModelSpec:
     source: str | HubFile | None = None
     end_tokens: tuple[str | int, ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    adopt: tuple[str | int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("file", "lora"):
@@ -66,9 +68,11 @@ class ModelSpec:
             kind("a hash in sha256", each, str, "a text", RecipeError)
         kind("prompt", self.prompt, str | None, "a text", RecipeError)
         kind("source", self.source, str | HubFile | None, "a text or a HubFile", RecipeError)
-        kind("end_tokens", self.end_tokens, list | tuple, "a list of texts or ids", RecipeError)
-        for token in self.end_tokens:
-            kind("a token in end_tokens", token, str | int, "a text or an id", RecipeError)
+        for name in ("end_tokens", "adopt"):
+            tokens = getattr(self, name)
+            kind(name, tokens, list | tuple, "a list of texts or ids", RecipeError)
+            for token in tokens:
+                kind(f"a token in {name}", token, str | int, "a text or an id", RecipeError)
         try:
             kwargs = check_template_kwargs(self.template_kwargs, "template_kwargs")
         except PromptError as error:
@@ -108,6 +112,12 @@ class Delta:
         object.__setattr__(self, "weight", weight)
         for side in ("tuned", "reference"):
             kind(f"{side} of {self.name!r}", getattr(self, side), ModelSpec, _A_MODEL, RecipeError)
+        if self.reference.adopt:
+            raise _adopts_nothing(f"the reference of {self.name!r}")
+
+
+def _adopts_nothing(what: str) -> RecipeError:
+    return RecipeError(f"{what} adopts tokens; only a tuned model does: give `adopt` to that")
 
 
 @checked_init(RecipeError)
@@ -138,6 +148,8 @@ class Recipe:
         for name in ("base", "instruct"):
             value = getattr(self, name)
             kind(name, value, ModelSpec | None, f"{_A_MODEL}, or None", RecipeError)
+            if value is not None and value.adopt:
+                raise _adopts_nothing(name)
         kind("deltas", self.deltas, Mapping, "a mapping of names to deltas", RecipeError)
         if not self.deltas:
             raise RecipeError("deltas is empty; a recipe has at least one")

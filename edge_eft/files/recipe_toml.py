@@ -17,6 +17,7 @@
     [delta.chat]                      # one table for each delta
     weight = 1.0
     tuned = { file = "atlas/chat.gguf", sha256 = "...", prompt = "template" }
+    # and, of a tuned model alone:   adopt = ["<think>", 151649]: tokens that it renamed and means
     reference = { file = "atlas/reference.gguf", sha256 = "..." }
 
     [instruct]                        # the large model as its maker tuned it: base for adapters
@@ -65,7 +66,8 @@ _DELTA_KEYS = ("weight", "tuned", "reference")
 _COMMON_KEYS = ("sha256", "prompt", "source", "end_tokens", "template_kwargs")
 _SOURCE_KEYS = tuple(field.name for field in fields(HubFile))
 _FILE_KEYS = ("file", *_COMMON_KEYS)
-_LORA_KEYS = ("lora", "on", *_COMMON_KEYS)
+_TUNED_KEYS = (*_FILE_KEYS, "adopt")
+_LORA_KEYS = ("lora", "on", *_COMMON_KEYS, "adopt")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -140,7 +142,7 @@ def _entry(spec: ModelSpec, directory: str | os.PathLike[str]) -> Iterable[tuple
         yield "source", {key: value for key, value in asdict(spec.source).items() if value}
     elif spec.source is not None:
         yield "source", spec.source
-    for key in ("end_tokens", "template_kwargs"):
+    for key in ("end_tokens", "template_kwargs", "adopt"):
         if getattr(spec, key):
             yield key, getattr(spec, key)
 
@@ -235,11 +237,16 @@ class _Reader:
         return Delta(name, float(weight), tuned, reference)
 
     def model(self, table: object, where: str, reference: ModelSpec | None = None) -> ModelSpec:
-        """Read one model's table; only with a `reference` may it be an adapter."""
+        """Read one model's table; a `reference` is given for a tuned one, which may do more."""
         if not isinstance(table, dict):
             raise self.error(f'{where} is {table!r}, not a table like {{ file = "x.gguf" }}')
         is_lora = reference is not None and "lora" in table
-        self.known(table, _LORA_KEYS if is_lora else _FILE_KEYS, where + ".")
+        keys = _LORA_KEYS if is_lora else _FILE_KEYS if reference is None else _TUNED_KEYS
+        if "adopt" in table and "adopt" not in keys:
+            raise self.error(
+                f"{where}.adopt: only a tuned model adopts tokens; write it in `tuned`"
+            )
+        self.known(table, keys, where + ".")
         source = self.source(table, where)
         if isinstance(source, HubFile) and not is_lora and "file" not in table:
             file = Path(source.file)
@@ -256,8 +263,9 @@ class _Reader:
             self.sha256(table, where),
             prompt,
             source=source,
-            end_tokens=self.end_tokens(table, where),
+            end_tokens=self.tokens(table, "end_tokens", where),
             template_kwargs=self.template_kwargs(table, where),
+            adopt=self.tokens(table, "adopt", where),
         )
         if not is_lora:
             return spec
@@ -281,10 +289,10 @@ class _Reader:
         except RecipeError as error:
             raise self.error(f"{where}.source: {error}") from None
 
-    def end_tokens(self, table: dict[str, Any], where: str) -> tuple[str | int, ...]:
-        value = table.get("end_tokens", [])
+    def tokens(self, table: dict[str, Any], key: str, where: str) -> tuple[str | int, ...]:
+        value = table.get(key, [])
         if not isinstance(value, list) or not all(type(token) in (str, int) for token in value):
-            raise self.error(f"{where}.end_tokens is {value!r}, not a list of token texts or ids")
+            raise self.error(f"{where}.{key} is {value!r}, not a list of token texts or ids")
         return tuple(value)
 
     def template_kwargs(self, table: dict[str, Any], where: str) -> dict[str, Any]:

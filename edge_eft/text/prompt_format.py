@@ -9,6 +9,7 @@ how none is lost, is in `stand_ins.py`.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import PromptError
@@ -59,6 +60,7 @@ class PromptFormat:
             through the tuned model, whose delta carries it.
         model: whose tokens they become.
         template_kwargs: variables for the template; the other formats have no use for them.
+        printed: id → bytes of the tokens that print in replies what they do in another model.
 
     Attributes:
         template_hash: sha256 of the Jinja source, hex; None for the formats that are not Jinja.
@@ -73,10 +75,11 @@ class PromptFormat:
         model: TokenizerSource,
         *,
         template_kwargs: Mapping[str, Any] | None = None,
+        printed: Mapping[int, bytes] = MappingProxyType({}),
     ) -> None:
         self.spec = check_format(spec)
         self.template_hash: str | None = None
-        self._tokens = SafeTokenizer(model)
+        self._tokens = SafeTokenizer(model, printed)
         self._source = ""
         self._template: TemplateFormat | None = None
         self._kwargs = check_template_kwargs(template_kwargs or {}, "template_kwargs")

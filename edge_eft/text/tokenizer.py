@@ -11,6 +11,7 @@ messages or templates.
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import PromptError
@@ -63,10 +64,18 @@ class Span(NamedTuple):
 
 
 class SafeTokenizer:
-    """The tokenizer of one model."""
+    """The tokenizer of one model.
 
-    def __init__(self, model: TokenizerSource) -> None:
+    Args:
+        model: whose tokens.
+        printed: id → bytes of the tokens that print in replies what they do in another model.
+    """
+
+    def __init__(
+        self, model: TokenizerSource, printed: Mapping[int, bytes] = MappingProxyType({})
+    ) -> None:
         self._model = model
+        self._printed = printed
         self._attributes = model.token_attributes()
         texts = model.token_texts()
         # With special parsing on, llama.cpp takes unknown tokens by their text too
@@ -109,8 +118,10 @@ class SafeTokenizer:
         return "".join([*parts, text[end:]])
 
     def prints(self, ids: Sequence[int], text: str) -> bool:
-        """Return whether `ids` print exactly `text` and hold no control token."""
-        return not self._any_control(ids) and self._bytes(ids) == text.encode()
+        """Return whether a reply's `ids` print exactly `text` and hold no control token."""
+        own = [i for i in ids if i not in self._printed]
+        pieces = (self._printed.get(i) or self._model.piece(i, special=True) for i in ids)
+        return not self._any_control(own) and b"".join(pieces) == text.encode()
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """Return `ids` with BOS in front if the model adds one and it is not there yet."""

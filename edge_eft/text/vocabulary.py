@@ -12,6 +12,10 @@ An id falls into one of three cases, each role compared with the base:
 - The texts differ, and neither file says that the token is text a model writes (normal or byte):
   a fine-tune renamed a reserved token or filled a padding. The id is masked and reported.
 - The texts differ otherwise: not the same vocabulary, `VocabularyError`.
+
+A tuned model may mean what it renamed (marks of thinking, of turns). An id that it *adopts* is
+combined as any other and is the tuned model's token, text and type. What ends a reply of any role
+stays an end token all the same: its probability is in the end slot, and can be in one place only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,15 +25,19 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import RecipeError, RequestError, VocabularyError
+from ..errors import RequestError, VocabularyError
 
 # Bits of llama_token_attr (llama.h); those above say how to tokenise, not what the token is.
-UNKNOWN, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 4, 8, 16, 32
+UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 2, 4, 8, 16, 32
+_SILENT = UNKNOWN | CONTROL  # llama.cpp prints nothing for them
 _KIND = 0b111111
 _WRITTEN = NORMAL | BYTE
-_SILENT = UNKNOWN | CONTROL  # llama.cpp prints nothing for them
 
 _SHOWN = 5
+# `adopt` is suggested for so many tokens at most, and for no more than a hundredth of the
+# vocabulary: a tune renames a few of the marks that it was given (DeepSeek-R1's 7 of Qwen2.5's 22),
+# while vocabularies of two families differ in most tokens.
+_RENAMED_AT_MOST = 32
 
 
 class VocabularySource(Protocol):
@@ -63,6 +71,12 @@ class CommonVocabulary:
         silent: text → the ids, below `n_vocab`, of the tokens that print nothing and have this text
             in a role's vocabulary: control tokens. A stop string can name one.
         warnings: lines for the user.
+        adopted: id → text, the tuned model's, of the tokens that mean what one tuned model says
+            and are something else, or print otherwise, in another. Ascending; no end tokens.
+        adopters: id → the role whose token it is, of the same ids.
+        widths: role → its own width.
+        padding: a line for the user where widths differ and there is nothing but padding above
+            `n_vocab`, which is no fault; else "".
     """
 
     n_vocab: int
@@ -71,6 +85,10 @@ class CommonVocabulary:
     masked: np.ndarray
     silent: Mapping[str, frozenset[int]]
     warnings: tuple[str, ...]
+    adopted: Mapping[int, str]
+    adopters: Mapping[int, str]
+    widths: Mapping[str, int]
+    padding: str
 
     def ends_of(self, role: str) -> list[int]:
         """Return the ids that end a role's replies, ascending."""
@@ -94,53 +112,23 @@ class CommonVocabulary:
         return token
 
 
-def named_tokens(names: Sequence[str | int], model: VocabularySource, where: str) -> frozenset[int]:
-    """Return the ids of tokens that a recipe names.
-
-    Args:
-        names: ids, or texts: the vocabulary's own ("<|im_end|>", "▁the"), or one that is tokenised
-            as this one token (" the").
-        model: whose tokens.
-        where: the key, for messages.
-
-    Raises:
-        RecipeError: an id is out of range, or a text is not one token.
-    """
-    ids = set()
-    for name in names:
-        if isinstance(name, int):
-            if not 0 <= name < model.n_vocab:
-                last = model.n_vocab - 1
-                raise RecipeError(
-                    f"{where} names token {name}; the ids of {model.name} end at {last}"
-                )
-            ids.add(name)
-            continue
-        text = name.encode("utf-8", "surrogatepass")
-        same = [i for i, other in enumerate(model.token_texts()) if other == text]
-        found = same or model.tokenize(name, parse_special=True)
-        if not same and (len(found) != 1 or model.token_attributes()[found[0]] & UNKNOWN):
-            raise RecipeError(
-                f"{where} names {name!r}, which is not one token of {model.name} but {len(found)}; "
-                "name each token by its text in the vocabulary, or by its id"
-            )
-        ids.update(found)
-    return frozenset(ids)
-
-
 def reconcile(
     models: Mapping[str, VocabularySource],
     more_ends: Mapping[str, frozenset[int]] = MappingProxyType({}),
+    adopt: Mapping[str, frozenset[int]] = MappingProxyType({}),
 ) -> CommonVocabulary:
     """Compare the vocabularies of the roles and settle what they share.
 
     Args:
         models: role → its model, the base first. Roles may share one model.
         more_ends: role → ids that end its replies as well as those that its model names.
+        adopt: tuned role → ids that mean what its model says. What means that to all of them is as
+            it is without.
 
     Raises:
-        VocabularyError: a model has no tokens, or an id is a normal token in one model and
-            another token in a second one; the message names the first such id.
+        VocabularyError: a model has no tokens; or an id is a normal token in one model and another
+            token in a second one, and is not adopted; or one is adopted that not all models have,
+            or that another tuned model means otherwise. The message names the first such id.
     """
     for role, model in models.items():
         if model.n_vocab <= 0:
@@ -149,11 +137,12 @@ def reconcile(
                 f"tokenizer"
             )
     n_vocab = min(model.n_vocab for model in models.values())
-    renamed, warnings = _compare_with_base(models, n_vocab)
-
     ends = {
         role: model.end_tokens | more_ends.get(role, frozenset()) for role, model in models.items()
     }
+    adopters = _adopters(models, adopt, n_vocab)
+    renamed, warnings = _compare_with_base(models, n_vocab, adopters, ends)
+
     end_token = _end_slot(next(iter(models.values())).eos_token, ends, n_vocab)
     end_tokens: dict[str, np.ndarray] = {}
     for role, model in models.items():
@@ -170,18 +159,77 @@ def reconcile(
 
     ending = {i for ids in end_tokens.values() for i in ids.tolist() if i < n_vocab}
     masked = np.array(sorted((ending | renamed) - {end_token}), np.int32)
-    silent = _silent(models, n_vocab)
-    return CommonVocabulary(n_vocab, end_token, end_tokens, masked, silent, tuple(warnings))
+    adopters = {i: role for i, role in sorted(adopters.items()) if i not in ending}
+    adopted = {
+        i: models[role].token_texts()[i].decode("utf-8", "replace") for i, role in adopters.items()
+    }
+    return CommonVocabulary(
+        n_vocab,
+        end_token,
+        end_tokens,
+        masked,
+        _silent(models, n_vocab, adopters),
+        tuple(warnings),
+        MappingProxyType(adopted),
+        MappingProxyType(adopters),
+        MappingProxyType({role: model.n_vocab for role, model in models.items()}),
+        _padding(models, n_vocab, agree=not renamed and not adopters),
+    )
 
 
-def _silent(models: Mapping[str, VocabularySource], n_vocab: int) -> dict[str, frozenset[int]]:
+def _adopters(
+    models: Mapping[str, VocabularySource], adopt: Mapping[str, frozenset[int]], n_vocab: int
+) -> dict[int, str]:
+    """Return id → the role that adopts it, of the ids that are not one token to all anyway."""
+    adopters: dict[int, str] = {}
+    for role, i in ((role, i) for role, ids in adopt.items() for i in sorted(ids)):
+        text = models[role].token_texts()[i]
+        if i >= n_vocab:
+            raise VocabularyError(
+                f"{role} ({models[role].name}) adopts token {i} {_show(text)}, and the models "
+                f"have the ids up to {n_vocab - 1} in common; leave it out of adopt"
+            )
+        first = adopters.setdefault(i, role)
+        if models[first].token_texts()[i] != text:
+            raise _two_meanings(models, i, first, role)
+    return {
+        i: role
+        for i, role in adopters.items()
+        if any(_token(model, i) != _token(models[role], i) for model in models.values())
+    }
+
+
+def _token(model: VocabularySource, i: int) -> tuple[bytes, bool]:
+    """What a token is to a reader: its text, and whether it prints."""
+    return model.token_texts()[i], not model.token_attributes()[i] & _SILENT
+
+
+def _silent(
+    models: Mapping[str, VocabularySource], n_vocab: int, adopters: Mapping[int, str]
+) -> dict[str, frozenset[int]]:
     found: dict[str, frozenset[int]] = {}
     for model in {id(model): model for model in models.values()}.values():
         texts = model.token_texts()
         for i in np.flatnonzero(model.token_attributes()[:n_vocab] & _SILENT).tolist():
+            if i in adopters and models[adopters[i]] is not model:
+                continue
             text = texts[i].decode("utf-8", "replace")
             found[text] = found.get(text, frozenset()) | {i}
     return found
+
+
+def _padding(models: Mapping[str, VocabularySource], n_vocab: int, *, agree: bool) -> str:
+    widths: dict[int, list[str]] = {}
+    for role, model in models.items():
+        widths.setdefault(model.n_vocab, []).append(role)
+        if not np.all(model.token_attributes()[n_vocab:] & UNUSED):
+            return ""
+    if len(widths) == 1:
+        return ""
+    listed = ", ".join(f"{' and '.join(roles)} {width:,}" for width, roles in widths.items())
+    if agree:
+        return f"fine: they differ in padding only ({listed}; the first {n_vocab:,} agree)"
+    return f"fine: behind the first {n_vocab:,} they have padding only ({listed})"
 
 
 def _end_slot(base_eos: int | None, ends: Mapping[str, frozenset[int]], n_vocab: int) -> int | None:
@@ -195,27 +243,52 @@ def _end_slot(base_eos: int | None, ends: Mapping[str, frozenset[int]], n_vocab:
 
 
 def _compare_with_base(
-    models: Mapping[str, VocabularySource], n_vocab: int
+    models: Mapping[str, VocabularySource],
+    n_vocab: int,
+    adopters: Mapping[int, str],
+    ends: Mapping[str, frozenset[int]],
 ) -> tuple[set[int], list[str]]:
-    """Return the ids that mean different tokens, and a warning for each role that has any."""
-    (base_role, base), *others = models.items()
+    """Return the ids that mean different tokens, and warnings for each role that has any."""
+    base_role, *others = models
     renamed: set[int] = set()
     warnings: list[str] = []
-    compared = {id(base)}
-    for role, model in others:
-        if id(model) in compared:
+    compared = {id(models[base_role])}
+    for role in others:
+        if id(models[role]) in compared:
             continue
-        compared.add(id(model))
-        pair = f"{base_role} ({base.name}) and {role} ({model.name})"
-        ids, lines = _compare(pair, base, model, n_vocab)
+        compared.add(id(models[role]))
+        ids, lines = _compare(models, role, n_vocab, adopters, ends)
         renamed |= ids
         warnings += lines
     return renamed, warnings
 
 
 def _compare(
-    pair: str, base: VocabularySource, model: VocabularySource, n_vocab: int
+    models: Mapping[str, VocabularySource],
+    role: str,
+    n_vocab: int,
+    adopters: Mapping[int, str],
+    ends: Mapping[str, frozenset[int]],
 ) -> tuple[set[int], list[str]]:
+    """Compare a role's tokens with the base's.
+
+    Args:
+        models: role → its model, the base first.
+        role: which of them.
+        n_vocab: so many ids are compared.
+        adopters: id → the role whose token it is.
+        ends: role → ids that end its replies.
+
+    Returns:
+        The ids that mean different tokens and are not adopted, and lines for the user.
+
+    Raises:
+        VocabularyError: one of these is a normal token in either model; or an adopted id means a
+            third thing in a tuned one.
+    """
+    base_role = next(iter(models))
+    base, model = models[base_role], models[role]
+    pair = f"{base_role} ({base.name}) and {role} ({model.name})"
     base_texts, texts = base.token_texts()[:n_vocab], model.token_texts()[:n_vocab]
     base_kinds = base.token_attributes()[:n_vocab] & _KIND
     kinds = model.token_attributes()[:n_vocab] & _KIND
@@ -223,31 +296,88 @@ def _compare(
     differing: list[int] = []
     if texts != base_texts:
         differing = [i for i in range(n_vocab) if base_texts[i] != texts[i]]
+    written = {i for i in differing if (base_kinds[i] | kinds[i]) & _WRITTEN}
+    renamed = [i for i in differing if not _is_adopted(models, role, i, adopters)]
+
+    if refused := [i for i in renamed if i in written]:
+        i, n = refused[0], len(differing)
+        raise VocabularyError(
+            f"{pair} have different vocabularies: token {i} is {_show(base_texts[i])} in the "
+            f"one and {_show(texts[i])} in the other ({n} of {n_vocab} tokens differ); use "
+            f"models of one family{_or_adopt(models, role, refused, len(renamed))}"
+        )
     warnings = []
-    for i in differing:
-        if (base_kinds[i] | kinds[i]) & _WRITTEN:
-            raise VocabularyError(
-                f"{pair} have different vocabularies: token {i} is {_show(base_texts[i])} in the "
-                f"one and {_show(texts[i])} in the other ({len(differing)} of {n_vocab} tokens "
-                f"differ); use models of one family"
-            )
-    if differing:
-        names = [f"{i} {_show(base_texts[i])} → {_show(texts[i])}" for i in differing[:_SHOWN]]
+    if lost := [i for i in renamed if i not in ends[base_role] & ends[role]]:
+        names = [f"{i} {_show(base_texts[i])} → {_show(texts[i])}" for i in lost[:_SHOWN]]
+        can_be = [i for i in lost if not any(i in ids for ids in ends.values())]
+        printed = [i for i in can_be if not kinds[i] & _SILENT]
         warnings.append(
             f"{pair} name reserved tokens differently, which are therefore never generated: "
-            f"{_listing(names, len(differing))}"
+            f"{_listing(names, len(lost))}"
+            f"{_or_adopt(models, role, printed or can_be, len(renamed))}"
         )
-    retyped = np.flatnonzero((base_kinds ^ kinds) & CONTROL)
-    retyped = np.setdiff1d(retyped, np.array(differing, np.int64))
-    if len(retyped):
-        names = [f"{i} {_show(base_texts[i])}" for i in retyped[:_SHOWN].tolist()]
+    retyped = [
+        i
+        for i in np.flatnonzero((base_kinds ^ kinds) & CONTROL).tolist()
+        if base_texts[i] == texts[i] and i not in adopters
+    ]
+    if retyped:
+        names = [f"{i} {_show(base_texts[i])}" for i in retyped[:_SHOWN]]
+        hidden = [i for i in retyped if base_kinds[i] & _SILENT and not kinds[i] & _SILENT]
         warnings.append(
             f"{pair} disagree on what is a control token: {_listing(names, len(retyped))}"
+            f"{_or_adopt(models, role, hidden, len(retyped), 'to print them as {} does')}"
         )
-    return set(differing), warnings
+    return set(renamed), warnings
+
+
+def _is_adopted(
+    models: Mapping[str, VocabularySource], role: str, i: int, adopters: Mapping[int, str]
+) -> bool:
+    """Return whether an id in which a role differs from the base is settled by its adoption."""
+    if i not in adopters:
+        return False
+    if models[role].token_texts()[i] == models[adopters[i]].token_texts()[i]:
+        return True
+    if role.startswith("tuned:"):
+        raise _two_meanings(models, i, adopters[i], role)
+    # A reference has another name for what is reserved; a word of its own it means.
+    return not models[role].token_attributes()[i] & _WRITTEN
+
+
+def _two_meanings(
+    models: Mapping[str, VocabularySource], i: int, adopter: str, other: str
+) -> VocabularyError:
+    """Return the refusal of an id that one tuned model adopts and another means otherwise."""
+    texts = [_show(models[role].token_texts()[i]) for role in (adopter, other)]
+    return VocabularyError(
+        f"{adopter} ({models[adopter].name}) adopts token {i} as {texts[0]}, which is {texts[1]} "
+        f"for {other} ({models[other].name}); a token has one meaning: leave it out of adopt, or "
+        f"leave one of the two deltas out"
+    )
+
+
+def _or_adopt(
+    models: Mapping[str, VocabularySource],
+    role: str,
+    ids: Sequence[int],
+    n_differing: int,
+    what: str = "for tokens that {} renamed and means",
+) -> str:
+    """Return the advice to adopt these ids of a role, "" where it would be none."""
+    base = next(iter(models.values()))
+    if not ids or n_differing > min(_RENAMED_AT_MOST, base.n_vocab // 100):
+        return ""
+    tuned = f"tuned:{role.partition(':')[2]}"
+    texts = models[tuned].token_texts() if tuned in models else []
+    # A reference may be the one that differs: from a base that was tuned as the tuned model was.
+    if not texts or (tuned != role and any(texts[i] != base.token_texts()[i] for i in ids)):
+        return ""
+    return f"; {what.format(tuned)}, write adopt = {list(ids)} in its table of the recipe"
 
 
 def _show(text: bytes) -> str:
+    """Return a token's text as messages quote it."""
     return repr(text.decode("utf-8", "backslashreplace"))
 
 

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+from helpers import tiny_models
 from helpers.cli_tools import complaint, invoke
 from helpers.gguf_parts import split_model
+from helpers.recipe_files import write_toml
+from helpers.tiny_models import KIND, OTHER_END, RESERVED
 
 from edge_eft.cli.show import prompt_name
 
@@ -41,6 +44,42 @@ def test_list_shows_the_embedded_recipes(recipe, monkeypatch):
     assert about["name"] == "family"
     monkeypatch.setattr("edge_eft.files.recipe_names.list_recipes", dict)
     assert invoke("list", "--json").stdout == "[]\n"
+
+
+def test_vocabularies_of_other_widths_are_said_to_be_fine(tiny, tmp_path):
+    base = tiny_models.write_random(tmp_path / "b.gguf", seed=0, n_padding=2000)
+    files = ["--base", base, "--tuned", tiny.tuned, "--reference", tiny.reference]
+    shown = invoke("show", *files)
+    said = (
+        "fine: they differ in padding only "
+        "(base 2,352, tuned:tuned and reference:tuned 352; the first 352 agree)"
+    )
+    assert said in shown.stdout
+    assert "padding" not in shown.stderr, "it is no warning"
+    vocabulary = json.loads(invoke("show", *files, "--json").stdout)["vocabulary"]
+    assert vocabulary["padding"] == said
+    assert vocabulary["widths"] == {"base": 2352, "tuned:tuned": 352, "reference:tuned": 352}
+    assert (vocabulary["warnings"], vocabulary["adopted"]) == ([], [])
+
+
+def test_adopted_tokens_are_listed(tmp_path):
+    rename = {OTHER_END: ("<think>", KIND.USER_DEFINED), RESERVED: ("\x1b[31m", KIND.NORMAL)}
+    base = tiny_models.write_random(tmp_path / "b.gguf", seed=0)
+    tuned = tiny_models.write_random(tmp_path / "t.gguf", seed=1, rename=rename)
+    path = write_toml(
+        tmp_path,
+        f"[base]\nfile = '{base}'\n[delta.r1]\nreference = {{ file = '{base}' }}\n"
+        f"tuned = {{ file = '{tuned}', adopt = ['<think>', {RESERVED}] }}\n",
+    )
+    shown = invoke("show", path).stdout
+    assert f"            adopted from tuned:r1: <think> {OTHER_END}, " in shown
+    assert "\x1b" not in shown
+    vocabulary = json.loads(invoke("show", path, "--json").stdout)["vocabulary"]
+    assert vocabulary["adopted"] == [
+        [OTHER_END, "<think>", "tuned:r1"],
+        [RESERVED, "\x1b[31m", "tuned:r1"],
+    ]
+    assert (vocabulary["padding"], vocabulary["warnings"]) == (None, [])
 
 
 def test_a_split_base_is_shown_as_one_model(tiny, tmp_path):

@@ -10,7 +10,15 @@ from helpers.recipe_files import DELTA, SHA, WHOLE, write_toml
 
 from edge_eft.errors import ModelFileError, RecipeError
 from edge_eft.files import recipe as recipe_module
-from edge_eft.files.recipe import ModelSpec, absolute, from_files, model_sha256, verify
+from edge_eft.files.recipe import (
+    Delta,
+    ModelSpec,
+    Recipe,
+    absolute,
+    from_files,
+    model_sha256,
+    verify,
+)
 from edge_eft.files.recipe_names import load_recipe
 
 
@@ -39,6 +47,17 @@ def test_another_base_keeps_the_prompt_and_drops_the_hash(tmp_path: Path) -> Non
     variables = {"enable_thinking": False, "tags": ["a", {"b": 1.5}]}
     told = {"prompt": "transcript", "template_kwargs": variables}
     assert recipe.base == ModelSpec(Path("/big.gguf"), **told)
+
+
+def test_only_a_tuned_model_adopts_tokens() -> None:
+    plain, adopting = (ModelSpec(Path("/m.gguf"), adopt=tokens) for tokens in ((), (5, "<t>")))
+    delta = Delta("d", 1.0, adopting, plain)
+    with pytest.raises(RecipeError, match="the reference of 'd' adopts tokens; only a tuned"):
+        Delta("d", 1.0, plain, adopting)
+    with pytest.raises(RecipeError, match="base adopts tokens; only a tuned"):
+        Recipe("r", "", "", None, adopting, {"d": delta}, None)
+    with pytest.raises(RecipeError, match="a token in adopt is None"):
+        ModelSpec(Path("/m.gguf"), adopt=(None,))  # type: ignore[arg-type]
 
 
 def test_from_files_makes_a_recipe_of_three_files(

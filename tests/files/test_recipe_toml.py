@@ -53,7 +53,11 @@ def test_every_key_of_a_recipe_is_read(tmp_path: Path) -> None:
     assert brief.reference.file == Path("/models/reference.gguf")
     assert brief.reference.prompt == "{{ messages[0].content }}"
     assert brief.tuned == ModelSpec(
-        Path("/models/reference.gguf"), SHA, "template", lora=tmp_path / "atlas/brief.gguf"
+        Path("/models/reference.gguf"),
+        SHA,
+        "template",
+        lora=tmp_path / "atlas/brief.gguf",
+        adopt=(8, "<t>"),
     )
     assert recipe.provenance == {"tool": "edge-eft convert", "numbers": "[1, 2]"}
     assert list(recipe.roles()) == [
@@ -96,6 +100,10 @@ def test_a_recipe_without_optional_keys_has_the_defaults(tmp_path: Path) -> None
         (BASE + "source = 1\n" + DELTA, "base.source is 1, not a text"),
         (BASE + "end_tokens = 'x'\n" + DELTA, "base.end_tokens is 'x', not a list of token texts"),
         (BASE + "end_tokens = [true]\n" + DELTA, "base.end_tokens is [True], not a list"),
+        (BASE + "adopt = [1]\n" + DELTA, "base.adopt: only a tuned model adopts tokens; write it"),
+        (DELTA.replace("r.gguf\"", "r.gguf\", adopt = []"), "delta.d.reference.adopt: only a tun"),
+        (DELTA.replace("t.gguf\"", "t.gguf\", adopt = 5"), "delta.d.tuned.adopt is 5, not a list"),
+        (DELTA.replace("t.gguf\"", "t.gguf\", adopt = [1.0]"), "tuned.adopt is [1.0], not a list"),
         (BASE + "template_kwargs = 1\n" + DELTA, "base.template_kwargs is 1, not a table"),
         (BASE + "template_kwargs.a = nan\n" + DELTA, "base.template_kwargs has nan, which"),
         (BASE + "template_kwargs.a = 1999-01-01\n" + DELTA, "base.template_kwargs has datetime"),
@@ -261,17 +269,18 @@ WORDS = st.text("aZ0._-", min_size=1, max_size=5).map("d{}".format)
 def recipes(draw: st.DrawFn, folder: Path) -> Recipe:
     """Return a recipe as `load_recipe` gives it, for a file in `folder`."""
     files = st.sampled_from([folder / "x.gguf", folder / 'a b/ü"\\.gguf', Path("/models/z.gguf")])
+    tokens = st.lists(TEXTS | st.integers(0, 9), max_size=2).map(tuple)
     fields = {
         "sha256": st.sampled_from([None, SHA, (SHA, SHA[::-1])]),
         "source": st.none() | TEXTS,
-        "end_tokens": st.lists(TEXTS | st.integers(0, 9), max_size=2).map(tuple),
+        "end_tokens": tokens,
         "template_kwargs": st.dictionaries(st.sampled_from("äb"), VALUES),
     }
     models = st.builds(ModelSpec, files, prompt=PROMPTS, **fields)
     references = st.builds(ModelSpec, files, prompt=st.none() | PROMPTS, **fields)
     deltas = {}
     for name in draw(st.sets(WORDS, min_size=1, max_size=3)):
-        reference, tuned = draw(references), draw(models)
+        reference, tuned = draw(references), replace(draw(models), adopt=draw(tokens))
         if draw(st.booleans()):
             tuned = replace(tuned, file=reference.file, lora=draw(files))
         weight = draw(st.floats(0, allow_nan=False, allow_infinity=False))

@@ -27,7 +27,7 @@ reference = {{ file = "atlas/reference.gguf" }}
 
 [delta.brief]
 weight = 0.0
-tuned = {{ lora = "atlas/brief.gguf", on = "reference", sha256 = "{SHA}" }}
+tuned = {{ lora = "atlas/brief.gguf", on = "reference", sha256 = "{SHA}", adopt = [8, "<t>"] }}
 reference = {{ file = "/models/reference.gguf", prompt = "{{{{ messages[0].content }}}}" }}
 
 [provenance]

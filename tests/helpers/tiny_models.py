@@ -13,7 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-_KIND = gguf.TokenType
+KIND = gguf.TokenType
 _WORDS = (
     "▁ e t a o i n s r h l d u c m p g b y f w k v x z A B C D E S T N O P . , ! ? : ; - ' "
     "he in er an th ing ▁t ▁a ▁s ▁the ▁and ▁of ▁to ▁is ▁it ▁in ▁It ▁I ST OP EN STOP "
@@ -25,15 +25,15 @@ BYTE_0 = 3
 OTHER_END, RESERVED = 259, 260  # a control token that can be named the end, and one for nothing
 
 VOCABULARY: list[tuple[str, int]] = [
-    ("<unk>", _KIND.UNKNOWN),
-    ("<s>", _KIND.CONTROL),
-    ("</s>", _KIND.CONTROL),
-    *((f"<0x{byte:02X}>", _KIND.BYTE) for byte in range(256)),
-    ("<other-end>", _KIND.CONTROL),
-    ("<reserved>", _KIND.CONTROL),
-    *((word, _KIND.NORMAL) for word in _WORDS.split()),
+    ("<unk>", KIND.UNKNOWN),
+    ("<s>", KIND.CONTROL),
+    ("</s>", KIND.CONTROL),
+    *((f"<0x{byte:02X}>", KIND.BYTE) for byte in range(256)),
+    ("<other-end>", KIND.CONTROL),
+    ("<reserved>", KIND.CONTROL),
+    *((word, KIND.NORMAL) for word in _WORDS.split()),
 ]
-VOCABULARY += [(f"filler{i}", _KIND.NORMAL) for i in range(352 - len(VOCABULARY))]
+VOCABULARY += [(f"filler{i}", KIND.NORMAL) for i in range(352 - len(VOCABULARY))]
 N_VOCAB = len(VOCABULARY)
 ID = {text: i for i, (text, _) in enumerate(VOCABULARY)}
 
@@ -147,9 +147,11 @@ def _write(
     chat_template: str | None = CHAT,
     name: str | None = None,
     rename: Mapping[int, tuple[str, int]] | None = None,
+    n_padding: int = 0,
 ) -> Path:
     d = embedding.shape[1]
-    tokens = list(VOCABULARY)
+    tokens = [*VOCABULARY, *((f"[PAD{i}]", KIND.UNUSED) for i in range(n_padding))]
+    embedding, output = (np.pad(each, ((0, n_padding), (0, 0))) for each in (embedding, output))
     for token, renamed in (rename or {}).items():
         tokens[token] = renamed
     writer = gguf.GGUFWriter(path, "llama")
@@ -158,7 +160,7 @@ def _write(
     writer.add_tokenizer_model("llama")
     writer.add_token_list([text for text, _ in tokens])
     writer.add_token_types([int(kind) for _, kind in tokens])
-    writer.add_token_scores([-float(i) for i in range(N_VOCAB)])
+    writer.add_token_scores([-float(i) for i in range(len(tokens))])
     writer.add_bos_token_id(BOS)
     writer.add_eos_token_id(eos)
     writer.add_add_bos_token(add_bos)
