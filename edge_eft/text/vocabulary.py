@@ -18,6 +18,7 @@ combined as any other and is the tuned model's token, text and type. What ends a
 stays an end token all the same: its probability is in the end slot, and can be in one place only.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -32,6 +33,7 @@ UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 2, 4, 8, 16, 32
 _SILENT = UNKNOWN | CONTROL  # llama.cpp prints nothing for them
 _KIND = 0b111111
 _WRITTEN = NORMAL | BYTE
+_PADDING = re.compile(rb"\[PAD\d+\]")  # of converters before mid-2024, which typed it as text
 
 _SHOWN = 5
 # `adopt` is suggested for so many tokens at most, and for no more than a hundredth of the
@@ -222,7 +224,8 @@ def _padding(models: Mapping[str, VocabularySource], n_vocab: int, *, agree: boo
     widths: dict[int, list[str]] = {}
     for role, model in models.items():
         widths.setdefault(model.n_vocab, []).append(role)
-        if not np.all(model.token_attributes()[n_vocab:] & UNUSED):
+        above = np.flatnonzero((model.token_attributes()[n_vocab:] & UNUSED) == 0) + n_vocab
+        if not all(_PADDING.fullmatch(model.token_texts()[i]) for i in above.tolist()):
             return ""
     if len(widths) == 1:
         return ""

@@ -358,6 +358,8 @@ def test_vocabularies_that_differ_in_padding_only_are_said_to_be_fine():
     assert common.warnings == ()
     assert common.widths == {"base": 1901, "tuned:r1": 901, "reference:r1": 901}
     assert reconcile(family([], [])).padding == ""
+    older = [("[PAD901]", USER_DEFINED), ("", UNUSED)]
+    assert reconcile(family([], older)).padding.startswith("fine: they differ in padding only (")
 
 
 def test_padding_is_fine_beside_tokens_that_differ():
