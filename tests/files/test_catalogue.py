@@ -15,8 +15,9 @@ from helpers.published_vocabularies import PUBLISHED, family_of, vocabulary
 from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import ModelSpec, Recipe
 from edge_eft.files.recipe_names import catalogue, load_recipe
+from edge_eft.files.recipe_vocabulary import reconcile_recipe
 from edge_eft.text.prompt_format import PromptFormat
-from edge_eft.text.vocabulary import CommonVocabulary, reconcile
+from edge_eft.text.vocabulary import CommonVocabulary
 
 RECIPES = {name: load_recipe(name) for name in sorted(catalogue())}
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "catalogue.md"
@@ -48,8 +49,9 @@ def quantisation(spec: ModelSpec) -> str:
 
 
 def common(name: str) -> CommonVocabulary:
-    roles = {side: vocabulary(family_of(name), side)[0] for side in ("base", "tuned", "reference")}
-    return reconcile(roles)
+    roles = RECIPES[name].roles(here=False)
+    models = {role: vocabulary(family_of(name), role.partition(":")[0])[0] for role in roles}
+    return reconcile_recipe(RECIPES[name], roles, models)
 
 
 # --- what the recipes say ------------------------------------------------------------------
@@ -129,8 +131,20 @@ def test_the_vocabularies_can_be_combined(name: str) -> None:
     found = common(name)
     widths = [vocabulary(family_of(name), side)[0].n_vocab for side in ("base", "tuned")]
     assert found.n_vocab == min(widths)
-    if not family.renamed:
-        assert not [line for line in found.warnings if "differently" in line]
+    lost = [line for line in found.warnings if "never generated" in line]
+    assert bool(lost) == bool(family.renamed)
+    assert ("padding only" in found.padding) == (len(set(widths)) > 1)
+
+
+def test_a_model_that_renamed_its_thinking_marks_can_write_them() -> None:
+    """Of DeepSeek-R1's seven names the reply has two; the others stand in its prompt alone."""
+    reasoning = [name for name in RECIPES if family_of(name) == "r1"]
+    assert reasoning
+    for name in reasoning:
+        found = common(name)
+        assert list(found.adopted.values()) == ["<think>", "</think>"]
+        assert not set(found.adopted) & set(found.masked.tolist())
+        assert not [line for line in found.warnings if "think" in line]
 
 
 @each_recipe
@@ -140,7 +154,9 @@ def test_what_ends_a_reply_of_either_ends_it(name: str) -> None:
     for side, text in (("base", family.eos), ("tuned", family.tuned_eos or family.eos)):
         texts = vocabulary(family_of(name), side)[0].token_texts()
         ends[side] = texts.index(text.encode())
-        assert ends[side] in found.ends_of(side)
+        assert ends[side] in next(
+            found.ends_of(role) for role in found.end_tokens if role.startswith(side)
+        )
         assert found.slot_of(ends[side]) == found.end_token
     assert found.end_token == ends["base"]
     assert ends["tuned"] in {found.end_token, *found.masked.tolist()}
