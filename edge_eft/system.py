@@ -82,3 +82,12 @@ def versions(*packages: str) -> str:
 def mebibytes(n_bytes: int, digits: int = 0) -> str:
     """Return a size in MiB for people, such as "1,234.5"; unit and width are the caller's."""
     return f"{n_bytes / 2**20:,.{digits}f}"
+
+
+def byte_size(n_bytes: int) -> str:
+    """Return the size of a file as the hub and shops state it, such as "5.0 GB" (10⁹ bytes)."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6)):
+        if n_bytes >= scale * 0.9995:
+            size = n_bytes / scale
+            return f"{size:,.0f} {unit}" if size >= 99.95 else f"{size:.1f} {unit}"
+    return f"{-(-n_bytes // 1000)} kB"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import RequestError
-from .options import HELP, Command, Models, model_options
+from .options import HELP, Command, Models, model_options, recipe_argument
 from .terminal import say, talk, to_json
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def bench_options(command: Command) -> Command:
         click.option("--recipe", "named", metavar="RECIPE", help="The same as the word RECIPE."),
     ):
         packed = option(packed)
-    return click.argument("words", nargs=-1, metavar="[RECIPE]")(model_options(packed))
+    return recipe_argument(model_options(packed))
 
 
 @click.command(name="bench", context_settings=SETTINGS)

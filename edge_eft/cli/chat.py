@@ -20,7 +20,14 @@ from ..files.plain_text import lines, reason
 from ..system import mebibytes
 from ..validate import did_you_mean
 from . import interrupts
-from .options import HELP, Models, model_options, setting_options, system_option
+from .options import (
+    HELP,
+    Models,
+    model_options,
+    recipe_argument,
+    setting_options,
+    system_option,
+)
 from .replies import compare, interruptible, report, side_by_side, stream, times
 from .terminal import ReplyWriter, one_line, say, talk
 
@@ -43,7 +50,7 @@ COMMANDS = {
 
 
 @click.command("chat", context_settings=HELP)
-@click.argument("words", nargs=-1, metavar="[RECIPE]")
+@recipe_argument
 @model_options
 @system_option
 @setting_options

@@ -38,16 +38,21 @@ class Commands(click.Group):
         "run": (".run", "run", "Answer a prompt, or many."),
         "chat": (".chat", "chat", "Talk with the emulation; /help there lists the commands."),
         "compare": (".run", "compare", "Answer one prompt with base, tuned and the emulation."),
-        "list": (".show", "list_command", "List the recipes that come with edge_eft."),
+        "list": (".list", "command", "List the recipes: what is here, and what can be pulled."),
         "show": (".show", "show", "Show a recipe, its files, and what running it means here."),
+        "verify": (".verify", "command", "Compare the files of recipes with what they state."),
+        "remove": (".remove", "command", "Remove a recipe of yours, and what was pulled for it."),
         "convert": (".convert", "command", "Quantise a tuned model like its reference."),
         "bench": (".bench", "command", "Measure how fast a recipe is here."),
     }
+
+    aliases: ClassVar = {"rm": "remove"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        name = self.aliases.get(name, name)
         if name not in self.lazy:
             return None
         module, command, _ = self.lazy[name]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..engine.settings import SETTINGS
 from ..files.plain_text import decode
@@ -146,6 +147,37 @@ def model_options(command: Command) -> Command:
     return packed
 
 
+def complete_recipe(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names that the first word of a command may be, or say that it is a path."""
+    if any(ctx.params.get(name) for name in (param.name or "", "tuned", "reference")):
+        return []  # a prompt follows, which nobody can complete
+    from ..files.recipe_names import catalogue, embedded_recipes, own_recipes
+
+    places = (catalogue(), "to pull"), (own_recipes(), "yours"), (embedded_recipes(), "embedded")
+    about = {name: what for names, what in places for name in names}
+    found = [
+        CompletionItem(name, help=what)
+        for name, what in sorted(about.items())
+        if name.startswith(incomplete)
+    ]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+def complete_here(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of recipes that are here and were not typed yet."""
+    from ..files.recipe_names import embedded_recipes, own_recipes
+
+    names = own_recipes().keys() | (
+        embedded_recipes().keys() if ctx.command.name != "remove" else ()
+    )
+    names -= set(ctx.params.get(param.name or "") or ())
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
 def setting_options(command: Command) -> Command:
     """Add SETTINGS as options, given to the command as `settings` (those that were set)."""
 
@@ -168,4 +200,9 @@ def setting_options(command: Command) -> Command:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 system_option = click.option("--system", type=Text(), metavar="S", help="System message.")
-words_argument = click.argument("words", nargs=-1, metavar="[RECIPE] [PROMPT]")
+recipe_argument = click.argument(
+    "words", nargs=-1, metavar="[RECIPE]", shell_complete=complete_recipe
+)
+words_argument = click.argument(
+    "words", nargs=-1, metavar="[RECIPE] [PROMPT]", shell_complete=complete_recipe
+)

@@ -1,18 +1,18 @@
-"""`edge-eft list` and `edge-eft show`: what there is to tell of a recipe, as data and as lines."""
+"""`edge-eft show`: what there is to tell of a recipe, as data and as lines."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..system import mebibytes
-from ..text.formats import is_named
-from .options import HELP, Models, json_option, model_options
+from . import show_source
+from .options import HELP, Models, json_option, model_options, recipe_argument
+from .show_source import instruct_lines, prompt_name, source_line
 from .terminal import compose, dim, one_line, say, style, to_json
 
 if TYPE_CHECKING:
@@ -20,35 +20,16 @@ if TYPE_CHECKING:
     from ..files.recipe import Recipe
 
 
-@click.command("list", context_settings=HELP)
-@json_option
-def list_command(as_json: bool) -> None:
-    """List the recipes that come with edge_eft."""
-    from ..files.recipe_names import list_recipes
-
-    found = [summary(path) for path in list_recipes().values()]
-    if as_json:
-        say(to_json(found))
-        return
-    if not found:
-        say("edge-eft: no recipe is embedded here; run your own files", err=True)
-    width = max((len(about["name"]) for about in found), default=0)
-    for about in found:
-        note = f"  ({len(about['missing'])} files missing)" if about["missing"] else ""
-        size = f"{about['name']:<{width}}  {mebibytes(about['bytes'], 1):>8} MiB  "
-        description, licence = one_line(about["description"]), one_line(about["license"])
-        say(size, description, "  ", dim(licence), note)
-
-
 @click.command("show", context_settings=HELP)
-@click.argument("words", nargs=-1, metavar="[RECIPE]")
+@recipe_argument
 @model_options
 @json_option
 def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
     """Show a recipe, its files, and what running it means here.
 
     Compares every file with the sha256 that the recipe states, loads the models, and says whether
-    their vocabularies fit, what memory they take, and what was chosen for this machine and why.
+    their vocabularies fit, what memory they take, and what was chosen for this machine and why. Of
+    a recipe that is not pulled yet: where its models come from, and what they will take.
 
     \b
     Examples:
@@ -58,6 +39,11 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
     from ..files.recipe import verify
 
     recipe, _ = models.recipe(words, at_most=0)
+    if any(spec.needs_pull for spec in recipe.roles(here=False).values()):
+        about = show_source.description(recipe)
+        say(to_json(about) if as_json else compose(*show_source.as_lines(about), between="\n"))
+        return
+    recipe.roles()  # a file of the hub's that is gone is known by what gets it again
     verify(recipe, all_sizes=True)
     with models.load(recipe) as emulator:
         record = emulator.record
@@ -65,28 +51,10 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
     say(to_json(about) if as_json else compose(*as_lines(about), *memory, between="\n"))
 
 
-def summary(path: Path) -> dict[str, Any]:
-    """Return what `list` tells of a recipe, as plain data; its files are not opened."""
-    from ..files.gguf_split import part_paths
-    from ..files.recipe_names import load_recipe
-
-    recipe = load_recipe(path)
-    pairs = (spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference))
-    specs = [*pairs, *([recipe.base] if recipe.base else [])]
-    named = {file for spec in specs for file in (spec.file, spec.lora) if file}
-    files = {part for file in named for part in part_paths(file)}
-    return {
-        "name": path.stem,
-        "description": recipe.description,
-        "license": recipe.license,
-        "bytes": sum(file.stat().st_size for file in files if file.is_file()),
-        "missing": sorted(str(file) for file in files if not file.is_file()),
-        "path": str(path),
-    }
-
-
 def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
     """Return what `show` tells, as plain data."""
+    from .shelf import model_data
+
     return {
         "name": recipe.name,
         "description": recipe.description,
@@ -95,6 +63,7 @@ def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
         "deltas": {delta.name: delta.weight for delta in recipe.deltas.values()},
         "n_ctx": record.n_ctx,
         "roles": {role: file_of(file) for role, file in record.files.items()},
+        "instruct": model_data(recipe.instruct) if recipe.instruct else None,
         "vocabulary": {
             "n_vocab": record.vocabulary.n_vocab,
             "end_token": record.vocabulary.end_token,
@@ -148,6 +117,8 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
         size = f"{mebibytes(file['bytes'], 1)} MiB, {file['parameters'] / 1e6:,.1f} M parameters"
         yield f"  file      {one_line(file['file'])}"
         yield f"  holds     {file['type']} {one_line(file['architecture'])}, {size}"
+        if file["source"]:
+            yield f"  source    {source_line(file['source'])}"
         hashes = file["sha256"]
         for each in [hashes] if isinstance(hashes, str) else hashes:
             yield f"  sha256    {each} {'as stated' if file['stated'] else 'not stated'}"
@@ -158,6 +129,9 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
         )
         ends = (f"{one_line(text)} {token}" for token, text in file["end_tokens"])
         yield f"  ends by   {', '.join(ends) or 'nothing'}"
+    if about["instruct"]:
+        yield ""
+        yield from instruct_lines(about["instruct"])
     yield ""
     yield from _vocabulary_lines(about["vocabulary"])
     yield f"{'context':<12}{about['n_ctx']:,} tokens"
@@ -178,8 +152,3 @@ def _vocabulary_lines(vocabulary: Mapping[str, Any]) -> Iterator[str]:
     for role, tokens in adopted.items():
         yield f"{'':<12}adopted from {role}: {', '.join(tokens)}"
     yield from (f"{'':<12}warning: {one_line(warning)}" for warning in vocabulary["warnings"])
-
-
-def prompt_name(prompt: str) -> str:
-    """Return the name of a prompt format; an inline template is long."""
-    return one_line(prompt) if is_named(prompt) else "inline Jinja"

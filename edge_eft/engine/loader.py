@@ -28,7 +28,7 @@ from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
 from ..files.hub_file import HubFile
-from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, Sha256, verify
+from ..files.recipe import DEFAULT_N_CTX, MAX_N_CTX, ModelSpec, Recipe, Sha256, verify
 from ..files.recipe_vocabulary import reconcile_recipe
 from ..text.prompt_format import PromptFormat
 from ..text.vocabulary import CommonVocabulary
@@ -42,8 +42,6 @@ log = logging.getLogger(__name__)
 # In a model this small an operation takes microseconds, and threads meet at a barrier after each.
 # If another program holds a core, the second thread costs 15 times what it saves.
 SMALL = 32 << 20
-
-DEFAULT_N_CTX = 4096
 
 
 class LoadOptions(TypedDict, total=False):

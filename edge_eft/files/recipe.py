@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,9 +25,11 @@ from .plain_text import reason
 
 Sha256 = str | tuple[str, ...]  # of a file in hexadecimal; of a split model one for each part
 
+DEFAULT_N_CTX = 4096  # tokens, if a recipe states none and the models were trained on as many
 MAX_N_CTX = 2**24  # tokens, more than any model was trained on
 _A_MODEL = "a ModelSpec"
 VERIFIED_AT_LOAD = 64 << 20  # bytes; hashing this much takes about 0.1 s
+_BLOCK = 4 << 20  # bytes that are hashed between two words on the progress
 
 
 @checked_init(RecipeError)
@@ -164,7 +166,8 @@ class Recipe:
         Args:
             here: whether all of them are to be on this machine.
 
-        Raises RecipeError if the recipe names no base yet, or a model has to be pulled first.
+        Raises RecipeError if the recipe names no base yet, or a model has to be pulled first, or
+        once more, with the command that does it.
         """
         if self.base is None:
             raise RecipeError(f"recipe {self.name!r} names no base model; give one: --base FILE")
@@ -180,13 +183,22 @@ class Recipe:
                     template_kwargs=reference.template_kwargs or base.template_kwargs,
                 )
             roles |= {f"tuned:{delta.name}": delta.tuned, f"reference:{delta.name}": reference}
-        missing = [role for role, spec in roles.items() if spec.needs_pull]
-        if here and missing:
-            raise RecipeError(
-                f"recipe {self.name!r}: {', '.join(missing)} not on this machine yet; get it with "
-                f"edge-eft pull {self.name}"
-            )
+        if here:
+            from .pulled import check_here  # which imports this module
+
+            check_here(self, roles)
         return roles
+
+    def models(self) -> dict[str, ModelSpec]:
+        """Return every model that the recipe names, as it names it: role, or "instruct" → model.
+
+        Of an adapter, the model that it is put on is the reference's, which is there as well.
+        """
+        models = {"base": self.base, "instruct": self.instruct}
+        for delta in self.deltas.values():
+            models |= {f"tuned:{delta.name}": delta.tuned}
+            models |= {f"reference:{delta.name}": delta.reference}
+        return {role: spec for role, spec in models.items() if spec}
 
     def contexts(self) -> list[tuple[tuple[str, ...], ModelSpec]]:
         """Return the contexts that the roles need: the roles that share each, and their model.
@@ -263,10 +275,23 @@ def from_files(
     )
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Return the sha256 of a file's content, in hexadecimal."""
+def file_sha256(
+    path: str | os.PathLike[str], *, read: Callable[[int], object] | None = None
+) -> str:
+    """Return the sha256 of a file's content, in hexadecimal.
+
+    Args:
+        path: the file.
+        read: called with the bytes read so far, every few MiB.
+    """
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if read is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            read(file.tell())
+    return digest.hexdigest()
 
 
 def model_sha256(path: str | os.PathLike[str]) -> Sha256:

@@ -7,6 +7,7 @@ catalogue's: what was pulled takes the place of what can be.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from ..errors import RecipeError
 from ..system import recipe_directory
-from ..validate import checked_call, did_you_mean
+from ..validate import checked_call
 from .hub_file import is_device_name
 from .plain_text import reason
 from .recipe import Recipe, absolute
@@ -138,11 +139,44 @@ def _recipes_in(directory: Path) -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
+def natural(name: str) -> list[tuple[float, str]]:
+    """Return a key by which names sort as people count: qwen3-8b before qwen3-14b."""
+    found = re.findall(r"(\d+(?:\.\d+)?)|(\D+)", name.lower())
+    return [(float(number or "inf"), word) for number, word in found]
+
+
+def near(word: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Return up to `most` of the `known` names that `word` may stand for, the likeliest first."""
+    names = {name.lower(): name for name in sorted(known, key=natural)}
+    word = word.lower()
+    # Who types half a name means one that begins with it: qwen3 is qwen3-4b, and not qwen2.5.
+    begun = [name for name in names if word and name.startswith(word)]
+    within = [name for name in names if word and word in name]
+    alike = difflib.get_close_matches(word, names, n=most)
+    return [names[name] for name in dict.fromkeys([*begun, *within, *alike])][:most]
+
+
+def not_known(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return what to say of a name that none of the `known` recipes has: which are near it.
+
+    Args:
+        name: as it was typed.
+        known: the names that there are.
+        otherwise: added if none is near.
+    """
+    nearest = near(name, known)
+    if not nearest:
+        return f"recipe {name!r:.120} is not known; `edge-eft list` shows the names{otherwise}"
+    here = own_recipes().keys() | embedded_recipes().keys()
+    hint = "" if nearest[0] in here else f" (edge-eft pull {nearest[0]})"
+    return f"recipe {name!r:.120} is not known; near: {', '.join(nearest)}{hint}"
+
+
 def _unread(name: str, known: Iterable[str], error: Exception) -> str:
-    near = did_you_mean(name, known)
+    if isinstance(error, FileNotFoundError) and not os.path.dirname(name):
+        otherwise = ", or give the path of a TOML file"
+        return not_known(name, known, otherwise + " before the prompt" * (" " in name.strip()))
     wanted = "the path of a TOML file or a name that `edge-eft list` shows (atlas)"
     if isinstance(error, IsADirectoryError):
         wanted += "; `edge-eft convert` makes a recipe of the directories of Hugging Face"
-    if isinstance(error, FileNotFoundError) and " " in name.strip():
-        wanted += " before the prompt"
-    return f"recipe {name!r} cannot be read ({reason(error)}){near}; give {wanted}"
+    return f"recipe {name!r} cannot be read ({reason(error)}); give {wanted}"

@@ -62,7 +62,7 @@ def test_every_command_has_examples_and_explains_every_option(command):
         ("run R hi --mix a=1,a=2", "write each delta once"),
         ("run R hi --raw --system S", "a raw prompt is one text"),
         ("run R hi --slots 0", "0 is not in the range"),
-        ("run nosuch hi", "recipe 'nosuch' cannot be read"),
+        ("run nosuch hi", "recipe 'nosuch' is not known; `edge-eft list` shows the names"),
         ("compare R hi --only base", "--only goes with run"),
         ("chat R hello", "'hello' is one word too many"),
         ("run --base R hi", "--base takes a GGUF file, and "),

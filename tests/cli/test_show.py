@@ -1,7 +1,6 @@
-"""`edge-eft show` and `list`: what a recipe is, without running it."""
+"""`edge-eft show`: what a recipe is, without running it."""
 
 import json
-from pathlib import Path
 
 from helpers import tiny_models
 from helpers.cli_tools import complaint, invoke
@@ -9,7 +8,7 @@ from helpers.gguf_parts import split_model
 from helpers.recipe_files import write_toml
 from helpers.tiny_models import KIND, OTHER_END, RESERVED
 
-from edge_eft.cli.show import prompt_name
+from edge_eft.cli.show_source import prompt_name
 
 
 def test_show_tells_what_running_it_means(small):
@@ -32,18 +31,6 @@ def test_a_prompt_format_is_shown_by_its_name():
     for name in ("plain", "template", "template:tool_use"):
         assert prompt_name(name) == name
     assert prompt_name("{{ messages[0].content }}") == "inline Jinja"
-
-
-def test_list_shows_the_embedded_recipes(recipe, monkeypatch):
-    monkeypatch.setattr(
-        "edge_eft.files.recipe_names.list_recipes", lambda: {"family": Path(recipe)}
-    )
-    assert "family" in (text := invoke("list").stdout)
-    assert "Three times the same.  Apache-2.0  (1 files missing)" in text
-    (about,) = json.loads(invoke("list", "--json").stdout)
-    assert about["name"] == "family"
-    monkeypatch.setattr("edge_eft.files.recipe_names.list_recipes", dict)
-    assert invoke("list", "--json").stdout == "[]\n"
 
 
 def test_vocabularies_of_other_widths_are_said_to_be_fine(tiny, tmp_path):

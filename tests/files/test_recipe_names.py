@@ -43,8 +43,10 @@ def test_recipes_are_found_by_name(tmp_path: Path, installed: Path, own: Path) -
         "large-8b": installed / "catalogue" / "large-8b.toml",
     }
     assert load_recipe("atlas").path == installed / "atlas.toml"
-    with pytest.raises(RecipeError, match=r"'atlsa' cannot be read .* \(did you mean atlas\?\)"):
+    with pytest.raises(RecipeError, match=r"'atlsa' is not known; near: atlas$"):
         load_recipe("atlsa")
+    with pytest.raises(RecipeError, match=r"near: large-8b \(edge-eft pull large-8b\)$"):
+        load_recipe("Large")
     for place in (tmp_path, tmp_path / "none.toml"):
         with pytest.raises(RecipeError, match=r"cannot be read .* `edge-eft list` shows"):
             load_recipe(place)

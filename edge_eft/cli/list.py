@@ -1,0 +1,157 @@
+"""`edge-eft list`: the recipes that have a name, first what is here, then what can be pulled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from ..system import byte_size
+from .options import HELP, json_option
+from .terminal import (
+    Styled,
+    dim,
+    one_line,
+    row,
+    rule,
+    say,
+    style,
+    supports,
+    talk,
+    terminal_width,
+    to_json,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from .shelf import Entry
+
+_HEADINGS = ("size", "memory", "fits", "ratio", "drafts", "licence, notes")
+
+
+@click.command("list", context_settings=HELP)
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("--here", is_flag=True, help="Only what is on this machine.")
+@json_option
+def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
+    """List the recipes: what is here, and what can be pulled. A WORD picks those that have it.
+
+    \b
+    size    of all files
+    memory  that running it takes; ~ is an approximation, until the files are here
+    fits    yes; tight: once other programs are closed; no: more than this machine has
+    ratio   tuned / base: the price of a draft; below .1 drafts pay off most
+    drafts  leave a text exactly as it is, or up to rounding
+
+    \b
+    Examples:
+      edge-eft list
+      edge-eft list qwen3 --json
+    """
+    from .shelf import Entry, shelf
+
+    found = list(shelf())
+    picked = [each for each in found if _has(each.as_data(), words)]
+    entries = [each for each in picked if isinstance(each, Entry)]
+    if here:
+        entries = [entry for entry in entries if entry.kind != "catalogue"]
+        picked = [each for each in picked if each.kind != "catalogue"]
+    for each in found:
+        if each.problem:
+            say(f"edge-eft: {one_line(each.problem)}", err=True)
+    if as_json:
+        say(to_json([each.as_data() for each in picked]))
+        return
+    if not entries:
+        what = f"no recipe has {' '.join(words)!r}" if words else "no recipe is here"
+        say(f"edge-eft: {one_line(what)}; `edge-eft list` shows all there are", err=True)
+        return
+    for line in _table(entries):
+        say(line)
+    for line in _next(entries):
+        talk(line)
+
+
+def _has(about: dict[str, object], words: Sequence[str]) -> bool:
+    text = " ".join(str(about.get(key)) for key in ("name", "kind", "description", "license"))
+    return all(word.lower() in text.lower() for word in words)
+
+
+def _table(entries: Sequence[Entry]) -> Iterator[str]:
+    parts = {
+        "here": [entry for entry in entries if entry.kind != "catalogue"],
+        "to pull": [entry for entry in entries if entry.kind == "catalogue"],
+    }
+    cells = {title: [_cells(entry) for entry in part] for title, part in parts.items()}
+    lines = [line for part in cells.values() for line in part]
+    heads = [("to pull", *_HEADINGS), *lines]
+    widths = [max(len(line[i]) for line in heads) for i in range(len(_HEADINGS))]
+    widths.append(max(terminal_width() - sum(widths) - 2 * len(widths), 12))
+    for title, part in parts.items():
+        if not part:
+            continue
+        heading = [title, *_HEADINGS]
+        yield row([[style(text, bold=True)] for text in _aligned(heading, widths)], widths)
+        if supports("─"):
+            yield rule(widths)
+        for entry, line in zip(part, cells[title], strict=True):
+            note = wrap(line[-1], widths[-1], max_lines=1)
+            shown = [[text] for text in _aligned(line[:-1], widths)] + [note]
+            yield row(_dimmed(shown) if entry.fits == "no" else shown, widths)
+        if title == "here" and parts["to pull"]:
+            yield ""
+
+
+def _aligned(texts: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Figures to the right, words to the left."""
+    return [
+        text.rjust(width) if column in (1, 2, 4) else text
+        for column, (text, width) in enumerate(zip(texts, widths, strict=False))
+    ]
+
+
+def _dimmed(cells: Iterable[Sequence[str]]) -> list[list[Styled]]:
+    return [[dim(text) for text in cell] for cell in cells]
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    memory = "?" if entry.memory is None else byte_size(entry.memory)
+    return (
+        one_line(entry.name),
+        "?" if entry.n_bytes is None else byte_size(entry.n_bytes),
+        f"~{memory}" if entry.approximate and entry.memory is not None else memory,
+        entry.fits or "?",
+        "?" if entry.ratio is None else f"{entry.ratio:.2f}".removeprefix("0"),
+        entry.drafts or "?",
+        one_line("; ".join(filter(None, (*_notes(entry), entry.recipe.license)))),
+    )
+
+
+def _notes(entry: Entry) -> Iterator[str]:
+    if entry.problem:
+        yield "damaged"
+    if entry.recipe.base is None:
+        yield "needs --base"
+    if entry.missing:
+        yield f"{len(entry.missing)} file{'s' * (len(entry.missing) > 1)} missing"
+    if entry.state == "partly here" and entry.to_pull is not None and not entry.missing:
+        yield f"{byte_size(entry.to_pull)} to fetch"
+    if entry.gated:
+        yield "gated"
+
+
+def _next(entries: Sequence[Entry]) -> Iterator[str]:
+    """Yield what to type next: the largest that fits is what most people want."""
+    fitting = [
+        entry
+        for entry in entries
+        if entry.kind == "catalogue" and entry.fits == "yes" and not entry.gated
+    ]
+    best = max(fitting, key=lambda entry: entry.n_bytes or 0, default=None)
+    if best:
+        yield f"edge-eft pull {best.name} gets the largest of these that fits here"
+    for entry in entries:
+        if entry.kind == "pulled" and entry.state != "here":
+            yield f"edge-eft pull {entry.name} completes it"
+    yield f"edge-eft show {(best or entries[0]).name} says more"

@@ -1,0 +1,192 @@
+"""`edge-eft remove`: takes a recipe of one's own away, and the models that a pull got for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import EdgeEftError, RecipeError
+from ..files.plain_text import reason
+from ..system import byte_size
+from .options import HELP, complete_here, json_option
+from .terminal import one_line, say, to_json
+
+if TYPE_CHECKING:
+    from ..files.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes, and what stays.
+
+    Attributes:
+        recipes: name → its TOML file.
+        files: in the hub's cache, which nothing else needs; `n_bytes` is their size.
+        kept: file → why it stays.
+    """
+
+    recipes: dict[str, Path]
+    files: tuple[Path, ...]
+    n_bytes: int
+    kept: dict[Path, str]
+
+
+@click.command("remove", context_settings=HELP)
+@click.argument("names", nargs=-1, required=True, metavar="RECIPE...", shell_complete=complete_here)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--keep-files", is_flag=True, help="Remove the recipe alone.")
+@json_option
+def command(names: tuple[str, ...], yes: bool, keep_files: bool, as_json: bool) -> None:
+    """Remove recipes of your own, and the models that were pulled for them.
+
+    A model that another recipe needs stays, and so does every file that pull did not get.
+
+    \b
+    Examples:
+      edge-eft remove mine
+      edge-eft rm qwen3-8b --yes
+    """
+    plan = make_plan(names, keep_files=keep_files)
+    if not yes:
+        _ask(plan)
+    freed = carry_out(plan)
+    if as_json:
+        kept = [{"file": str(file), "why": why} for file, why in plan.kept.items()]
+        gone = [str(file) for file in plan.files]
+        say(to_json({"removed": [*plan.recipes], "files": gone, "freed": freed, "kept": kept}))
+        return
+    say(f"removed {one_line(', '.join(plan.recipes))}; {byte_size(freed)} freed")
+    for file, why in plan.kept.items():
+        say(f"stays: {one_line(str(file))} ({one_line(why)})")
+
+
+def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
+    """Return what removing these recipes would do. Nothing is changed.
+
+    Raises RecipeError if one is not the user's own.
+    """
+    from ..files.pulled import is_cached, model_files
+    from ..files.recipe_names import load_recipe, own_recipes
+
+    own = own_recipes()
+    recipes = {name: own[_own(name, own)] for name in dict.fromkeys(names)}
+    needed, unread = _needed_by_others(set(recipes.values()))
+    files: dict[str, Path] = {}
+    kept: dict[Path, str] = {}
+    for path in recipes.values():
+        try:
+            recipe = load_recipe(path)
+        except EdgeEftError:
+            continue  # what is no recipe names no files
+        for spec in recipe.models().values():
+            if spec.needs_pull:
+                continue
+            for file in filter(os.path.lexists, model_files(spec)):
+                real = os.path.realpath(file)
+                if keep_files:
+                    kept[file] = "as you asked"
+                elif not is_cached(spec):
+                    kept[file] = "pull did not get it"
+                elif real in needed:
+                    kept[file] = f"{needed[real]} needs it"
+                elif unread:
+                    kept[file] = f"whether {unread} needs it is not known: it cannot be read"
+                else:
+                    files[os.path.abspath(file)] = file
+    sizes = {os.path.realpath(file): _size(file) for file in files.values()}
+    return Plan(recipes, tuple(files.values()), sum(sizes.values()), kept)
+
+
+def carry_out(plan: Plan) -> int:
+    """Remove what `plan` says. Returns the bytes that were freed.
+
+    Whenever it is stopped, no recipe is left that looks whole and is not: the files go first, and a
+    recipe whose files are gone says so.
+
+    Raises RecipeError if a file cannot be removed.
+    """
+    from ..files.pulled import forget
+
+    try:
+        freed = forget(plan.files)
+        for path in plan.recipes.values():
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecipeError(
+            f"{error.filename}: cannot be removed ({reason(error)}); the recipe stays, and "
+            "`edge-eft list` says what is left of it"
+        ) from None
+    return freed
+
+
+def _own(name: str, own: dict[str, Path]) -> str:
+    """Return `name` if it is an own recipe's, in any case of letters, else raise RecipeError."""
+    from ..files.recipe_names import catalogue, embedded_recipes, not_known
+
+    same = [known for known in own if known.lower() == name.lower()]
+    if same:
+        return name if name in own else same[0]
+    if name in embedded_recipes():
+        raise RecipeError(f"{name!r} comes with edge_eft and stays; remove takes recipes of yours")
+    if name in catalogue():
+        raise RecipeError(f"{name!r} was not pulled: there is nothing of it to remove")
+    if name.endswith(".toml") or os.path.dirname(name):
+        raise RecipeError(
+            f"{name!r} is a path; remove takes names that `edge-eft list` shows, and a file of "
+            "yours elsewhere is yours to delete"
+        )
+    raise RecipeError(not_known(name, own))
+
+
+def _needed_by_others(going: set[Path]) -> tuple[dict[str, str], str]:
+    """Return real path → recipe, of what the recipes that stay need; and one that is unreadable."""
+    needed: dict[str, str] = {}
+    unread = ""
+    for name, recipe in _staying(going):
+        if recipe is None:
+            unread = name
+            continue
+        for spec in recipe.models().values():
+            for file in _all_files(spec):
+                needed.setdefault(os.path.realpath(file), name)
+    return needed, unread
+
+
+def _staying(going: set[Path]) -> Iterator[tuple[str, Recipe | None]]:
+    from ..files.recipe_names import embedded_recipes, load_recipe, own_recipes
+
+    for name, path in [*own_recipes().items(), *embedded_recipes().items()]:
+        if path not in going:
+            try:
+                yield name, load_recipe(path)
+            except EdgeEftError:
+                yield name, None
+
+
+def _all_files(spec: Any) -> Iterator[Path]:
+    from ..files.gguf_split import part_paths
+
+    if not spec.needs_pull:
+        for path in filter(None, (spec.file, spec.lora)):
+            yield from part_paths(path)
+
+
+def _ask(plan: Plan) -> None:
+    """Ask on the terminal, and exit if the answer is no; an error where nobody can be asked."""
+    names = one_line(", ".join(plan.recipes))
+    size = f" and free about {byte_size(plan.n_bytes)}" if plan.files else ""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError(f"Nobody can be asked here whether to remove {names}; add --yes.")
+    if not click.confirm(f"Remove {names}{size}?", err=True):
+        say("edge-eft: nothing was removed", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0

@@ -1,0 +1,275 @@
+"""What there is to run: the recipes that have a name, what of each is here, and what it takes.
+
+Plain data for `list`, `show` and `verify`. Of models that are here the headers are read and nothing
+is loaded; of those that only the hub has the catalogue says what is known.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import EdgeEftError, ModelFileError
+from ..files import memory
+from ..files.batch_invariance import is_batch_invariant, is_named_batch_invariant
+from ..files.hub_file import HubFile
+from ..files.pulled import model_files
+from ..files.recipe import DEFAULT_N_CTX, ModelSpec, Recipe
+from ..files.recipe_names import catalogue, embedded_recipes, load_recipe, natural, own_recipes
+from ..files.rough_memory import Fit, fit, rough_estimate
+
+Kind = Literal["embedded", "own", "pulled", "catalogue"]
+State = Literal["here", "partly here", "to pull", "files missing"]
+_N_OUTPUTS = 16  # rows of logits at once: a few MiB, whatever a loaded emulator takes exactly
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe on the shelf.
+
+    Attributes:
+        kind: whose it is; "pulled" is one's own with models of the hub.
+        state: "to pull": of its models none is here; "files missing": files are gone that no
+            pull brings back.
+        n_bytes, to_pull: bytes of all its models, and of those that are to be fetched; None: not
+            known.
+        memory: bytes that running it takes; None: not known. `approximate` unless it comes from
+            headers.
+        ratio: bytes of the drafting model per byte of the base, the price of a draft.
+        drafts: whether they leave the text as it is "exact"ly or up to "rounding".
+        problem: what is wrong with a file, in a line.
+    """
+
+    name: str
+    kind: Kind
+    state: State
+    path: str
+    recipe: Recipe
+    n_bytes: int | None
+    to_pull: int | None
+    missing: tuple[str, ...]
+    memory: int | None
+    approximate: bool
+    ratio: float | None
+    drafts: Literal["exact", "rounding"] | None
+    problem: str | None
+
+    @property
+    def gated(self) -> bool:
+        """Whether a licence has to be accepted on the hub before it can be pulled."""
+        sources = (spec.source for spec in self.recipe.models().values() if spec.needs_pull)
+        return any(isinstance(source, HubFile) and source.gated for source in sources)
+
+    @property
+    def fits(self) -> Fit | None:
+        """Whether its memory is to be had here."""
+        return None if self.memory is None else fit(self.memory)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return all of it for programs."""
+        recipe = self.recipe
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "state": self.state,
+            "path": self.path,
+            "description": recipe.description,
+            "license": recipe.license,
+            "gated": self.gated,
+            "n_ctx": recipe.n_ctx,
+            "bytes": self.n_bytes,
+            "bytes_to_pull": self.to_pull,
+            "missing": list(self.missing),
+            "problem": self.problem,
+            "memory": self.memory,
+            "memory_approximate": self.approximate,
+            "fits": self.fits,
+            "ratio": self.ratio,
+            "drafts": self.drafts,
+            "models": {role: model_data(spec) for role, spec in recipe.models().items()},
+        }
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A recipe's file that is none."""
+
+    name: str
+    kind: Kind
+    path: str
+    problem: str
+
+    def as_data(self) -> dict[str, Any]:
+        """Return all of it for programs."""
+        return {**asdict(self), "state": "unreadable"}
+
+
+def shelf() -> Iterator[Entry | Unreadable]:
+    """Yield what has a name here: the embedded recipes, one's own, and the catalogue's others."""
+    embedded, own = embedded_recipes(), own_recipes()
+    taken: dict[str, tuple[Kind, Path]] = {
+        name: ("catalogue", p) for name, p in catalogue().items()
+    }
+    taken |= {name: ("own", path) for name, path in own.items()}
+    taken |= {name: ("embedded", path) for name, path in embedded.items()}
+    order = ("embedded", "own", "catalogue")
+    pulled: set[tuple[str, str]] = set()
+    for name in sorted(taken, key=lambda name: (order.index(taken[name][0]), natural(name))):
+        kind, path = taken[name]
+        try:
+            recipe = load_recipe(path)
+        except EdgeEftError as error:
+            yield Unreadable(name, kind, str(path), str(error))
+            continue
+        entry = entry_of(recipe, name, kind, pulled)
+        pulled |= {
+            (spec.source.repo, spec.source.file)
+            for spec in recipe.models().values()
+            if isinstance(spec.source, HubFile) and _is_here(spec)
+        }
+        yield entry
+
+
+def entry_of(
+    recipe: Recipe,
+    name: str,
+    kind: Kind,
+    pulled: set[tuple[str, str]] | frozenset[tuple[str, str]] = frozenset(),
+) -> Entry:
+    """Return what there is to tell of a recipe.
+
+    Args:
+        recipe: as it was read.
+        name: by which it is found, and whose it is: its `kind`.
+        pulled: models of the hub, as (repository, file), that are here for other recipes.
+    """
+    models = {role: spec for role, spec in recipe.models().items() if role != "instruct"}
+    needed = {_identity(spec): spec for spec in models.values()}
+    sizes = {key: size_of(spec) for key, spec in needed.items()}
+    absent = {key: size for key, size in sizes.items() if needed[key].needs_pull}
+    to_pull = {key: size for key, size in absent.items() if key not in pulled}
+    missing = tuple(
+        str(path)
+        for spec in needed.values()
+        if not spec.needs_pull
+        for path in (*model_files(spec), *([spec.file] if spec.lora else []))
+        if not path.exists()
+    )
+    if kind == "own" and any(isinstance(spec.source, HubFile) for spec in models.values()):
+        kind = "pulled"
+    about = _Measures(recipe, models, sizes)
+    if not absent and not missing and recipe.base:
+        about.from_headers()
+    gone = [s for s in needed.values() if not s.needs_pull and not _is_here(s)]
+    back = all(isinstance(spec.source, HubFile) for spec in gone)
+    return Entry(
+        name=name,
+        kind=kind,
+        state=_state(max(len(to_pull), bool(absent)) + len(gone), len(needed), can_pull=back),
+        path=str(recipe.path),
+        recipe=recipe,
+        n_bytes=_sum(sizes.values()),
+        to_pull=_sum(to_pull.values()),
+        missing=missing,
+        memory=about.memory,
+        approximate=about.approximate,
+        ratio=about.ratio,
+        drafts=about.drafts,
+        problem=about.problem,
+    )
+
+
+def _state(n_absent: int, n_all: int, *, can_pull: bool) -> State:
+    if not n_absent:
+        return "here"
+    if not can_pull:
+        return "files missing"
+    return "to pull" if n_absent >= n_all else "partly here"
+
+
+class _Measures:
+    """Memory, ratio and drafts of a recipe: from sizes and names, or, if all is here, headers."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        models: Mapping[str, ModelSpec],
+        sizes: Mapping[Any, int | None],
+    ) -> None:
+        self._recipe = recipe
+        self.problem: str | None = None
+        self.approximate = True
+        self.memory: int | None = None
+        self.ratio: float | None = None
+        self.drafts: Literal["exact", "rounding"] | None = None
+        known = [size for size in sizes.values() if size]
+        if recipe.base is None:
+            return
+        if len(known) == len(sizes):
+            self.memory = rough_estimate(known, recipe.n_ctx or DEFAULT_N_CTX)
+        base, tuned = recipe.base, next(iter(recipe.deltas.values())).tuned
+        base_size = sizes[_identity(base)]
+        drafting = size_of(ModelSpec(tuned.file)) if tuned.lora else sizes[_identity(tuned)]
+        if base_size and drafting:
+            self.ratio = round(drafting / base_size, 4)
+        names = [spec.file.name for spec in models.values()]
+        self.drafts = "exact" if all(map(is_named_batch_invariant, names)) else "rounding"
+
+    def from_headers(self) -> None:
+        """Take what the headers say, or what is wrong with one."""
+        try:
+            roles = self._recipe.roles()
+            headers = memory.headers(roles)
+        except ModelFileError as error:
+            self.problem, self.memory, self.drafts = str(error), None, None
+            return
+        trained = min(header.n_ctx_train for header in headers.values())
+        self.memory = memory.estimate(
+            roles,
+            headers,
+            n_ctx=min(self._recipe.n_ctx or DEFAULT_N_CTX, trained),
+            n_slots=1,
+            n_outputs=_N_OUTPUTS,
+        ).total
+        self.approximate = False
+        self.drafts = "exact" if all(map(is_batch_invariant, headers.values())) else "rounding"
+
+
+def model_data(spec: ModelSpec) -> dict[str, Any]:
+    """Return what a recipe says of a model, for programs, and whether it is here."""
+    return {
+        "file": None if spec.needs_pull else str(spec.lora or spec.file),
+        "on": str(spec.file) if spec.lora else None,
+        "source": asdict(spec.source) if isinstance(spec.source, HubFile) else spec.source,
+        "sha256": spec.sha256,
+        "bytes": size_of(spec),
+        "here": _is_here(spec),
+        "prompt": spec.prompt,
+    }
+
+
+def size_of(spec: ModelSpec) -> int | None:
+    """Return the bytes of a model: of its files, else what its source says, else None."""
+    files = model_files(spec)
+    if not spec.needs_pull and all(map(os.path.isfile, files)):
+        return sum(os.stat(file).st_size for file in files)
+    return spec.source.size if isinstance(spec.source, HubFile) else None
+
+
+def _is_here(spec: ModelSpec) -> bool:
+    return not spec.needs_pull and all(map(os.path.isfile, model_files(spec)))
+
+
+def _identity(spec: ModelSpec) -> Any:
+    """Return what two roles with one model have in common."""
+    if spec.needs_pull and isinstance(spec.source, HubFile):
+        return spec.source.repo, spec.source.file
+    return os.path.realpath(spec.lora or spec.file)
+
+
+def _sum(sizes: Any) -> int | None:
+    sizes = list(sizes)
+    return None if None in sizes else sum(sizes)

@@ -1,0 +1,163 @@
+"""Models that `pull` got: whether they are here still, and how they leave the hub's cache.
+
+    CACHE/models--OWNER--NAME/blobs/DIGEST              the content
+                              snapshots/COMMIT/PATH     a link to it, which recipes name; on systems
+                                                        without links the content itself
+                              refs/main                 the commit of a branch
+
+The cache belongs to other programs as well. A file is taken for one of it by its path alone, which
+has to be the one that its recipe's source says; what is removed lies in its repository's folder,
+whatever links say. Here is no network and no huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from ..errors import RecipeError
+from ..system import byte_size
+from .gguf_split import part_paths
+from .hub_file import HubFile
+from .recipe import ModelSpec, Recipe
+from .recipe_names import list_recipes
+
+_REPOSITORY = re.compile(r"models--[\w.-]+", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def pull_command(recipe: Recipe) -> str:
+    """Return the command that gets a recipe's models: by its name if it has one, else its path."""
+    names = [name for name, path in list_recipes().items() if path == recipe.path]
+    return f"edge-eft pull {names[0] if names else shlex.quote(str(recipe.path or recipe.name))}"
+
+
+def model_files(spec: ModelSpec) -> tuple[Path, ...]:
+    """Return the files that a model's own content is in: all parts of it, or the adapter's."""
+    return part_paths(spec.lora or spec.file)
+
+
+def bytes_to_pull(models: Iterable[ModelSpec]) -> int | None:
+    """Return what `models` that only the hub has are together; None if a size is not known."""
+    sizes = {spec.source: spec.source.size for spec in models if isinstance(spec.source, HubFile)}
+    return sum(size for size in sizes.values() if size) if all(sizes.values()) else None
+
+
+def check_here(recipe: Recipe, roles: Mapping[str, ModelSpec]) -> None:
+    """Raise RecipeError, with the command, if a model of `roles` has to be pulled (again)."""
+    missing = {role: spec for role, spec in roles.items() if spec.needs_pull}
+    if missing:
+        size = bytes_to_pull(missing.values())
+        amount = f" ({byte_size(size)} to fetch)" if size else ""
+        raise RecipeError(
+            f"recipe {recipe.name!r}: {', '.join(missing)} not on this machine yet; get it with "
+            f"{pull_command(recipe)}{amount}"
+        )
+    for role, spec in roles.items():
+        if isinstance(spec.source, HubFile):
+            gone = [path for path in model_files(spec) if not path.exists()]
+            if gone:
+                raise RecipeError(
+                    f"recipe {recipe.name!r}: the file of {role} is not there any more "
+                    f"({gone[0]}); get it again with {pull_command(recipe)}"
+                )
+
+
+def is_cached(spec: ModelSpec) -> bool:
+    """Return whether a model's file is the one of its source in a cache of the hub."""
+    source, path = spec.source, spec.lora or spec.file
+    if not isinstance(source, HubFile) or spec.needs_pull:
+        return False
+    folder, inside = _in_snapshot(path) or (None, ())
+    repository = f"models--{source.repo.replace('/', '--')}"
+    return folder is not None and folder.name == repository and "/".join(inside) == source.file
+
+
+def forget(paths: Iterable[Path]) -> int:
+    """Remove files from the cache: their names, and each content that no other name leads to.
+
+    Args:
+        paths: files in snapshots, as recipes name them; what is none, or not there, is passed over.
+
+    Returns the bytes that were freed.
+
+    Raises OSError if something is there and cannot be removed.
+    """
+    freed = 0
+    for path in map(Path, map(os.path.abspath, paths)):
+        folder, inside = _in_snapshot(path) or (None, ())
+        if folder is None or not os.path.lexists(path) or not _lies_in(path.parent, folder):
+            continue
+        status = os.lstat(path)
+        blob = (
+            Path(os.path.normpath(path.parent / os.readlink(path))) if path.is_symlink() else None
+        )
+        if blob is None and not path.is_file():
+            continue  # a directory, a pipe: nothing that a pull makes
+        # The name goes first: a recipe whose file has none is known to be incomplete.
+        path.unlink()
+        if blob is None:
+            freed += status.st_size * (status.st_nlink == 1)
+        elif _is_blob(blob, folder) and blob not in _linked(folder):
+            status = os.lstat(blob)
+            blob.unlink()
+            freed += status.st_size * (status.st_nlink == 1)
+        _tidy(folder, path, folder / "snapshots" / path.parts[-len(inside) - 1])
+    return freed
+
+
+def _in_snapshot(path: Path) -> tuple[Path, tuple[str, ...]] | None:
+    """Return the repository's folder and the path in the repository; None if it is no such path."""
+    path = Path(os.path.abspath(path))
+    for depth, name in enumerate(path.parts[:-3]):
+        below = path.parts[depth + 1 :]
+        if _REPOSITORY.fullmatch(name) and below[0] == "snapshots" and _COMMIT.fullmatch(below[1]):
+            return Path(*path.parts[: depth + 1]), below[2:]
+    return None
+
+
+def _lies_in(directory: Path, folder: Path) -> bool:
+    """Return whether no link below `folder` leads elsewhere; the folder itself may be one's own."""
+    inside = directory.relative_to(folder)
+    return os.path.realpath(directory) == os.path.join(os.path.realpath(folder), inside)
+
+
+def _is_blob(blob: Path, folder: Path) -> bool:
+    """Return whether a link's target is a content of this repository and nothing else."""
+    is_below = blob.parent == folder / "blobs" and _lies_in(blob.parent, folder)
+    return is_below and blob.is_file() and not blob.is_symlink()
+
+
+def _linked(folder: Path) -> set[Path]:
+    """Return what the names in a repository's snapshots lead to."""
+    return {
+        Path(os.path.normpath(path.parent / os.readlink(path)))
+        for path in _walk(folder / "snapshots")
+        if path.is_symlink()
+    }
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(directory):
+        yield from (Path(place, name) for name in names)
+
+
+def _tidy(folder: Path, path: Path, snapshot: Path) -> None:
+    """Remove the folders that are empty now, and the names of a commit of which nothing is left."""
+    with contextlib.suppress(OSError):
+        for directory in path.parents:
+            directory.rmdir()
+            if directory == snapshot:
+                break
+    if not snapshot.exists():
+        for ref in _walk(folder / "refs"):
+            with contextlib.suppress(OSError, ValueError):
+                if not ref.is_symlink() and ref.read_text("ascii").strip() == snapshot.name:
+                    ref.unlink()
+    for empty in (folder / "refs", folder / "blobs", folder / "snapshots", folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
