@@ -78,3 +78,11 @@ def test_state_dir_follows_edge_eft_home(monkeypatch, tmp_path):
     assert system.state_dir() == tmp_path
     monkeypatch.delenv("EDGE_EFT_HOME")
     assert system.state_dir().name == "edge-eft"
+
+
+def test_file_sizes_are_written_as_the_hub_does() -> None:
+    sizes = (0, 1, 999, 999_499, 144_811_360, 639_447_744, 999_600_000, 5_020_000_000)
+    assert [system.byte_size(size) for size in sizes] == [
+        *("0 kB", "1 kB", "1 kB", "1000 kB", "145 MB", "639 MB", "1.0 GB", "5.0 GB"),
+    ]
+    assert system.byte_size(412_300_000_000) == "412 GB"

@@ -60,8 +60,11 @@ class Entry:
     @property
     def gated(self) -> bool:
         """Whether a licence has to be accepted on the hub before it can be pulled."""
-        sources = (spec.source for spec in self.recipe.models().values() if spec.needs_pull)
-        return any(isinstance(source, HubFile) and source.gated for source in sources)
+        return any(
+            isinstance(spec.source, HubFile) and spec.source.gated
+            for role, spec in self.recipe.models().items()
+            if role != "instruct" and spec.needs_pull
+        )
 
     @property
     def fits(self) -> Fit | None:

@@ -78,7 +78,7 @@ def is_cached(spec: ModelSpec) -> bool:
 
 
 def forget(paths: Iterable[Path]) -> int:
-    """Remove files from the cache: their names, and each content that no other name leads to.
+    """Remove files from the cache: each content that no other name leads to, and their names.
 
     Args:
         paths: files in snapshots, as recipes name them; what is none, or not there, is passed over.
@@ -92,20 +92,18 @@ def forget(paths: Iterable[Path]) -> int:
         folder, inside = _in_snapshot(path) or (None, ())
         if folder is None or not os.path.lexists(path) or not _lies_in(path.parent, folder):
             continue
-        status = os.lstat(path)
-        blob = (
-            Path(os.path.normpath(path.parent / os.readlink(path))) if path.is_symlink() else None
-        )
-        if blob is None and not path.is_file():
+        content = path
+        if path.is_symlink():
+            content = Path(os.path.normpath(path.parent / os.readlink(path)))
+        if content == path and not path.is_file():
             continue  # a directory, a pipe: nothing that a pull makes
-        # The name goes first: a recipe whose file has none is known to be incomplete.
-        path.unlink()
-        if blob is None:
+        # The content goes first: a name that leads nowhere is known to be incomplete, and is
+        # taken away by the next try; a content without a name would stay for ever.
+        if content == path or (_is_blob(content, folder) and content not in _linked(folder, path)):
+            status = os.lstat(content)
+            content.unlink()
             freed += status.st_size * (status.st_nlink == 1)
-        elif _is_blob(blob, folder) and blob not in _linked(folder):
-            status = os.lstat(blob)
-            blob.unlink()
-            freed += status.st_size * (status.st_nlink == 1)
+        path.unlink(missing_ok=True)
         _tidy(folder, path, folder / "snapshots" / path.parts[-len(inside) - 1])
     return freed
 
@@ -132,12 +130,12 @@ def _is_blob(blob: Path, folder: Path) -> bool:
     return is_below and blob.is_file() and not blob.is_symlink()
 
 
-def _linked(folder: Path) -> set[Path]:
-    """Return what the names in a repository's snapshots lead to."""
+def _linked(folder: Path, less: Path) -> set[Path]:
+    """Return what the names in a repository's snapshots lead to, `less` one of them."""
     return {
         Path(os.path.normpath(path.parent / os.readlink(path)))
         for path in _walk(folder / "snapshots")
-        if path.is_symlink()
+        if path.is_symlink() and path != less
     }
 
 

@@ -8,8 +8,6 @@ from helpers.gguf_parts import split_model
 from helpers.recipe_files import write_toml
 from helpers.tiny_models import KIND, OTHER_END, RESERVED
 
-from edge_eft.cli.show_source import prompt_name
-
 
 def test_show_tells_what_running_it_means(small):
     about = json.loads(invoke("show", small, "--json", "--threads", "1").stdout)
@@ -24,13 +22,6 @@ def test_show_tells_what_running_it_means(small):
     assert "  ends by   <|endoftext|> 0, <|im_end|> 2, <reponame> 4" in text
     for word in ("tuned:chat", "sha256", "chatml", "vocabulary", "memory", "Q8_0 KV", "cores"):
         assert word in text
-
-
-def test_a_prompt_format_is_shown_by_its_name():
-    """A named template was called inline Jinja."""
-    for name in ("plain", "template", "template:tool_use"):
-        assert prompt_name(name) == name
-    assert prompt_name("{{ messages[0].content }}") == "inline Jinja"
 
 
 def test_vocabularies_of_other_widths_are_said_to_be_fine(tiny, tmp_path):

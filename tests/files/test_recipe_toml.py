@@ -201,7 +201,9 @@ def test_a_model_without_a_file_is_one_to_pull(tmp_path: Path) -> None:
     assert recipe.base.needs_pull
     assert not recipe.deltas["d"].tuned.needs_pull
     assert list(recipe.roles(here=False)) == ["base", "tuned:d", "reference:d"]
-    with pytest.raises(RecipeError, match=r"base not on this machine yet; .* edge-eft pull .*mine\.toml"):
+    with pytest.raises(
+        RecipeError, match=r"base not on this machine yet; .* edge-eft pull .*mine\.toml"
+    ):
         recipe.roles()
     again = load_recipe(write_toml(tmp_path, to_toml(recipe, tmp_path)))
     assert again == recipe

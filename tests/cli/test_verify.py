@@ -1,0 +1,140 @@
+"""`edge-eft verify`: every file against what its recipe states of it."""
+
+import json
+import os
+import time
+
+import pytest
+from helpers.cli_tools import complaint, invoke, process
+from helpers.gguf_parts import split_model
+from helpers.hub_cache import files_below, recipe_of
+
+from edge_eft.files import recipe as recipe_module
+from edge_eft.files.pulled import forget
+from edge_eft.files.recipe import ModelSpec, file_sha256, model_sha256
+from edge_eft.files.recipe_names import own_recipes, save_recipe
+
+
+def verdicts(*names, status):
+    result = invoke("verify", "--json", *names)
+    assert result.exit_code == status, result.output
+    return [(each["roles"], each["verdict"]) for each in json.loads(result.stdout)], result.stderr
+
+
+def blob(tmp_path, role):
+    names = files_below(tmp_path / "hub")
+    return tmp_path / "hub" / next(name for name in names if f"o--{role}/blobs" in name)
+
+
+def test_files_as_stated_are_ok(installed, pull):
+    pull("mine")
+    seen, said = verdicts("mine", status=0)
+    assert seen == [(["base"], "ok"), (["tuned:chat"], "ok"), (["reference:chat"], "ok")]
+    assert said == ""
+    assert invoke("verify", "mine").stdout.startswith("ok         mine  base  ")
+
+
+def test_a_file_that_two_roles_have_is_read_once(installed, tiny, monkeypatch):
+    digest = model_sha256(tiny.base)
+    spec, tuned = ModelSpec(tiny.base, digest), ModelSpec(tiny.tuned, model_sha256(tiny.tuned))
+    for name in ("mine", "other"):
+        save_recipe(recipe_of(name, spec, tuned, spec))
+    read = []
+    monkeypatch.setattr(
+        recipe_module, "file_sha256", lambda path, **_: read.append(path) or file_sha256(path)
+    )
+    seen, _ = verdicts("mine", "other", status=0)
+    assert seen == 2 * [(["base", "reference:chat"], "ok"), (["tuned:chat"], "ok")]
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize(
+    ("harm", "verdict", "why"),
+    [
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "differs", "sha256 is "),
+        (lambda data: data[:-1], "differs", "bytes are stated"),
+        (lambda data: b"GGUF" + b"\xff" * (len(data) - 4), "differs", "sha256 is "),
+    ],
+    ids=["flipped", "short", "overwritten"],
+)
+def test_a_file_that_differs_is_status_2_and_the_command_that_gets_it(
+    installed, pull, tmp_path, harm, verdict, why
+):
+    pull("mine")
+    file = blob(tmp_path, "base")
+    file.write_bytes(harm(file.read_bytes()))
+    seen, said = verdicts("mine", status=2)
+    assert seen[0] == (["base"], verdict)
+    assert said == "edge-eft: 1 file of 'mine' not as stated; edge-eft pull mine gets them again\n"
+    shown = invoke("verify", "mine").stdout.splitlines()
+    assert shown[0].startswith(verdict)
+    assert why in shown[0] or "sha256 is" in shown[0]
+    assert shown[1].startswith("ok")
+
+
+def test_a_file_that_is_gone_is_missing(installed, pull, tmp_path):
+    pull("mine")
+    name = next(n for n in files_below(tmp_path / "hub") if "o--tuned/snapshots" in n)
+    forget([tmp_path / "hub" / name])
+    seen, said = verdicts(status=2)
+    assert (["tuned:chat"], "missing") in seen
+    assert "edge-eft pull mine" in said
+
+
+def test_what_is_not_stated_is_no_fault_and_a_damaged_header_is(installed, tiny, tmp_path):
+    seen, _ = verdicts(status=0)  # all that is here: the embedded family
+    assert {verdict for _, verdict in seen} == {"not stated"}
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(tiny.base.read_bytes()[:3000])
+    save_recipe(recipe_of("mine", ModelSpec(bad), ModelSpec(tiny.tuned), ModelSpec(tiny.base)))
+    seen, said = verdicts("mine", status=2)
+    assert [verdict for _, verdict in seen] == ["damaged", "not stated", "not stated"]
+    assert "put back what was there, or correct " in said
+
+
+def test_a_recipe_that_is_not_pulled_has_nothing_to_compare(installed):
+    seen, said = verdicts("large-8b", status=2)
+    assert [verdict for _, verdict in seen] == ["not pulled"] * 3
+    assert "edge-eft pull large-8b gets them\n" in said
+    assert "large-8b" not in invoke("verify").stdout
+
+
+def test_every_part_of_a_split_model_is_compared(installed, tiny, tmp_path):
+    first = split_model(tiny.base, tmp_path, 3)
+    hashes = model_sha256(first)
+    base = ModelSpec(first, hashes)
+    save_recipe(recipe_of("mine", base, ModelSpec(tiny.tuned), ModelSpec(tiny.reference)))
+    seen, _ = verdicts("mine", status=0)
+    assert seen[:3] == 3 * [(["base"], "ok")]
+    last = tmp_path / "split-00003-of-00003.gguf"
+    last.write_bytes(last.read_bytes()[:-1] + b"\7")
+    seen, _ = verdicts("mine", status=2)
+    assert [verdict for _, verdict in seen[:3]] == ["ok", "ok", "differs"]
+    last.unlink()
+    seen, _ = verdicts("mine", status=2)
+    assert [verdict for _, verdict in seen[:3]] == ["ok", "ok", "missing"]
+
+
+def test_a_name_that_nobody_has_is_one_line(installed, pull):
+    assert "near: family" in complaint("verify", "familly")
+    pull("mine")
+    (own_recipes()["mine"].parent / "broken.toml").write_text("[")
+    result = invoke("verify")
+    assert result.exit_code == 2
+    assert "broken.toml: is not valid TOML" in result.stderr
+    assert "mine  base" in result.stdout, "the others are compared all the same"
+
+
+def test_large_files_show_how_far_they_are_and_ctrl_c_is_130(installed, tiny, tmp_path):
+    """A sparse file of 6 GB behind the header's extent takes seconds to hash."""
+    large = tmp_path / "large.gguf"
+    large.write_bytes(tiny.base.read_bytes())
+    os.truncate(large, 6 << 30)
+    spec = ModelSpec(large, "0" * 64)
+    save_recipe(recipe_of("mine", spec, ModelSpec(tiny.tuned), spec))
+    running = process("verify", "mine")
+    assert running.stderr.readline() == "large.gguf (6.4 GB)\n"
+    time.sleep(0.1)
+    running.send_signal(2)
+    assert running.wait(10) == 130
+    assert running.communicate() == ("", "")
