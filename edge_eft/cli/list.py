@@ -55,8 +55,8 @@ def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
     picked = [each for each in found if _has(each.as_data(), words)]
     entries = [each for each in picked if isinstance(each, Entry)]
     if here:
-        entries = [entry for entry in entries if entry.kind != "catalogue"]
-        picked = [each for each in picked if each.kind != "catalogue"]
+        entries = [entry for entry in entries if entry.is_here]
+        picked = [each for each in picked if not isinstance(each, Entry) or each.is_here]
     for each in found:
         if each.problem:
             say(f"edge-eft: {one_line(each.problem)}", err=True)
@@ -80,8 +80,8 @@ def _has(about: dict[str, object], words: Sequence[str]) -> bool:
 
 def _table(entries: Sequence[Entry]) -> Iterator[str]:
     parts = {
-        "here": [entry for entry in entries if entry.kind != "catalogue"],
-        "to pull": [entry for entry in entries if entry.kind == "catalogue"],
+        "here": [entry for entry in entries if entry.is_here],
+        "to pull": [entry for entry in entries if not entry.is_here],
     }
     cells = {title: [_cells(entry) for entry in part] for title, part in parts.items()}
     lines = [line for part in cells.values() for line in part]
@@ -133,9 +133,9 @@ def _notes(entry: Entry) -> Iterator[str]:
         yield "damaged"
     if entry.recipe.base is None:
         yield "needs --base"
-    if entry.missing:
+    if entry.state == "files missing":
         yield f"{len(entry.missing)} file{'s' * (len(entry.missing) > 1)} missing"
-    if entry.state == "partly here" and entry.to_pull is not None and not entry.missing:
+    elif entry.state == "partly here" and entry.to_pull is not None:
         yield f"{byte_size(entry.to_pull)} to fetch"
     if entry.gated:
         yield "gated"
@@ -144,14 +144,12 @@ def _notes(entry: Entry) -> Iterator[str]:
 def _next(entries: Sequence[Entry]) -> Iterator[str]:
     """Yield what to type next: the largest that fits is what most people want."""
     fitting = [
-        entry
-        for entry in entries
-        if entry.kind == "catalogue" and entry.fits == "yes" and not entry.gated
+        entry for entry in entries if not entry.is_here and entry.fits == "yes" and not entry.gated
     ]
     best = max(fitting, key=lambda entry: entry.n_bytes or 0, default=None)
     if best:
         yield f"edge-eft pull {best.name} gets the largest of these that fits here"
     for entry in entries:
-        if entry.kind == "pulled" and entry.state != "here":
+        if entry.kind == "pulled" and entry.state == "partly here":
             yield f"edge-eft pull {entry.name} completes it"
     yield f"edge-eft show {(best or entries[0]).name} says more"

@@ -75,7 +75,7 @@ def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
     from ..files.recipe_names import load_recipe, own_recipes
 
     own = own_recipes()
-    recipes = {name: own[_own(name, own)] for name in dict.fromkeys(names)}
+    recipes = {name: own[name] for name in (_own(name, own) for name in names)}
     needed, unread = _needed_by_others(set(recipes.values()))
     files: dict[str, Path] = {}
     kept: dict[Path, str] = {}
@@ -126,7 +126,7 @@ def carry_out(plan: Plan) -> int:
 
 
 def _own(name: str, own: dict[str, Path]) -> str:
-    """Return `name` if it is an own recipe's, in any case of letters, else raise RecipeError."""
+    """Return the own recipe's name that is meant, in any case of letters, or raise RecipeError."""
     from ..files.recipe_names import catalogue, embedded_recipes, not_known
 
     same = [known for known in own if known.lower() == name.lower()]

@@ -7,11 +7,12 @@ is loaded; of those that only the hub has the catalogue says what is known.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..engine.request import MAX_DRAFT
 from ..errors import EdgeEftError, ModelFileError
 from ..files import memory
 from ..files.batch_invariance import is_batch_invariant, is_named_batch_invariant
@@ -23,7 +24,7 @@ from ..files.rough_memory import Fit, fit, rough_estimate
 
 Kind = Literal["embedded", "own", "pulled", "catalogue"]
 State = Literal["here", "partly here", "to pull", "files missing"]
-_N_OUTPUTS = 16  # rows of logits at once: a few MiB, whatever a loaded emulator takes exactly
+_N_OUTPUTS = MAX_DRAFT + 1  # rows of logits of one decode, as the loader plans them
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Entry:
             for role, spec in self.recipe.models().items()
             if role != "instruct" and spec.needs_pull
         )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether there is something of it on this machine, more than in others' recipes."""
+        return self.kind != "catalogue" and self.state != "to pull"
 
     @property
     def fits(self) -> Fit | None:
@@ -119,7 +125,7 @@ def shelf() -> Iterator[Entry | Unreadable]:
     taken |= {name: ("own", path) for name, path in own.items()}
     taken |= {name: ("embedded", path) for name, path in embedded.items()}
     order = ("embedded", "own", "catalogue")
-    pulled: set[tuple[str, str]] = set()
+    pulled: set[tuple[str, str] | None] = set()
     for name in sorted(taken, key=lambda name: (order.index(taken[name][0]), natural(name))):
         kind, path = taken[name]
         try:
@@ -128,11 +134,7 @@ def shelf() -> Iterator[Entry | Unreadable]:
             yield Unreadable(name, kind, str(path), str(error))
             continue
         entry = entry_of(recipe, name, kind, pulled)
-        pulled |= {
-            (spec.source.repo, spec.source.file)
-            for spec in recipe.models().values()
-            if isinstance(spec.source, HubFile) and _is_here(spec)
-        }
+        pulled |= {_on_hub(spec) for spec in recipe.models().values() if _is_here(spec)}
         yield entry
 
 
@@ -140,7 +142,7 @@ def entry_of(
     recipe: Recipe,
     name: str,
     kind: Kind,
-    pulled: set[tuple[str, str]] | frozenset[tuple[str, str]] = frozenset(),
+    pulled: Collection[tuple[str, str] | None] = (),
 ) -> Entry:
     """Return what there is to tell of a recipe.
 
@@ -152,45 +154,38 @@ def entry_of(
     models = {role: spec for role, spec in recipe.models().items() if role != "instruct"}
     needed = {_identity(spec): spec for spec in models.values()}
     sizes = {key: size_of(spec) for key, spec in needed.items()}
-    absent = {key: size for key, size in sizes.items() if needed[key].needs_pull}
-    to_pull = {key: size for key, size in absent.items() if key not in pulled}
-    missing = tuple(
-        str(path)
-        for spec in needed.values()
-        if not spec.needs_pull
-        for path in (*model_files(spec), *([spec.file] if spec.lora else []))
-        if not path.exists()
-    )
+    absent = [key for key, spec in needed.items() if not _is_here(spec)]
+    on_hub = [key for key in absent if isinstance(needed[key].source, HubFile)]
+    to_pull = [key for key in on_hub if _on_hub(needed[key]) not in pulled]
     if kind == "own" and any(isinstance(spec.source, HubFile) for spec in models.values()):
         kind = "pulled"
     about = _Measures(recipe, models, sizes)
-    if not absent and not missing and recipe.base:
+    if not absent and recipe.base:
         about.from_headers()
-    gone = [s for s in needed.values() if not s.needs_pull and not _is_here(s)]
-    back = all(isinstance(spec.source, HubFile) for spec in gone)
+    state: State = "partly here" if len(to_pull) < len(needed) else "to pull"
+    if len(on_hub) < len(absent):
+        state = "files missing"
     return Entry(
         name=name,
         kind=kind,
-        state=_state(max(len(to_pull), bool(absent)) + len(gone), len(needed), can_pull=back),
+        state=state if absent else "here",
         path=str(recipe.path),
         recipe=recipe,
         n_bytes=_sum(sizes.values()),
-        to_pull=_sum(to_pull.values()),
-        missing=missing,
+        to_pull=_sum(sizes[key] for key in to_pull),
+        missing=tuple(
+            str(path)
+            for key in absent
+            if not needed[key].needs_pull
+            for path in model_files(needed[key])
+            if not path.is_file()
+        ),
         memory=about.memory,
         approximate=about.approximate,
         ratio=about.ratio,
         drafts=about.drafts,
         problem=about.problem,
     )
-
-
-def _state(n_absent: int, n_all: int, *, can_pull: bool) -> State:
-    if not n_absent:
-        return "here"
-    if not can_pull:
-        return "files missing"
-    return "to pull" if n_absent >= n_all else "partly here"
 
 
 class _Measures:
@@ -266,13 +261,20 @@ def _is_here(spec: ModelSpec) -> bool:
     return not spec.needs_pull and all(map(os.path.isfile, model_files(spec)))
 
 
-def _identity(spec: ModelSpec) -> Any:
+def _identity(spec: ModelSpec) -> object:
     """Return what two roles with one model have in common."""
-    if spec.needs_pull and isinstance(spec.source, HubFile):
-        return spec.source.repo, spec.source.file
-    return os.path.realpath(spec.lora or spec.file)
+    return _on_hub(spec) if spec.needs_pull else os.path.realpath(spec.lora or spec.file)
 
 
-def _sum(sizes: Any) -> int | None:
-    sizes = list(sizes)
-    return None if None in sizes else sum(sizes)
+def _on_hub(spec: ModelSpec) -> tuple[str, str] | None:
+    source = spec.source
+    return (source.repo, source.file) if isinstance(source, HubFile) else None
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
+    return total

@@ -91,14 +91,22 @@ def test_a_pulled_recipe_takes_the_place_of_the_catalogues(installed, pull, tmp_
     assert any("4.0 GB to fetch" in line for line in lines("large-4b"))
 
 
-def test_a_pulled_file_that_is_gone_is_missing_until_it_is_pulled_again(installed, pull, tmp_path):
+def test_a_pulled_file_that_is_gone_is_missing_until_it_is_pulled_again(
+    installed, pull, tmp_path, tiny
+):
     pull("mine")
     name = next(n for n in files_below(tmp_path / "hub") if "o--base/snapshots" in f"{n}")
     forget([tmp_path / "hub" / name])
     about = listed()["mine"]
     assert (about["state"], len(about["missing"])) == ("partly here", 1)
-    assert any("1 file missing" in line for line in lines("mine"))
+    assert about["bytes_to_pull"] == tiny.base.stat().st_size
+    assert any(" kB to fetch" in line for line in lines("mine"))
     assert "edge-eft pull mine completes it" in invoke("list", "mine").stderr
+    forget([tmp_path / "hub" / name for name in files_below(tmp_path / "hub")])
+    about = listed()["mine"]
+    assert (about["state"], len(about["missing"])) == ("to pull", 3)
+    assert lines("mine")[0].startswith("to pull ")
+    assert listed("--here") == {"family": listed()["family"]}
 
 
 def test_a_broken_recipe_of_ones_own_is_told_and_the_others_are_listed(installed, pull):
@@ -132,6 +140,7 @@ def test_files_of_ones_own_that_are_missing_are_not_to_be_pulled(installed, reci
     about = listed()["mine"]
     assert (about["kind"], about["state"], len(about["missing"])) == ("own", "files missing", 1)
     assert about["memory"] is None
+    assert any("1 file missing" in line for line in lines("mine"))
 
 
 def test_a_recipe_without_a_base_is_listed(installed, pull, tmp_path):
