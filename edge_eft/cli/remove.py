@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..errors import EdgeEftError, RecipeError
 from ..files.plain_text import reason
 from ..system import byte_size
 from .options import HELP, complete_here, json_option
-from .terminal import one_line, say, to_json
+from .terminal import agreed, one_line, say, to_json
 
 if TYPE_CHECKING:
     from ..files.recipe import Recipe
@@ -179,11 +178,12 @@ def _all_files(spec: Any) -> Iterator[Path]:
 
 def _ask(plan: Plan) -> None:
     """Ask on the terminal, and exit if the answer is no; an error where nobody can be asked."""
-    names = one_line(", ".join(plan.recipes))
+    names = ", ".join(plan.recipes)
     size = f" and free about {byte_size(plan.n_bytes)}" if plan.files else ""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    answer = agreed(f"Remove {names}{size}?")
+    if answer is None:
         raise click.UsageError(f"Nobody can be asked here whether to remove {names}; add --yes.")
-    if not click.confirm(f"Remove {names}{size}?", err=True):
+    if not answer:
         say("edge-eft: nothing was removed", err=True)
         raise click.exceptions.Exit(1)
 

@@ -144,6 +144,13 @@ def talk(line: str) -> None:
     say(dim(line), err=True)
 
 
+def agreed(question: str) -> bool | None:
+    """Ask on stderr; no answer is a no. None where nobody can be asked: there is no terminal."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return click.confirm(one_line(question), err=True)
+
+
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a piece of work on stderr: a bar on a terminal, else one line. Yields f(done, total)."""

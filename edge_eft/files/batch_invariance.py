@@ -3,6 +3,9 @@
 If all models of an emulation do, drafts leave its text as it is without them; if not, they leave it
 so up to rounding. With flash attention and a Q8_0 cache the types below do on the CPU, K-quants and
 floating point do not (measured on llama-cpp-python 0.3.36).
+
+What is called Q4_0 or Q5_1 has an output matrix of Q6_K unless its maker asked for another, and its
+logits differ by 10⁻⁶ from blocks of 8 tokens on; so of a name only Q8_0 says enough.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import re
 from .gguf_check import GGUFHeader
 
 TYPES = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
-_IN_NAME = re.compile(rf"(?i)(?<![a-z0-9])(?:{'|'.join(sorted(TYPES))})(?![a-z0-9_])")
+_IN_NAME = re.compile(r"(?i)(?<![a-z0-9])q8_0(?![a-z0-9_])")
 _LOOKED_UP = ("token_embd.", "position_embd.", "token_types.")  # no products
 
 

@@ -183,9 +183,13 @@ def test_chat_shows_replies_settings_and_saved_chats_as_text(shown, recipe, tmp_
 
 def test_list_and_show_tell_of_a_hostile_recipe_as_text(shown, recipe, models, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("edge_eft.files.recipe_names.list_recipes", lambda: {EVIL: recipe})
+        for module in ("cli.shelf", "files.recipe_names"):
+            patch.setattr(f"edge_eft.{module}.own_recipes", lambda: {EVIL: recipe})
         assert "pink" in shown("list")
         shown("list", "--json")
+        assert "pink" in shown("verify")
+        assert "pink" in shown("remove", EVIL, status=2)
+        assert "pink" in shown("show", "pink", status=2)
     text = shown("show", recipe, "--threads", "1")
     assert "pink end  pink end\nlicense     pink end\n" in text, "a field is one line"
     assert "  prompt    inline Jinja" in text

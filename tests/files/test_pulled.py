@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.hub_cache import COMMIT, OTHER_COMMIT, cached, files_below, pulled_spec, recipe_of
+from huggingface_hub import scan_cache_dir
 
 from edge_eft.errors import RecipeError
 from edge_eft.files.hub_file import HubFile
@@ -60,6 +61,16 @@ def test_what_others_have_in_the_cache_stays(cache: Path) -> None:
     assert {name.split("/")[-1] for name in gone if "snapshots" in name} == {"m.gguf"}
     assert len(gone) == 2
     assert partial.exists()
+
+
+def test_the_cache_is_whole_to_huggingface_hub_afterwards(cache: Path) -> None:
+    path = cached(cache, "o/n", "sub/m.gguf", b"x" * 10)
+    cached(cache, "o/n", "other.gguf", b"y")
+    gone = cached(cache, "o/gone", "m.gguf", b"z")
+    forget([path, gone])
+    seen = scan_cache_dir(cache)
+    assert not seen.warnings
+    assert [(repo.repo_id, repo.size_on_disk) for repo in seen.repos] == [("o/n", 1)]
 
 
 def test_a_hard_link_to_a_content_frees_nothing(cache: Path, tmp_path: Path) -> None:
