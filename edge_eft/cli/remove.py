@@ -189,4 +189,4 @@ def _ask(plan: Plan) -> None:
 
 
 def _size(file: Path) -> int:
-    return file.stat().st_size if file.is_file() else 0
+    return file.stat().st_size if os.path.isfile(file) else 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..engine.request import MAX_DRAFT
-from ..errors import EdgeEftError, ModelFileError
+from ..errors import EdgeEftError
 from ..files import memory
 from ..files.batch_invariance import is_batch_invariant, is_named_batch_invariant
 from ..files.hub_file import HubFile
@@ -178,7 +178,7 @@ def entry_of(
             for key in absent
             if not needed[key].needs_pull
             for path in model_files(needed[key])
-            if not path.is_file()
+            if not os.path.isfile(path)
         ),
         memory=about.memory,
         approximate=about.approximate,
@@ -221,7 +221,7 @@ class _Measures:
         try:
             roles = self._recipe.roles()
             headers = memory.headers(roles)
-        except ModelFileError as error:
+        except EdgeEftError as error:
             self.problem, self.memory, self.drafts = str(error), None, None
             return
         trained = min(header.n_ctx_train for header in headers.values())

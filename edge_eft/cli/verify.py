@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from ..files.plain_text import reason
 from ..system import byte_size
 from .options import HELP, complete_here, json_option
 from .terminal import compose, dim, one_line, progress, say, style, to_json
@@ -71,6 +72,8 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     hashed: dict[str, str] = {}
     for name, recipe in recipes.items():
         for each in check(recipe, name, hashed):
+            if each.verdict == "not pulled" and not names:
+                continue  # it is not here, and nobody asked for it
             checked.append(each)
             if not as_json:
                 say(_line(each))
@@ -111,7 +114,7 @@ def check(recipe: Recipe, name: str, hashed: dict[str, str]) -> Iterator[Checked
         wrong = _wrong_as_a_whole(spec, files, hashes)
         for file, stated in zip_longest(files, hashes[: len(files)]):
             each = Checked(name, tuple(roles), str(file), "missing", why="there is no such file")
-            yield _compared(each, stated, wrong, hashed) if file.is_file() else each
+            yield _compared(each, stated, wrong, hashed) if os.path.isfile(file) else each
 
 
 def _wrong_as_a_whole(
@@ -124,7 +127,7 @@ def _wrong_as_a_whole(
 
     if len(hashes) != len(files):
         return "differs", f"a model of {len(files)} files, and {len(hashes)} sha256 are stated"
-    if not all(file.is_file() for file in files):
+    if not all(map(os.path.isfile, files)):
         return "ok", ""
     size, source = sum(file.stat().st_size for file in files), spec.source
     stated = source.size if isinstance(source, HubFile) and source.confidence in _SURE else None
@@ -147,7 +150,10 @@ def _compared(
         return replace(each, verdict="not stated" if verdict == "ok" else verdict, why=why)
     real = os.path.realpath(each.file)
     if real not in hashed:
-        hashed[real] = _hash(Path(each.file))
+        try:
+            hashed[real] = _hash(Path(each.file))
+        except OSError as error:
+            return replace(each, verdict="damaged", why=f"cannot be read ({reason(error)})")
     found = hashed[real]
     if found != stated:
         verdict, why = "differs", f"sha256 is {found[:12]}…, and {stated[:12]}… is stated"

@@ -59,7 +59,7 @@ def check_here(recipe: Recipe, roles: Mapping[str, ModelSpec]) -> None:
         )
     for role, spec in roles.items():
         if isinstance(spec.source, HubFile):
-            gone = [path for path in model_files(spec) if not path.exists()]
+            gone = [path for path in model_files(spec) if not os.path.exists(path)]
             if gone:
                 raise RecipeError(
                     f"recipe {recipe.name!r}: the file of {role} is not there any more "
@@ -95,7 +95,7 @@ def forget(paths: Iterable[Path]) -> int:
         content = path
         if path.is_symlink():
             content = Path(os.path.normpath(path.parent / os.readlink(path)))
-        if content == path and not path.is_file():
+        if content == path and not os.path.isfile(path):
             continue  # a directory, a pipe: nothing that a pull makes
         # The content goes first: a name that leads nowhere is known to be incomplete, and is
         # taken away by the next try; a content without a name would stay for ever.
@@ -127,7 +127,7 @@ def _lies_in(directory: Path, folder: Path) -> bool:
 def _is_blob(blob: Path, folder: Path) -> bool:
     """Return whether a link's target is a content of this repository and nothing else."""
     is_below = blob.parent == folder / "blobs" and _lies_in(blob.parent, folder)
-    return is_below and blob.is_file() and not blob.is_symlink()
+    return is_below and os.path.isfile(blob) and not blob.is_symlink()
 
 
 def _linked(folder: Path, less: Path) -> set[Path]:

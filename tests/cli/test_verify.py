@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 from helpers.cli_tools import complaint, invoke, process
@@ -12,7 +13,7 @@ from helpers.hub_cache import files_below, recipe_of
 from edge_eft.files import recipe as recipe_module
 from edge_eft.files.pulled import forget
 from edge_eft.files.recipe import ModelSpec, file_sha256, model_sha256
-from edge_eft.files.recipe_names import own_recipes, save_recipe
+from edge_eft.files.recipe_names import load_recipe, own_recipes, save_recipe
 
 
 def verdicts(*names, status):
@@ -96,7 +97,24 @@ def test_a_recipe_that_is_not_pulled_has_nothing_to_compare(installed):
     seen, said = verdicts("large-8b", status=2)
     assert [verdict for _, verdict in seen] == ["not pulled"] * 3
     assert "edge-eft pull large-8b gets them\n" in said
-    assert "large-8b" not in invoke("verify").stdout
+    recipe = load_recipe("large-8b")
+    save_recipe(replace(recipe, name="half"))
+    assert "half" not in invoke("verify").stdout, "it is not here, and nobody asked for it"
+
+
+def test_a_file_that_cannot_be_read_is_told_and_the_others_are_compared(
+    installed, pull, monkeypatch
+):
+    pull("mine")
+
+    def refused(path, **options):
+        if "o--base" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return file_sha256(path)
+
+    monkeypatch.setattr(recipe_module, "file_sha256", refused)
+    seen, _ = verdicts("mine", status=2)
+    assert [verdict for _, verdict in seen] == ["damaged", "ok", "ok"]
 
 
 def test_every_part_of_a_split_model_is_compared(installed, tiny, tmp_path):
