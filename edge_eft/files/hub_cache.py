@@ -1,0 +1,277 @@
+"""The cache that programs share for files of the Hugging Face hub: names, places, and removal.
+
+    CACHE/models--OWNER--NAME/blobs/DIGEST                  the content, under its sha256
+                              blobs/DIGEST.incomplete       as much of it as has come
+                              snapshots/COMMIT/PATH         a link to the blob, which people name
+                              refs/main                     the commit of a branch
+
+huggingface_hub laid it out so; here is no network and no huggingface_hub. What a hub says of itself
+(names, commits, digests) becomes part of a path only after it was checked here, and nothing is
+written or removed that is not below the folder of its repository.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import HubError
+from .plain_text import reason
+
+# As the hub itself has them: no separator, no "..", no "--", which stands for "/" in the cache.
+_REPO = re.compile(r"(?!.*(--|\.\.))[\w][\w.-]{0,95}/[\w][\w.-]{0,95}(?<![.-])", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")  # a sha256, or the git hash of a small file
+# Windows opens a device by these names, whatever their ending, and drops dots and spaces at the
+# end; ":" names a stream or a drive. A pulled recipe is to mean the same there.
+_DEVICE = re.compile(r"(?i:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?: *\..*)?")
+_IN_NAME = re.compile(r'[^\x00-\x1f\x7f-\x9f<>:"|?*\\/\ud800-\udfff]{1,255}')
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one file of the hub lies in the cache.
+
+    Attributes:
+        folder: of the repository.
+        blob: the content. It has this name only once it is whole and compared with its digest.
+        partial: as much of it as has come.
+        snapshot: the name to use, a link to the blob, or the file itself where links are not to
+            be had.
+        lock: held while the blob is written, by huggingface_hub as well.
+    """
+
+    folder: Path
+    blob: Path
+    partial: Path
+    snapshot: Path
+    lock: Path
+
+
+def check_repo(repo: str) -> str:
+    """Return `repo` if it can be the name of a repository, OWNER/NAME, else raise HubError."""
+    if not _REPO.fullmatch(repo) or repo.endswith(".git"):
+        raise HubError(
+            f"{repo!r:.120} is not the name of a repository on the hub; write OWNER/NAME"
+        )
+    for part in repo.split("/"):
+        if _DEVICE.fullmatch(part):
+            raise HubError(f"{repo!r:.120} has the name of a device in it; it is not written here")
+    return repo
+
+
+def check_file(file: str) -> str:
+    """Return `file` if it is the path of a file in a repository that any system can have.
+
+    Raises HubError if it is absolute, leads upward, or has a part that some system takes for
+    something else than a name.
+    """
+    parts = file.split("/")
+    fits = len(file) <= 1000 and all(
+        _IN_NAME.fullmatch(part)
+        and len(part.encode()) <= 255
+        and part not in (".", "..")
+        and part[-1] not in ". "
+        and not _DEVICE.fullmatch(part)
+        for part in parts
+    )
+    if not fits:
+        raise HubError(f"{file!r:.120} cannot be the name of a file; it is not fetched")
+    return file
+
+
+def check_commit(commit: object) -> str:
+    """Return `commit` if it is a revision's full hash, else raise HubError."""
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise HubError(f"{commit!r:.60} is not a commit, 40 hexadecimal digits")
+    return commit
+
+
+def check_digest(digest: object) -> str:
+    """Return `digest` if it is a sha256 or a git hash, else raise HubError."""
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise HubError(f"{digest!r:.80} is not a sha256")
+    return digest
+
+
+def place(cache: Path, repo: str, commit: str, file: str, digest: str) -> Place:
+    """Return where a file lies; nothing is looked at on the disk.
+
+    Raises HubError if one of the names cannot be one.
+    """
+    folder = _folder(cache, repo)
+    blob = folder / "blobs" / check_digest(digest)
+    return Place(
+        folder=folder,
+        blob=blob,
+        partial=blob.with_name(blob.name + ".incomplete"),
+        snapshot=folder / "snapshots" / check_commit(commit) / check_file(file),
+        lock=cache / ".locks" / folder.name / f"{digest}.lock",
+    )
+
+
+def prepare(where: Place) -> None:
+    """Make the folders that a download writes to.
+
+    Raises HubError if a link leads out of the repository's folder, or they cannot be made.
+    """
+    root = os.path.realpath(where.folder)
+    for folder in (where.blob.parent, where.snapshot.parent):
+        # Asked before it is made: makedirs follows links, too.
+        if not _inside(folder, root):
+            raise HubError(f"{folder}: a link leads out of the cache; remove it and pull again")
+    for folder in (where.blob.parent, where.snapshot.parent, where.lock.parent):
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise HubError(
+                f"{folder}: cannot be made ({reason(error)}); HF_HOME names another place"
+            ) from None
+
+
+def link(where: Place) -> Path:
+    """Let the snapshot's name lead to the blob, which is whole. Returns that name.
+
+    The link is put in place at once, so that it is never half there.
+    """
+    wanted = os.path.relpath(where.blob, where.snapshot.parent)
+    if os.path.islink(where.snapshot) and os.readlink(where.snapshot) == wanted:
+        return where.snapshot
+    made = where.snapshot
+    if os.path.lexists(made):  # something else, which is replaced
+        made = made.with_name(f".{where.blob.name[:16]}.{os.getpid()}.tmp")
+    try:
+        try:
+            os.symlink(wanted, made)
+        except (OSError, NotImplementedError):  # Windows without the right to make links
+            os.replace(where.blob, where.snapshot)
+        else:
+            os.replace(made, where.snapshot)
+    except OSError as error:
+        raise HubError(f"{where.snapshot}: cannot be made ({reason(error)})") from None
+    return where.snapshot
+
+
+def find(cache: Path, repo: str, file: str, revision: str | None = None) -> tuple[str, Path] | None:
+    """Return the commit and the path of a file that is in the cache, None if it is not.
+
+    Args:
+        revision: a commit; None takes the one that the cache knows as `main`.
+    """
+    folder = _folder(cache, repo)
+    if revision is None:
+        try:
+            revision = (folder / "refs" / "main").read_text("ascii").strip()
+        except (OSError, ValueError):
+            return None
+    if not _COMMIT.fullmatch(revision):
+        return None
+    path = folder / "snapshots" / revision / check_file(file)
+    return (revision, path) if path.is_file() else None
+
+
+def names(cache: Path, repo: str, revision: str) -> Iterator[str]:
+    """Yield the files that the cache has of a commit."""
+    root = _folder(cache, repo) / "snapshots" / check_commit(revision)
+    for folder, _, files in os.walk(root):
+        yield from (Path(folder, name).relative_to(root).as_posix() for name in files)
+
+
+def digest_of(path: Path) -> str | None:
+    """Return the digest that the cache has a file under, None if it is no link to a blob."""
+    name = os.path.basename(os.path.realpath(path))
+    return name if path.is_symlink() and _DIGEST.fullmatch(name) else None
+
+
+def forget(cache: Path, paths: Iterable[Path]) -> int:
+    """Remove files from the cache: their names, and each blob that no other name leads to.
+
+    Args:
+        cache: of huggingface_hub.
+        paths: as recipes name them, in snapshots; what is not one, or is not there, is passed over.
+
+    Returns the bytes that were freed.
+
+    Raises OSError if something is there and cannot be removed.
+    """
+    freed = 0
+    for path in paths:
+        folder = _repository_of(cache, path)
+        if folder is None:
+            continue
+        size, blob = path.lstat().st_size, None
+        if path.is_symlink():
+            size, blob = 0, Path(os.path.normpath(path.parent / os.readlink(path)))
+        path.unlink()
+        if blob is not None and _is_blob(blob, folder) and blob not in _linked(folder):
+            size = blob.lstat().st_size if not blob.is_symlink() else 0
+            blob.unlink()
+        freed += size
+        _tidy(folder, path)
+    return freed
+
+
+def _folder(cache: Path, repo: str) -> Path:
+    return cache / f"models--{check_repo(repo).replace('/', '--')}"
+
+
+def _inside(path: Path, root: str) -> bool:
+    """Return whether `path` is below `root`, a real path, with all links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def _repository_of(cache: Path, path: Path) -> Path | None:
+    """Return the repository's folder of a snapshot's file, None if `path` is no such file.
+
+    Below that folder no link is followed: the file's own folder is where its path says.
+    """
+    cache, path = Path(os.path.abspath(cache)), Path(os.path.abspath(path))
+    if not path.is_relative_to(cache) or not os.path.lexists(path) or path.is_dir():
+        return None
+    parts = path.relative_to(cache).parts
+    if len(parts) < 4 or not parts[0].startswith("models--") or parts[1] != "snapshots":
+        return None
+    folder = cache / parts[0]
+    real = os.path.join(os.path.realpath(folder), *parts[1:-1])
+    return folder if os.path.realpath(path.parent) == real else None
+
+
+def _is_blob(blob: Path, folder: Path) -> bool:
+    """Return whether a link's target is a blob of this repository, and not of somebody else's."""
+    blobs = os.path.join(os.path.realpath(folder), "blobs")
+    real = os.path.realpath(blob.parent)
+    return blob.parent == folder / "blobs" and real == blobs and os.path.isfile(blob)
+
+
+def _linked(folder: Path) -> set[Path]:
+    """Return what the names in a repository's snapshots lead to."""
+    found = set()
+    for place, _, files in os.walk(folder / "snapshots"):
+        for name in files:
+            with contextlib.suppress(OSError):
+                target = os.readlink(os.path.join(place, name))
+                found.add(Path(os.path.normpath(os.path.join(place, target))))
+    return found
+
+
+def _tidy(folder: Path, path: Path) -> None:
+    """Remove the folders that are empty now, and the names of a commit that is gone."""
+    snapshots = folder / "snapshots"
+    parent = Path(os.path.abspath(path)).parent
+    with contextlib.suppress(OSError):
+        while parent not in (snapshots, folder):
+            parent.rmdir()
+            parent = parent.parent
+    commit = Path(os.path.abspath(path)).relative_to(snapshots).parts[0]
+    if not (snapshots / commit).exists():
+        for ref in (folder / "refs").glob("*"):
+            with contextlib.suppress(OSError, ValueError):
+                if ref.is_file() and ref.read_text("ascii").strip() == commit:
+                    ref.unlink()
+    for empty in (snapshots, folder / "blobs", folder / "refs", folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
