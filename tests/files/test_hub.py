@@ -113,7 +113,7 @@ def test_a_store_that_ignores_ranges_is_listened_to_from_the_place_that_is_missi
 @pytest.mark.parametrize("where", [0, 123_456, len(DATA) - 1])
 def test_a_flipped_byte_is_seen_and_nothing_of_it_is_kept(server, at, where):
     fault = server.fault(FILE, flip=where, host="store")
-    with pytest.raises(HubError, match="what came is not what the hub states.*fetches it anew"):
+    with pytest.raises(HubError, match=r"what came is not what the hub states.*fetches it anew"):
         get()
     assert not [path for path in at.rglob("*") if path.is_file() and path.suffix != ".lock"]
     fault.times = 0
@@ -155,7 +155,7 @@ def test_what_stalls_is_given_up_and_kept(server, at, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
     server.fault(FILE, stall=1.0, host="store")
     monkeypatch.setattr(hub_transfer, "_WAITS", ())
-    with pytest.raises(HubError, match="ReadTimeout.*goes on"):
+    with pytest.raises(HubError, match=r"ReadTimeout.*goes on"):
         get()
     assert next(at.rglob("*.incomplete")).stat().st_size > 0
 
@@ -171,29 +171,35 @@ def test_a_busy_hub_is_asked_again_when_it_says(server, at):
 
 
 REFUSALS = {
-    "no such repository": (dict(status=401, headers={"X-Error-Code": "RepoNotFound"}), "is not on"),
-    "a token that is no good": (dict(status=401), r"refuses access \(401\).*hf auth login"),
-    "forbidden": (dict(status=403), r"refuses access \(403\)"),
+    "no such repository": (
+        {"status": 401, "headers": {"X-Error-Code": "RepoNotFound"}},
+        "is not on",
+    ),
+    "a token that is no good": ({"status": 401}, r"refuses access \(401\).*hf auth login"),
+    "forbidden": ({"status": 403}, r"refuses access \(403\)"),
     "too many requests": (
-        dict(status=429, headers={"Retry-After": "3600"}),
+        {"status": 429, "headers": {"Retry-After": "3600"}},
         r"too many requests \(429\), and asks to wait 3600 s",
     ),
-    "trouble": (dict(status=500), r"trouble of its own \(500\)"),
-    "a teapot": (dict(status=418), "HTTP status 418"),
-    "no JSON": (dict(status=200, body=b"<html>log in, please"), "not the hub's"),
-    "another JSON": (dict(status=200, body=b'["no"]'), "not the hub's"),
-    "deep JSON": (dict(status=200, body=b"[" * 100_000), "not the hub's"),
-    "no siblings' names": (dict(status=200, body=b'{"id":"a/b","siblings":[{}]}'), "not the hub's"),
+    "trouble": ({"status": 500}, r"trouble of its own \(500\)"),
+    "a teapot": ({"status": 418}, "HTTP status 418"),
+    "no JSON": ({"status": 200, "body": b"<html>log in, please"}, "not the hub's"),
+    "another JSON": ({"status": 200, "body": b'["no"]'}, "not the hub's"),
+    "deep JSON": ({"status": 200, "body": b"[" * 100_000}, "not the hub's"),
+    "no siblings' names": (
+        {"status": 200, "body": b'{"id":"a/b","siblings":[{}]}'},
+        "not the hub's",
+    ),
     "a redirect in a circle": (
-        dict(status=302, headers={"Location": "/api/models/someone/model-GGUF"}),
+        {"status": 302, "headers": {"Location": "/api/models/someone/model-GGUF"}},
         "cannot be reached",
     ),
     "a redirect to a file": (
-        dict(status=302, headers={"Location": "file:///etc/passwd"}),
+        {"status": 302, "headers": {"Location": "file:///etc/passwd"}},
         "cannot be reached",
     ),
     "half an answer": (
-        dict(status=200, body=b"{", headers={"Content-Length": "9"}),
+        {"status": 200, "body": b"{", "headers": {"Content-Length": "9"}},
         "cannot be reached",
     ),
 }
@@ -211,7 +217,7 @@ def test_a_refusal_is_one_line(server, at, case):
 
 def test_a_hub_that_is_gone_is_one_line(server, at):
     server.stop("hub")
-    with pytest.raises(hub.UnreachableError, match="cannot be reached.*check the network"):
+    with pytest.raises(hub.UnreachableError, match=r"cannot be reached.*check the network"):
         hub.look_up(REPO)
     well, words = hub.reachable()
     assert not well
@@ -285,5 +291,5 @@ def test_what_cannot_be_written_is_kept_and_said(server, at):
 
 def test_space_is_asked_for_before(server, at):
     hub_transfer.check_space(1)
-    with pytest.raises(HubError, match="MiB are still to come, and .* MiB free; make room"):
+    with pytest.raises(HubError, match=r"MiB are still to come, and .* MiB free; make room"):
         hub_transfer.check_space(1 << 60)

@@ -1,0 +1,215 @@
+"""Names that a hub states, places in the cache, and what is removed from it."""
+
+import os
+
+import pytest
+
+from edge_eft.errors import HubError
+from edge_eft.files import hub_cache
+
+COMMIT, DIGEST = "a" * 40, "b" * 64
+HOSTILE_FILES = """
+../x.gguf|..|.|/etc/x.gguf|//x.gguf|a/../../x.gguf|a/..|./x.gguf|a//x.gguf|a/|/|~/../x.gguf/..
+..\\x.gguf|a\\..\\..\\x.gguf|C:x.gguf|C:/x.gguf|\\\\server\\share\\x.gguf|x.gguf:stream|a:b/x.gguf
+CON|con.gguf|nul|NUL.gguf|aux.x.gguf|COM1.gguf|com¹.gguf|lpt9|a/prn/x.gguf|CONIN$|nul .gguf
+x.gguf.|x.gguf |a./x.gguf|a /x.gguf|x?.gguf|x*.gguf|<x>.gguf|"x".gguf|a|b.gguf
+""".replace("a|b.gguf", "").split("\n")
+HOSTILE_FILES = [name for line in HOSTILE_FILES if line for name in line.split("|") if name]
+HOSTILE_FILES += [
+    "",
+    "a|b.gguf",
+    "x\0.gguf",
+    "x\n.gguf",
+    "x\x1b[2J.gguf",
+    "x\x9b2J.gguf",
+    "x\ud800.gguf",
+    "n" * 252 + ".gguf",
+    "ü" * 126 + ".gguf",
+    "a/" * 600 + "x.gguf",
+]
+HOSTILE_REPOS = [
+    "",
+    "x",
+    "a/b/c",
+    "../b",
+    "a/..",
+    "./b",
+    "/b",
+    "a/",
+    "a//b",
+    "a\\b/c",
+    "a--b/c",
+    "a/b--c",
+    "a..b/c",
+    "con/b",
+    "a/NUL",
+    "a/aux.x",
+    "a/b.git",
+    "a/b.",
+    "a/b\n",
+    "a/b\0",
+    "-a/b",
+    ".a/b",
+    "a b/c",
+    "ä/b",
+    "a/" + "b" * 97,
+    "https://huggingface.co/a/b",
+]
+HOSTILE_HASHES = ["", "..", "../../x", "/etc/passwd", "A" * 40, "a" * 39, "a" * 41, None, 7]
+
+
+def test_there_are_more_than_sixty_hostile_names():
+    assert len({*HOSTILE_FILES, *HOSTILE_REPOS}) + len(HOSTILE_HASHES) > 60
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES, ids=ascii)
+def test_a_hostile_file_name_has_no_place(tmp_path, name):
+    with pytest.raises(HubError, match="cannot be the name of a file"):
+        hub_cache.place(tmp_path, "a/b", COMMIT, name, DIGEST)
+
+
+@pytest.mark.parametrize("repo", HOSTILE_REPOS, ids=ascii)
+def test_a_hostile_repository_has_no_place(tmp_path, repo):
+    with pytest.raises(HubError, match=r"not the name of a repository|name of a device"):
+        hub_cache.place(tmp_path, repo, COMMIT, "x.gguf", DIGEST)
+
+
+@pytest.mark.parametrize("value", HOSTILE_HASHES, ids=ascii)
+def test_a_hostile_commit_or_digest_has_no_place(tmp_path, value):
+    with pytest.raises(HubError, match="is not a commit"):
+        hub_cache.place(tmp_path, "a/b", value, "x.gguf", DIGEST)
+    with pytest.raises(HubError, match="is not a sha256"):
+        hub_cache.place(tmp_path, "a/b", COMMIT, "x.gguf", value)
+
+
+@pytest.mark.parametrize(
+    "name", ["x.gguf", "Q8_0/x-00001-of-00002.gguf", "a b.gguf", "模型.gguf", "context.gguf", "~x"]
+)
+def test_an_honest_name_stays_below_its_repository(tmp_path, name):
+    where = hub_cache.place(tmp_path, "Some-one/x.y_z", COMMIT, name, DIGEST)
+    assert where.folder == tmp_path / "models--Some-one--x.y_z"
+    assert where.snapshot == where.folder / "snapshots" / COMMIT / name
+    assert where.blob == where.folder / "blobs" / DIGEST
+
+
+def pulled(cache, repo="a/b", commit=COMMIT, name="x.gguf", digest=DIGEST, data=b"12345"):
+    """A file as a pull leaves it; returns its name."""
+    where = hub_cache.place(cache, repo, commit, name, digest)
+    hub_cache.prepare(where)
+    where.blob.write_bytes(data)
+    return hub_cache.link(where)
+
+
+@pytest.mark.parametrize("part", ["blobs", "snapshots", f"snapshots/{COMMIT}"])
+def test_a_link_out_of_the_repository_is_not_followed(tmp_path, part):
+    outside, cache = tmp_path / "outside", tmp_path / "hub"
+    outside.mkdir()
+    link = cache / "models--a--b" / part
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    with pytest.raises(HubError, match=r"a link leads out of the cache"):
+        pulled(cache)
+    assert not list(outside.iterdir())
+
+
+def test_a_cache_that_is_itself_a_link_is_used(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "hub").symlink_to(tmp_path / "disk")
+    assert pulled(tmp_path / "hub").read_bytes() == b"12345"
+    assert hub_cache.forget(tmp_path / "hub", [tmp_path / "hub/models--a--b/snapshots"]) == 0
+
+
+def test_a_link_takes_the_place_of_what_was_there(tmp_path):
+    path = pulled(tmp_path)
+    path.unlink()
+    path.write_bytes(b"something else")
+    assert pulled(tmp_path) == path
+    assert path.read_bytes() == b"12345"
+    assert [each.name for each in path.parent.iterdir()] == ["x.gguf"]
+
+
+def test_without_links_the_file_itself_is_there(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(os, "symlink", refused)
+    path = pulled(tmp_path)
+    assert not path.is_symlink()
+    assert path.read_bytes() == b"12345"
+    assert hub_cache.forget(tmp_path, [path]) == 5
+    assert not list(tmp_path.glob("models*"))
+
+
+def test_a_forgotten_file_frees_its_blob_and_leaves_no_folder(tmp_path):
+    path = pulled(tmp_path)
+    (tmp_path / "models--a--b" / "refs").mkdir()
+    (tmp_path / "models--a--b" / "refs" / "main").write_text(COMMIT)
+    assert hub_cache.forget(tmp_path, [path]) == 5
+    assert not (tmp_path / "models--a--b").exists()
+    assert hub_cache.forget(tmp_path, [path]) == 0
+
+
+def test_a_blob_that_another_name_leads_to_stays(tmp_path):
+    first, second = pulled(tmp_path), pulled(tmp_path, commit="c" * 40)
+    assert hub_cache.forget(tmp_path, [first]) == 0
+    assert second.read_bytes() == b"12345"
+    assert hub_cache.forget(tmp_path, [second]) == 5
+
+
+def test_neighbours_of_a_forgotten_file_stay(tmp_path):
+    path = pulled(tmp_path)
+    other = pulled(tmp_path, name="config.json", digest="d" * 40, data=b"{}")
+    assert hub_cache.forget(tmp_path, [path]) == 5
+    assert other.read_bytes() == b"{}"
+
+
+def test_nothing_outside_of_the_cache_is_forgotten(tmp_path):
+    cache, mine = tmp_path / "hub", tmp_path / "mine"
+    mine.mkdir()
+    treasure = mine / "treasure.gguf"
+    treasure.write_bytes(b"mine")
+    snapshot = pulled(cache).parent
+    for name, target in {
+        "absolute.gguf": treasure,
+        "relative.gguf": "../../../../mine/treasure.gguf",
+        "blob.gguf": "../../blobs/../../../mine/treasure.gguf",
+        "folder.gguf": mine,
+        "other.gguf": "../../../models--c--d/blobs/" + DIGEST,
+    }.items():
+        (snapshot / name).symlink_to(target)
+    kept = pulled(cache, repo="c/d")
+    (cache / "models--a--b" / "snapshots" / "e").symlink_to(mine)
+    (cache / "models--e--f").symlink_to(tmp_path)
+    (tmp_path / "snapshots").symlink_to(mine)
+    paths = [
+        treasure,
+        mine,
+        cache,
+        cache / "models--a--b",
+        cache / "models--a--b/snapshots",
+        cache / "models--a--b/snapshots/e/treasure.gguf",
+        cache / "models--a--b/blobs" / DIGEST,
+        cache / "models--e--f/snapshots/x/../treasure.gguf",
+        cache / "models--e--f/snapshots/treasure.gguf",
+        cache / "../mine/treasure.gguf",
+        *(
+            snapshot / f"{name}.gguf"
+            for name in ("absolute", "relative", "blob", "folder", "other")
+        ),
+    ]
+    assert hub_cache.forget(cache, paths) == 0
+    assert treasure.read_bytes() == b"mine"
+    assert kept.read_bytes() == b"12345"
+    assert (snapshot / "x.gguf").read_bytes() == b"12345"
+
+
+def test_a_file_is_found_by_its_commit_or_by_the_branch(tmp_path):
+    path = pulled(tmp_path)
+    assert hub_cache.find(tmp_path, "a/b", "x.gguf") is None
+    assert hub_cache.find(tmp_path, "a/b", "x.gguf", COMMIT) == (COMMIT, path)
+    (tmp_path / "models--a--b" / "refs").mkdir()
+    for commit, found in {COMMIT: (COMMIT, path), "../../x": None, "c" * 40: None}.items():
+        (tmp_path / "models--a--b" / "refs" / "main").write_text(commit)
+        assert hub_cache.find(tmp_path, "a/b", "x.gguf") == found
+    assert hub_cache.digest_of(path) == DIGEST
+    assert list(hub_cache.names(tmp_path, "a/b", COMMIT)) == ["x.gguf"]
