@@ -19,8 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import HubError
+from ..errors import EdgeEftError, HubError
 from . import hub_cache
+from .hub_file import check_file_name, check_repo
 from .hub_files import RemoteFile, Repository
 from .plain_text import reason
 
@@ -52,7 +53,7 @@ def look_up(repo: str, revision: str | None = None) -> Repository:
         UnreachableError: no answer.
         HubError: no such repository, no access, or an answer that cannot be one.
     """
-    hub_cache.check_repo(repo)
+    check_repo(repo)
     hub = _hub()
     with _telling(repo):
         info = hub.HfApi().model_info(
@@ -61,14 +62,14 @@ def look_up(repo: str, revision: str | None = None) -> Repository:
     files = {}
     with _telling(repo):
         for each in info.siblings or ():
-            if not str(each.rfilename).lower().endswith(".gguf"):
-                continue
-            with contextlib.suppress(HubError):  # a name or digest that cannot be one is not taken
+            with contextlib.suppress(
+                EdgeEftError
+            ):  # a name or digest that cannot be one is not taken
                 size = each.lfs.size if each.lfs else each.size
                 digest = hub_cache.check_digest(each.lfs.sha256 if each.lfs else each.blob_id)
                 if type(size) is int and 0 <= size < 1 << 50:
-                    name = hub_cache.check_file(each.rfilename)
-                    files[name] = RemoteFile(name, size, digest)
+                    check_file_name(each.rfilename)
+                    files[each.rfilename] = RemoteFile(each.rfilename, size, digest)
         card = info.card_data.to_dict() if info.card_data else {}
         licence = str(card.get("license_name") or card.get("license") or "")
         commit = hub_cache.check_commit(info.sha)

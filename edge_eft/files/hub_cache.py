@@ -6,7 +6,7 @@
                               refs/main                     the commit of a branch
 
 huggingface_hub laid it out so; here is no network and no huggingface_hub. What a hub says of itself
-(names, commits, digests) becomes part of a path only after it was checked here, and nothing is
+(commits, digests) becomes part of a path only after it was checked, as its names are; nothing is
 written or removed that is not below the folder of its repository.
 """
 
@@ -20,16 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError
+from .hub_file import check_file_name, check_repo
 from .plain_text import reason
 
-# As the hub itself has them: no separator, no "..", no "--", which stands for "/" in the cache.
-_REPO = re.compile(r"(?!.*(--|\.\.))[\w][\w.-]{0,95}/[\w][\w.-]{0,95}(?<![.-])", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")  # a sha256, or the git hash of a small file
-# Windows opens a device by these names, whatever their ending, and drops dots and spaces at the
-# end; ":" names a stream or a drive. A pulled recipe is to mean the same there.
-_DEVICE = re.compile(r"(?i:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?: *\..*)?")
-_IN_NAME = re.compile(r'[^\x00-\x1f\x7f-\x9f<>:"|?*\\/\ud800-\udfff]{1,255}')
 
 
 @dataclass(frozen=True)
@@ -52,38 +47,6 @@ class Place:
     lock: Path
 
 
-def check_repo(repo: str) -> str:
-    """Return `repo` if it can be the name of a repository, OWNER/NAME, else raise HubError."""
-    if not _REPO.fullmatch(repo) or repo.endswith(".git"):
-        raise HubError(
-            f"{repo!r:.120} is not the name of a repository on the hub; write OWNER/NAME"
-        )
-    for part in repo.split("/"):
-        if _DEVICE.fullmatch(part):
-            raise HubError(f"{repo!r:.120} has the name of a device in it; it is not written here")
-    return repo
-
-
-def check_file(file: str) -> str:
-    """Return `file` if it is the path of a file in a repository that any system can have.
-
-    Raises HubError if it is absolute, leads upward, or has a part that some system takes for
-    something else than a name.
-    """
-    parts = file.split("/")
-    fits = len(file) <= 1000 and all(
-        _IN_NAME.fullmatch(part)
-        and len(part.encode()) <= 255
-        and part not in (".", "..")
-        and part[-1] not in ". "
-        and not _DEVICE.fullmatch(part)
-        for part in parts
-    )
-    if not fits:
-        raise HubError(f"{file!r:.120} cannot be the name of a file; it is not fetched")
-    return file
-
-
 def check_commit(commit: object) -> str:
     """Return `commit` if it is a revision's full hash, else raise HubError."""
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
@@ -101,15 +64,16 @@ def check_digest(digest: object) -> str:
 def place(cache: Path, repo: str, commit: str, file: str, digest: str) -> Place:
     """Return where a file lies; nothing is looked at on the disk.
 
-    Raises HubError if one of the names cannot be one.
+    Raises HubError or RecipeError if one of the names cannot be one.
     """
+    check_file_name(file)
     folder = _folder(cache, repo)
     blob = folder / "blobs" / check_digest(digest)
     return Place(
         folder=folder,
         blob=blob,
         partial=blob.with_name(blob.name + ".incomplete"),
-        snapshot=folder / "snapshots" / check_commit(commit) / check_file(file),
+        snapshot=folder / "snapshots" / check_commit(commit) / file,
         lock=cache / ".locks" / folder.name / f"{digest}.lock",
     )
 
@@ -162,6 +126,7 @@ def find(cache: Path, repo: str, file: str, revision: str | None = None) -> tupl
     Args:
         revision: a commit; None takes the one that the cache knows as `main`.
     """
+    check_file_name(file)
     folder = _folder(cache, repo)
     if revision is None:
         try:
@@ -170,7 +135,7 @@ def find(cache: Path, repo: str, file: str, revision: str | None = None) -> tupl
             return None
     if not _COMMIT.fullmatch(revision):
         return None
-    path = folder / "snapshots" / revision / check_file(file)
+    path = folder / "snapshots" / revision / file
     return (revision, path) if path.is_file() else None
 
 
@@ -216,7 +181,8 @@ def forget(cache: Path, paths: Iterable[Path]) -> int:
 
 
 def _folder(cache: Path, repo: str) -> Path:
-    return cache / f"models--{check_repo(repo).replace('/', '--')}"
+    check_repo(repo)
+    return cache / f"models--{repo.replace('/', '--')}"
 
 
 def _inside(path: Path, root: str) -> bool:

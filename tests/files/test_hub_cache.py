@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from edge_eft.errors import HubError
+from edge_eft.errors import HubError, RecipeError
 from edge_eft.files import hub_cache
 
 COMMIT, DIGEST = "a" * 40, "b" * 64
@@ -41,9 +41,6 @@ HOSTILE_REPOS = [
     "a--b/c",
     "a/b--c",
     "a..b/c",
-    "con/b",
-    "a/NUL",
-    "a/aux.x",
     "a/b.git",
     "a/b.",
     "a/b\n",
@@ -64,13 +61,13 @@ def test_there_are_more_than_sixty_hostile_names():
 
 @pytest.mark.parametrize("name", HOSTILE_FILES, ids=ascii)
 def test_a_hostile_file_name_has_no_place(tmp_path, name):
-    with pytest.raises(HubError, match="cannot be the name of a file"):
+    with pytest.raises(RecipeError, match=r"not a path within a repository|not the path of a .gguf"):
         hub_cache.place(tmp_path, "a/b", COMMIT, name, DIGEST)
 
 
 @pytest.mark.parametrize("repo", HOSTILE_REPOS, ids=ascii)
 def test_a_hostile_repository_has_no_place(tmp_path, repo):
-    with pytest.raises(HubError, match=r"not the name of a repository|name of a device"):
+    with pytest.raises(RecipeError, match="not the name of a repository"):
         hub_cache.place(tmp_path, repo, COMMIT, "x.gguf", DIGEST)
 
 
@@ -83,7 +80,8 @@ def test_a_hostile_commit_or_digest_has_no_place(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    "name", ["x.gguf", "Q8_0/x-00001-of-00002.gguf", "a b.gguf", "模型.gguf", "context.gguf", "~x"]
+    "name",
+    ["x.gguf", "Q8_0/x-00001-of-00002.gguf", "a b.gguf", "模型.gguf", "context.gguf", "x~.gguf"],
 )
 def test_an_honest_name_stays_below_its_repository(tmp_path, name):
     where = hub_cache.place(tmp_path, "Some-one/x.y_z", COMMIT, name, DIGEST)
@@ -158,7 +156,7 @@ def test_a_blob_that_another_name_leads_to_stays(tmp_path):
 
 def test_neighbours_of_a_forgotten_file_stay(tmp_path):
     path = pulled(tmp_path)
-    other = pulled(tmp_path, name="config.json", digest="d" * 40, data=b"{}")
+    other = pulled(tmp_path, name="other.gguf", digest="d" * 40, data=b"{}")
     assert hub_cache.forget(tmp_path, [path]) == 5
     assert other.read_bytes() == b"{}"
 
