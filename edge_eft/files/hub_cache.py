@@ -15,11 +15,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import HubError
+from ..errors import HubError, RecipeError
 from .hub_file import check_file_name, check_repo
 from .plain_text import reason
 
@@ -120,30 +120,27 @@ def link(where: Place) -> Path:
     return where.snapshot
 
 
-def find(cache: Path, repo: str, file: str, revision: str | None = None) -> tuple[str, Path] | None:
-    """Return the commit and the path of a file that is in the cache, None if it is not.
-
-    Args:
-        revision: a commit; None takes the one that the cache knows as `main`.
-    """
-    check_file_name(file)
-    folder = _folder(cache, repo)
-    if revision is None:
-        try:
-            revision = (folder / "refs" / "main").read_text("ascii").strip()
-        except (OSError, ValueError):
-            return None
-    if not _COMMIT.fullmatch(revision):
+def main_commit(cache: Path, repo: str) -> str | None:
+    """Return the commit that the cache knows as `main`, None if it knows none."""
+    try:
+        commit = (_folder(cache, repo) / "refs" / "main").read_text("ascii").strip()
+    except (OSError, ValueError):
         return None
-    path = folder / "snapshots" / revision / file
-    return (revision, path) if path.is_file() else None
+    return commit if _COMMIT.fullmatch(commit) else None
 
 
-def names(cache: Path, repo: str, revision: str) -> Iterator[str]:
-    """Yield the files that the cache has of a commit."""
-    root = _folder(cache, repo) / "snapshots" / check_commit(revision)
+def files_of(cache: Path, repo: str, commit: str) -> dict[str, Path]:
+    """Return the GGUF files that the cache has of a commit: path in the repository → path here."""
+    root = _folder(cache, repo) / "snapshots" / check_commit(commit)
+    found = {}
     for folder, _, files in os.walk(root):
-        yield from (Path(folder, name).relative_to(root).as_posix() for name in files)
+        for path in (Path(folder, name) for name in files):
+            name = path.relative_to(root).as_posix()
+            with contextlib.suppress(RecipeError):
+                check_file_name(name)
+                if path.is_file():
+                    found[name] = path
+    return found
 
 
 def digest_of(path: Path) -> str | None:

@@ -97,11 +97,17 @@ class _Remote(io.RawIOBase):
         return len(data)
 
 
+def found(repository: Repository, file: RemoteFile) -> Path | None:
+    """Return a file's content in the cache, not compared with its digest; None if it lacks it."""
+    where = _place(repository, file)
+    return next((there for there in (where.blob, where.snapshot) if there.is_file()), None)
+
+
 def missing(repository: Repository, file: RemoteFile) -> int:
     """Return how many bytes of a file are still to be fetched."""
-    where = _place(repository, file)
-    if where.blob.is_file() or where.snapshot.is_file():
+    if found(repository, file):
         return 0
+    where = _place(repository, file)
     with contextlib.suppress(OSError):
         return max(file.size - where.partial.lstat().st_size, 0)
     return file.size
