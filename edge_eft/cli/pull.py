@@ -236,11 +236,8 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> Plan:
     except KeyboardInterrupt:
         left = sum(model.missing for model in plan.models)
         if not ways.quiet:
-            say(
-                f"edge-eft: stopped; {mebibytes(missing - left)} of {mebibytes(missing)} MiB came, "
-                "and the same command goes on from there",
-                err=True,
-            )
+            came = f"{mebibytes(missing - left, 1)} of {mebibytes(missing, 1)} MiB came"
+            say(f"edge-eft: stopped; {came}, and the same command goes on from there", err=True)
         raise
     return replace(plan, recipe=with_specs(plan.recipe, hashed))
 
@@ -250,31 +247,35 @@ def _lines(plan: Plan, missing: int) -> Iterator[str]:
     recipe = plan.recipe
     about = [recipe.name, recipe.description, recipe.license and f"({recipe.license})"]
     yield style(one_line("  ".join(filter(None, about))), bold=True)
-    for model in plan.models:
+    for model in sorted(plan.models, key=lambda model: _place_of(model.roles[0])):
         name = f"{model.repository.repo}/{model.parts[0].path}"
         size = sum(part.size for part in model.parts)
         left = model.missing
         notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
         if 0 < left < size:
-            notes.append(f"{mebibytes(size - left)} MiB of it here")
+            notes.append(f"{mebibytes(size - left, 1)} MiB of it here")
         if len(model.parts) > 1:
             notes.append(f"{len(model.parts)} files")
-        said = f"{', '.join(model.roles):<22}{mebibytes(size):>9} MiB  {one_line(name)}"
+        said = f"{', '.join(model.roles):<22}{mebibytes(size, 1):>11} MiB  {one_line(name)}"
         yield compose(said, dim(f"  {', '.join(filter(None, notes))}".rstrip()))
-    yield f"{'to fetch':<22}{mebibytes(missing):>9} MiB"
-    yield f"{'memory to run it':<22}{mebibytes(plan.memory.total):>9} MiB"
+    yield f"{'to fetch':<22}{mebibytes(missing, 1):>11} MiB"
+    yield f"{'memory to run it':<22}{mebibytes(plan.memory.total, 1):>11} MiB"
     yield from (dim(one_line(note)) for note in plan.notes)
+
+
+def _place_of(role: str) -> int:
+    return ("base", "instruct", "tuned", "reference").index(role.partition(":")[0])
 
 
 def _end(plan: Plan, missing: int, unchanged: bool, ways: Ways) -> Iterator[str]:
     """Yield what has been done, and the next command."""
     name, n_models = plan.recipe.name, len(plan.models)
     total = sum(part.size for model in plan.models for part in model.parts)
-    models = f"{n_models} model{'s' * (n_models > 1)}, {mebibytes(total)} MiB"
+    models = f"{n_models} model{'s' * (n_models > 1)}, {mebibytes(total, 1)} MiB"
     if unchanged and not missing:
         yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
     else:
-        yield f"{name} is here: {models}, of which {mebibytes(missing)} MiB were fetched"
+        yield f"{name} is here: {models}, of which {mebibytes(missing, 1)} MiB were fetched"
     yield f"next: edge-eft chat {name}{' --lora ADAPTER' * ways.for_lora}"
 
 
@@ -286,6 +287,7 @@ def _about(plan: Plan, missing: int, path: Path | None) -> dict[str, Any]:
         "license": plan.recipe.license,
         "models": [_about_model(model) for model in plan.models],
         "bytes_fetched" if path else "bytes_to_fetch": missing,
+        "bytes_looked_at": plan.looked_at,
         "memory_total": plan.memory.total,
         "notes": list(plan.notes),
     }

@@ -211,7 +211,7 @@ class Transfer:
     def step(self, line: str, n_bytes: int) -> None:
         """Say what comes next, where there is no bar."""
         if self._bar is None:
-            self.note(f"{line} ({mebibytes(n_bytes)} MiB)")
+            self.note(f"{line} ({mebibytes(n_bytes, 1)} MiB)")
 
     def note(self, line: str) -> None:
         """Say a line; the bar goes on below it."""
@@ -224,7 +224,7 @@ class Transfer:
     def _figures(self) -> str:
         seconds = self._recent[-1][0] - self._recent[0][0] if self._recent else 0.0
         rate = (self._recent[-1][1] - self._recent[0][1]) / seconds if seconds else 0.0
-        done, total = mebibytes(self._done), mebibytes(self._total)
+        done, total = mebibytes(self._done, 1), mebibytes(self._total, 1)
         return f"{done} of {total} MiB, {mebibytes(int(rate), 1)} MiB/s"
 
 

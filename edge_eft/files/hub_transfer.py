@@ -213,7 +213,7 @@ def _pause(
 ) -> None:
     """Wait before another try, or raise the error if there were enough."""
     seconds = next(waits, None)
-    kept = f"{mebibytes(have)} of {mebibytes(file.size)} MiB are there, and the next pull goes on"
+    kept = f"{mebibytes(have, 1)} of {mebibytes(file.size, 1)} MiB came, and the next pull goes on"
     asked = error.seconds or 0
     if seconds is None or not error.again or asked > _PATIENCE:
         raise HubError(f"{error}; {kept}") from None

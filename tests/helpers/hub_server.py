@@ -20,6 +20,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub
+import huggingface_hub.constants
+
+from edge_eft.files import hub_transfer
+
 Data = bytes | Path
 
 
@@ -37,7 +42,7 @@ class Asked:
 
 @dataclass
 class Fault:
-    """What happens to requests whose path matches, `times` times.
+    """What happens to requests whose path and range match a regular expression, `times` times.
 
     `after` breaks the connection after so many bytes, `flip` changes the byte at that place of the
     file, `pause` waits before every block of 16 KiB, `stall` sends nothing more for so long after
@@ -137,7 +142,7 @@ class HubServer:
         return self._hashes[data]
 
     def fault(self, match: str, **how: Any) -> Fault:
-        """Plant a fault for requests whose path has `match` in it."""
+        """Plant a fault for requests whose "PATH RANGE" has `match` in it."""
         self.faults.append(Fault(match, **how))
         return self.faults[-1]
 
@@ -171,6 +176,30 @@ class HubServer:
                 "siblings": siblings,
             }
         )
+
+
+def use(server: HubServer, monkeypatch: Any, home: Path) -> Path:
+    """Point huggingface_hub in this process, which reads its environment once, at the stand-in.
+
+    Returns the cache, which is in `home`.
+    """
+    constants = huggingface_hub.constants
+    template = server.address() + "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in {
+        "ENDPOINT": server.address(),
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_HUB_DOWNLOAD_TIMEOUT": 2,
+        "HF_HUB_OFFLINE": False,
+        "HF_TOKEN_PATH": str(home / "token"),
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(hub_transfer, "_WAITS", (0.01, 0.01, 0.01))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("EDGE_EFT_HOME", str(home / "own"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    huggingface_hub.close_session()
+    return home / "hub"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -208,7 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _planted(self, path: str) -> Fault | None:
         for fault in self.hub.faults:
-            if fault.match in path and fault.host in ("", self.name) and fault.times > 0:
+            asked = f"{path} {self.asked.range}"
+            if re.search(fault.match, asked) and fault.host in ("", self.name) and fault.times > 0:
                 fault.times -= 1
                 return fault
         return None
