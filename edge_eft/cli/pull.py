@@ -6,6 +6,7 @@ written down. The recipe comes last and at once, when every file is whole: what 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,6 +133,7 @@ def _of_files(
 def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     from ..files import hub_transfer
     from ..files.recipe_names import check_name, save_recipe
+    from ..files.recipe_toml import to_toml
     from .pull_plan import Planner, unpinned
 
     check_name(recipe.name)
@@ -139,6 +141,8 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     if own is not None and own.path != recipe.path:
         _check_same(own, recipe, wishes)
         recipe, wishes = own, {}
+    if sys.stderr.isatty() and not ways.quiet:
+        talk("asking the hub for names, sizes and headers …")
     wanted = unpinned(recipe) if ways.update else recipe
     plan = Planner().plan(wanted, wishes, for_lora=ways.for_lora)
     missing = sum(model.missing for model in plan.models)
@@ -151,6 +155,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     if ways.dry_run:
         return
     hub_transfer.check_space(missing)
+    to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
     plan = _fetch(plan, missing, ways)
     unchanged = own is not None and plan.recipe == own
     path = own.path if own and unchanged else save_recipe(plan.recipe, force=own is not None)

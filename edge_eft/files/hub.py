@@ -192,18 +192,24 @@ def _telling(name: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise _refusal(name, error) from None
     except (errors.HTTPError, OSError) as error:
-        seen = " ".join(str(error).split()) or type(error).__name__
-        kind = type(error).__name__
         raise UnreachableError(
-            f"{name}: {endpoint()} cannot be reached ({kind}: {seen:.200}); check the network, "
+            f"{name}: {endpoint()} cannot be reached ({_said(error)}); check the network, "
             "HF_ENDPOINT and proxies"
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        seen = " ".join(str(error).split())
         raise HubError(
-            f"{name}: {endpoint()} gives an answer that is not the hub's ({seen:.120}); check "
+            f"{name}: {endpoint()} gives an answer that is not the hub's ({_said(error)}); check "
             "HF_ENDPOINT, and whether the network asks you to log in"
         ) from None
+
+
+def _said(error: Exception) -> str:
+    """Return an error in words, without the token: a client cites a header that it refuses."""
+    token = _hub().get_token()
+    if token and not (token.isascii() and token.isprintable()):
+        return "your token has characters that no token has; set HF_TOKEN again"
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return " ".join((said.replace(token, "…") if token else said).split())[:200]
 
 
 def _refusal(name: str, error: Any) -> HubError:

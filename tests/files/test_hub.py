@@ -282,3 +282,33 @@ def test_space_is_asked_for_before(server, at):
     hub_transfer.check_space(1)
     with pytest.raises(HubError, match=r"MiB are still to come, and .* MiB free; make room"):
         hub_transfer.check_space(1 << 60)
+
+
+def test_a_token_that_is_none_is_not_cited(server, at, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secrét")
+    with pytest.raises(HubError, match="set HF_TOKEN again") as seen:
+        hub.look_up(REPO)
+    assert "hf_se" not in str(seen.value)
+
+
+def test_a_file_that_another_program_is_fetching_is_waited_for(server, at):
+    found = hub.look_up(REPO)
+    digest = found.files[FILE].digest
+    lock = at / ".locks" / "models--someone--model-GGUF" / f"{digest}.lock"
+    lock.parent.mkdir(parents=True)
+    held = huggingface_hub.utils.WeakFileLock(lock)
+    held.__enter__()
+    told = []
+
+    def heard(line):
+        told.append(line)
+        held.__exit__(None, None, None)
+
+    hub_transfer.fetch(found, found.files[FILE], lambda n: None, heard)
+    assert told == [f"{FILE}: another program is fetching it; waiting"]
+
+
+def test_two_repositories_with_one_file_are_two_places(server, at):
+    server.add("else/where", {FILE: DATA})
+    paths = {get()[0], get(repo="else/where")[0]}
+    assert len(paths) == len({path.resolve() for path in paths}) == 2

@@ -91,6 +91,14 @@ def git_hash(data: bytes) -> str:
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: clients are killed in the middle of a request here."""
+
+
 class HubServer:
     """The hub and its store; `with HubServer() as hub` runs both."""
 
@@ -104,9 +112,7 @@ class HubServer:
 
     def _server(self, name: str) -> ThreadingHTTPServer:
         handler = type("Handler", (_Handler,), {"hub": self, "name": name})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        return server
+        return _Server(("127.0.0.1", 0), handler)
 
     def __enter__(self) -> HubServer:
         for server in self._servers.values():
