@@ -39,8 +39,8 @@ class Commands(click.Group):
         "chat": (".chat", "chat", "Talk with the emulation; /help there lists the commands."),
         "compare": (".run", "compare", "Answer one prompt with base, tuned and the emulation."),
         "list": (".show", "list_command", "List the recipes that come with edge_eft."),
-        "pull": (".pull", "pull", "Get the models of a recipe from the Hugging Face hub."),
         "show": (".show", "show", "Show a recipe, its files, and what running it means here."),
+        "pull": (".pull", "pull", "Get the models of a recipe from the Hugging Face hub."),
         "convert": (".convert", "command", "Quantise a tuned model like its reference."),
         "bench": (".bench", "command", "Measure how fast a recipe is here."),
     }
