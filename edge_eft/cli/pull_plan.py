@@ -7,6 +7,7 @@ written here. It decides; `pull` tells and fetches.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,10 @@ from ..files.hub_files import (
 )
 from ..files.recipe import Delta, ModelSpec, Recipe
 from .terminal import one_line
+
+
+_ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
+_PAGE = re.compile(r"([^/:]+/[^/:]+)/(?:tree/main/?|(?:blob|resolve)/main/([^?]+))(?:\?.*)?")
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,14 @@ class Plan:
 def wish(text: str, usual_repo: str = "") -> Wish:
     """Read REPO, REPO:FILE or REPO:QUANT; with a `usual_repo` also :FILE and :QUANT.
 
+    The address of a repository or a file, as a browser shows it, will do as well.
+
     Raises RecipeError if it is none of these.
     """
-    repo, _, file = text.removeprefix("https://huggingface.co/").partition(":")
+    text = _ADDRESS.sub("", text)
+    if page := _PAGE.fullmatch(text):
+        text = ":".join(filter(None, page.groups()))
+    repo, _, file = text.partition(":")
     repo = repo.strip("/") or usual_repo
     check_repo(repo)
     return Wish(repo, file)

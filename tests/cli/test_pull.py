@@ -20,6 +20,7 @@ from helpers.cli_tools import complaint, invoke, process
 from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
 
+from edge_eft.cli.pull_plan import wish
 from edge_eft.files.gguf_split import part_paths
 from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import verify
@@ -407,6 +408,24 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
 )
 def test_what_a_user_gets_wrong_is_one_line(server, at, arguments, words):
     assert words in complaint("pull", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    {
+        "a/b": ("a/b", ""),
+        "a/b:Q8_0": ("a/b", "Q8_0"),
+        "a/b:sub/x.gguf": ("a/b", "sub/x.gguf"),
+        "https://huggingface.co/a/b": ("a/b", ""),
+        "hf.co/a/b:Q4_K_M": ("a/b", "Q4_K_M"),
+        "https://huggingface.co/a/b/tree/main": ("a/b", ""),
+        "https://huggingface.co/a/b/blob/main/s/x.gguf": ("a/b", "s/x.gguf"),
+        "https://hf.co/a/b/resolve/main/x.gguf?download=true": ("a/b", "x.gguf"),
+    }.items(),
+)
+def test_a_repository_is_named_as_people_do(text, found):
+    asked = wish(text)
+    assert (asked.repo, asked.file) == found
 
 
 def test_a_recipe_of_files_has_nothing_to_pull(at, tmp_path):
