@@ -38,7 +38,6 @@ from ..files.hub_files import (
 from ..files.recipe import Delta, ModelSpec, Recipe
 from .terminal import one_line
 
-
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
 _PAGE = re.compile(r"([^/:]+/[^/:]+)/(?:tree/main/?|(?:blob|resolve)/main/([^?]+))(?:\?.*)?")
 
