@@ -312,3 +312,27 @@ def test_two_repositories_with_one_file_are_two_places(server, at):
     server.add("else/where", {FILE: DATA})
     paths = {get()[0], get(repo="else/where")[0]}
     assert len(paths) == len({path.resolve() for path in paths}) == 2
+
+
+def test_a_server_that_dies_in_mid_file_is_one_line_and_what_came_stays(server, at):
+    found = hub.look_up(REPO)
+    server.fault(FILE, after=50_000, host="store", times=1)
+    told = []
+
+    def heard(line):
+        if not told:
+            server.stop("store")
+        told.append(line)
+
+    with pytest.raises(HubError, match=r"cannot be reached \(ConnectError.*pull goes on") as seen:
+        hub_transfer.fetch(found, found.files[FILE], lambda n: None, heard)
+    assert "\n" not in str(seen.value)
+    assert len(told) == 3
+    assert next(at.rglob("*.incomplete")).stat().st_size == 50_000
+
+
+def test_a_file_that_went_away_is_one_line(server, at):
+    found = hub.look_up(REPO)
+    del server.repos[REPO].commits[found.commit][FILE]
+    with pytest.raises(HubError, match=f"{REPO}/{FILE} is not there any more"):
+        hub_transfer.fetch(found, found.files[FILE], lambda n: None, print)
