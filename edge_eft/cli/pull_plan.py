@@ -298,24 +298,26 @@ class Planner:
         """Look at a model where it lies; what the cache has of it may be damaged."""
         repository = model.repository
         key = repository.repo, repository.commit
-        headers = self._headers.setdefault(key, hub_transfer.Headers(repository))
+        begun = hub_transfer.Headers(repository, partials=True)
+        headers = self._headers.setdefault(key, begun)
         names = {Path(repository.repo, part.path): part for part in model.parts}
 
-        def at_hub(path: Path) -> BinaryIO:
+        def from_hub(path: Path) -> BinaryIO:
             return headers.open(names[path].path if path in names else path.name)
 
-        def here(path: Path) -> BinaryIO:
+        def from_here(path: Path) -> BinaryIO:
             found = hub_transfer.found(repository, names[path]) if path in names else None
-            return open(found, "rb") if found else at_hub(path)
+            return open(found, "rb") if found else from_hub(path)
 
         first = next(iter(names))
         try:
-            return read_header(first, opener=here), read_vocabulary(first, opener=here)
+            return read_header(first, opener=from_here), read_vocabulary(first, opener=from_here)
         except ModelFileError:
-            if not any(hub_transfer.found(repository, part) for part in model.parts):
-                raise
+            if all(hub_transfer.missing(repository, part) == part.size for part in model.parts):
+                raise  # nothing of it is from here
+            headers = self._headers[key] = hub_transfer.Headers(repository)
             with contextlib.suppress(hub.UnreachableError):
-                return read_header(first, opener=at_hub), read_vocabulary(first, opener=at_hub)
+                return read_header(first, opener=from_hub), read_vocabulary(first, opener=from_hub)
             raise
 
 

@@ -35,11 +35,15 @@ class Headers:
     """Opens files of one repository for a look at their beginnings, by range requests.
 
     What has come is kept, so that a second look asks for nothing. `fetched` counts bytes.
+
+    Args:
+        partials: believe what an earlier pull has begun to fetch, which nobody has compared yet.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, *, partials: bool = False) -> None:
         self.repository = repository
         self.fetched = 0
+        self._partials = partials
         self._begun: dict[str, bytearray] = {}
 
     def open(self, path: str) -> BinaryIO:
@@ -56,6 +60,14 @@ class Headers:
         """Return bytes of a file, fetching what has not come yet from its beginning on."""
         begun = self._begun.setdefault(file.path, bytearray())
         end = min(start + n_bytes, file.size)
+        if self._partials and len(begun) < end:
+            with (
+                contextlib.suppress(OSError),
+                open(_place(self.repository, file).partial, "rb") as part,
+            ):
+                part.seek(start)
+                if len(data := part.read(end - start)) == end - start:
+                    return data
         while len(begun) < end:
             more = min(max(len(begun), _FIRST), _LARGEST)
             stop = min(max(end, len(begun) + more), file.size)

@@ -187,6 +187,16 @@ def test_a_damaged_header_is_fetched_again_too(server, at, tmp_path, models):
     assert blob.read_bytes() == models[BASE]
 
 
+def test_a_damaged_beginning_does_not_stand_in_the_way(server, at, tmp_path, models):
+    path = write(tmp_path)
+    server.fault(whole_file(models), after=500_000, flip=0, times=1)
+    gone = server.fault("bytes=500000-", status=418)
+    refused(path)
+    gone.times = 0
+    assert "what came is not what the hub states" in refused(path)
+    pulled(path)
+
+
 def test_a_pull_that_broke_off_fetches_only_what_is_missing(server, at, tmp_path, models):
     path = write(tmp_path)
     looked_at = json.loads(invoke("pull", path, "--dry-run", "--json").stdout)["bytes_looked_at"]

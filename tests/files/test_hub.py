@@ -255,6 +255,23 @@ def test_a_header_costs_its_own_size_and_is_fetched_once(server, at):
         assert file.read() == b""
 
 
+def test_what_an_earlier_pull_has_begun_is_not_fetched_for_a_look(server, at):
+    server.add(REPO, {"large.gguf": bytes(8 << 20)})
+    server.fault("large.gguf", after=1 << 20, times=1, host="store")
+    gone = server.fault("large.gguf", status=418, host="store")
+    with pytest.raises(HubError):
+        get("large.gguf")
+    gone.times = 0
+    before = server.sent()
+    headers = hub_transfer.Headers(hub.look_up(REPO), partials=True)
+    with headers.open("large.gguf") as file:
+        assert file.read(300_000) == bytes(300_000)
+    assert server.sent() == before
+    with headers.open("large.gguf") as file:
+        assert file.read(2 << 20) == bytes(2 << 20)
+    assert server.sent() == before + headers.fetched
+
+
 def test_a_revision_is_kept_when_the_branch_moves_on(server, at):
     first = server.repos[REPO].head
     get()
