@@ -21,7 +21,8 @@ from .terminal import Transfer, compose, dim, one_line, say, start_logging, styl
 
 if TYPE_CHECKING:
     from ..files.recipe import ModelSpec, Recipe
-    from .pull_plan import Model, Plan, Wish
+    from .pull_plan import Model, Plan
+    from .pull_wish import Wish
 
 _REPO = "REPO[:FILE]"
 
@@ -98,7 +99,7 @@ def _named(
     from ..errors import RecipeError
     from ..files.hub_file import HubFile
     from ..files.recipe_names import embedded_recipes, load_recipe
-    from .pull_plan import wish
+    from .pull_wish import wish
 
     if given in embedded_recipes():
         raise RecipeError(
@@ -120,7 +121,7 @@ def _of_files(
 ) -> tuple[Recipe, dict[str, Wish]]:
     """Return a recipe of three repositories, and what was asked for of each."""
     from ..files.recipe import check_prompt
-    from .pull_plan import recipe_of, wish
+    from .pull_wish import recipe_of, wish
 
     if prompt is not None:
         check_prompt("--prompt", prompt)
@@ -134,7 +135,8 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     from ..files import hub_transfer
     from ..files.recipe_names import check_name, save_recipe
     from ..files.recipe_toml import to_toml
-    from .pull_plan import Planner, unpinned
+    from .pull_plan import Planner
+    from .pull_wish import unpinned
 
     check_name(recipe.name)
     own = _own(recipe.name)
@@ -180,7 +182,7 @@ def _check_same(own: Recipe, recipe: Recipe, wishes: dict[str, Wish]) -> None:
     from ..errors import RecipeError
     from ..files.hub_file import HubFile
     from ..files.hub_files import kind_of
-    from .pull_plan import Wish, specs_of
+    from .pull_wish import Wish, specs_of
 
     asked = {
         role: Wish(spec.source.repo, spec.source.file)
@@ -221,7 +223,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> Plan:
     from ..errors import HubError
     from ..files import hub_transfer
     from ..files.recipe import model_sha256
-    from .pull_plan import with_specs
+    from .pull_wish import with_specs
 
     total = sum(part.size for model in plan.models for part in model.parts)
     hashed: dict[str, ModelSpec] = {}

@@ -20,7 +20,7 @@ from helpers.cli_tools import complaint, invoke, process
 from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
 
-from edge_eft.cli.pull_plan import wish
+from edge_eft.cli.pull_wish import wish
 from edge_eft.files.gguf_split import part_paths
 from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import verify
