@@ -86,6 +86,8 @@ def pull(
         raise click.UsageError("Say with --name what the recipe is to be called.")
     if recipe is not None and (given.keys() - {"base"}):
         raise click.UsageError("--tuned and --reference go without a recipe; with one, --base.")
+    if base is not None and ways["for_lora"]:
+        raise click.UsageError("--for-lora fetches no base; it goes without --base.")
     if prompt is not None and base is None:
         raise click.UsageError("--prompt goes with --base; the recipe has its own formats.")
     asked = _named(recipe, given, name, prompt) if recipe else _of_files(given, name, prompt)
@@ -141,8 +143,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     check_name(recipe.name)
     own = _own(recipe.name)
     if own is not None and own.path != recipe.path:
-        _check_same(own, recipe, wishes)
-        recipe, wishes = own, {}
+        recipe, wishes = _as_pinned(recipe, wishes, own), {}
     if sys.stderr.isatty() and not ways.quiet:
         talk("asking the hub for names, sizes and headers …")
     wanted = unpinned(recipe) if ways.update else recipe
@@ -177,30 +178,32 @@ def _own(name: str) -> Recipe | None:
     return read_recipe(same[0]) if same else None
 
 
-def _check_same(own: Recipe, recipe: Recipe, wishes: dict[str, Wish]) -> None:
-    """Raise RecipeError if `own` has not the models that are asked for: its name is taken."""
+def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
+    """Return `recipe` with the models that one's own of that name has pinned, which are the same.
+
+    Raises RecipeError if one is another model: the name is taken.
+    """
     from ..errors import RecipeError
     from ..files.hub_file import HubFile
-    from ..files.hub_files import kind_of
-    from .pull_wish import Wish, specs_of
+    from .pull_wish import Wish, is_meant, specs_of, with_specs
 
-    asked = {
-        role: Wish(spec.source.repo, spec.source.file)
-        for role, spec in specs_of(recipe).items()
-        if isinstance(spec.source, HubFile)
-    }
-    have = specs_of(own)
-    for role, wish in (asked | wishes).items():
-        source = have[role].source if role in have else None
-        kind = kind_of(wish.file) or wish.file.upper()
-        if not isinstance(source, HubFile) or not (
-            (source.repo == wish.repo and wish.file in ("", source.file))
-            or (source.repo == wish.repo and kind == kind_of(source.file))
-        ):
+    specs, have = specs_of(recipe), specs_of(own)
+    pinned = {}
+    for role, spec in specs.items():
+        wish = wishes.get(role)
+        if wish is None and isinstance(spec.source, HubFile):
+            wish = Wish(spec.source.repo, spec.source.file)
+        if wish is None:
+            continue
+        if role not in have or not is_meant(have[role].source, wish):
             raise RecipeError(
                 f"there is a recipe {own.name!r} already, and its {role} is another model; take "
                 f"another name with --name, or remove it first: edge-eft remove {own.name}"
             )
+        same = have[role]
+        pinned[role] = replace(spec, file=same.file, sha256=same.sha256, source=same.source)
+    licence = recipe.license or own.license
+    return replace(with_specs(recipe, pinned), path=own.path, license=licence)
 
 
 def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:

@@ -181,7 +181,7 @@ class Planner:
         if key in self._repositories:
             return self._repositories[key]
         cached = _cached(asked, spec)
-        if cached and source and asked.revision and size_of(cached.files.values()) == source.size:
+        if cached and source and asked.revision and _is_stated(cached, source, spec):
             return cached
         try:
             self._repositories[key] = hub.look_up(asked.repo, asked.revision)
@@ -270,8 +270,7 @@ def _compare(spec: ModelSpec, source: HubFile, parts: Sequence[RemoteFile]) -> N
     fix = "--update takes it as it is now, or correct the recipe"
     if source.size and source.confidence in (None, "exact") and source.size != size:
         raise HubError(f"{told} (it has {size:,} bytes, stated are {source.size:,}); {fix}")
-    stated = (spec.sha256,) if isinstance(spec.sha256, str) else spec.sha256 or ()
-    for part, sha256 in zip(parts, stated, strict=False):
+    for part, sha256 in zip(parts, _hashes(spec), strict=False):
         if part.sha256 and part.sha256 != sha256:
             raise HubError(
                 f"{told} (its sha256 is {part.sha256[:12]}…, stated is {sha256[:12]}…); {fix}"
@@ -281,13 +280,11 @@ def _compare(spec: ModelSpec, source: HubFile, parts: Sequence[RemoteFile]) -> N
 def _cached(asked: Wish, spec: ModelSpec) -> Repository | None:
     """Return what the cache knows of a repository, if that has the model that is asked for."""
     cache = hub.cache_directory()
-    commit = asked.revision
-    commit = commit or hub_cache.main_commit(cache, asked.repo)
+    commit = asked.revision or hub_cache.main_commit(cache, asked.repo)
     if commit is None:
         return None
-    stated = (spec.sha256,) if isinstance(spec.sha256, str) else spec.sha256 or ()
     wanted = [part.as_posix() for part in part_paths(Path(asked.file))]
-    known = dict(zip(wanted, stated, strict=False))
+    known = dict(zip(wanted, _hashes(spec), strict=False))
     files = {}
     for name, path in hub_cache.files_of(cache, asked.repo, commit).items():
         digest = hub_cache.digest_of(path) or known.get(name)
@@ -299,6 +296,16 @@ def _cached(asked: Wish, spec: ModelSpec) -> Repository | None:
             return None
     gated = isinstance(spec.source, HubFile) and spec.source.gated
     return Repository(asked.repo, commit, files, gated=gated) if files else None
+
+
+def _is_stated(cached: Repository, source: HubFile, spec: ModelSpec) -> bool:
+    """Return whether the cache has what the recipe states, by size and name of the content."""
+    found = {part.digest for part in cached.files.values()}
+    return size_of(cached.files.values()) == source.size and found >= set(_hashes(spec))
+
+
+def _hashes(spec: ModelSpec) -> tuple[str, ...]:
+    return (spec.sha256,) if isinstance(spec.sha256, str) else spec.sha256 or ()
 
 
 def _no_collisions(models: Iterable[Model]) -> None:

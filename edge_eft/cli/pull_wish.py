@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..files.hub_file import HubFile, check_repo
+from ..files.hub_files import kind_of
 from ..files.recipe import Delta, ModelSpec, Recipe
 
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
@@ -41,6 +42,14 @@ def wish(text: str, usual_repo: str = "") -> Wish:
     repo = repo.strip("/") or usual_repo
     check_repo(repo)
     return Wish(repo, file)
+
+
+def is_meant(source: object, wish: Wish) -> bool:
+    """Return whether a model's source is what was asked for: by its file, its kind, or at all."""
+    if not isinstance(source, HubFile) or source.repo != wish.repo:
+        return False
+    kind = kind_of(wish.file) or wish.file.upper()
+    return wish.file in ("", source.file) or kind == kind_of(source.file)
 
 
 def recipe_of(wishes: Mapping[str, Wish], name: str, prompt: str | None) -> Recipe:

@@ -229,11 +229,35 @@ def test_three_repositories_make_a_recipe(server, at, tmp_path):
     recipe = load_recipe("mine")
     assert recipe.license == "apache-2.0"
     assert (recipe.base.prompt, recipe.deltas["tuned"].tuned.prompt) == ("template", "template")
-    assert "here already" in pulled(*trio(base=f"{BASE}:q4_k_m"))
+    again = pulled(*trio(base=f"{BASE}:q4_k_m"), "--prompt", "template")
+    assert "here already" in again
     assert "its base is another model" in refused(*trio(base=f"{BASE}:Q8_0"))
     pulled("mine", "--base", ":Q8_0", "--name", "exact")
     assert load_recipe("exact").base.source.file == FILES[BASE]
     assert load_recipe("mine").base.source.file == "Big-Base.Q4_K_M.gguf"
+
+
+def test_a_changed_recipe_keeps_its_pins(server, at, tmp_path, models):
+    path = write(tmp_path)
+    pulled(path)
+    pinned = load_recipe("family").base.source
+    server.add(BASE, {FILES[BASE]: models[BASE][:-1] + b"n"})
+    path.write_text(path.read_text().replace("n_ctx = 128", "n_ctx = 64"))
+    pulled(path)
+    assert (load_recipe("family").n_ctx, load_recipe("family").base.source) == (64, pinned)
+    pulled(*trio(), "--prompt", "chatml")
+    pulled(*trio(), "--prompt", "template")
+    assert load_recipe("mine").base.prompt == "template"
+
+
+def test_a_link_in_the_cache_to_something_else_is_put_right(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    file = load_recipe("family").base.file
+    other = load_recipe("family").deltas["chat"].tuned.file
+    file.unlink()
+    file.symlink_to(other.resolve())
+    pulled("family")
+    assert file.read_bytes() == models[BASE]
 
 
 def test_a_dry_run_tells_and_writes_nothing(server, at, tmp_path):
@@ -406,6 +430,7 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
         ((), "Name a recipe"),
         (("--base", "a/b", "--tuned", "c/d", "--reference", "e/f"), "--name"),
         (("x", "--tuned", "c/d"), "go without a recipe"),
+        (("x", "--base", "c/d", "--for-lora"), "--for-lora fetches no base"),
         (("atlas",), "comes with edge_eft"),
         (("no-such-recipe",), "cannot be read"),
         (trio(name="../x"), "cannot be the name of a recipe"),
