@@ -15,7 +15,7 @@ from typing import BinaryIO
 import psutil
 
 from ..engine import pairs
-from ..engine.loader import DEFAULT_N_CTX, common_vocabulary
+from ..engine.loader import DEFAULT_N_CTX
 from ..engine.request_state import OUTPUTS_PER_SLOT
 from ..errors import HubError, ModelFileError, NotEnoughMemoryError, RecipeError
 from ..files import hub, hub_cache, hub_transfer, memory
@@ -34,6 +34,7 @@ from ..files.hub_files import (
     smaller,
 )
 from ..files.recipe import ModelSpec, Recipe
+from ..files.recipe_vocabulary import reconcile_recipe
 from .pull_wish import Wish, specs_of, with_specs
 from .terminal import one_line
 
@@ -104,7 +105,7 @@ class Planner:
         if not for_lora:
             pairs.check(pulled, headers, weights=False)
             self.notes += pairs.doubts(pulled, headers)
-        self.notes += common_vocabulary(pulled, roles, vocabularies).warnings
+        self.notes += reconcile_recipe(pulled, roles, vocabularies).warnings
         trained = min(header.n_ctx_train for header in headers.values())
         estimate = memory.estimate(
             roles,
