@@ -11,6 +11,7 @@ what was seen and what to do about it. Anything else that escapes is a defect of
     +-- RequestError
     +-- NotEnoughMemoryError
     +-- ConversionError
+    +-- HubError
     +-- EngineError
         +-- AbortedError
 """
@@ -46,6 +47,10 @@ class NotEnoughMemoryError(EdgeEftError):
 
 class ConversionError(EdgeEftError):
     """A conversion cannot start or finish; nothing is left behind."""
+
+
+class HubError(EdgeEftError):
+    """The Hugging Face hub cannot be reached, refuses, or has something else than was asked for."""
 
 
 class EngineError(EdgeEftError):

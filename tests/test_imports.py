@@ -39,7 +39,16 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Who may open a socket, or import what does; cli/replies has a pair of them to wake a thread.
-NETWORK = {"socket", "http", "urllib", "huggingface_hub", "requests", "httpx", "starlette"}
+NETWORK = {
+    "socket",
+    "httpx2",
+    "http",
+    "urllib",
+    "huggingface_hub",
+    "requests",
+    "httpx",
+    "starlette",
+}
 MAY_OPEN = {"files.hub", "cli.replies"}
 
 
@@ -109,7 +118,7 @@ def test_only_the_named_modules_may_open_a_socket():
     assert importers <= MAY_OPEN
 
 
-HEAVY = ("numpy", "llama_cpp", "jinja2", "prompt_toolkit")
+HEAVY = ("numpy", "llama_cpp", "jinja2", "prompt_toolkit", "huggingface_hub")
 
 
 def loaded_by(code, **environment):
@@ -145,6 +154,8 @@ def command(*words):
         ("list", "--help"),
         ("verify", "--help"),
         ("rm", "--help"),
+        ("pull", "--help"),
+        ("pull", "--base", "x"),
         ("show", "--no-such-option"),
         ("no-such-command",),
         ("run",),

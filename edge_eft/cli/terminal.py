@@ -16,6 +16,8 @@ import logging
 import re
 import shutil
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +25,8 @@ from itertools import zip_longest
 from typing import Any
 
 import click
+
+from ..system import mebibytes
 
 # C0, DEL and C1 except \n and \t; every character with the property Bidi_Control, which can make
 # text read as what it is not (CVE-2021-42574); the separators that end a line or a paragraph;
@@ -170,6 +174,65 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
         yield show
         bar.update(max(1000 - shown, 0))
+
+
+class Transfer:
+    """Shows bytes on their way, on stderr: a bar with rate and time left, or a line for each step.
+
+    Args:
+        total: bytes of all.
+        hidden: show nothing.
+    """
+
+    def __init__(self, label: str, total: int, *, hidden: bool = False) -> None:
+        self._hidden = hidden
+        self._total, self._done = max(total, 1), 0
+        self._recent: deque[tuple[float, int]] = deque(maxlen=500)
+        self._bar: Any = None  # of click, which does not name its class
+        if sys.stderr.isatty() and not hidden:
+            self._bar = click.progressbar(
+                length=self._total,
+                label=one_line(label),
+                file=sys.stderr,
+                width=24,
+                update_min_steps=max(min(self._total >> 9, 1 << 20), 1),
+                item_show_func=lambda _: self._figures(),
+            )
+
+    def __enter__(self) -> Transfer:
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+    def moved(self, n_bytes: int) -> None:
+        """Say that so many more bytes are there; less than 0 if some are there no more."""
+        self._done += n_bytes
+        self._recent.append((time.monotonic(), self._done))
+        if self._bar is not None:
+            self._bar.update(n_bytes)
+
+    def step(self, line: str, n_bytes: int) -> None:
+        """Say what comes next, where there is no bar."""
+        if self._bar is None:
+            self.note(f"{line} ({mebibytes(n_bytes, 1)} MiB)")
+
+    def note(self, line: str) -> None:
+        """Say a line; the bar goes on below it."""
+        if self._hidden:
+            return
+        if self._bar is not None:
+            click.echo(compose("\r", " " * (terminal_width() - 1), "\r"), err=True, nl=False)
+        talk(one_line(line))
+
+    def _figures(self) -> str:
+        seconds = self._recent[-1][0] - self._recent[0][0] if self._recent else 0.0
+        rate = (self._recent[-1][1] - self._recent[0][1]) / seconds if seconds else 0.0
+        done, total = mebibytes(self._done, 1), mebibytes(self._total, 1)
+        return f"{done} of {total} MiB, {mebibytes(int(rate), 1)} MiB/s"
 
 
 class ReplyWriter:

@@ -20,12 +20,13 @@ _BASE = {"base", "pt", "pretrain", "pretrained", "foundation"}
 _NAMES = ("general.name", "general.basename", "general.finetune")
 
 
-def check(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> None:
+def check(recipe: Recipe, headers: Mapping[str, GGUFHeader], *, weights: bool = True) -> None:
     """Refuse a delta whose two models are one, or whose tuned model cannot be told its prompts.
 
     Args:
         recipe: an adapter on the reference makes another model of it.
         headers: role → header of its model file.
+        weights: whether to compare them; for that the files have to be here.
 
     Raises:
         RecipeError: tuned and reference are the same file, or hold the same weights; or tuned is
@@ -49,7 +50,9 @@ def check(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> None:
             )
         if os.path.realpath(tuned.file) == os.path.realpath(reference.file):
             seen = f"are the same file, {tuned.file.name}"
-        elif (tuned.sha256 and tuned.sha256 == reference.sha256) or same_weights(*files):
+        elif (tuned.sha256 and tuned.sha256 == reference.sha256) or (
+            weights and same_weights(*files)
+        ):
             seen = f"({tuned.file.name} and {reference.file.name}) hold the same weights"
         else:
             continue

@@ -45,10 +45,17 @@ _RENAMED_AT_MOST = 32
 class VocabularySource(Protocol):
     """What is asked of a model here; `backend.Model` is one."""
 
-    name: str
-    n_vocab: int
-    end_tokens: frozenset[int]
-    eos_token: int | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def n_vocab(self) -> int: ...
+
+    @property
+    def end_tokens(self) -> frozenset[int]: ...
+
+    @property
+    def eos_token(self) -> int | None: ...
 
     def token_texts(self) -> list[bytes]: ...
 

@@ -39,8 +39,6 @@ def process(*arguments, stdin=subprocess.DEVNULL, **options):
     return subprocess.Popen(
         [sys.executable, "-m", "edge_eft", *map(str, arguments)],
         stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
-        **options,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )

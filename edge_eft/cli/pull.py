@@ -1,0 +1,317 @@
+"""`edge-eft pull`: the models of a recipe from the Hugging Face hub, and the recipe that has them.
+
+`pull_plan` decides what is needed before anything large is fetched; here it is told, fetched, and
+written down. The recipe comes last and at once, when every file is whole: what has a name works.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..system import mebibytes
+from ..text.formats import FORMATS
+from .options import HELP, Text, json_option
+from .terminal import Transfer, compose, dim, one_line, say, start_logging, style, talk, to_json
+
+if TYPE_CHECKING:
+    from ..files.recipe import ModelSpec, Recipe
+    from .pull_plan import Model, Plan
+    from .pull_wish import Wish
+
+_REPO = "REPO[:FILE]"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How to pull, as asked for on the command line."""
+
+    update: bool
+    for_lora: bool
+    anyway: bool
+    dry_run: bool
+    quiet: bool
+    as_json: bool
+
+
+@click.command("pull", context_settings=HELP)
+@click.argument("recipe", required=False, metavar="[NAME]")
+@click.option("--base", metavar=_REPO, help="The large model's repository, and file or kind.")
+@click.option("--tuned", metavar=_REPO, help="The small tuned model's.")
+@click.option("--reference", metavar=_REPO, help="The model's that `tuned` was tuned from.")
+@click.option("--name", metavar="NAME", help="What the recipe is to be called here.")
+@click.option("--prompt", type=Text(), metavar="FORMAT", help=f"Of the base: {', '.join(FORMATS)}.")
+@click.option("--for-lora", is_flag=True, help="The instruct models, for `chat NAME --lora`.")
+@click.option("--update", is_flag=True, help="Take the newest files, not the pinned ones.")
+@click.option("--anyway", is_flag=True, help="Fetch what does not fit into memory here, too.")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
+@json_option
+def pull(
+    recipe: str | None,
+    base: str | None,
+    tuned: str | None,
+    reference: str | None,
+    name: str | None,
+    prompt: str | None,
+    **ways: Any,
+) -> None:
+    """Get the models of a recipe from the Hugging Face hub.
+
+    NAME is a recipe of `edge-eft list`, or the file of one that names its models' sources. A QUANT
+    such as Q8_0 stands for the file of that kind: --base OWNER/NAME-GGUF:Q4_K_M. Headers come
+    first: what cannot work together is refused before anything large is fetched. Files go to the
+    cache that programs share (HF_HOME), and what was interrupted goes on where it stopped.
+
+    \b
+    Examples:
+      edge-eft pull qwen3-8b
+      edge-eft pull qwen3-8b --base :Q8_0 --name qwen3-8b-q8
+      edge-eft pull --base A/B-GGUF:Q4_0 --tuned C/D-GGUF --reference E/F-GGUF --name mine
+    """
+    start_logging(False)
+    files = {"base": base, "tuned": tuned, "reference": reference}
+    given = {role: text for role, text in files.items() if text is not None}
+    if recipe is None and None in files.values():
+        raise click.UsageError(
+            "Name a recipe (`edge-eft list` shows them), or --base, --tuned and --reference, "
+            "each OWNER/NAME of a repository on the hub."
+        )
+    if recipe is None and name is None:
+        raise click.UsageError("Say with --name what the recipe is to be called.")
+    if recipe is not None and (given.keys() - {"base"}):
+        raise click.UsageError("--tuned and --reference go without a recipe; with one, --base.")
+    if base is not None and ways["for_lora"]:
+        raise click.UsageError("--for-lora fetches no base; it goes without --base.")
+    if prompt is not None and base is None:
+        raise click.UsageError("--prompt goes with --base; the recipe has its own formats.")
+    asked = _named(recipe, given, name, prompt) if recipe else _of_files(given, name, prompt)
+    _pull(*asked, Ways(**ways))
+
+
+def _named(
+    given: str, files: dict[str, str], name: str | None, prompt: str | None
+) -> tuple[Recipe, dict[str, Wish]]:
+    """Return the recipe of a name or a file, and what was asked for in place of its base."""
+    from ..errors import RecipeError
+    from ..files.hub_file import HubFile
+    from ..files.recipe_names import embedded_recipes, load_recipe
+    from .pull_wish import wish
+
+    if given in embedded_recipes():
+        raise RecipeError(
+            f"{given!r} comes with edge_eft; it is here already: edge-eft chat {given}"
+        )
+    recipe = load_recipe(given)
+    wishes = {}
+    if "base" in files:
+        source = recipe.base.source if recipe.base else None
+        usual = source.repo if isinstance(source, HubFile) else ""
+        wishes["base"] = wish(files["base"], usual)
+        if prompt is not None and recipe.base is not None:
+            recipe = replace(recipe, base=replace(recipe.base, prompt=prompt))
+    return replace(recipe, name=name or recipe.name), wishes
+
+
+def _of_files(
+    files: dict[str, str], name: str | None, prompt: str | None
+) -> tuple[Recipe, dict[str, Wish]]:
+    """Return a recipe of three repositories, and what was asked for of each."""
+    from ..files.recipe import check_prompt
+    from .pull_wish import recipe_of, wish
+
+    if prompt is not None:
+        check_prompt("--prompt", prompt)
+    wishes = {role: wish(text) for role, text in files.items()}
+    recipe = recipe_of(wishes, name or "", prompt)
+    roles = {"base": "base", "tuned": "tuned:tuned", "reference": "reference:tuned"}
+    return recipe, {roles[role]: each for role, each in wishes.items()}
+
+
+def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
+    from ..files import hub_transfer
+    from ..files.recipe_names import check_name, save_recipe
+    from ..files.recipe_toml import to_toml
+    from .pull_plan import Planner
+    from .pull_wish import unpinned
+
+    check_name(recipe.name)
+    own = _own(recipe.name)
+    if own is not None and own.path != recipe.path:
+        recipe, wishes = _as_pinned(recipe, wishes, own), {}
+    if sys.stderr.isatty() and not ways.quiet:
+        talk("asking the hub for names, sizes and headers …")
+    wanted = unpinned(recipe) if ways.update else recipe
+    plan = Planner().plan(wanted, wishes, for_lora=ways.for_lora)
+    missing = sum(model.missing for model in plan.models)
+    if ways.dry_run and ways.as_json:
+        say(to_json(_about(plan, missing, None)))
+        return
+    for line in () if ways.quiet else _lines(plan, missing):
+        say(line, err=not ways.dry_run)
+    _check_memory(plan, missing, ways)
+    if ways.dry_run:
+        return
+    hub_transfer.check_space(missing)
+    to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
+    plan = _fetch(plan, missing, ways)
+    unchanged = own is not None and plan.recipe == own
+    path = own.path if own and unchanged else save_recipe(plan.recipe, force=own is not None)
+    if ways.as_json:
+        say(to_json(_about(plan, missing, path)))
+    if not ways.quiet:
+        for line in _end(plan, missing, unchanged, ways):
+            say(line, err=True)
+
+
+def _own(name: str) -> Recipe | None:
+    """Return the user's own recipe of a name, if there is one."""
+    from ..files.recipe_names import own_recipes
+    from ..files.recipe_toml import read_recipe
+
+    same = [path for known, path in own_recipes().items() if known.lower() == name.lower()]
+    return read_recipe(same[0]) if same else None
+
+
+def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
+    """Return `recipe` with the models that one's own of that name has pinned, which are the same.
+
+    Raises RecipeError if one is another model: the name is taken.
+    """
+    from ..errors import RecipeError
+    from ..files.hub_file import HubFile
+    from .pull_wish import Wish, is_meant, specs_of, with_specs
+
+    specs, have = specs_of(recipe), specs_of(own)
+    pinned = {}
+    for role, spec in specs.items():
+        wish = wishes.get(role)
+        if wish is None and isinstance(spec.source, HubFile):
+            wish = Wish(spec.source.repo, spec.source.file)
+        if wish is None:
+            continue
+        if role not in have or not is_meant(have[role].source, wish):
+            raise RecipeError(
+                f"there is a recipe {own.name!r} already, and its {role} is another model; take "
+                f"another name with --name, or remove it first: edge-eft remove {own.name}"
+            )
+        same = have[role]
+        pinned[role] = replace(spec, file=same.file, sha256=same.sha256, source=same.source)
+    licence = recipe.license or own.license
+    return replace(with_specs(recipe, pinned), path=own.path, license=licence)
+
+
+def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
+    """Refuse to fetch what does not fit here, or say so where nothing more is to be fetched."""
+    from ..errors import NotEnoughMemoryError
+    from .pull_plan import check_memory
+
+    try:
+        check_memory(plan)
+    except NotEnoughMemoryError as error:
+        if missing and not (ways.anyway or ways.dry_run):
+            hint = "--anyway fetches it all the same, for another time or machine"
+            raise NotEnoughMemoryError(f"{error}; {hint}") from None
+        if not ways.quiet:
+            talk(f"edge-eft: {one_line(str(error))}")
+
+
+def _fetch(plan: Plan, missing: int, ways: Ways) -> Plan:
+    """Bring every file, and return the plan with the hashes that the hub did not state."""
+    from ..errors import HubError
+    from ..files import hub_transfer
+    from ..files.recipe import model_sha256
+    from .pull_wish import with_specs
+
+    total = sum(part.size for model in plan.models for part in model.parts)
+    hashed: dict[str, ModelSpec] = {}
+    try:
+        with Transfer(plan.recipe.name, total, hidden=ways.quiet) as transfer:
+            for model in plan.models:
+                for part in model.parts:
+                    name = f"{model.repository.repo}/{part.path}"
+                    here = hub_transfer.missing(model.repository, part) == 0
+                    transfer.step(f"{'comparing' if here else 'fetching'} {name}", part.size)
+                    hub_transfer.fetch(model.repository, part, transfer.moved, transfer.note)
+                if not all(part.sha256 for part in model.parts):
+                    found = model_sha256(model.spec.file)
+                    if model.spec.sha256 not in (None, found):
+                        raise HubError(f"{model.spec.file}: is not what the recipe was made for")
+                    hashed |= {role: replace(model.spec, sha256=found) for role in model.roles}
+    except KeyboardInterrupt:
+        left = sum(model.missing for model in plan.models)
+        if not ways.quiet:
+            came = f"{mebibytes(missing - left, 1)} of {mebibytes(missing, 1)} MiB came"
+            say(f"edge-eft: stopped; {came}, and the same command goes on from there", err=True)
+        raise
+    return replace(plan, recipe=with_specs(plan.recipe, hashed))
+
+
+def _lines(plan: Plan, missing: int) -> Iterator[str]:
+    """Yield what a plan is, for people."""
+    recipe = plan.recipe
+    about = [recipe.name, recipe.description, recipe.license and f"({recipe.license})"]
+    yield style(one_line("  ".join(filter(None, about))), bold=True)
+    for model in sorted(plan.models, key=lambda model: _place_of(model.roles[0])):
+        name = f"{model.repository.repo}/{model.parts[0].path}"
+        size = sum(part.size for part in model.parts)
+        left = model.missing
+        notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
+        if 0 < left < size:
+            notes.append(f"{mebibytes(size - left, 1)} MiB of it here")
+        if len(model.parts) > 1:
+            notes.append(f"{len(model.parts)} files")
+        said = f"{', '.join(model.roles):<22}{mebibytes(size, 1):>11} MiB  {one_line(name)}"
+        yield compose(said, dim(f"  {', '.join(filter(None, notes))}".rstrip()))
+    yield f"{'to fetch':<22}{mebibytes(missing, 1):>11} MiB"
+    yield f"{'memory to run it':<22}{mebibytes(plan.memory.total, 1):>11} MiB"
+    yield from (dim(one_line(note)) for note in plan.notes)
+
+
+def _place_of(role: str) -> int:
+    return ("base", "instruct", "tuned", "reference").index(role.partition(":")[0])
+
+
+def _end(plan: Plan, missing: int, unchanged: bool, ways: Ways) -> Iterator[str]:
+    """Yield what has been done, and the next command."""
+    name, n_models = plan.recipe.name, len(plan.models)
+    total = sum(part.size for model in plan.models for part in model.parts)
+    models = f"{n_models} model{'s' * (n_models > 1)}, {mebibytes(total, 1)} MiB"
+    if unchanged and not missing:
+        yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
+    else:
+        yield f"{name} is here: {models}, of which {mebibytes(missing, 1)} MiB were fetched"
+    yield f"next: edge-eft chat {name}{' --lora ADAPTER' * ways.for_lora}"
+
+
+def _about(plan: Plan, missing: int, path: Path | None) -> dict[str, Any]:
+    """Return what a plan is, or what came of it, as plain data."""
+    return {
+        "name": plan.recipe.name,
+        "path": None if path is None else str(path),
+        "license": plan.recipe.license,
+        "models": [_about_model(model) for model in plan.models],
+        "bytes_fetched" if path else "bytes_to_fetch": missing,
+        "bytes_looked_at": plan.looked_at,
+        "memory_total": plan.memory.total,
+        "notes": list(plan.notes),
+    }
+
+
+def _about_model(model: Model) -> dict[str, Any]:
+    return {
+        "roles": list(model.roles),
+        "repo": model.repository.repo,
+        "file": model.parts[0].path,
+        "revision": model.repository.commit,
+        "bytes": sum(part.size for part in model.parts),
+        "sha256": model.spec.sha256,
+        "gated": model.repository.gated,
+        "license": model.repository.licence,
+        "path": str(model.spec.file),
+    }

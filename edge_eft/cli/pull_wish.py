@@ -1,0 +1,103 @@
+"""What a pull was asked for: repositories on the command line, and recipes in which they go.
+
+Names only. `pull_plan` looks up what they mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from ..files.hub_file import HubFile, check_repo
+from ..files.hub_files import kind_of
+from ..files.recipe import Delta, ModelSpec, Recipe
+
+_ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
+_PAGE = re.compile(r"([^/:]+/[^/:]+)/(?:tree/main/?|(?:blob|resolve)/main/([^?]+))(?:\?.*)?")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A model on the hub as it was asked for: `file` may be a file, a quantisation, or "" ."""
+
+    repo: str
+    file: str
+    revision: str | None = None
+
+
+def wish(text: str, usual_repo: str = "") -> Wish:
+    """Read REPO, REPO:FILE or REPO:QUANT; with a `usual_repo` also :FILE and :QUANT.
+
+    The address of a repository or a file, as a browser shows it, will do as well.
+
+    Raises RecipeError if it is none of these.
+    """
+    text = _ADDRESS.sub("", text)
+    if page := _PAGE.fullmatch(text):
+        text = ":".join(filter(None, page.groups()))
+    repo, _, file = text.partition(":")
+    repo = repo.strip("/") or usual_repo
+    check_repo(repo)
+    return Wish(repo, file)
+
+
+def is_meant(source: object, wish: Wish) -> bool:
+    """Return whether a model's source is what was asked for: by its file, its kind, or at all."""
+    if not isinstance(source, HubFile) or source.repo != wish.repo:
+        return False
+    kind = kind_of(wish.file) or wish.file.upper()
+    return wish.file in ("", source.file) or kind == kind_of(source.file)
+
+
+def recipe_of(wishes: Mapping[str, Wish], name: str, prompt: str | None) -> Recipe:
+    """Return a recipe of three wishes, by role; its models have no files yet."""
+    specs = {role: ModelSpec(Path(wish.file or "?"), source=None) for role, wish in wishes.items()}
+    tuned = replace(specs["tuned"], prompt="template")
+    reference = replace(specs["reference"], prompt=prompt)
+    return Recipe(
+        name=name,
+        description="",
+        license="",
+        n_ctx=None,
+        base=replace(specs["base"], prompt=prompt),
+        deltas=MappingProxyType({"tuned": Delta("tuned", 1.0, tuned, reference)}),
+        path=None,
+    )
+
+
+def specs_of(recipe: Recipe) -> dict[str, ModelSpec]:
+    """Return the models of a recipe: "base", "tuned:NAME", "reference:NAME", "instruct"."""
+    found = {"base": recipe.base, "instruct": recipe.instruct}
+    for name, delta in recipe.deltas.items():
+        found |= {f"tuned:{name}": delta.tuned, f"reference:{name}": delta.reference}
+    return {role: spec for role, spec in found.items() if spec is not None}
+
+
+def with_specs(recipe: Recipe, specs: Mapping[str, ModelSpec]) -> Recipe:
+    """Return `recipe` with other models in the roles that `specs` names."""
+    deltas = {}
+    for name, delta in recipe.deltas.items():
+        reference = specs.get(f"reference:{name}", delta.reference)
+        tuned = specs.get(f"tuned:{name}", delta.tuned)
+        if tuned.lora:
+            tuned = replace(tuned, file=reference.file)
+        deltas[name] = replace(delta, tuned=tuned, reference=reference)
+    return replace(
+        recipe,
+        base=specs.get("base", recipe.base),
+        instruct=specs.get("instruct", recipe.instruct),
+        deltas=MappingProxyType(deltas),
+    )
+
+
+def unpinned(recipe: Recipe) -> Recipe:
+    """Return `recipe` with the newest of every file in place of the one that it states."""
+    specs = {
+        role: replace(spec, sha256=None, source=replace(spec.source, revision=None, size=None))
+        for role, spec in specs_of(recipe).items()
+        if isinstance(spec.source, HubFile) and spec.lora is None
+    }
+    return with_specs(recipe, specs)

@@ -1,0 +1,618 @@
+"""`edge-eft pull` against a stand-in of the hub: what comes, what is refused before, what stays."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+
+import huggingface_hub
+import huggingface_hub.constants
+import psutil
+import pytest
+from helpers import recipe_files, tiny_models
+from helpers.cli_tools import complaint, invoke, process
+from helpers.gguf_parts import split_model
+from helpers.hub_server import HubServer, use
+
+from edge_eft.cli.pull_wish import wish
+from edge_eft.files.gguf_split import part_paths
+from edge_eft.files.hub_file import HubFile
+from edge_eft.files.recipe import verify
+from edge_eft.files.recipe_names import load_recipe
+from edge_eft.files.recipe_toml import read_recipe
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals, limits and terminals of POSIX")
+
+BASE, TUNED, REFERENCE = "maker/Big-Base-GGUF", "maker/Small-Instruct-GGUF", "maker/Small-Base-GGUF"
+FILES = {
+    BASE: "Big-Base.Q8_0.gguf",
+    TUNED: "Small-Instruct-Q8_0.gguf",
+    REFERENCE: "Small-Base.Q8_0.gguf",
+}
+
+
+@pytest.fixture(scope="session")
+def models(folder):
+    """The content of three models that go together, the base the largest."""
+    base = tiny_models.write_random(folder / "hub-base.gguf", seed=1, d=128, n_layer=4)
+    paths = [tiny_models.write_random(folder / f"hub-{i}.gguf", seed=i) for i in (2, 3)]
+    plain = tiny_models.write_random(folder / "hub-plain.gguf", seed=3, chat_template=None)
+    return dict(zip(FILES, [each.read_bytes() for each in (base, paths[0], plain)], strict=True))
+
+
+@pytest.fixture
+def server(models):
+    with HubServer() as server:
+        for repo, file in FILES.items():
+            server.add(repo, {file: models[repo], "README.md": b"a card"})
+        yield server
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Where a child process keeps its cache and recipes."""
+    return tmp_path
+
+
+@pytest.fixture
+def at(server, monkeypatch, tmp_path):
+    """Pulls in this process go to the stand-in; the cache."""
+    return use(server, monkeypatch, tmp_path)
+
+
+def pulled(*arguments):
+    """What a pull in this process says, which must end well."""
+    result = invoke("pull", *arguments)
+    assert result.exit_code == 0, result.output
+    return result.stderr
+
+
+def environment(server, home, **more):
+    """What a user would set, and nothing of this machine's own."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "HUGGING")) and not key.lower().endswith("_proxy")
+    }
+    return {
+        **kept,
+        "HF_ENDPOINT": server.address(),
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_DOWNLOAD_TIMEOUT": "2",
+        "EDGE_EFT_HOME": str(home / "own"),
+        **more,
+    }
+
+
+def run(server, home, *arguments, **more):
+    """Status, stdout and stderr of a pull in a process of its own."""
+    child = process("pull", *arguments, env=environment(server, home, **more))
+    out, err = child.communicate(timeout=60)
+    assert "Traceback" not in err
+    return child.returncode, out, err
+
+
+def refused(*arguments):
+    """The line on stderr of a pull in this process that must fail, after what it tells first."""
+    result = invoke("pull", *arguments)
+    assert result.exit_code == 2, result.output
+    *_, line = result.stderr.splitlines()
+    assert line.startswith("edge-eft: ")
+    return line
+
+
+def trio(**more):
+    """The options that name the three repositories."""
+    named = {"base": BASE, "tuned": TUNED, "reference": REFERENCE, "name": "mine", **more}
+    return [word for key, value in named.items() for word in (f"--{key}", value)]
+
+
+def write(folder, name="family", **sources):
+    """A recipe whose models the hub has."""
+    written = {
+        role: f'repo = "{repo}", file = "{file}"'
+        for role, (repo, file) in zip(("base", "tuned", "reference"), FILES.items(), strict=True)
+    }
+    for role, more in sources.items():
+        written[role] += f", {more}"
+    path = folder / f"{name}.toml"
+    path.write_text(
+        f'description = "A family"\nlicense = "MIT"\nn_ctx = 128\n'
+        f"[base]\nsource = {{ {written['base']} }}\n"
+        f"[delta.chat]\ntuned = {{ source = {{ {written['tuned']} }} }}\n"
+        f"reference = {{ source = {{ {written['reference']} }} }}\n"
+    )
+    return path
+
+
+def whole_file(models):
+    """What matches the request for all of the base, which is not one for its header."""
+    return f"/store/{BASE}/.* bytes=0-{len(models[BASE]) - 1}$"
+
+
+def test_a_recipe_is_pulled_and_runs(server, home, models, monkeypatch):
+    status, out, err = run(server, home, write(home))
+    assert (status, out) == (0, "")
+    assert "next: edge-eft chat family" in err
+    monkeypatch.setenv("EDGE_EFT_HOME", str(home / "own"))
+    recipe = load_recipe("family")
+    for repo, spec in zip(FILES, (recipe.base, recipe.deltas["chat"].tuned), strict=False):
+        assert spec.file.read_bytes() == models[repo]
+        assert spec.file.is_relative_to(home / "hf" / "hub")
+        commit, size = server.repos[repo].head, len(models[repo])
+        assert spec.source == HubFile(repo, FILES[repo], commit, size)
+        assert spec.sha256 == server.sha256(models[repo])
+    child = process(
+        *("run", "family", "the red one", "--max-tokens", "4"), env=environment(server, home)
+    )
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, bool(out)) == (0, True), err
+
+
+def test_what_is_here_is_compared_and_not_fetched_again(server, at, tmp_path, monkeypatch):
+    path = write(tmp_path)
+    pulled(path)
+    recipe = (tmp_path / "own/recipes/family.toml").read_bytes()
+    server.log.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for given in (path, "family"):
+        assert "family was here already" in pulled(given)
+    assert not server.log
+    assert (tmp_path / "own/recipes/family.toml").read_bytes() == recipe
+
+
+def test_a_damaged_file_is_found_and_fetched_alone(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = next(at.glob("models--maker--Big*/blobs/*"))
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    server.log.clear()
+    assert "damaged; it is fetched again" in pulled("family")
+    assert server.sent() == len(models[BASE])
+    assert blob.read_bytes() == models[BASE]
+
+
+def test_a_damaged_header_is_fetched_again_too(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = next(at.glob("models--maker--Big*/blobs/*"))
+    blob.write_bytes(b"FUGG" + models[BASE][4:])
+    pulled("family")
+    assert blob.read_bytes() == models[BASE]
+
+
+def test_a_damaged_beginning_does_not_stand_in_the_way(server, at, tmp_path, models):
+    path = write(tmp_path)
+    server.fault(whole_file(models), after=500_000, flip=0, times=1)
+    gone = server.fault("bytes=500000-", status=418)
+    refused(path)
+    gone.times = 0
+    assert "what came is not what the hub states" in refused(path)
+    pulled(path)
+
+
+def test_a_pull_that_broke_off_fetches_only_what_is_missing(server, at, tmp_path, models):
+    path = write(tmp_path)
+    looked_at = json.loads(invoke("pull", path, "--dry-run", "--json").stdout)["bytes_looked_at"]
+    server.log.clear()
+    server.fault(whole_file(models), after=300_000, times=1)
+    gone = server.fault("bytes=300000-", status=418)
+    assert "HTTP status 418" in refused(path)
+    assert not (tmp_path / "own").exists()
+    total = sum(map(len, models.values()))
+    assert server.sent() == looked_at + total - len(models[BASE]) + 300_000
+    gone.times = 0
+    server.log.clear()
+    pulled(path)
+    assert server.sent() == len(models[BASE]) + len(models[BASE]) - 300_000  # the look, the rest
+    assert (tmp_path / "own/recipes/family.toml").exists()
+
+
+def test_three_repositories_make_a_recipe(server, at, tmp_path):
+    server.add(
+        BASE,
+        {
+            "Big-Base.Q4_K_M.gguf": server.repos[BASE].commits[server.repos[BASE].head][
+                FILES[BASE]
+            ][:-1]
+            + b"4"
+        },
+    )
+    err = pulled(*trio(), "--prompt", "template")
+    assert f"base: Big-Base.Q4_K_M.gguf of {BASE}, Q4_K_M is taken" in err
+    recipe = load_recipe("mine")
+    assert recipe.license == "apache-2.0"
+    assert (recipe.base.prompt, recipe.deltas["tuned"].tuned.prompt) == ("template", "template")
+    again = pulled(*trio(base=f"{BASE}:q4_k_m"), "--prompt", "template")
+    assert "here already" in again
+    assert "its base is another model" in refused(*trio(base=f"{BASE}:Q8_0"))
+    pulled("mine", "--base", ":Q8_0", "--name", "exact")
+    assert load_recipe("exact").base.source.file == FILES[BASE]
+    assert load_recipe("mine").base.source.file == "Big-Base.Q4_K_M.gguf"
+
+
+def test_a_changed_recipe_keeps_its_pins(server, at, tmp_path, models):
+    path = write(tmp_path)
+    pulled(path)
+    pinned = load_recipe("family").base.source
+    server.add(BASE, {FILES[BASE]: models[BASE][:-1] + b"n"})
+    path.write_text(path.read_text().replace("n_ctx = 128", "n_ctx = 64"))
+    pulled(path)
+    assert (load_recipe("family").n_ctx, load_recipe("family").base.source) == (64, pinned)
+    pulled(*trio(), "--prompt", "chatml")
+    pulled(*trio(), "--prompt", "template")
+    assert load_recipe("mine").base.prompt == "template"
+
+
+def test_a_link_in_the_cache_to_something_else_is_put_right(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    file = load_recipe("family").base.file
+    other = load_recipe("family").deltas["chat"].tuned.file
+    file.unlink()
+    file.symlink_to(other.resolve())
+    pulled("family")
+    assert file.read_bytes() == models[BASE]
+
+
+def test_a_dry_run_tells_and_writes_nothing(server, at, tmp_path):
+    result = invoke("pull", write(tmp_path), "--dry-run")
+    assert result.exit_code == 0
+    assert f"{BASE}/{FILES[BASE]}" in result.stdout
+    assert not at.exists()
+    assert not (tmp_path / "own").exists()
+
+
+def test_json_is_data_and_quiet_is_quiet(server, at, tmp_path):
+    result = invoke("pull", write(tmp_path), "--json", "--quiet")
+    about = json.loads(result.stdout)
+    assert (about["name"], result.stderr) == ("family", "")
+    assert about["bytes_fetched"] == sum(model["bytes"] for model in about["models"])
+
+
+def test_a_trio_that_cannot_work_is_refused_by_its_headers(server, at, tmp_path, folder):
+    other = tiny_models.write_random(folder / "hub-other.gguf", seed=9, rename={300: ("zzz", 1)})
+    server.add(BASE, {FILES[BASE]: other.read_bytes() + bytes(32 << 20)})
+    assert "different vocabularies: token 300" in refused(write(tmp_path))
+    assert server.sent("Big") < 2 << 20
+    assert not at.exists()
+
+
+@pytest.mark.parametrize("data", [b"<html>" * 99, None], ids=["no GGUF", "cut"])
+def test_what_is_no_model_is_refused_by_its_header(server, at, tmp_path, models, data):
+    server.add(BASE, {FILES[BASE]: data or models[BASE][:-1000]})
+    assert f"{BASE}/{FILES[BASE]}: " in refused(write(tmp_path))
+    assert not at.exists()
+
+
+def test_another_file_than_stated_is_refused_and_update_takes_it(server, at, tmp_path, models):
+    size, sha = len(models[BASE]) - 1, "0" * 64
+    line = refused(write(tmp_path, base=f'size = {size}, confidence = "exact"'))
+    assert "not the one this recipe was made for" in line
+    assert f"has {size + 1:,} bytes, stated are {size:,}" in line
+    pulled(write(tmp_path, "rough", base=f'size = {size}, confidence = "named"'))
+    path = write(tmp_path, "hashed")
+    path.write_text(path.read_text().replace("[base]", f'[base]\nsha256 = "{sha}"'))
+    assert "its sha256 is" in refused(path)
+    pulled(path, "--update")
+    assert load_recipe("hashed").base.sha256 == server.sha256(models[BASE])
+
+
+def test_a_pinned_revision_is_kept_until_update(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    newer = models[BASE][:-1] + b"n"
+    server.add(BASE, {FILES[BASE]: newer})
+    assert "here already" in pulled("family")
+    pulled("family", "--update")
+    assert load_recipe("family").base.file.read_bytes() == newer
+
+
+def test_a_guessed_name_stands_for_its_quantisation(server, at, tmp_path):
+    path = write(tmp_path, base='confidence = "guessed"')
+    path.write_text(path.read_text().replace("Big-Base.Q8_0", "Huge-Base-Q8_0"))
+    assert f"base: {FILES[BASE]} of {BASE}, Q8_0 is taken" in pulled(path)
+    assert "here already" in pulled(path)
+    path.write_text(path.read_text().replace("Huge-Base-Q8_0", "Huge-Base-Q2_K"))
+    assert f"name one of its files: {FILES[BASE]}" in refused(path, "--name", "other")
+
+
+def test_what_does_not_fit_is_refused_with_a_smaller_choice(
+    server, at, tmp_path, models, monkeypatch
+):
+    server.add(BASE, {"Big-Base.Q2_K.gguf": b"GGUF"})
+    need = json.loads(invoke("pull", write(tmp_path), "--dry-run", "--json").stdout)["memory_total"]
+    memory = psutil.virtual_memory()._replace(available=need - 1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    line = refused(tmp_path / "family.toml")
+    assert "(--base :Q2_K)" in line
+    assert "--anyway" in line
+    assert not at.exists()
+    assert "would fit" in pulled(tmp_path / "family.toml", "--anyway")
+    assert "MiB are free" in pulled("family")
+
+
+def test_a_disk_that_is_too_small_is_seen_before(server, at, tmp_path, models, monkeypatch):
+    need = sum(map(len, models.values()))
+    usage = shutil.disk_usage(tmp_path)._replace(free=need - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert "1 MiB are still to come" in refused(write(tmp_path))
+    assert not at.exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
+    pulled(tmp_path / "family.toml")
+
+
+def test_a_gated_repository_is_explained_before_anything_comes(server, at, tmp_path):
+    server.repos[TUNED].gated = True
+    line = refused(write(tmp_path))
+    assert f"{TUNED} is gated: accept its licence on {server.address()}/{TUNED}" in line
+    assert not at.exists()
+
+
+@pytest.mark.parametrize(
+    ("siblings", "words"),
+    [
+        ([{"rfilename": "../../../../evil.gguf"}], "no GGUF model"),
+        ([{"rfilename": "/tmp/evil.gguf"}, {"rfilename": "NUL.gguf"}], "no GGUF model"),
+        ([{"rfilename": "a\\..\\evil.gguf"}, {"rfilename": "C:evil.gguf"}], "no GGUF model"),
+        ([{"rfilename": "x.gguf", "lfs": {"sha256": "../../evil"}}], "no GGUF model"),
+        ([{"rfilename": "x\u001b[2J.gguf"}], "no GGUF model"),
+        ([{"rfilename": 7}], "not the hub's|no GGUF model"),
+    ],
+)
+def test_hostile_names_from_the_hub_are_not_taken(server, at, tmp_path, siblings, words):
+    def hostile(info):
+        good = info["siblings"][0]
+        info["siblings"] = [
+            good | each | {"lfs": good["lfs"] | each.get("lfs", {})} for each in siblings
+        ]
+        return info
+
+    server.repos[BASE].lie = hostile
+    before = sorted(tmp_path.rglob("*"))
+    options = trio()
+    line = refused(*options)
+    assert any(word in line for word in words.split("|"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("commit", ["../../../evil", "/etc", "main", "A" * 40, 7, None])
+def test_a_hostile_commit_is_refused(server, at, tmp_path, commit):
+    server.repos[BASE].lie = lambda info: info | {"sha": commit}
+    assert "is not a commit" in refused(*trio())
+    assert not at.exists()
+
+
+def test_names_that_differ_in_case_alone_are_refused(server, at, tmp_path, models):
+    files = {"M.gguf": models[TUNED], "m.gguf": models[REFERENCE]}
+    server.add(TUNED, files)
+    line = refused(*trio(tuned=f"{TUNED}:M.gguf", reference=f"{TUNED}:m.gguf"))
+    assert "one name where case is ignored" in line
+    assert not at.exists()
+
+
+def test_a_split_model_comes_with_all_its_parts(server, at, tmp_path, models, folder):
+    whole = folder / "hub-base.gguf"
+    first = split_model(whole, folder, 3, "Big-Base-Q8_0")
+    parts = {path.name: path.read_bytes() for path in part_paths(first)}
+    repo = server.repos[BASE]
+    repo.commits.clear()
+    server.add(BASE, parts)
+    pulled(*trio(base=f"{BASE}:Q8_0"))
+    recipe = load_recipe("mine")
+    assert len(recipe.base.sha256) == 3
+    assert [path.read_bytes() for path in part_paths(recipe.base.file)] == list(parts.values())
+    assert "here already" in pulled("mine")
+
+
+def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
+    instruct = "maker/Big-Instruct-GGUF"
+    server.add(instruct, {"Big-Instruct-Q8_0.gguf": models[BASE][:-1] + b"i"})
+    path = write(tmp_path)
+    source = f'source = {{ repo = "{instruct}", file = "Big-Instruct-Q8_0.gguf" }}'
+    path.write_text(f"{path.read_text()}[instruct]\n{source}\n")
+    assert "edge-eft chat family --lora ADAPTER" in pulled(path, "--for-lora")
+    recipe = load_recipe("family")
+    chat = recipe.deltas["chat"]
+    needs = [spec.needs_pull for spec in (recipe.instruct, chat.tuned, recipe.base, chat.reference)]
+    assert needs == [False, False, True, True]
+    pulled("family")
+    assert load_recipe("family").contexts()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "Name a recipe"),
+        (("--base", "a/b", "--tuned", "c/d", "--reference", "e/f"), "--name"),
+        (("x", "--tuned", "c/d"), "go without a recipe"),
+        (("x", "--base", "c/d", "--for-lora"), "--for-lora fetches no base"),
+        (("atlas",), "comes with edge_eft"),
+        (("no-such-recipe",), "cannot be read"),
+        (trio(name="../x"), "cannot be the name of a recipe"),
+        (trio(name="nul"), "cannot be the name of a recipe"),
+        (trio(name="atlas"), "comes with edge_eft"),
+        (trio(base="../b"), "not the name of a repository"),
+        (trio(base="gone/away"), "is not on the hub, or is private"),
+        (trio(base=f"{BASE}:../x.gguf"), "name one of its files"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(server, at, arguments, words):
+    assert words in complaint("pull", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    {
+        "a/b": ("a/b", ""),
+        "a/b:Q8_0": ("a/b", "Q8_0"),
+        "a/b:sub/x.gguf": ("a/b", "sub/x.gguf"),
+        "https://huggingface.co/a/b": ("a/b", ""),
+        "hf.co/a/b:Q4_K_M": ("a/b", "Q4_K_M"),
+        "https://huggingface.co/a/b/tree/main": ("a/b", ""),
+        "https://huggingface.co/a/b/blob/main/s/x.gguf": ("a/b", "s/x.gguf"),
+        "https://hf.co/a/b/resolve/main/x.gguf?download=true": ("a/b", "x.gguf"),
+    }.items(),
+)
+def test_a_repository_is_named_as_people_do(text, found):
+    asked = wish(text)
+    assert (asked.repo, asked.file) == found
+
+
+def test_a_recipe_of_files_has_nothing_to_pull(at, tmp_path):
+    path = tmp_path / "local.toml"
+    path.write_text(recipe_files.BASE + recipe_files.DELTA)
+    assert "nothing to pull" in complaint("pull", path)
+
+
+@posix
+def test_a_terminal_is_shown_one_bar_and_no_noise(server, home):
+    import pty
+
+    ours, theirs = pty.openpty()
+    child = process("pull", write(home), env=environment(server, home), stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal on Linux
+        while block := os.read(ours, 1 << 16):
+            shown += block
+    os.close(ours)
+    assert child.wait(60) == 0
+    assert b"MiB/s" in shown
+    assert b"fetching" not in shown
+    assert b"100%" in shown
+    assert not re.search(rb"huggingface|HTTP|Warning|\\x1b]", shown)
+
+
+def slowly(server, pause=0.02):
+    """Let the files take a while."""
+    server.fault("/store/", pause=pause)
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@posix
+def test_ctrl_c_keeps_what_came_and_says_so(server, home, models):
+    path = write(home)
+    server.fault(whole_file(models), pause=0.05)
+    child = process("pull", path, env=environment(server, home), start_new_session=True)
+    wait_for(lambda: any(each.stat().st_size for each in home.rglob("*Big*/*/*.incomplete")))
+    os.killpg(child.pid, signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "MiB came, and the same command goes on from there" in err
+    (partial,) = home.rglob("*.incomplete")
+    have = partial.stat().st_size
+    server.faults.clear()
+    server.log.clear()
+    assert run(server, home, path)[0] == 0
+    assert server.log[-1].range == f"bytes={have}-{len(models[BASE]) - 1}"
+
+
+@posix
+def test_a_full_disk_is_one_line_and_what_came_stays(server, at, tmp_path, models):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))
+    try:
+        line = refused(write(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written (File too large); what has come stays" in line
+    assert next(at.rglob("*.incomplete")).stat().st_size == 400_000
+    pulled(tmp_path / "family.toml")
+    assert server.log[-1].range == f"bytes=400000-{len(models[BASE]) - 1}"
+
+
+def test_offline_without_the_files_is_one_line(server, at, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in complaint("pull", write(tmp_path))
+    assert not server.log
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}, "refuses its environment"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "cannot be reached"),
+        ({"HTTP_PROXY": "http://127.0.0.1:1", "HF_ENDPOINT": "http://hub.invalid"}, "be reached"),
+    ],
+)
+def test_an_environment_that_is_wrong_is_one_line(server, home, more, words):
+    status, _, err = run(server, home, write(home), **more)
+    assert (status, len(err.splitlines())) == (2, 1), err
+    assert words in err
+
+
+def test_files_of_another_program_in_the_cache_are_used_offline(server, at, tmp_path, monkeypatch):
+    """As `hf download` leaves them: with the branch's name in refs."""
+    for repo, file in FILES.items():
+        huggingface_hub.hf_hub_download(repo, file, cache_dir=at)
+    server.log.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "the hub does not answer; the cache has it" in pulled(write(tmp_path))
+    assert not server.log
+
+
+def whole(server, home):
+    """Check that what claims to be whole is; returns whether the recipe is there."""
+    known = {
+        server.sha256(data)
+        for repo in server.repos.values()
+        for data in repo.commits[repo.head].values()
+    }
+    for path in home.rglob("*.gguf"):
+        assert server.sha256(path.read_bytes()) in known, path
+    for blob in home.glob("hf/hub/models--*/blobs/*"):
+        if blob.suffix != ".incomplete":
+            assert server.sha256(blob.read_bytes()) == blob.name
+    recipes = list(home.glob("own/recipes/*.toml"))
+    for recipe in recipes:
+        found = read_recipe(recipe)
+        verify(found, all_sizes=True)
+        assert all(spec.file.is_file() for spec in found.roles().values())
+    return bool(recipes)
+
+
+def came(home):
+    """How many bytes of files are in the cache, whole or not."""
+    return sum(blob.stat().st_size for blob in home.glob("hf/hub/models--*/blobs/*"))
+
+
+@posix
+@pytest.mark.slow
+def test_kill_9_at_any_moment_leaves_nothing_that_claims_to_be_whole(server, home, models):
+    moments = int(os.environ.get("EDGE_EFT_TEST_MOMENTS", "12"))
+    dice, path, have = random.Random(moments), write(home), 0
+    ends = "|".join(str(len(data) - 1) for data in models.values())
+    server.fault(f"/store/.*-({ends})$", pause=0.02)
+    states = Counter()
+    for _ in range(moments):
+        child = process("pull", path, env=environment(server, home), start_new_session=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(dice.uniform(0.3, 3.5))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        complete = whole(server, home)
+        assert came(home) >= have, "what came was thrown away"
+        have = came(home)
+        states["pulled" if complete else "in a file" if have else "before"] += 1
+        if complete:
+            have = 0
+            for folder in ("own", "hf"):
+                shutil.rmtree(home / folder)
+    server.faults.clear()
+    assert run(server, home, path)[0] == 0
+    assert whole(server, home)
+    print(f"{moments} moments: {dict(states)}")
