@@ -432,7 +432,7 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
         (("x", "--tuned", "c/d"), "go without a recipe"),
         (("x", "--base", "c/d", "--for-lora"), "--for-lora fetches no base"),
         (("atlas",), "comes with edge_eft"),
-        (("no-such-recipe",), "cannot be read"),
+        (("no-such-recipe",), "is not known"),
         (trio(name="../x"), "cannot be the name of a recipe"),
         (trio(name="nul"), "cannot be the name of a recipe"),
         (trio(name="atlas"), "comes with edge_eft"),
