@@ -41,6 +41,11 @@ class Commands(click.Group):
         "list": (".show", "list_command", "List the recipes that come with edge_eft."),
         "show": (".show", "show", "Show a recipe, its files, and what running it means here."),
         "convert": (".convert", "command", "Quantise a tuned model like its reference."),
+        "doctor": (
+            ".doctor",
+            "doctor",
+            "Look at this installation and machine, and why it is slow.",
+        ),
         "bench": (".bench", "command", "Measure how fast a recipe is here."),
     }
 
