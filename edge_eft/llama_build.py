@@ -47,7 +47,8 @@ def _feature(name: str, flags: str, compiler: str, default: bool = False) -> Fea
     return Feature(f"GGML_{name}", frozenset(flags.split()), compiler, default)
 
 
-# By the names of `llama_print_system_info` (ggml/src/ggml-cpu/ggml-cpu.cpp). AVX512 is these five.
+_WIDE = "avx512f avx512cd avx512bw avx512dq avx512vl"  # what GGML_AVX512 compiles in
+# By the names of `llama_print_system_info` (ggml/src/ggml-cpu/ggml-cpu.cpp).
 X86 = {
     "AVX": _feature("AVX", "avx", "-mavx", True),
     "AVX2": _feature("AVX2", "avx2", "-mavx2", True),
@@ -55,10 +56,10 @@ X86 = {
     "FMA": _feature("FMA", "fma", "-mfma", True),
     "BMI2": _feature("BMI2", "bmi2", "-mbmi2", True),
     "AVX_VNNI": _feature("AVX_VNNI", "avx_vnni", "-mavxvnni"),
-    "AVX512": _feature("AVX512", "avx512f avx512cd avx512bw avx512dq avx512vl", "-mavx512bw"),
-    "AVX512_VBMI": _feature("AVX512_VBMI", "avx512f avx512vbmi", "-mavx512vbmi"),
-    "AVX512_VNNI": _feature("AVX512_VNNI", "avx512f avx512_vnni", "-mavx512vnni"),
-    "AVX512_BF16": _feature("AVX512_BF16", "avx512f avx512_bf16", "-mavx512bf16"),
+    "AVX512": _feature("AVX512", _WIDE, "-mavx512bw"),
+    "AVX512_VBMI": _feature("AVX512_VBMI", f"{_WIDE} avx512vbmi", "-mavx512vbmi"),
+    "AVX512_VNNI": _feature("AVX512_VNNI", f"{_WIDE} avx512_vnni", "-mavx512vnni"),
+    "AVX512_BF16": _feature("AVX512_BF16", f"{_WIDE} avx512_bf16", "-mavx512bf16"),
 }
 # On ARM the default build finds these itself: /proc/cpuinfo's name, macOS' sysctl.
 ARM = {
@@ -234,7 +235,7 @@ def _faults(arguments: str) -> Iterable[str]:
             yield f"was built without {backend}, which CMAKE_ARGS asks for"
     try:
         info = subprocess.run(
-            [sys.executable, "-I", "-c", _PRINT_INFO],
+            [sys.executable, "-I" if sys.flags.isolated else "-P", "-c", _PRINT_INFO],
             capture_output=True,
             text=True,
             timeout=_CHILD_SECONDS,

@@ -78,3 +78,21 @@ def test_state_dir_follows_edge_eft_home(monkeypatch, tmp_path):
     assert system.state_dir() == tmp_path
     monkeypatch.delenv("EDGE_EFT_HOME")
     assert system.state_dir().name == "edge-eft"
+
+
+def test_the_narrowest_control_group_limits_a_container(tmp_path: Path) -> None:
+    own, inner = tmp_path / "own", tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    own.write_text("0::/outer/inner\n")
+    assert system.container_limits(tmp_path, own) == (None, None)
+    (tmp_path / "outer" / "memory.max").write_text("1000\n")
+    (inner / "memory.max").write_text("max\n")
+    (inner / "cpu.max").write_text("150000 100000\n")
+    (tmp_path / "outer" / "cpu.max").write_text("max 100000\n")
+    assert system.container_limits(tmp_path, own) == (1000, 1.5)
+    own.write_text("0::/\n")
+    assert system.container_limits(tmp_path, own) == (None, None)
+
+
+def test_without_control_groups_nothing_limits(tmp_path: Path) -> None:
+    assert system.container_limits(tmp_path, tmp_path / "nothing") == (None, None)
