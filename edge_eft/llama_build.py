@@ -155,10 +155,11 @@ def cmake_args(has: Iterable[str] | None, own: str = "") -> str:
     """Return the CMAKE_ARGS of a build for a processor with the instruction sets `has`.
 
     Elsewhere than on x86 Linux llama.cpp's own choice is right: on macOS it is the Metal build.
-    `own` are the user's, which come last, so that they count.
+    `own` are the user's, which come last, so that they count. Who names GGML_NATIVE chooses all
+    instruction sets: -DGGML_NATIVE=OFF alone is a build for any processor with AVX2.
     """
     chosen = []
-    if has is not None and is_x86() and sys.platform == "linux":
+    if has is not None and is_x86() and sys.platform == "linux" and "GGML_NATIVE" not in own:
         has = set(has)
         chosen.append("-DGGML_NATIVE=OFF")
         for name, feature in X86.items():

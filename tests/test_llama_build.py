@@ -87,6 +87,13 @@ def test_ones_own_arguments_come_last():
     )
 
 
+@pytest.mark.usefixtures("x86_linux")
+def test_who_names_native_chooses_all_instruction_sets():
+    """CI's wheel is to run on whichever machine it gets next."""
+    own = "-DGGML_NATIVE=OFF"
+    assert llama_build.cmake_args(frozenset(llama_build.X86), own) == f"-DLLAVA_BUILD=OFF {own}"
+
+
 def test_elsewhere_the_default_build_is_kept(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")

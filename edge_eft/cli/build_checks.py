@@ -83,9 +83,9 @@ def try_out(model: Path | None, seconds: int = PROBE_SECONDS) -> Trial:
 
 def embedded_model() -> Path | None:
     """Return the base of the embedded family, or None if it is not here."""
-    from ..files.recipe_toml import list_recipes, load_recipe
+    from ..files.recipe_names import embedded_recipes, load_recipe
 
-    if "atlas" not in (embedded := list_recipes()):
+    if "atlas" not in (embedded := embedded_recipes()):
         return None
     base = load_recipe(embedded["atlas"]).base
     return base.file if base and base.file.is_file() else None
@@ -194,6 +194,8 @@ def _build(trial: Trial) -> Finding:
     if not trial.loaded:
         value = f"cannot be loaded: {trial.end}" if installed else "is not installed"
         fix = "install it again; it is compiled, which takes some minutes and a C++ compiler"
+        if trial.fatal == "SIGILL":
+            fix = "it was compiled for another processor; compile it for this one"
         return Finding(name, value, WARNING, fix, _reinstall())
     built = llama_build.compiled(trial.steps["build"]["system_info"])
     libraries = trial.steps["build"]["libraries"]

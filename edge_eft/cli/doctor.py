@@ -43,7 +43,7 @@ def doctor(name: str | None, online: bool, as_json: bool) -> None:
       edge-eft doctor
       edge-eft doctor atlas --json
     """
-    from ..files.recipe_toml import load_recipe
+    from ..files.recipe_names import load_recipe
 
     recipe = load_recipe(name) if name is not None else None
     seen = []
@@ -65,8 +65,7 @@ def findings(recipe: Recipe | None, *, online: bool) -> Iterator[Finding]:
     yield from build_checks.examine(trial)
     yield machine_checks.threads(trial.steps)
     yield machine_checks.memory()
-    n_threads = trial.steps.get("threads", [1])[0]
-    measured = machine_checks.bandwidth(n_threads)
+    measured = machine_checks.bandwidth(trial.steps.get("threads"))
     yield measured
     if recipe is not None:
         rate = float(measured.data.get("bytes_per_second", 0))

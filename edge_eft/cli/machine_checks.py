@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -77,9 +77,10 @@ def memory() -> Finding:
 # -- speed ---------------------------------------------------------------------------------
 
 
-def bandwidth(n_threads: int) -> Finding:
-    """Return how fast `n_threads` threads read memory."""
+def bandwidth(decoding: Sequence[Any] | None) -> Finding:
+    """Return how fast memory is read by as many threads as decode, `decoding`'s first; or cores."""
     name = "bandwidth"
+    n_threads = int(decoding[0]) if decoding else psutil.cpu_count(logical=False) or 1
     if psutil.virtual_memory().available < 2 * BUFFER:
         return Finding(name, "not measured: too little memory is free", NOTE, "close programs")
     try:
@@ -132,27 +133,46 @@ def _integer(header: GGUFHeader, key: str) -> int:
     return int(header.metadata.get(f"{header.architecture}.{key}", 0))
 
 
+def _needs_pull(recipe: Recipe) -> bool:
+    return any(spec.needs_pull for spec in recipe.roles(here=False).values())
+
+
+def _sizes(recipe: Recipe) -> dict[str, int]:
+    """Return the bytes that each context reads for a token; -1 where they are not known."""
+    from ..files.memory import headers
+    from ..files.recipe import HubFile, shared_contexts
+
+    roles = recipe.roles(here=False)
+    read = headers({role: spec for role, spec in roles.items() if not spec.needs_pull})
+    sizes = {}
+    for names, spec in shared_contexts(roles):
+        if spec.needs_pull:
+            size = spec.source.size if isinstance(spec.source, HubFile) else None
+            sizes[names[0]] = -1 if size is None else size
+        else:
+            adapter = spec.lora.stat().st_size if spec.lora else 0
+            sizes[names[0]] = bytes_read(read[names[0]]) + adapter
+    return sizes
+
+
 def recipe_speed(recipe: Recipe, rate: float, has_gpu: bool) -> Finding:
     """Return how many tokens per second of `recipe` the bandwidth `rate` allows.
 
     A token of plain emulation takes one of each context. Drafts go beyond it; the KV cache, the
     arithmetic and everything else stay below.
     """
-    from ..files.memory import headers
-
     name = "recipe"
     try:
-        read = headers(recipe.roles())
-        contexts = [(roles, spec, read[roles[0]]) for roles, spec in recipe.contexts()]
-        sizes = {
-            roles[0]: bytes_read(header) + (spec.lora.stat().st_size if spec.lora else 0)
-            for roles, spec, header in contexts
-        }
+        sizes = _sizes(recipe)
     except (EdgeEftError, OSError) as error:
         fix = "edge-eft show says more, with the files' paths"
         return Finding(name, foreign(str(error)), WARNING, fix)
+    if min(sizes.values()) < 0:
+        value = f"{foreign(recipe.name)}: not on this machine, and of unknown size"
+        return Finding(name, value, advice=f"edge-eft pull {foreign(recipe.name)} gets it")
     each = ", ".join(f"{role} {mebibytes(size, 1)}" for role, size in sizes.items())
     value = f"{foreign(recipe.name)} reads {each} MiB a token"
+    value += " (by the sizes of the files, not pulled yet)" * _needs_pull(recipe)
     data: dict[str, Any] = {"bytes_per_token": sizes}
     together = sum(sizes.values())
     if together < IN_CACHE:

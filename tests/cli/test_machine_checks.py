@@ -5,6 +5,7 @@ import shutil
 import sys
 import types
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -17,8 +18,8 @@ from edge_eft.cli.finding import NOTE, OK, WARNING
 from edge_eft.errors import EngineError
 from edge_eft.files.gguf_check import GGUFHeader
 from edge_eft.files.gguf_header import TensorInfo
-from edge_eft.files.recipe import from_files
-from edge_eft.files.recipe_toml import load_recipe
+from edge_eft.files.recipe import HubFile, ModelSpec, from_files
+from edge_eft.files.recipe_names import load_recipe
 
 
 def header(tensors, **metadata):
@@ -67,6 +68,20 @@ def test_models_that_fit_into_caches_get_no_bound(tiny):
     assert "base_tps" not in finding.data
 
 
+@pytest.mark.parametrize("size", [None, 8_000_000_000])
+def test_of_a_recipe_that_is_not_pulled_the_files_sizes_count(size, tiny):
+    there = HubFile("owner/large", "large.gguf", size=size)
+    recipe = from_files(*tiny[:3])
+    recipe = replace(recipe, base=ModelSpec(Path("large.gguf"), source=there))
+    finding = machine_checks.recipe_speed(recipe, 16e9, has_gpu=False)
+    assert finding.verdict == OK
+    if size is None:
+        assert "unknown size" in finding.value
+    else:
+        assert "not pulled yet" in finding.value
+        assert "at most 2.0 tokens/s of the base alone" in finding.value
+
+
 def test_a_recipe_whose_files_are_missing_is_a_warning(tmp_path):
     recipe = load_recipe(write_recipe(tmp_path / "r.toml", tmp_path / "none.gguf"))
     finding = machine_checks.recipe_speed(recipe, 1e9, has_gpu=False)
@@ -88,12 +103,12 @@ def test_memory_is_read_within_its_time(n_threads):
 
 def test_where_memory_is_short_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1 << 20))
-    assert machine_checks.bandwidth(1).verdict == NOTE
+    assert machine_checks.bandwidth([1]).verdict == NOTE
 
 
 def test_without_numpy_the_measurement_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "numpy", None)
-    finding = machine_checks.bandwidth(1)
+    finding = machine_checks.bandwidth([1])
     assert finding.verdict == WARNING
     assert "numpy" in finding.value
 
