@@ -17,7 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SDIST = ("pyproject.toml", "Makefile", "README.md", "LICENSE", "edge_eft", "models", "tests")
+SDIST = (
+    ".github",
+    "pyproject.toml",
+    "Makefile",
+    "README.md",
+    "LICENSE",
+    "edge_eft",
+    "models",
+    "tests",
+)
 
 
 def faults(folder: Path, tag: str | None) -> Iterator[str]:

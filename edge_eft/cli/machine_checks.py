@@ -138,14 +138,20 @@ def _needs_pull(recipe: Recipe) -> bool:
 
 
 def _sizes(recipe: Recipe) -> dict[str, int]:
-    """Return the bytes that each context reads for a token; -1 where they are not known."""
+    """Return the bytes that each context in use reads for a token; -1 where they are not known."""
     from ..files.memory import headers
     from ..files.recipe import HubFile, shared_contexts
 
     roles = recipe.roles(here=False)
     read = headers({role: spec for role, spec in roles.items() if not spec.needs_pull})
+    used = {"base"}
+    for delta in recipe.deltas.values():
+        if delta.weight:  # else its models are loaded, and asked nothing
+            used |= {f"tuned:{delta.name}", f"reference:{delta.name}"}
     sizes = {}
     for names, spec in shared_contexts(roles):
+        if not used & {*names}:
+            continue
         if spec.needs_pull:
             size = spec.source.size if isinstance(spec.source, HubFile) else None
             sizes[names[0]] = -1 if size is None else size

@@ -62,6 +62,12 @@ def test_bandwidth_bounds_the_tokens_per_second(tiny, monkeypatch):
     assert on_gpu.value.endswith("if the CPU did it all")
 
 
+def test_a_delta_of_weight_0_costs_nothing(tiny, tmp_path):
+    recipe = load_recipe(write_recipe(tmp_path / "r.toml", tiny.base, tuned=tiny.tuned))
+    finding = machine_checks.recipe_speed(recipe, 1e9, has_gpu=False)
+    assert list(finding.data["bytes_per_token"]) == ["base", "tuned:chat", "reference:chat"]
+
+
 def test_models_that_fit_into_caches_get_no_bound(tiny):
     finding = machine_checks.recipe_speed(from_files(*tiny[:3]), 1e9, has_gpu=False)
     assert "may stay in caches" in finding.value
