@@ -179,8 +179,8 @@ def install_command(
     Without --no-binary and --no-cache-dir the wheel that was built before comes back.
     """
     again = "--no-deps --no-binary llama-cpp-python"
-    if (Path(sys.prefix) / "uv-receipt.toml").is_file():  # uv tool install
-        command = "uv tool install --reinstall-package llama-cpp-python --no-cache edge-eft"
+    if (Path(sys.prefix) / "uv-receipt.toml").is_file():  # uv tool install; this keeps the extras
+        command = "uv tool upgrade --reinstall-package llama-cpp-python --no-cache edge-eft"
     elif (Path(sys.prefix) / "pipx_metadata.json").is_file():
         command = f"pipx runpip edge-eft install --force-reinstall --no-cache-dir {again}"
         command += f" {requirement}"

@@ -150,7 +150,7 @@ def test_wide_vnni_makes_the_narrow_one_needless():
 @pytest.mark.parametrize(
     ("file", "command"),
     [
-        ("uv-receipt.toml", "uv tool install --reinstall-package llama-cpp-python"),
+        ("uv-receipt.toml", "uv tool upgrade --reinstall-package llama-cpp-python"),
         ("pipx_metadata.json", "pipx runpip edge-eft install --force-reinstall"),
         (None, "pip install --force-reinstall"),
     ],

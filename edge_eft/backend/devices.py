@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .library import L, native, start_library
-from .quantize import ggml_library as _ggml
+
+_FOLDER = Path(L.__file__).parent / "lib"
 
 _KINDS = ("CPU", "GPU", "integrated GPU", "accelerator", "meta device")  # ggml_backend_dev_type
 
@@ -32,36 +34,38 @@ def system_info() -> str:
 
 def backend_libraries() -> list[str]:
     """Return the names of the backends that the installation has files of: "cpu", "cuda" …"""
-    folder = Path(L.__file__).parent / "lib"
-    names = {path.name.partition("ggml-")[2].partition(".")[0] for path in folder.glob("*ggml-*")}
+    names = {path.name.partition("ggml-")[2].partition(".")[0] for path in _FOLDER.glob("*ggml-*")}
     return sorted(names - {"base"})
 
 
 def devices() -> list[Device]:
     """Return the devices of this build, in llama.cpp's order; drivers are asked, so it may take."""
     start_library()
-    _ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-    _ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
-    _ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    load = importlib.import_module("llama_cpp._ctypes_extensions").load_shared_library
+    # Windows finds a function only in the library that has it.
+    ggml, base = load("ggml", _FOLDER), load("ggml-base", _FOLDER)
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
     for function, result in (
-        (_ggml.ggml_backend_dev_name, ctypes.c_char_p),
-        (_ggml.ggml_backend_dev_description, ctypes.c_char_p),
-        (_ggml.ggml_backend_dev_type, ctypes.c_int),
+        (base.ggml_backend_dev_name, ctypes.c_char_p),
+        (base.ggml_backend_dev_description, ctypes.c_char_p),
+        (base.ggml_backend_dev_type, ctypes.c_int),
     ):
         function.restype, function.argtypes = result, [ctypes.c_void_p]
     with native("asking for devices"):
-        found = (_ggml.ggml_backend_dev_get(i) for i in range(_ggml.ggml_backend_dev_count()))
-        return [_describe(device) for device in found]
+        found = (ggml.ggml_backend_dev_get(i) for i in range(ggml.ggml_backend_dev_count()))
+        return [_describe(base, device) for device in found]
 
 
-def _describe(device: Any) -> Device:
+def _describe(base: Any, device: Any) -> Device:
     free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
     handle = ctypes.c_void_p(device)
-    _ggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
-    kind = _ggml.ggml_backend_dev_type(handle)
+    base.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+    kind = base.ggml_backend_dev_type(handle)
     return Device(
-        name=(_ggml.ggml_backend_dev_name(handle) or b"").decode("utf-8", "replace"),
-        description=(_ggml.ggml_backend_dev_description(handle) or b"").decode("utf-8", "replace"),
+        name=(base.ggml_backend_dev_name(handle) or b"").decode("utf-8", "replace"),
+        description=(base.ggml_backend_dev_description(handle) or b"").decode("utf-8", "replace"),
         kind=_KINDS[kind] if kind < len(_KINDS) else f"kind {kind}",
         free=free.value,
         total=total.value,
