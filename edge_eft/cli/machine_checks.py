@@ -96,13 +96,13 @@ def read_rate(n_threads: int, n_bytes: int = BUFFER, budget: float = BUDGET) -> 
     """Return the bytes per second that `n_threads` threads read together, the best of a few."""
     import numpy as np
 
-    buffer = np.ones(n_bytes // 8, np.int64)
+    buffer = np.ones(n_bytes, np.uint8)
     shares = np.array_split(buffer, n_threads)
     best, begun = math.inf, perf_counter()
     with ThreadPoolExecutor(n_threads) as pool:
         while True:
             before = perf_counter()
-            for _ in pool.map(np.bitwise_or.reduce, shares):  # without the GIL
+            for _ in pool.map(np.maximum.reduce, shares):  # without the GIL, 32 at once or more
                 pass
             now = perf_counter()
             best = min(best, now - before)
