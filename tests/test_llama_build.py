@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,20 @@ def test_unknown_words_are_told_the_usage():
 
 def test_the_installed_build_passes():
     assert run("-I", str(SCRIPT), "check").returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("own", ["", "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES='86;89'"])
+def test_make_hands_on_the_flags_of_this_machine_and_ones_own(own):
+    """Quotes and semicolons, which lists of CMake have, survive the shell."""
+    done = subprocess.run(
+        ["make", "-np", f"CMAKE_ARGS={own}", f"PYTHON={sys.executable}", "lint"],
+        capture_output=True,
+        text=True,
+        cwd=SCRIPT.parents[1],
+    )
+    expected = llama_build.cmake_args(llama_build.supported(), own)
+    assert f"\nCMAKE_ARGS := {expected}\n" in done.stdout
 
 
 FAKE = "def llama_print_system_info(): return {!r}.encode()"

@@ -68,6 +68,8 @@ def try_out(model: Path | None, seconds: int = PROBE_SECONDS) -> Trial:
         )
     except subprocess.TimeoutExpired as error:
         return Trial(_steps(error.stdout or b""), f"it hung, and was ended after {seconds} s")
+    except OSError as error:  # no more processes, no memory, or Python is not where it says
+        return Trial({}, foreign(error.strerror or str(error)))
     steps = _steps(done.stdout)
     if done.returncode == 0:
         return Trial(steps)

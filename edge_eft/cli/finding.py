@@ -18,8 +18,10 @@ from typing import Any
 
 OK, NOTE, WARNING = "ok", "note", "warning"  # works; could be better; does not work
 
-# An absolute path, of which the last name is kept: after a letter, / is "per".
-_PATH = re.compile(r"(?<![\w.~])(?:[A-Za-z]:)?(?:[\\/][^\\/\s'\":;,()]+)*[\\/]([^\\/\s'\":;,()]+)")
+# An absolute path, of which the last name is kept: after a letter, / is "per", and URLs stay.
+_PATH = re.compile(
+    r"(?<![\w.~])(?<!:/)(?!//)(?:[A-Za-z]:)?(?:[\\/][^\\/\s'\":;,()]+)*[\\/]([^\\/\s'\":;,()]+)"
+)
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,10 @@ def disks() -> Iterator[Finding]:
 
 
 def hub_cache() -> Path:
-    """Return where programs keep what they fetched from the Hugging Face hub."""
+    """Return where programs keep what they fetched from the hub, by huggingface_hub's variables.
+
+    It is not asked for it: this must work where it is broken.
+    """
     found = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     home = os.environ.get("HF_HOME") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
@@ -236,11 +239,13 @@ def hub(online: bool) -> Finding:
     if not online:
         return Finding("hub", "not asked; --online asks it")
     try:
-        reachable = importlib.import_module("edge_eft.files.hub").reachable
-        return Finding("hub", foreign(reachable()))
-    except (ImportError, AttributeError, EdgeEftError) as error:
-        fix = "check the network, HF_ENDPOINT and the proxies; all but pull works without"
-        return Finding("hub", foreign(str(error)), WARNING, fix)
+        answers, words = importlib.import_module("edge_eft.files.hub").reachable()
+    except (ImportError, EdgeEftError) as error:
+        answers, words = False, str(error)
+    if answers:
+        return Finding("hub", foreign(words))
+    fix = "check the network, HF_ENDPOINT and the proxies; all but pull works without"
+    return Finding("hub", foreign(words), WARNING, fix)
 
 
 _VARIABLES = ("EDGE_EFT_", "HF_", "HUGGINGFACE_", "GGML_", "LLAMA_", "CUDA_", "OMP_", "GOMP_")

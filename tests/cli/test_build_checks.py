@@ -82,6 +82,12 @@ def test_a_child_that_hangs_in_native_code_ends_itself(tiny, startup):
     assert finding.value == "decoding on the CPU: it hung, and was ended after 90 s"
 
 
+def test_where_no_process_can_be_started_it_is_told(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    finding = one(try_out(None), "llama.cpp")
+    assert finding.value == "cannot be loaded: No such file or directory"
+
+
 def test_a_library_that_cannot_be_loaded_is_told_without_its_path(startup, tmp_path):
     (tmp_path / "llama_cpp").mkdir()
     (tmp_path / "llama_cpp" / "__init__.py").write_text(

@@ -24,6 +24,8 @@ def anna(monkeypatch):
         (r"C:\Users\annasmith\x.dll is missing", "x.dll is missing"),
         ("/data/annasmith", "USER"),
         ("and/or 3 GB/s, a/b", "and/or 3 GB/s, a/b"),
+        ("https://huggingface.co/api answers", "https://huggingface.co/api answers"),
+        ("file:///opt/annasmith/x.gguf", "file://x.gguf"),
         ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
     ],
 )

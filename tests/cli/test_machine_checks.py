@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import types
 from collections import namedtuple
@@ -15,7 +16,6 @@ from helpers.recipe_files import write_recipe
 
 from edge_eft.cli import machine_checks
 from edge_eft.cli.finding import NOTE, OK, WARNING
-from edge_eft.errors import EngineError
 from edge_eft.files.gguf_check import GGUFHeader
 from edge_eft.files.gguf_header import TensorInfo
 from edge_eft.files.recipe import HubFile, ModelSpec, from_files
@@ -173,20 +173,24 @@ def test_a_place_without_a_home_is_a_warning(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("variables", "place"),
+    "variables",
     [
-        ({"HF_HUB_CACHE": "/c"}, "/c"),
-        ({"HF_HOME": "/h"}, "/h/hub"),
-        ({"XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub"),
-        ({}, "/home/u/.cache/huggingface/hub"),
+        {"HF_HUB_CACHE": "/c/$NAME"},
+        {"HUGGINGFACE_HUB_CACHE": "~/c"},
+        {"HF_HOME": "/h"},
+        {"XDG_CACHE_HOME": "/x"},
+        {},
     ],
+    ids=str,
 )
-def test_the_hubs_cache_is_where_other_programs_have_it(variables, place, monkeypatch):
+def test_the_hubs_cache_is_where_huggingface_hub_has_it(variables, monkeypatch):
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"HOME": "/home/u", **variables}.items():
+    for name, value in {"HOME": "/home/u", "NAME": "n", **variables}.items():
         monkeypatch.setenv(name, value)
-    assert str(machine_checks.hub_cache()) == place
+    code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE)"
+    theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"{machine_checks.hub_cache()}\n" == theirs.stdout
 
 
 # -- the hub, the environment --------------------------------------------------------------
@@ -198,13 +202,15 @@ def test_the_hub_is_asked_only_with_online(monkeypatch):
 
 
 def test_what_the_hub_says_is_shown(monkeypatch):
-    def refuse():
-        raise EngineError("no network")
-
-    fake = types.SimpleNamespace(reachable=lambda: "answers in 20 ms")
+    fake = types.SimpleNamespace(reachable=lambda: (True, "https://huggingface.co answers"))
     monkeypatch.setitem(sys.modules, "edge_eft.files.hub", fake)
-    assert machine_checks.hub(online=True).value == "answers in 20 ms"
-    fake.reachable = refuse
+    assert machine_checks.hub(online=True).value == "https://huggingface.co answers"
+    fake.reachable = lambda: (False, "no network")
+    assert machine_checks.hub(online=True).verdict == WARNING
+
+
+def test_a_broken_huggingface_hub_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "edge_eft.files.hub", None)
     assert machine_checks.hub(online=True).verdict == WARNING
 
 
