@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,30 +57,43 @@ def try_out(model: Path | None, seconds: int = PROBE_SECONDS) -> Trial:
     command = [sys.executable, "-P", "-m", _PROBE, str(seconds), *([str(model)] if model else [])]
     path = os.pathsep.join([_PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "GGML_NO_BACKTRACE": "1"}
-    try:  # not child.Child: that has no limit of time, and this is over soon
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=environment,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        return Trial(_steps(error.stdout or b""), f"it hung, and was ended after {seconds} s")
+    limit = f"it hung, and was ended after {seconds} s"
+    try:
+        status, told, words = _run(command, environment, seconds)
     except OSError as error:  # no more processes, no memory, or Python is not where it says
         return Trial({}, foreign(error.strerror or str(error)))
-    steps = _steps(done.stdout)
-    if done.returncode == 0:
+    steps = _steps(told)
+    if status == 0:
         return Trial(steps)
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    if status is None or -status == getattr(signal, "SIGALRM", None):
+        return Trial(steps, limit)
+    said = words.decode("utf-8", "replace").strip().splitlines()
     last = foreign(said[-1]) if said else "it gave no reason"
-    if done.returncode > 0:
+    if status > 0:
         return Trial(steps, last)
-    if -done.returncode == getattr(signal, "SIGALRM", None):
-        return Trial(steps, f"it hung, and was ended after {seconds} s")
-    fatal = signal.Signals(-done.returncode).name
+    fatal = signal.Signals(-status).name
     return Trial(steps, f"it died of {fatal}" + (f" ({last})" if said else ""), fatal)
+
+
+def _run(
+    command: Sequence[str], environment: Mapping[str, str], seconds: int
+) -> tuple[int | None, bytes, bytes]:
+    """Run a process. Returns its exit status, stdout and stderr; None as the status if it hung.
+
+    Not `child.Child` or `subprocess.run`: they wait for the end of what was killed, and a process
+    that is stuck in a driver does not end.
+    """
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment
+    )
+    try:
+        told, words = process.communicate(timeout=seconds)
+        return process.returncode, told, words
+    except subprocess.TimeoutExpired as error:
+        return None, error.stdout or b"", b""
+    finally:
+        process.kill()
 
 
 def embedded_model() -> Path | None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from importlib import metadata
 
 import pytest
@@ -73,6 +74,14 @@ def test_a_child_that_hangs_is_ended(startup):
     startup("import time\ntime.sleep(50)\n")
     finding = one(try_out(None, seconds=1), "llama.cpp")
     assert finding.value == "cannot be loaded: it hung, and was ended after 1 s"
+
+
+def test_what_a_child_said_before_it_hung_is_kept():
+    """Nor is it waited for: one that is stuck in a driver does not die, and holds the pipe."""
+    command = ["sh", "-c", "echo '{}'; sleep 4 & wait"]
+    begun = time.monotonic()
+    assert build_checks._run(command, os.environ, 1) == (None, b"{}\n", b"")
+    assert time.monotonic() - begun < 3
 
 
 def test_a_child_that_hangs_in_native_code_ends_itself(tiny, startup):
