@@ -178,7 +178,8 @@ def recipe_speed(recipe: Recipe, rate: float, has_gpu: bool) -> Finding:
         return Finding(name, value, advice=f"edge-eft pull {foreign(recipe.name)} gets it")
     each = ", ".join(f"{role} {mebibytes(size, 1)}" for role, size in sizes.items())
     value = f"{foreign(recipe.name)} reads {each} MiB a token"
-    value += " (by the sizes of the files, not pulled yet)" * _needs_pull(recipe)
+    if _needs_pull(recipe):
+        value += " (by the sizes of the files, not pulled yet; a mixture of experts reads less)"
     data: dict[str, Any] = {"bytes_per_token": sizes}
     together = sum(sizes.values())
     if together < IN_CACHE:
