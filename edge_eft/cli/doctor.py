@@ -65,7 +65,7 @@ def findings(recipe: Recipe | None, *, online: bool) -> Iterator[Finding]:
     yield from build_checks.examine(trial)
     yield machine_checks.threads(trial.steps)
     yield machine_checks.memory()
-    measured = machine_checks.bandwidth(trial.steps.get("threads"))
+    measured = machine_checks.bandwidth(trial.steps.get("threads", [None])[0])
     yield measured
     if recipe is not None:
         rate = float(measured.data.get("bytes_per_second", 0))

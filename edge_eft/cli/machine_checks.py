@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -77,10 +77,9 @@ def memory() -> Finding:
 # -- speed ---------------------------------------------------------------------------------
 
 
-def bandwidth(decoding: Sequence[Any] | None) -> Finding:
-    """Return how fast memory is read by as many threads as decode, `decoding`'s first; or cores."""
-    name = "bandwidth"
-    n_threads = int(decoding[0]) if decoding else psutil.cpu_count(logical=False) or 1
+def bandwidth(n_threads: int | None) -> Finding:
+    """Return how fast `n_threads` threads read memory; None: as many as there are cores."""
+    name, n_threads = "bandwidth", n_threads or psutil.cpu_count(logical=False) or 1
     if psutil.virtual_memory().available < 2 * BUFFER:
         return Finding(name, "not measured: too little memory is free", NOTE, "close programs")
     try:

@@ -109,12 +109,12 @@ def test_memory_is_read_within_its_time(n_threads):
 
 def test_where_memory_is_short_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1 << 20))
-    assert machine_checks.bandwidth([1]).verdict == NOTE
+    assert machine_checks.bandwidth(1).verdict == NOTE
 
 
 def test_without_numpy_the_measurement_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "numpy", None)
-    finding = machine_checks.bandwidth([1])
+    finding = machine_checks.bandwidth(1)
     assert finding.verdict == WARNING
     assert "numpy" in finding.value
 
