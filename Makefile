@@ -6,12 +6,12 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 LLAMA := llama-cpp-python==0.3.36
 
-# llama.cpp's default build is -march=native: on virtual machines that show AMX it dies of SIGILL,
-# and its wheel does not move between machines. This build is portable (AVX2). Elsewhere the
-# default is right: on macOS it is the Metal build.
-ifeq ($(shell uname -sm),Linux x86_64)
-export CMAKE_ARGS ?= -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF
-endif
+# llama.cpp is compiled for the instruction sets of this machine, named one by one, without AMX
+# (edge_eft/llama_build.py says why). CMAKE_ARGS of your own come on top, such as
+# CMAKE_ARGS=-DGGML_CUDA=ON; on macOS the default is the Metal build.
+BUILD := edge_eft/llama_build.py
+override CMAKE_ARGS := $(shell $(PYTHON) -I $(BUILD) flags '$(subst ','\'',$(CMAKE_ARGS))')
+export CMAKE_ARGS
 
 # TORCH may name a CPU build; plain torch can bring gigabytes of CUDA.
 TORCH ?= torch
@@ -39,18 +39,18 @@ lint: .venv/tested
 clean:
 	rm -rf .venv .venv-convert dist
 
-# $(call venv,DIR): a virtual environment with llama.cpp in it. pip's cache may hold a wheel of the
-# native kind, built without this Makefile; such a one is replaced.
+# $(call venv,DIR): a virtual environment with llama.cpp in it. pip's cache may hold a wheel that was
+# built with other arguments. One that would die here, or lacks a GPU that was asked for, is
+# replaced; one that is slower is used, and said.
 define venv
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
 	    'Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"
 	@echo "Setting up $(1) (llama.cpp is compiled the first time, which takes some minutes) ..."
 	$(PYTHON) -m venv --clear $(1)
 	$(1)/bin/python $(PIP) "$(LLAMA)"
-	@if [ -n "$(CMAKE_ARGS)" ] && $(1)/bin/python -c "import llama_cpp, sys; \
-	    sys.exit(b'AMX_INT8 = 1' not in llama_cpp.llama_print_system_info())"; then \
-	  $(1)/bin/python $(PIP) --no-cache-dir --force-reinstall --no-deps \
-	    --no-binary llama-cpp-python "$(LLAMA)"; fi
+	@$(1)/bin/python -I $(BUILD) check || \
+	    $(1)/bin/python $(PIP) --no-cache-dir --force-reinstall --no-deps \
+	    --no-binary llama-cpp-python "$(LLAMA)"
 endef
 
 .venv/installed: pyproject.toml

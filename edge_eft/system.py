@@ -5,6 +5,7 @@ It imports nothing of ours, so that every module may ask it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -57,6 +58,28 @@ def at_home(path: str | os.PathLike[str]) -> Path:
     if given.startswith("~") and expanded.startswith("~"):
         raise FileNotFoundError(errno.ENOENT, f"no home directory is known for {given!r}")
     return Path(expanded)
+
+
+def container_limits(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> tuple[int | None, float | None]:
+    """Return the bytes of memory and the CPUs that a container leaves this process.
+
+    Linux' control groups, version 2: the limit of each group counts, and of those around it. None
+    where nothing limits it, or the system has no such thing.
+    """
+    memory: list[int] = []
+    cpus: list[float] = []
+    with contextlib.suppress(OSError):
+        path = own.read_text().strip().rpartition("::")[2].strip("/")
+        group = root / path
+        for folder in (group, *group.parents) if path else (root,):
+            with contextlib.suppress(OSError, ValueError):  # "max", or not in this group
+                memory.append(int((folder / "memory.max").read_text()))
+            with contextlib.suppress(OSError, ValueError):
+                quota, period = (folder / "cpu.max").read_text().split()
+                cpus.append(int(quota) / int(period))
+    return min(memory, default=None), min(cpus, default=None)
 
 
 def installed_version() -> str:

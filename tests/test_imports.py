@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "errors": set(),
     "system": set(),
     "child": set(),
+    "llama_build": set(),
     "validate": {"errors"},
     "text": {"errors", "validate"},
     "logits": {"errors", "validate"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "bench": {"errors", "text", "logits", "files", "backend", "engine", "evaluate"},
     "cli": {
         *("errors", "validate", "system", "child", "text", "logits", "files", "backend"),
-        *("engine", "evaluate", "convert", "bench"),
+        *("engine", "evaluate", "convert", "bench", "llama_build"),
     },
     "": {"errors", "engine", "logits"},  # __init__: the public names
     "__main__": {"cli"},
@@ -156,6 +157,7 @@ def command(*words):
         ("rm", "--help"),
         ("pull", "--help"),
         ("pull", "--base", "x"),
+        ("doctor", "--help"),
         ("show", "--no-such-option"),
         ("no-such-command",),
         ("run",),

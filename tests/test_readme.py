@@ -25,10 +25,19 @@ import edge_eft
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "models/atlas/README.md"]
 
+PORTABLE = 'CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" '
+CUDA = "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native"
+
 NOT_RUN = {
     "make demo": "sets up .venv and compiles llama.cpp, minutes",
     "make test": "runs the tests, of which this is one",
     "pip install .": "compiles llama.cpp, minutes",
+    f'make demo CMAKE_ARGS="{CUDA}"': "needs CUDA and minutes",
+    "make demo CMAKE_ARGS=-DGGML_VULKAN=ON": "needs a Vulkan SDK, minutes",
+    "make demo CMAKE_ARGS=-DGGML_NATIVE=OFF": "compiles llama.cpp, minutes",
+    PORTABLE + "pip install 'edge-eft[all]'": "compiles llama.cpp, downloads torch",
+    PORTABLE + "uv tool install 'edge-eft[all]'": "compiles llama.cpp, downloads torch",
+    "pip install edge-eft": "compiles llama.cpp, minutes",
     "pip install '.[convert]'": "downloads torch, gigabytes",
     "pip install '.[train]'": "downloads torch, gigabytes",
     "python tools/train_atlas.py --out build/atlas": "trains for three quarters of an hour",
@@ -52,7 +61,7 @@ ADDED = {
     **dict.fromkeys(["run", "chat", "compare"], "--seed 1"),
 }
 
-PROGRAMS = re.compile(r"(make|pip|edge-eft|python) |tools/")
+PROGRAMS = re.compile(r'(\w+="[^"]*" )?(make|pip|uv|edge-eft|python) |tools/')
 
 
 class Block(NamedTuple):
@@ -198,6 +207,8 @@ def test_every_command_runs(text: str, folder: Path):
         figures = json.loads(said.splitlines()[-1])
         assert figures["auto_tps"] > 0
         assert ("peers_tps" in figures) == ("--peers" in text)
+    elif " doctor" in text:
+        assert "ok       decode" in said
     elif " convert " in text:
         assert "KL mean" in said
         assert (folder / "models" / "mine.toml").is_file()
@@ -217,13 +228,14 @@ def test_every_program_names_the_capital_of_peru(block: Block, folder: Path):
 @pytest.mark.parametrize("command", NOT_RUN)
 def test_what_is_not_run_is_documented_and_exists(command: str):
     assert command in [text for _, text in COMMANDS], "no document has it any more"
-    program, *words = shlex.split(command)
+    program, *words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         assert set(words) <= set(targets)
-    elif program == "pip":
+    elif program in ("pip", "uv"):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-        assert set(re.findall(r"\w+", words[-1])) <= set(project["optional-dependencies"])
+        extras = set(re.findall(r"\[(\w+)\]", words[-1]))
+        assert extras <= set(project["optional-dependencies"])
     else:
         options = {word for word in words if word.startswith("--")}
         assert options <= set(re.findall(r'"(--[\w-]+)"', (ROOT / words[0]).read_text("utf-8")))

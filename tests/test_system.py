@@ -86,3 +86,21 @@ def test_file_sizes_are_written_as_the_hub_does() -> None:
         *("0 kB", "1 kB", "1 kB", "1000 kB", "145 MB", "639 MB", "1.0 GB", "5.0 GB"),
     ]
     assert system.byte_size(412_300_000_000) == "412 GB"
+
+
+def test_the_narrowest_control_group_limits_a_container(tmp_path: Path) -> None:
+    own, inner = tmp_path / "own", tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    own.write_text("0::/outer/inner\n")
+    assert system.container_limits(tmp_path, own) == (None, None)
+    (tmp_path / "outer" / "memory.max").write_text("1000\n")
+    (inner / "memory.max").write_text("max\n")
+    (inner / "cpu.max").write_text("150000 100000\n")
+    (tmp_path / "outer" / "cpu.max").write_text("max 100000\n")
+    assert system.container_limits(tmp_path, own) == (1000, 1.5)
+    own.write_text("0::/\n")
+    assert system.container_limits(tmp_path, own) == (None, None)
+
+
+def test_without_control_groups_nothing_limits(tmp_path: Path) -> None:
+    assert system.container_limits(tmp_path, tmp_path / "nothing") == (None, None)

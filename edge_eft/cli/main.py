@@ -44,6 +44,11 @@ class Commands(click.Group):
         "verify": (".verify", "command", "Compare the files of recipes with what they state."),
         "remove": (".remove", "command", "Remove a recipe of yours, and what was pulled for it."),
         "convert": (".convert", "command", "Quantise a tuned model like its reference."),
+        "doctor": (
+            ".doctor",
+            "doctor",
+            "Look at this installation and machine, and why it is slow.",
+        ),
         "bench": (".bench", "command", "Measure how fast a recipe is here."),
     }
 

@@ -42,7 +42,7 @@ _RESET = "\x1b[0m\x1b[?25h\x1b[?2004l"  # colours, the cursor, bracketed paste
 _REBUILD = (
     "this build of llama.cpp uses instructions that the processor lacks; build it again: "
     'CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall --no-cache-dir --no-deps '
-    "llama-cpp-python"
+    "--no-binary llama-cpp-python llama-cpp-python; edge-eft doctor has more, and the best flags"
 )
 _TOO_LARGE = (
     "memory has probably run out; close other programs, or take a smaller n_ctx, fewer slots or a "

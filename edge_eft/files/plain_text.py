@@ -82,7 +82,8 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     """
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)  # a FIFO without a writer would wait for one
+        # A FIFO without a writer would wait for one; Windows has none in its file system.
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
     with open(path, "rb", opener=opener) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -1,0 +1,90 @@
+"""`edge-eft doctor`: what works here, what does not, why it is slow, and what to do about it.
+
+Each thing is a line with a word for its verdict, so that it reads the same without colours, and in
+a bug report. What is looked at is in `build_checks` and `machine_checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from .finding import NOTE, OK, WARNING, Finding
+from .options import HELP, json_option
+from .terminal import compose, dim, one_line, say, style, terminal_width, to_json, wrap
+
+if TYPE_CHECKING:
+    from ..files.recipe import Recipe
+
+_COLOURS = {OK: "green", NOTE: "yellow", WARNING: "red"}
+_VERDICT, _NAME = 9, 14  # columns
+
+
+@click.command("doctor", context_settings=HELP)
+@click.argument("name", required=False, metavar="[RECIPE]")
+@click.option("--online", is_flag=True, help="Also ask whether the Hugging Face hub answers.")
+@json_option
+def doctor(name: str | None, online: bool, as_json: bool) -> None:
+    """Look at this installation and machine: what works, and why it is slow.
+
+    llama.cpp is tried out in a process of its own: whether the build suits the processor, and what
+    it would be reinstalled with. With a RECIPE, how many tokens per second the memory's bandwidth
+    allows. It takes a few seconds, loads no large model and needs no network.
+
+    Each line begins with "ok", "note" (it works, and could do better) or "warning" (something does
+    not work). The exit status is 0 without a warning and 1 with one. Nothing in the text or in the
+    JSON names you, your host or a directory: paste it into a bug report as it is.
+
+    \b
+    Examples:
+      edge-eft doctor
+      edge-eft doctor atlas --json
+    """
+    from ..files.recipe_names import load_recipe
+
+    recipe = load_recipe(name) if name is not None else None
+    seen = []
+    for finding in findings(recipe, online=online):
+        seen.append(finding)
+        if not as_json:
+            show(finding)
+    if as_json:
+        say(to_json({"findings": [asdict(finding) for finding in seen]}))
+    if any(finding.verdict == WARNING for finding in seen):
+        raise click.exceptions.Exit(1)
+
+
+def findings(recipe: Recipe | None, *, online: bool) -> Iterator[Finding]:
+    """Yield what there is to say, as it is found."""
+    from . import build_checks, machine_checks
+
+    trial = build_checks.try_out(build_checks.embedded_model())
+    yield from build_checks.examine(trial)
+    yield machine_checks.threads(trial.steps)
+    yield machine_checks.memory()
+    measured = machine_checks.bandwidth(trial.steps.get("threads", [None])[0])
+    yield measured
+    if recipe is not None:
+        rate = float(measured.data.get("bytes_per_second", 0))
+        yield machine_checks.recipe_speed(recipe, rate, bool(trial.steps.get("gpu")))
+    yield from machine_checks.disks()
+    yield machine_checks.hub(online)
+    yield machine_checks.environment()
+
+
+def show(finding: Finding) -> None:
+    """Print a finding; a command stays on one line, to be copied."""
+    width = terminal_width() - _VERDICT - _NAME
+    indent = " " * (_VERDICT + _NAME)
+    first, *more = wrap(one_line(finding.value), width)
+    verdict = style(f"{finding.verdict:<{_VERDICT}}", fg=_COLOURS[finding.verdict], bold=True)
+    say(verdict, f"{finding.name:<{_NAME}}", first)
+    for line in more:
+        say(indent, line)
+    for line in wrap(one_line(finding.advice), width) if finding.advice else ():
+        say(indent, dim(line))
+    if finding.command:
+        say(compose(indent, one_line(finding.command)))
