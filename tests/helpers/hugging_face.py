@@ -77,6 +77,52 @@ def adapter_directory(
     return path
 
 
+def peft_directory(
+    path: Path,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    dtype: str = "F32",
+    **config: Any,
+) -> Path:
+    """A LoRA adapter with these numbers: module ("layers.0.self_attn.q_proj") → its A and B."""
+    path.mkdir(parents=True)
+    rank = len(next(iter(pairs.values()))[0])
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, **config}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    header, data = {}, b""
+    for module, sides in pairs.items():
+        for side, values in zip("AB", sides, strict=True):
+            raw = as_stored(values, dtype)
+            name = f"base_model.model.model.{module}.lora_{side}.weight"
+            offsets = [len(data), len(data) + len(raw)]
+            header[name] = {"dtype": dtype, "shape": values.shape, "data_offsets": offsets}
+            data += raw
+    text = json.dumps(header).encode()
+    (path / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def as_stored(values: np.ndarray, dtype: str) -> bytes:
+    """Numbers as a safetensors file has them; bfloat16 is cut off, not rounded."""
+    if dtype == "BF16":
+        return (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    return values.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8", "I8": "<i1"}[dtype]).tobytes()
+
+
+def random_pairs(
+    modules: Mapping[str, tuple[int, int]], rank: int = 4, seed: int = 0
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Module → random A (rank, n_in) and B (n_out, rank), of modules → (n_out, n_in)."""
+    rng = np.random.default_rng(seed)
+    return {
+        module: (
+            rng.standard_normal((rank, n_in), np.float32) / np.float32(np.sqrt(n_in)),
+            rng.standard_normal((n_out, rank), np.float32),
+        )
+        for module, (n_out, n_in) in modules.items()
+    }
+
+
 def sentences(n: int, seed: int) -> str:
     rng, words = random.Random(seed), _WORDS.split()
     return "\n".join(" ".join(rng.choices(words, k=12)).capitalize() + "." for _ in range(n))
