@@ -26,7 +26,12 @@ TOKENIZER = {
     "tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>",
     "unk_token": "<unk>", "add_bos_token": True, "legacy": True,
 }  # fmt: skip
-
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]"
+    "{% if enable_thinking is defined and not enable_thinking %}[]{% endif %}{% endif %}"
+)
 
 SHAPES = {"model.embed_tokens.weight": (400, 64), "model.layers.0.q_proj.weight": (64, 64)}
 MODULE = "base_model.model.model.layers.0.q_proj"
@@ -130,16 +135,10 @@ def sentences(n: int, seed: int) -> str:
 
 def write_models(root: Path) -> Path:
     """The directories llama (tied), llama-tuned, qwen2, gemma, and adapter (PEFT, on llama)."""
-    import sentencepiece
     import torch
     import transformers
 
-    (root / "corpus.txt").write_text(sentences(4000, 0))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(root / "corpus.txt"), model_prefix=str(root / "tokenizer"), vocab_size=400,
-        model_type="bpe", byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-        minloglevel=2,
-    )  # fmt: skip
+    write_tokenizer(root)
     torch.manual_seed(0)
     llama = transformers.LlamaConfig(**_SHAPE, num_key_value_heads=2, tie_word_embeddings=True)
     save(root, "llama", transformers.LlamaForCausalLM(llama).float())
@@ -152,11 +151,44 @@ def write_models(root: Path) -> Path:
     return root
 
 
-def save(root: Path, name: str, model: Any) -> None:
-    """Save a model with the tokenizer that `write_models` made."""
+def write_instruct_models(root: Path) -> Path:
+    """The directories small and large: random Llamas of one tokenizer, with a chat template.
+
+    The large one's logits are nearly flat, so that it has no opinion against what it is told.
+    """
+    import torch
+    import transformers
+
+    write_tokenizer(root)
+    torch.manual_seed(0)
+    for name, more in (
+        ("small", {}),
+        ("large", {"hidden_size": 96, "num_hidden_layers": 3, "initializer_range": 0.05}),
+    ):
+        shape = {**_SHAPE, **more, "num_key_value_heads": 2}
+        config = transformers.LlamaConfig(**shape, tie_word_embeddings=True)
+        tokenizer = {**TOKENIZER, "chat_template": CHAT}
+        save(root, name, transformers.LlamaForCausalLM(config).float(), tokenizer)
+    return root
+
+
+def write_tokenizer(root: Path) -> None:
+    """Write tokenizer.model: 400 tokens, of few words and every byte."""
+    import sentencepiece
+
+    (root / "corpus.txt").write_text(sentences(4000, 0))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(root / "corpus.txt"), model_prefix=str(root / "tokenizer"), vocab_size=400,
+        model_type="bpe", byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+        minloglevel=2,
+    )  # fmt: skip
+
+
+def save(root: Path, name: str, model: Any, tokenizer: Mapping[str, Any] = TOKENIZER) -> None:
+    """Save a model with the tokenizer that `write_tokenizer` made."""
     model.save_pretrained(root / name, safe_serialization=True)
     shutil.copy(root / "tokenizer.model", root / name / "tokenizer.model")
-    (root / name / "tokenizer_config.json").write_text(json.dumps(TOKENIZER))
+    (root / name / "tokenizer_config.json").write_text(json.dumps(tokenizer))
 
 
 def write_adapter(
