@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +32,7 @@ from .recipe_names import list_recipes, load_recipe
 log = logging.getLogger(__name__)
 
 FILES = "--base LARGE-INSTRUCT.gguf --reference SMALL-INSTRUCT.gguf --lora ADAPTER"
+_ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _TEMPLATE_KEY = "tokenizer.chat_template"
 
 
@@ -114,16 +116,10 @@ def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, path: Path) -> Reci
         adapter.check(model)
     except ModelFileError as error:
         raise ModelFileError(f"{error}; {_others(adapter, recipe.name)}") from None
-    names = list(_names(small, model))
-    if says_before_tuning(adapter.base_name, names):
-        log.warning(
-            "by its name, %s was trained on %s, which is the model before tuning, and not on %s; "
-            "the large model answers best if it was trained on the small instruct model",
-            path.name,
-            adapter.base_name,
-            names[0],
-        )
-    small = replace(small, prompt=small.prompt or "template")
+    if doubt := _doubt(adapter, list(_names(small, model)), recipe.name):
+        log.warning("%s", doubt)
+    # Its maker's large and small model have the same tokens renamed, so that neither adopts any.
+    small = replace(small, prompt=small.prompt or "template", adopt=())
     delta = Delta("tuned", 1.0, adapter.on(small, model), small)
     return replace(
         recipe,
@@ -250,20 +246,41 @@ def _no_adapter(path: Path) -> str:
     return f"is not a PEFT adapter: it has no {CONFIG}"
 
 
+def _doubt(adapter: Adapter, names: Sequence[str], but: str) -> str:
+    """Return what the name of the adapter's own model gives to think about it; "" if nothing."""
+    told = f"by its name, {adapter.path.name} was trained on {adapter.base_name}"
+    if says_before_tuning(adapter.base_name, names):
+        return (
+            f"{told}, which is the model before tuning, and not on {names[0]}; the large model "
+            "answers best if it was trained on the small instruct model"
+        )
+    wanted = plain_name(adapter.base_name)
+    if not _ON_THE_HUB.fullmatch(adapter.base_name) or wanted in map(plain_name, names):
+        return ""
+    found = _recipes(but, lambda small: wanted in map(plain_name, _names(small)))
+    instead = f", the small model of {', '.join(found)}" if found else ""
+    return f"{told}{instead}, and not on {names[0]}; if that is another model, replies will be off"
+
+
 def _others(adapter: Adapter, but: str) -> str:
     """Return which recipes have a small model that the adapter fits, for a message."""
+    if found := _recipes(but, lambda small: _fits(adapter, small)):
+        return f"it fits the small model of {', '.join(found)}"
+    return f"no recipe here has a small model that it fits; with files: {FILES}"
+
+
+def _recipes(but: str, fits: Callable[[ModelSpec], bool]) -> list[str]:
+    """Return the names of the other recipes for adapters whose small model fits."""
     found = []
     for name, path in list_recipes().items():
         try:
             recipe = load_recipe(path)
             small = small_instruct(recipe)
-            if recipe.instruct and small and name != but and _fits(adapter, small):
+            if name != but and recipe.instruct and small and fits(small):
                 found.append(name)
         except EdgeEftError:
             continue  # a broken recipe of one's own is told when it is used
-    if found:
-        return f"it fits the small model of {', '.join(sorted(found))}"
-    return f"no recipe here has a small model that it fits; with files: {FILES}"
+    return sorted(found)
 
 
 def _fits(adapter: Adapter, small: ModelSpec) -> bool:

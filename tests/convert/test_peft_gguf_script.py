@@ -9,8 +9,10 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from helpers.hugging_face import write_adapter
+from helpers.convert_tools import compare, exact_logits
+from helpers.hugging_face import transformers_logits, write_adapter
 
+from edge_eft.convert.scripts import hf_to_gguf
 from edge_eft.files.gguf_check import GGUFHeader, read_header
 from edge_eft.files.gguf_header import TensorInfo
 from edge_eft.files.peft import read_peft
@@ -119,3 +121,18 @@ def test_the_tensors_are_those_of_llama_cpps_script(made, name):
     alphas = {read_header(path).metadata["adapter.lora.alpha"] for path in made[name]}
     assert alphas == {8.0}
     assert {read_header(path).architecture for path in made[name]} == {name}
+
+
+def test_an_adapter_acts_as_peft_says(models, scripts, tmp_path):
+    """rsLoRA, and strengths of single modules; on the model as llama.cpp has it."""
+    adapted = write_adapter(
+        models / "llama", tmp_path / "adapter", use_rslora=True,
+        alpha_pattern={"v_proj": 32}, rank_pattern={"down_proj": 6},
+    )  # fmt: skip
+    model, ours = tmp_path / "model.gguf", tmp_path / "adapter.gguf"
+    hf_to_gguf(scripts, models / "llama", model, dtype="f32", name="llama")
+    to_gguf(read_peft(tmp_path / "adapter"), read_header(model), ours)
+    tokens = [1, *np.random.default_rng(2).integers(3, 400, 80).tolist()]
+    truth = transformers_logits(adapted, tokens)
+    assert compare(exact_logits(model, tokens, ours), truth) <= (1e-2, 1.0)
+    assert compare(exact_logits(model, tokens), truth)[0] > 0.1

@@ -60,7 +60,7 @@ def recipe_of(family: Family, name: str = "mine", **changes: object) -> Recipe:
     """A recipe as `pull` writes it: the pre-trained large one, and the instruct one beside."""
     small = ModelSpec(
         family.small, prompt="template", template_kwargs={"enable_thinking": False},
-        end_tokens=("<other-end>",),
+        end_tokens=("<other-end>",), adopt=("<reserved>",),
     )  # fmt: skip
     recipe = Recipe(
         name=name,
@@ -92,7 +92,7 @@ def test_the_roles_are_the_instruct_models_asked_alike(family):
     assert {spec.prompt for spec in roles.values()} == {"template"}
     assert all(spec.template_kwargs == {"enable_thinking": False} for spec in roles.values())
     assert tuned.end_tokens == reference.end_tokens == ("<other-end>",)
-    assert base.end_tokens == ()
+    assert base.end_tokens == tuned.adopt == reference.adopt == ()
     assert (led.name, led.license, led.n_ctx) == ("mine+lora", "MIT", 256)
     assert led.deltas["tuned"].weight == 1.0
 
@@ -193,20 +193,26 @@ def test_a_recipe_that_is_not_pulled_is_known_by_the_name_of_its_small_model(fam
 
 
 @pytest.mark.parametrize(
-    ("base", "warned"),
+    ("base", "said"),
     [
-        ("Org/Small", True),
-        ("Org/Small-Base", True),
-        ("Org/Small-Instruct", False),
-        ("/home/me/my-own", False),
-        ("", False),
+        ("Org/Small", "which is the model before tuning, and not on small-instruct"),
+        ("Org/Small-Base", "which is the model before tuning"),
+        ("Org/Small-Coder-Instruct", "Coder-Instruct, and not on small-instruct; if that is"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", ", the small model of smollm2-1.7b"),
+        ("Org/Small-Instruct", ""),
+        ("Org/small-instruct-unsloth-bnb-4bit", ""),
+        ("/home/me/my-own", ""),
+        ("./my-own", ""),
+        ("my-own", ""),
+        ("", ""),
     ],
 )
-def test_an_adapter_of_the_model_before_tuning_is_said(family, tmp_path, caplog, base, warned):
+def test_what_the_name_of_its_model_gives_to_think_is_said(family, tmp_path, caplog, base, said):
     peft = peft_directory(tmp_path / "peft", random_pairs(MODULES), base_model_name_or_path=base)
     with caplog.at_level(logging.WARNING, logger="edge_eft"):
         recipe_of(family).with_lora(peft)
-    assert ("the model before tuning" in caplog.text) == warned
+    assert len(caplog.messages) == bool(said)
+    assert said in caplog.text
 
 
 def test_the_template_and_end_of_the_training_go_with_the_adapter(family, tmp_path):
