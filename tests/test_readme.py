@@ -13,17 +13,21 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from conftest import ATLAS
+from helpers.documents import ROOT, Block, blocks, commands, kind
 
 import edge_eft
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "models/atlas/README.md"]
+# One whole path, which trains: test_your_own_data.py goes it.
+APART = ROOT / "docs/your-own-data.md"
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted(set(ROOT.glob("docs/*.md")) - {APART}),
+    ROOT / "models/atlas/README.md",
+]
 
 PORTABLE = 'CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" '
 CUDA = "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native"
@@ -60,70 +64,6 @@ ADDED = {
     "auto": "--allow-requantize",  # the files of atlas are quantised
     **dict.fromkeys(["run", "chat", "compare"], "--seed 1"),
 }
-
-PROGRAMS = re.compile(r'(\w+="[^"]*" )?(make|pip|uv|edge-eft|python) |tools/')
-
-
-class Block(NamedTuple):
-    """A fenced or indented block; `line` is the number of its first."""
-
-    file: str
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-def blocks(file: Path) -> Iterator[Block]:
-    name, lines = str(file.relative_to(ROOT)), file.read_text("utf-8").splitlines()
-    at = 0
-    while (begin := at) < len(lines):
-        if fence := re.match(r" *```(\w*)", lines[at]):
-            at = next(i for i in range(at + 1, len(lines)) if lines[i].strip() == "```")
-            yield Block(name, begin + 2, fence[1], "\n".join(lines[begin + 1 : at]))
-        elif lines[at].startswith("    "):
-            while at + 1 < len(lines) and (lines[at + 1].startswith("    ") or not lines[at + 1]):
-                at += 1
-            text = "\n".join(line.removeprefix("    ") for line in lines[begin : at + 1])
-            yield Block(name, begin + 1, "", text.rstrip())
-        at += 1
-
-
-def commands(block: Block) -> Iterator[tuple[str, str]]:
-    """Every line of a block as (where, command): continued lines joined, comments cut."""
-    number = block.line
-    for text in re.split(r"(?<!\\)\n", block.text):
-        command = re.sub(r"(^|\s+)# .*", "", re.sub(r"\\\n\s*", "", text)).strip()
-        if command:
-            yield f"{block.file}:{number}", command
-        number += text.count("\n") + 1
-
-
-def has_equal_columns(text: str) -> bool:
-    """Whether there are three columns or more, two spaces apart, as many in every row."""
-    counts = [len(re.split(r" {2,}", line.strip())) for line in text.split("\n")]
-    return len(counts) > 1 and set(counts) == {counts[0]} and counts[0] > 2
-
-
-# What a block without a language and without a command may be, and how it is told.
-KINDS = {
-    "ruled table": lambda text: re.search(r"^─+$", text, re.MULTILINE),
-    "diagram": lambda text: re.search("[┌└│►]", text),
-    "table": has_equal_columns,
-    "formula": lambda text: re.fullmatch(r".* [~=≈·] .*", text),
-}
-
-
-def kind(block: Block) -> str | None:
-    """None if it is not known, or has commands and something else."""
-    if block.language in ("python", "toml"):
-        return block.language
-    typed = [bool(PROGRAMS.match(command)) for _, command in commands(block)]
-    if block.language or any(typed):
-        return "commands" if block.language in ("", "sh", "shell") and all(typed) else None
-    return next((name for name, holds in KINDS.items() if holds(block.text)), None)
 
 
 BLOCKS = [block for file in DOCUMENTS for block in blocks(file)]

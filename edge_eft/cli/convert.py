@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 from ..convert import ConversionError
-from ..convert.directory import shown_name
 from ..convert.options import AUTO, FILES, Options, checked_type
 from ..convert.talk import Talk
 from ..convert.workspace import parse_size
+from ..files.hf_directory import shown_name
 from ..files.recipe import check_prompt
 from ..files.recipe_toml import relative
 from ..system import at_home

@@ -6,7 +6,6 @@ bandwidth say what can be had at most.
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import shutil
@@ -239,7 +238,9 @@ def hub(online: bool) -> Finding:
     if not online:
         return Finding("hub", "not asked; --online asks it")
     try:
-        answers, words = importlib.import_module("edge_eft.files.hub").reachable()
+        from ..files.hub import reachable
+
+        answers, words = reachable()
     except (ImportError, EdgeEftError) as error:
         answers, words = False, str(error)
     if answers:

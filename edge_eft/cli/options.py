@@ -48,6 +48,7 @@ class Models:
     base: str | None
     tuned: str | None
     reference: str | None
+    lora: str | None
     prompt: str | None
     n_ctx: int | None
     threads: int | None
@@ -56,53 +57,73 @@ class Models:
     def recipe(self, words: Sequence[str], *, at_most: int) -> tuple[Recipe, list[str]]:
         """Return the recipe that options and words name, and the words after it.
 
-        With --tuned and --reference there is no recipe among the words; `at_most` words may
-        follow it.
+        With --reference there is no recipe among the words; `at_most` words may follow it.
         """
-        from ..files.recipe import from_files
         from ..files.recipe_names import list_recipes, load_recipe
 
         recipes = list_recipes()
         self._check_files(recipes)
         names_files = self.tuned is not None or self.reference is not None
-        if names_files and None in (self.base, self.tuned, self.reference):
-            raise click.UsageError(
-                "--base, --tuned and --reference go together, without a recipe; "
-                "with a recipe goes --base alone."
-            )
+        given, more = "--tuned and --reference", "--tuned and --reference"
+        if self.lora is not None:
+            given, more = "--reference and --lora", "--reference"
         if not words and self.base is not None and not names_files:
-            raise click.UsageError("--base alone needs a recipe; or add --tuned and --reference.")
+            raise click.UsageError(f"--base alone needs a recipe; or add {more}.")
         if not names_files and not words:
-            raise click.UsageError("Name a recipe (atlas), or --base, --tuned and --reference.")
+            raise click.UsageError(f"Name a recipe (atlas), or --base, {more}.")
         rest = list(words if names_files else words[1:])
         if len(rest) > at_most:
-            why = "--tuned and --reference take the place of a recipe; " if names_files else ""
+            why = f"{given} take the place of a recipe; " if names_files else ""
             what = "quote the prompt" if at_most else "no prompt goes here"
             raise click.UsageError(f"{rest[at_most]!r} is one word too many; {why}{what}.")
         if names_files:
-            return from_files(self.base, self.tuned, self.reference, prompt=self.prompt), rest  # type: ignore[arg-type]
+            return self._of_files(), rest
         if self.base is not None and not (words[0] in recipes or os.path.lexists(words[0])):
             raise click.UsageError(
                 f"--base alone goes with a recipe, and {words[0]!r} is none; name one before the "
-                "prompt, or add --tuned and --reference."
+                f"prompt, or add {more}."
             )
-        recipe = load_recipe(words[0])
-        if self.base is not None:
-            recipe = recipe.with_base(self.base, prompt=self.prompt)
-        elif self.prompt is not None:
+        return self._of_recipe(load_recipe(words[0])), rest
+
+    def _of_recipe(self, recipe: Recipe) -> Recipe:
+        if self.prompt is not None and self.base is None:
             raise click.UsageError("--prompt goes with --base; the recipe has its own formats.")
-        return recipe, rest
+        if self.lora is not None:
+            return recipe.with_lora(self.lora, base=self.base, prompt=self.prompt)
+        return recipe if self.base is None else recipe.with_base(self.base, prompt=self.prompt)
+
+    def _of_files(self) -> Recipe:
+        from ..files.recipe import from_files
+
+        if self.lora is None:
+            if self.base is None or self.tuned is None or self.reference is None:
+                raise click.UsageError(
+                    "--base, --tuned and --reference go together, without a recipe; "
+                    "with a recipe goes --base alone."
+                )
+            return from_files(self.base, self.tuned, self.reference, prompt=self.prompt)
+        if self.tuned is not None:
+            raise click.UsageError(
+                "--lora makes the tuned model of the reference: leave out --tuned."
+            )
+        if self.base is None or self.reference is None:
+            raise click.UsageError("--base, --reference and --lora go together, without a recipe.")
+        from ..files.lora import lora_on_files
+
+        return lora_on_files(self.base, self.reference, self.lora, prompt=self.prompt)
 
     def _check_files(self, recipes: Mapping[str, Path]) -> None:
-        """Raise UsageError if an option that takes a model's file has something else."""
-        for role in ("base", "tuned", "reference"):
+        """Raise UsageError if an option that takes a file has something else."""
+        for role in ("base", "tuned", "reference", "lora"):
             name = getattr(self, role)
+            what = "a LoRA adapter" if role == "lora" else "a GGUF file"
             if name == "":
-                raise click.UsageError(f"--{role} is empty; name a GGUF file.")
-            named = name in recipes and not Path(name).is_file()
+                raise click.UsageError(f"--{role} is empty; name {what}.")
+            there = Path.exists if role == "lora" else Path.is_file
+            named = name in recipes and not there(Path(name))
             if name is not None and (named or name.endswith(".toml")):
                 raise click.UsageError(
-                    f"--{role} takes a GGUF file, and {name!r} is a recipe; a recipe is named "
+                    f"--{role} takes {what}, and {name!r} is a recipe; a recipe is named "
                     "without an option, before the prompt."
                 )
 
@@ -138,6 +159,11 @@ def model_options(command: Command) -> Command:
             type=Text(),
             metavar="FORMAT",
             help=f"Of the base: {', '.join(FORMATS)}.",
+        ),
+        click.option(
+            "--lora",
+            metavar="ADAPTER",
+            help="LoRA (GGUF, or PEFT directory) of the small instruct model, to lead the large.",
         ),
         click.option("--reference", metavar="FILE", help="GGUF that `tuned` was tuned from."),
         click.option("--tuned", metavar="FILE", help="GGUF of the small tuned model."),

@@ -14,7 +14,7 @@ from ..convert import ConversionError
 from ..errors import ModelFileError
 from ..files import adapter_check
 from ..files.gguf_check import read_header
-from .directory import chat_template, end_tokens
+from ..files.hf_directory import chat_template, end_tokens
 from .masters import Master, MasterMaker, hf_bytes, hyperparameters
 from .options import Options
 from .peft_adapter import check_keepable

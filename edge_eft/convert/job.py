@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ..backend import default_threads
 from ..convert import ConversionError
+from ..files.hf_directory import shown_name
 from ..files.plain_text import reason
 from ..system import versions
 from .choose import AUTO_TYPES, winner
-from .directory import shown_name
 from .inputs import (
     Inputs,
     Masters,

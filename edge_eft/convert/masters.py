@@ -15,8 +15,8 @@ from typing import Any
 
 from ..convert import ConversionError
 from ..files.gguf_check import GGUFHeader, read_header
+from ..files.hf_directory import shown_name, without_marks
 from .adapter_strength import check_strength
-from .directory import shown_name, without_marks
 from .scripts import find_scripts, hf_to_gguf, lora_to_gguf, require_modules, run_script
 from .sources import Source
 from .talk import Talk

@@ -7,7 +7,6 @@ Knows the layout of Hugging Face and PEFT directories and of safetensors headers
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ from ..convert import ConversionError
 from ..errors import ModelFileError
 from ..files import adapter_check
 from ..files.gguf_check import GGUFHeader, read_header
+from ..files.hf_directory import read_json
+from ..files.peft import CONFIG, WEIGHTS, peft_config
 from ..files.recipe import file_sha256
-from .directory import MAX_JSON, read_json
+from ..files.safetensors_file import safetensors_shapes
 
 Kind = Literal["hf", "gguf", "peft", "lora"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -91,7 +92,7 @@ def inspect(path: Path, role: str, *, trust_remote_code: bool = False) -> Source
         kind: Kind = "lora" if header.is_adapter else "gguf"
         shapes = {tensor.name: tuple(tensor.shape) for tensor in header.tensors}
         return Source(role, path, kind, shapes, header=header)
-    if (path / "adapter_config.json").is_file():
+    if (path / CONFIG).is_file():
         return _inspect_peft(path, role)
     if (path / "config.json").is_file():
         return _inspect_hf(path, role, trust_remote_code)
@@ -142,41 +143,11 @@ def _refuse_code(path: Path, role: str, config: Mapping[str, Any]) -> None:
 
 
 def _inspect_peft(path: Path, role: str) -> Source:
-    config = read_json(path / "adapter_config.json")
-    if config.get("peft_type") != "LORA":
-        raise ConversionError(
-            f"{role}: {path} is a PEFT adapter of type {config.get('peft_type')!r}; only LORA works"
-        )
-    weights = path / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ConversionError(f"{role}: {path} has no adapter_model.safetensors")
-    alpha = config.get("lora_alpha", 8)  # as PEFT has it
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ConversionError(f"{role}: {path} has lora_alpha {alpha!r}, which is not a number")
-    return Source(role, path, "peft", safetensors_shapes(weights), config)
-
-
-def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return tensor name → shape from a safetensors file's header, whose extents are checked.
-
-    Raises:
-        ModelFileError: not a safetensors file, or shorter than its header says.
-    """
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(MAX_JSON, size - 8):
-            raise ModelFileError(f"{path} is not a safetensors file, or it is truncated")
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            shapes = {str(k): tuple(int(n) for n in v["shape"]) for k, v in header.items()}
-            end = max((int(v["data_offsets"][1]) for v in header.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
-            raise ModelFileError(f"{path} has a damaged safetensors header") from None
-    if 8 + length + end > size:
-        raise ModelFileError(f"{path} is truncated: {size:,} of {8 + length + end:,} bytes")
-    return shapes
+    try:
+        config = peft_config(path)
+    except ModelFileError as error:
+        raise ConversionError(f"{role}: {error}") from None
+    return Source(role, path, "peft", safetensors_shapes(path / WEIGHTS), config)
 
 
 def check_same_family(reference: Source, tuned: Source) -> None:

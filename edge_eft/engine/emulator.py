@@ -39,6 +39,8 @@ from .scheduler import Scheduler
 from .score import completion_ids, score
 from .verifier import Verifier
 
+File = str | os.PathLike[str]
+
 
 class Emulator:
     """A loaded recipe. Use it as a context manager, or `close` it.
@@ -91,24 +93,26 @@ class Emulator:
     @classmethod
     @checked_call()
     def load(
-        cls, recipe: Recipe | str | os.PathLike[str], **options: Unpack[LoadOptions]
+        cls, recipe: Recipe | File, *, lora: File | None = None, **options: Unpack[LoadOptions]
     ) -> Emulator:
         """Load a recipe: an embedded one by its name ("atlas"), or the path of a TOML file.
 
         Args:
             recipe: name, path, or what `load_recipe` gave.
+            lora: an adapter that is to lead its large instruct model (`Recipe.with_lora`).
             options: as of the class: n_ctx, n_threads, n_gpu_layers, n_slots.
         """
-        return cls(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), **options)
+        loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+        return cls(loaded if lora is None else loaded.with_lora(lora), **options)
 
     @classmethod
     @checked_call()
     def from_files(
         cls,
         *,
-        base: str | os.PathLike[str],
-        tuned: str | os.PathLike[str],
-        reference: str | os.PathLike[str],
+        base: File,
+        tuned: File,
+        reference: File,
         prompt: str | None = None,
         **options: Unpack[LoadOptions],
     ) -> Emulator:

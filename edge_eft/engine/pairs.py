@@ -7,16 +7,14 @@ than its tuned model, a pair that looks swapped, chat models that are told plain
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 
 from ..errors import RecipeError
 from ..files.gguf_check import GGUFHeader, read_header
+from ..files.model_names import PRETRAINED, TUNED, words
 from ..files.recipe import ModelSpec, Recipe
 from ..files.same_weights import changes_nothing, same_weights
 
-_TUNED = {"instruct", "chat", "it", "assistant", "sft", "dpo", "rlhf"}
-_BASE = {"base", "pt", "pretrain", "pretrained", "foundation"}
 _NAMES = ("general.name", "general.basename", "general.finetune")
 
 
@@ -123,31 +121,29 @@ def _size(header: GGUFHeader) -> tuple[int, int]:
     return header.n_layer, int(header.metadata.get(f"{header.architecture}.embedding_length", 0))
 
 
-def _names_say_so(tuned: Mapping[str, set[str]], reference: Mapping[str, set[str]]) -> bool:
+def _names_say_so(
+    tuned: Mapping[str, frozenset[str]], reference: Mapping[str, frozenset[str]]
+) -> bool:
     """Return whether the names say that tuned is the base model and the reference the tuned one.
 
     Either both say so, or their names are the same but for that. A tune of one's own may have any
     name, and an instruct model as its reference.
     """
-    of_tuned: set[str] = set().union(*tuned.values())
-    of_reference: set[str] = set().union(*reference.values())
-    says_base = of_tuned & _BASE and not of_tuned & _TUNED
-    if says_base and of_reference & _TUNED and not of_reference & _BASE:
+    of_tuned: frozenset[str] = frozenset().union(*tuned.values())
+    of_reference: frozenset[str] = frozenset().union(*reference.values())
+    says_base = of_tuned & PRETRAINED and not of_tuned & TUNED
+    if says_base and of_reference & TUNED and not of_reference & PRETRAINED:
         return True
     return any(
-        tuned[key] != reference[key] and tuned[key] - _BASE == reference[key] - _TUNED
+        tuned[key] != reference[key] and tuned[key] - PRETRAINED == reference[key] - TUNED
         for key in tuned.keys() & reference.keys()
     )
 
 
-def _names(spec: ModelSpec, header: GGUFHeader) -> dict[str, set[str]]:
+def _names(spec: ModelSpec, header: GGUFHeader) -> dict[str, frozenset[str]]:
     """Return the words of a model's names, by where they stand."""
     names = {"file": spec.file.stem} | {key: header.metadata.get(key) for key in _NAMES}
-    return {
-        key: set(re.split(r"[^a-z0-9.]+", name.lower())) - {""}
-        for key, name in names.items()
-        if isinstance(name, str) and name
-    }
+    return {key: words(name) for key, name in names.items() if isinstance(name, str) and name}
 
 
 def _template(header: GGUFHeader) -> bool:

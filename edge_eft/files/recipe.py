@@ -224,6 +224,35 @@ class Recipe:
             base = replace(base, prompt=told.prompt, template_kwargs=told.template_kwargs)
         return replace(self, base=base)
 
+    def with_lora(
+        self,
+        adapter: str | os.PathLike[str],
+        *,
+        base: str | os.PathLike[str] | None = None,
+        prompt: str | None = None,
+    ) -> Recipe:
+        """Return the recipe of an adapter on this one's small instruct model, its first tuned one.
+
+        That model with the adapter is the tuned side, without it the reference, and `instruct` is
+        the base. Each has its own chat template.
+
+        Args:
+            adapter: a LoRA GGUF, or a directory of PEFT's, which is converted and kept in the
+                cache directory.
+            base: another large instruct model's GGUF, and `prompt` its format.
+
+        Raises:
+            RecipeError: there is no large instruct model, the models have to be pulled first, or
+                `prompt` is not a format.
+            ModelFileError: `adapter` is none, or does not fit; names the recipes that it fits.
+        """
+        from .lora import with_lora  # it knows recipes
+
+        if prompt is not None:
+            check_prompt("prompt", prompt)
+        large = None if base is None else ModelSpec(absolute(base), prompt=prompt)
+        return with_lora(self, adapter, base=large)
+
 
 def shared_contexts(roles: Mapping[str, ModelSpec]) -> list[tuple[tuple[str, ...], ModelSpec]]:
     """Return which roles share a context, and the model of each context, the base's first.

@@ -1,56 +1,86 @@
-"""What a shell is told that a word may be."""
+"""options: --lora puts an adapter on the small instruct model, in every command that loads one."""
 
-import os
-import subprocess
-import sys
+import json
+from pathlib import Path
+from typing import NamedTuple
 
-from click.shell_completion import ShellComplete
-
-from edge_eft.cli.main import cli
-
-
-def completed(*words):
-    """The names, or "file", that may stand where the last of `words` is being typed."""
-    found = ShellComplete(cli, {}, "edge-eft", "_X").get_completions(list(words[:-1]), words[-1])
-    return [item.value if item.type == "plain" else item.type for item in found]
+import pytest
+from helpers import tiny_models
+from helpers.cli_tools import complaint, invoke
+from helpers.hugging_face import peft_directory, random_pairs
 
 
-def test_the_first_word_is_completed_to_a_recipe(installed, pull):
-    pull("mine")
-    names = ["family", "large-4b", "large-700b", "large-8b", "mine"]
-    for command in ("run", "chat", "show", "bench", "compare"):
-        assert completed(command, "") == names
-    assert completed("chat", "large-") == names[1:4]
-    assert completed("chat", "./") == ["file"]
+class Files(NamedTuple):
+    """A recipe with [instruct], one without, the files of the first, and two forms of adapter."""
+
+    recipe: Path
+    without: Path
+    large: Path
+    small: Path
+    lora: Path
+    peft: Path
 
 
-def test_a_prompt_is_not_completed(installed):
-    assert completed("run", "family", "") == []
-    assert completed("run", "--tuned", "t.gguf", "") == []
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Files:
+    folder = tmp_path_factory.mktemp("lora")
+    for seed, (name, d) in enumerate({"large": 128, "small": 64, "reference": 64}.items()):
+        tiny_models.write_random(folder / f"{name}.gguf", seed, d=d)
+    delta = '[delta.x]\ntuned = { file = "small.gguf" }\nreference = { file = "reference.gguf" }\n'
+    (folder / "mine.toml").write_text(f'n_ctx = 256\n{delta}[instruct]\nfile = "large.gguf"\n')
+    (folder / "without.toml").write_text(delta)
+    tiny_models.write_adapter(folder / "lora.gguf")
+    peft_directory(folder / "peft", random_pairs({"layers.0.self_attn.v_proj": (64, 64)}))
+    names = ("mine.toml", "without.toml", "large.gguf", "small.gguf", "lora.gguf", "peft")
+    return Files(*(folder / name for name in names))
 
 
-def test_verify_and_remove_complete_to_what_is_here(installed, pull):
-    pull("mine")
-    pull("other")
-    assert completed("verify", "") == ["family", "mine", "other"]
-    assert completed("remove", "") == completed("rm", "") == ["mine", "other"]
-    assert completed("remove", "mine", "") == ["other"]
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_EFT_CACHE", str(tmp_path / "cache"))
 
 
-def test_completing_a_name_loads_nothing_heavy(installed):
-    script = (
-        "import sys, atexit\n"
-        "heavy = ('numpy', 'llama_cpp', 'jinja2', 'prompt_toolkit', 'huggingface_hub', 'psutil')\n"
-        "atexit.register(lambda: print([n for n in heavy if n in sys.modules], file=sys.stderr))\n"
-        "from edge_eft.cli.main import main\nsys.argv = ['edge-eft']\nmain()"
-    )
-    words = {"COMP_WORDS": "edge-eft chat at", "COMP_CWORD": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **words, "_EDGE_EFT_COMPLETE": "bash_complete"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "plain,atlas" in done.stdout
-    assert done.stderr == "[]\n"
+def text_of(*arguments: object) -> str:
+    result = invoke("run", *arguments, "the red one", "--seed", 1, "--max-tokens", 8)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def test_a_recipe_and_files_give_one_reply(files):
+    by_recipe = text_of(files.recipe, "--lora", files.lora)
+    named = ("--base", files.large, "--reference", files.small)
+    assert text_of(*named, "--lora", files.lora) == by_recipe
+    assert text_of(files.without, "--base", files.large, "--lora", files.lora) == by_recipe
+    assert text_of(*named, "--lora", files.peft) != by_recipe
+
+
+def test_every_command_that_loads_models_takes_an_adapter(files):
+    for command, stdin in (("compare", None), ("chat", "hello\n/bye\n"), ("show", None)):
+        words = ["hello"] if command == "compare" else []
+        result = invoke(command, files.recipe, *words, "--lora", files.lora, stdin=stdin)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout
+
+
+def test_show_names_the_adapter_and_what_it_is_on(files):
+    about = json.loads(invoke("show", files.recipe, "--lora", files.lora, "--json").stdout)
+    assert about["name"] == "mine+lora"
+    assert Path(about["roles"]["base"]["file"]) == files.large
+    assert Path(about["roles"]["tuned:tuned"]["file"]) == files.lora
+    assert Path(about["roles"]["reference:tuned"]["file"]) == files.small
+
+
+def test_what_does_not_go_together_is_one_line(files, tmp_path):
+    for arguments, message in (
+        (("run", "--lora", files.lora, "--tuned", files.small, "x"), "leave out --tuned"),
+        (("run", "--lora", files.lora, "--reference", files.small, "x"), "--base, --reference and"),
+        (("run", "--lora", files.lora), "Name a recipe (atlas), or --base, --reference."),
+        (("run", files.recipe, "--lora", "", "x"), "--lora is empty; name a LoRA adapter"),
+        (("run", files.recipe, "--lora", "atlas", "x"), "'atlas' is a recipe"),
+        (("run", files.without, "--lora", files.lora, "x"), "names no large instruct model"),
+        (("run", "atlas", "--lora", files.lora, "x"), "names no large instruct model"),
+        (("run", files.recipe, "--lora", tmp_path, "x"), "it has no adapter_config.json"),
+        (("show", files.recipe, "--lora", files.large), "is a whole model and not an adapter"),
+        (("chat", files.recipe, "--lora", tmp_path / "no"), "no such adapter"),
+    ):
+        assert message in complaint(*arguments), arguments

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..convert import ConversionError
+from ..errors import ConversionError
 from ..text.formats import is_format
 
 MAX_JSON = 100 << 20  # safetensors' own limit for a header

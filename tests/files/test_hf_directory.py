@@ -1,12 +1,13 @@
-"""directory: what names, templates and end tokens the small files of a directory give."""
+"""hf_directory: what names, templates and end tokens the small files of a directory give."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from edge_eft.convert import ConversionError, directory
-from edge_eft.convert.directory import chat_template, end_tokens, read_json, shown_name
+from edge_eft.errors import ConversionError
+from edge_eft.files import hf_directory
+from edge_eft.files.hf_directory import chat_template, end_tokens, read_json, shown_name
 
 TEMPLATE = "{{ messages[0].content }}"
 BOM = "\ufeff"
@@ -30,11 +31,11 @@ def test_a_hub_snapshot_is_called_after_its_repository(tmp_path):
 def test_a_mark_before_json_is_accepted_and_taken_out_for_the_scripts(tmp_path):
     folder = write(tmp_path / "m", config_json=BOM + '{"a":\r\n 1}', other_json={"b": 2})
     assert read_json(folder / "config.json") == {"a": 1}
-    readable = directory.without_marks(folder, tmp_path / "copy")
+    readable = hf_directory.without_marks(folder, tmp_path / "copy")
     assert json.loads((readable / "config.json").read_bytes()) == {"a": 1}
     assert (readable / "other.json").resolve() == folder / "other.json"
     (folder / "config.json").unlink()
-    assert directory.without_marks(folder, tmp_path / "none") == folder
+    assert hf_directory.without_marks(folder, tmp_path / "none") == folder
 
 
 @pytest.mark.parametrize(
