@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping
 
 from ..errors import RecipeError
 from ..files.gguf_check import GGUFHeader, read_header
+from ..files.model_names import BASE, TUNED
 from ..files.recipe import ModelSpec, Recipe
 from ..files.same_weights import changes_nothing, same_weights
 
-_TUNED = {"instruct", "chat", "it", "assistant", "sft", "dpo", "rlhf"}
-_BASE = {"base", "pt", "pretrain", "pretrained", "foundation"}
 _NAMES = ("general.name", "general.basename", "general.finetune")
 
 
@@ -131,11 +130,11 @@ def _names_say_so(tuned: Mapping[str, set[str]], reference: Mapping[str, set[str
     """
     of_tuned: set[str] = set().union(*tuned.values())
     of_reference: set[str] = set().union(*reference.values())
-    says_base = of_tuned & _BASE and not of_tuned & _TUNED
-    if says_base and of_reference & _TUNED and not of_reference & _BASE:
+    says_base = of_tuned & BASE and not of_tuned & TUNED
+    if says_base and of_reference & TUNED and not of_reference & BASE:
         return True
     return any(
-        tuned[key] != reference[key] and tuned[key] - _BASE == reference[key] - _TUNED
+        tuned[key] != reference[key] and tuned[key] - BASE == reference[key] - TUNED
         for key in tuned.keys() & reference.keys()
     )
 

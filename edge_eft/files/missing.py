@@ -1,0 +1,119 @@
+"""What is missing to complete a trio of the models that are here, and where it can be had.
+
+The catalogue is asked first: it knows the file, its size and the name to pull. Of other families
+only the kind of model that is missing is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .candidates import Candidate
+from .gguf_split import model_stem
+from .hub_file import HubFile
+from .match import TIMES_LARGER, Trio
+from .model_names import ModelName, model_name
+from .recipe import ModelSpec, Recipe
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One model that is not here, and those of its trio that are.
+
+    Attributes:
+        here: role → title.
+        role: of the missing one.
+        what: its name, or its kind in words.
+        size: its bytes, if the catalogue knows; None otherwise.
+        pull: the catalogue's name for the trio; None if it has none.
+    """
+
+    here: tuple[tuple[str, str], ...]
+    role: str
+    what: str
+    size: int | None = None
+    pull: str | None = None
+
+
+def missing(
+    candidates: Sequence[Candidate], trios: Sequence[Trio], recipes: Iterable[Recipe]
+) -> list[Missing]:
+    """Return what is missing, one model for each line.
+
+    Args:
+        candidates, trios: the models here, and what `match.propose` made of them.
+        recipes: the catalogue.
+    """
+    models = [each for each in candidates if not each.header.is_adapter]
+    found = [lack for recipe in recipes if (lack := _of_recipe(recipe, models))]
+    known = {title for lack in found for _, title in lack.here}
+    used = {id(each) for trio in trios for each in (trio.base, trio.tuned, trio.reference)}
+    used |= {id(each) for trio in trios for each in trio.also}
+    left = [each for each in models if id(each) not in used and each.title not in known]
+    lacks = {(lack.role, lack.what, lack.here): lack for lack in (*found, *_by_kind(left, models))}
+    return list(lacks.values())
+
+
+def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
+    """Return the one model that a recipe lacks here; None if it lacks none, or more."""
+    here: dict[str, str] = {}
+    lacking: list[tuple[str, ModelSpec]] = []
+    for role, spec in recipe.roles(here=False).items():
+        side = role.partition(":")[0]
+        if spec.lora is not None:
+            return None
+        name = _name_of(spec)
+        match = next((each for each in models if _is(each, name, side == "tuned")), None)
+        if match:
+            here[side] = match.title
+        else:
+            lacking.append((side, spec))
+    if len(lacking) != 1:
+        return None
+    side, spec = lacking[0]
+    size = spec.source.size if isinstance(spec.source, HubFile) else None
+    return Missing(tuple(here.items()), side, model_stem(spec.file), size, recipe.name)
+
+
+def _name_of(spec: ModelSpec) -> ModelName:
+    return model_name(model_stem(spec.file))
+
+
+def _is(model: Candidate, name: ModelName, tuned: bool) -> bool:
+    return (
+        bool(name.core)
+        and (model.name.core, model.tuned) == (name.core, tuned)
+        and bool(model.name.sizes)
+        and model.name.sizes == name.sizes
+        and {mark for mark in name.marks if mark.startswith("v")} <= model.name.marks
+    )
+
+
+def _by_kind(left: Sequence[Candidate], models: Sequence[Candidate]) -> Iterator[Missing]:
+    """Yield what completes the models that are in no trio, where that is one model."""
+    for small in {each.identity: each for each in left}.values():
+        larger = [
+            each
+            for each in models
+            if each.family == small.family
+            and each.name.core == small.name.core
+            and not each.tuned
+            and each.header.n_parameters >= TIMES_LARGER * small.header.n_parameters
+        ]
+        alike = [e for e in models if (e.family, e.shape) == (small.family, small.shape)]
+        if larger and small.tuned:
+            base = max(larger, key=lambda each: each.header.n_parameters)
+            here = (("tuned", small.title), ("base", base.title))
+            what = f"the pre-trained model that {small.title} was tuned from"
+            yield Missing(here, "reference", what)
+        elif small.tuned:
+            for reference in alike:
+                if not reference.tuned and reference.name.core == small.name.core:
+                    here = (("tuned", small.title), ("reference", reference.title))
+                    yield Missing(here, "base", "a larger pre-trained model of the family")
+                    break
+        elif larger and not any(each.tuned for each in alike):
+            base = max(larger, key=lambda each: each.header.n_parameters)
+            here = (("reference", small.title), ("base", base.title))
+            yield Missing(here, "tuned", f"a model that was tuned from {small.title}")
