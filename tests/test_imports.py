@@ -156,6 +156,8 @@ def command(*words):
         ("rm", "--help"),
         ("pull", "--help"),
         ("pull", "--base", "x"),
+        ("match", "--help"),
+        ("match", "--trio", "1"),
         ("show", "--no-such-option"),
         ("no-such-command",),
         ("run",),
