@@ -243,7 +243,8 @@ def _say_notes(report: Report) -> None:
 
 def _say_next(report: Report) -> None:
     if report.trios:
-        talk("edge-eft match --write NAME makes a recipe of the first; --trio 2 of the second")
+        others = "; --trio N of another" if len(report.trios) > 1 else ""
+        talk(f"edge-eft match --write NAME makes a recipe of the first{others}")
         return
     say(f"edge-eft: no trio among the {report.n_models} models here; looked into", err=True)
     for place in report.findings.places:

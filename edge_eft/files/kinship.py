@@ -19,13 +19,14 @@ from .plain_text import reason
 
 RELATED = 0.98  # correlation that tuning leaves
 STRANGERS = 0.5  # correlation that no tuning goes below
+_SPREAD = 0.01  # of a norm's weights; less is rounding, and says nothing
 _AT_MOST = 16  # tensors that are read of each
 
 
 def kinship(one: GGUFHeader, other: GGUFHeader) -> float | None:
     """Return the correlation of two models' norms, channel by channel, each norm about its mean.
 
-    None if they have no norms in common, or those say nothing: all ones, as before any training.
+    None if they have no norms in common, or those say nothing: all one, as before any training.
 
     Raises ModelFileError if a file cannot be read any more.
     """
@@ -43,10 +44,11 @@ def kinship(one: GGUFHeader, other: GGUFHeader) -> float | None:
     b = _values(other, [b for _, b in chosen])
     # Sums and no products of vectors: those wake BLAS's threads for what takes microseconds.
     with np.errstate(over="ignore", invalid="ignore"):
-        scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    if not np.isfinite(scale) or scale < 1e-9 * len(a):
+        spread = [float(np.sqrt((each * each).mean())) for each in (a, b)]
+        product = float((a * b).mean())
+    if not all(_SPREAD < each < np.inf for each in spread):
         return None
-    return float((a * b).sum()) / scale
+    return product / (spread[0] * spread[1])
 
 
 def _values(header: GGUFHeader, tensors: list[TensorInfo]) -> NDArray[np.float64]:

@@ -1,9 +1,8 @@
-"""Where other programs keep GGUF models on this machine, and which files are there.
+"""Which GGUF files are in other programs' stores and in folders that a user names.
 
-The cache of the Hugging Face hub, LM Studio's, Ollama's, llama.cpp's, Jan's and GPT4All's folders,
-and folders that a user names. Nothing is written, no model is opened, and nothing but file names
-and Ollama's manifests is read. Manifests and links come from strangers, so that both only ever
-lead to files inside the places that are searched. What a model is, `candidates` asks its file.
+Nothing is written, no model is opened, and nothing but file names and Ollama's manifests is read.
+Manifests and links come from strangers, so that both only ever lead to files inside the places that
+are searched. What a model is, `candidates` asks its file.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from ..errors import RecipeError
 from .gguf_split import first_part, part_paths
 from .plain_text import read_regular, reason, utf8
 from .recipe import absolute
+from .store_places import Place, store_places
 
 MAX_ENTRIES = 200_000  # of all folders together: a home directory, not a file system
 _MAX_DEPTH = 24
@@ -32,15 +31,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in no path that a
 _REPOSITORY = re.compile(r"models--(.+?)--(.+)")
 # Folders with thousands of files, none of which is a model.
 _PASSED_OVER = {".git", "node_modules", "__pycache__", "site-packages", ".venv"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder that is searched: whose it is ("Ollama", "folder" …), and whether it is there."""
-
-    owner: str
-    path: Path
-    there: bool
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,6 @@ class Findings:
 def search(
     directories: Iterable[str | os.PathLike[str]] = (),
     *,
-    stores: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> Findings:
     """Return the GGUF files in the given folders and in the stores of other programs.
@@ -81,15 +70,29 @@ def search(
 
     Args:
         directories: folders of the user's; whatever is below them.
-        stores: whether to look into other programs' stores as well.
         environment: in place of the process's.
 
     Raises RecipeError if a given folder is none.
     """
     given = [Place("folder", _directory(each), True) for each in directories]
-    found = Findings(given + (list(store_places(environment)) if stores else []))
+    found = Findings([*given, *store_places(environment)])
+    found.notes += [note for place in found.places if not place.there and (note := _closed(place))]
     _Search(found).run()
     return found
+
+
+def _closed(place: Place) -> str:
+    """Return a note if a place is there and belongs to somebody else, such as Ollama's service."""
+    try:
+        os.stat(place.path)
+    except PermissionError as error:
+        return (
+            f"{place.owner}: {place.path}: cannot be looked into ({reason(error)}); it belongs to "
+            "another user, whose group you can join"
+        )
+    except (OSError, ValueError):
+        pass
+    return ""
 
 
 def _directory(path: str | os.PathLike[str]) -> Path:
@@ -98,70 +101,6 @@ def _directory(path: str | os.PathLike[str]) -> Path:
         what = "is a file; name the folder it is in" if place.exists() else "is no folder here"
         raise RecipeError(f"{place}: {what}" + ("" if place.exists() else "; check the path"))
     return place
-
-
-def store_places(environment: Mapping[str, str] | None = None) -> Iterator[Place]:
-    """Yield where other programs keep their models, whether or not these folders are there."""
-    env = os.environ if environment is None else environment
-    home = Path(env.get("HOME") or env.get("USERPROFILE") or os.path.expanduser("~"))
-    caches = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
-    data = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share")
-    if sys.platform == "darwin":
-        data, programs = home / "Library" / "Application Support", home / "Library" / "Caches"
-    elif sys.platform == "win32":
-        data = programs = Path(env.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        programs = caches
-    hub = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
-    hub_home = Path(env.get("HF_HOME") or caches / "huggingface")
-    candidates = [
-        ("Hugging Face", Path(hub) if hub else hub_home / "hub"),
-        *(("LM Studio", each) for each in _lm_studio(home)),
-        *(("Ollama", each) for each in _ollama(env, home)),
-        ("llama.cpp", Path(env.get("LLAMA_CACHE") or programs / "llama.cpp")),
-        ("Jan", home / "jan" / "models"),
-        ("Jan", data / "Jan" / "data" / "llamacpp" / "models"),
-        ("GPT4All", data / "nomic.ai" / "GPT4All"),
-    ]
-    seen = set()
-    for owner, path in candidates:
-        try:
-            place = absolute(path)
-            key = os.path.realpath(place)
-        except (RecipeError, OSError, ValueError):  # a variable that names no path
-            continue
-        if key not in seen:
-            seen.add(key)
-            yield Place(owner, place, _is_directory(place))
-
-
-def _ollama(env: Mapping[str, str], home: Path) -> Iterator[Path]:
-    """Yield Ollama's folder; without a variable also that of its service on Linux."""
-    yield Path(env.get("OLLAMA_MODELS") or home / ".ollama" / "models")
-    if not env.get("OLLAMA_MODELS") and sys.platform == "linux":
-        yield Path("/usr/share/ollama/.ollama/models")
-
-
-def _lm_studio(home: Path) -> Iterator[Path]:
-    """Yield LM Studio's folders: where its settings say, and where it keeps models by default."""
-    for root in (home / ".lmstudio", home / ".cache" / "lm-studio"):
-        try:
-            settings = json.loads(utf8(read_regular(root / "settings.json", _MAX_MANIFEST)))
-            folder = settings.get("downloadsFolder") if isinstance(settings, dict) else None
-        except (OSError, ValueError, RecursionError):
-            folder = None
-        if isinstance(folder, str) and os.path.isabs(folder) and not _CONTROL.search(folder):
-            named = Path(os.path.normpath(folder))
-            if named != Path(named.anchor):  # a whole disk is nobody's folder of models
-                yield named
-        yield root / "models"
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a folder above it may not be entered
-        return False
 
 
 class _Search:
@@ -283,10 +222,11 @@ class _Search:
         """Take the models that the manifests of an Ollama store name."""
         root = Path(os.path.realpath(store))
         named: list[Found] = []
-        for path in self._manifests(store / "manifests"):
+        manifests = Path(os.path.realpath(store / "manifests"))
+        for path in self._manifests(manifests):
             real = Path(os.path.realpath(path))
-            name = _ollama_name(path.relative_to(store / "manifests").parts)
-            if not real.is_relative_to(root):
+            name = _ollama_name(path.relative_to(manifests).parts)
+            if not (real.is_relative_to(root) or real.is_relative_to(manifests)):
                 self._note(f"{path}: a link out of Ollama's store")
                 continue
             try:

@@ -98,8 +98,12 @@ def test_another_trio_is_written_by_its_number(call, stores, tmp_path):
     [
         (("--write", "../mine"), "cannot be the name of a recipe"),
         (("--write", "/tmp/mine"), "cannot be the name of a recipe"),
-        (("--write", "nul"), "cannot be the name of a recipe"),
-        (("--write", ""), "cannot be the name of a recipe"),
+        *(
+            (("--write", name), "cannot be the name of a recipe")
+            for name in ("nul", "COM1", "con.txt", "", ".", "..", ".hidden", "~", "a/b", "a\\b")
+        ),
+        (("--write", "\x1b[2J"), "cannot be the name of a recipe"),
+        (("--write", "mine.toml"), "cannot be the name of a recipe"),
         (("--write", "atlas"), "comes with edge_eft"),
         (("--write", "mine", "--trio", "2"), "--trio is 2, and the trios here are 1 to 1"),
         (("--write", "mine", "--trio", "0"), "--trio is 0"),

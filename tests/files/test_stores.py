@@ -12,7 +12,8 @@ from helpers.model_tree import Shape, Stores, Tokens, Written, adapter
 from edge_eft.errors import RecipeError
 from edge_eft.files import stores as stores_module
 from edge_eft.files.candidates import read_candidates
-from edge_eft.files.stores import search, store_places
+from edge_eft.files.store_places import store_places
+from edge_eft.files.stores import search
 
 SMALL = Shape("llama", 2, 64, 128, Tokens(9, 400, 390), 1)
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links and pipes of Unix")
@@ -297,6 +298,29 @@ def test_a_link_into_another_place_that_is_searched_is_followed(kept, tmp_path):
     found = found_in(kept)
     assert [file.path for file in found.files] == [link], "once, by the first name"
     assert not found.notes
+
+
+def test_folders_of_ollama_may_be_links_into_another_place_that_is_searched(kept, tmp_path):
+    blob = kept.in_ollama("smol:1", Written(SMALL))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for name in ("manifests", "blobs"):
+        (kept.ollama / name).rename(disk / name)
+        (kept.ollama / name).symlink_to(disk / name)
+    assert not found_in(kept).files
+    found = found_in(kept, disk)
+    assert [file.name for file in found.files] == ["smol:1"]
+    assert os.path.realpath(found.files[0].path) == str(disk / "blobs" / blob.name)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_a_store_of_another_user_is_spoken_of(kept):
+    kept.in_ollama("smol:1", Written(SMALL))
+    kept.ollama.parent.chmod(0)
+    found = found_in(kept)
+    kept.ollama.parent.chmod(0o700)
+    (note,) = found.notes
+    assert "it belongs to another user" in note
 
 
 def test_an_adapter_of_ollama_comes_with_the_model_that_it_is_put_on(kept):
