@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..files.stores import Findings
 
 N_CTX = 4096  # that of a recipe which names none; the engine, which has it, loads llama.cpp
-_NOTES = 10  # that people are shown
+_LINES = 10  # of notes, and of what is missing, that people are shown
 
 
 @dataclass(frozen=True)
@@ -197,13 +197,15 @@ def as_lines(report: Report) -> Iterator[str]:
         yield ""
     if report.lacking:
         yield style("one model is missing", bold=True)
-    for lack in report.lacking:
+    for lack in report.lacking[:_LINES]:
         here = " and ".join(f"{title} ({role})" for role, title in lack.here)
         size = f", about {mebibytes(lack.size)} MiB" if lack.size else ""
         pull = f": edge-eft pull {lack.pull}" if lack.pull else ""
         verb = "are" if len(lack.here) > 1 else "is"
         line = f"{here} {verb} here; missing: the {lack.role}, {lack.what}{size}{pull}"
         yield f"  {one_line(line)}"
+    if len(report.lacking) > _LINES:
+        yield f"  and {len(report.lacking) - _LINES} more, which --json lists"
 
 
 def _trio_lines(number: int, trio: Trio, available: int) -> Iterator[str]:
@@ -235,10 +237,10 @@ def _trio_lines(number: int, trio: Trio, available: int) -> Iterator[str]:
 
 
 def _say_notes(report: Report) -> None:
-    for note in report.notes[:_NOTES]:
+    for note in report.notes[:_LINES]:
         say(dim(one_line(note)), err=True)
-    if len(report.notes) > _NOTES:
-        talk(f"and {len(report.notes) - _NOTES} more such lines, which --json lists")
+    if len(report.notes) > _LINES:
+        talk(f"and {len(report.notes) - _LINES} more such lines, which --json lists")
 
 
 def _say_next(report: Report) -> None:

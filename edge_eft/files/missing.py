@@ -46,13 +46,18 @@ def missing(
         recipes: the catalogue.
     """
     models = [each for each in candidates if not each.header.is_adapter]
-    found = [lack for recipe in recipes if (lack := _of_recipe(recipe, models))]
-    known = {title for lack in found for _, title in lack.here}
-    used = {id(each) for trio in trios for each in (trio.base, trio.tuned, trio.reference)}
-    used |= {id(each) for trio in trios for each in trio.also}
-    left = [each for each in models if id(each) not in used and each.title not in known]
-    lacks = {(lack.role, lack.what, lack.here): lack for lack in (*found, *_by_kind(left, models))}
-    return list(lacks.values())
+    used = {each.identity for trio in trios for each in (trio.base, trio.tuned, trio.reference)}
+    titles = {each.title for each in models if each.identity in used}
+    found: dict[tuple[object, ...], Missing] = {}
+    for recipe in recipes:
+        lack = _of_recipe(recipe, models)
+        # Who has a trio already is not told of all others, nor of each quantisation of one.
+        if lack and not titles.issuperset(title for _, title in lack.here):
+            name = model_name(lack.what)
+            found.setdefault((lack.here, lack.role, name.core, name.sizes), lack)
+    known = {title for lack in found.values() for _, title in lack.here}
+    left = [each for each in models if each.title not in titles | known]
+    return [*found.values(), *_by_kind(left, models)]
 
 
 def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
@@ -84,7 +89,6 @@ def _is(model: Candidate, name: ModelName, tuned: bool) -> bool:
     return (
         bool(name.core)
         and (model.name.core, model.tuned) == (name.core, tuned)
-        and bool(model.name.sizes)
         and model.name.sizes == name.sizes
         and {mark for mark in name.marks if mark.startswith("v")} <= model.name.marks
     )

@@ -57,6 +57,24 @@ def test_the_trios_are_listed_for_people(call):
     assert "edge-eft match --write NAME" in result.stderr
 
 
+def test_what_is_missing_is_said_with_its_size_and_the_command_that_gets_it(tmp_path):
+    kept = Stores(tmp_path)
+    shapes = [replace(each, architecture="qwen3") for each in (SMALL, LARGE)]
+    kept.on_hub("x/Qwen3-8B-Base-GGUF", "Qwen3-8B-Base.Q4_K_M.gguf", Written(shapes[1], "Q4_0"))
+    chat = Written(shapes[0], tuned=0.02, template=CHAT)
+    kept.in_lm_studio("x/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", chat)
+    result = invoke("match", environment=kept.environment())
+    assert result.stdout.splitlines() == [
+        "one model is missing",
+        "  Qwen3-8B-Base.Q4_K_M (base) and Qwen3-0.6B-Q8_0 (tuned) are here; missing: the reference,"
+        " Qwen3-0.6B-Base.Q8_0, about 610 MiB: edge-eft pull qwen3-8b",
+    ]
+    (lack,) = json.loads(invoke("match", "--json", environment=kept.environment()).stdout)[
+        "missing"
+    ]
+    assert lack["pull"] == "qwen3-8b"
+
+
 def test_json_says_all_of_it(call, stores):
     about = json.loads(call("--json").stdout)
     (trio,) = about["trios"]

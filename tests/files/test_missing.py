@@ -8,10 +8,13 @@ import pytest
 from helpers.model_tree import CHAT, Shape, Tokens, Written
 
 from edge_eft.files.candidates import read_candidates
+from edge_eft.files.gguf_split import model_stem
 from edge_eft.files.hub_file import HubFile
 from edge_eft.files.match import propose
 from edge_eft.files.missing import Missing, missing
+from edge_eft.files.model_names import model_name
 from edge_eft.files.recipe import Delta, ModelSpec, Recipe
+from edge_eft.files.recipe_names import catalogue, load_recipe
 from edge_eft.files.stores import Found
 
 SMALL = Shape("qwen3", 2, 256, 512, Tokens(9, 400, 390), 1)
@@ -101,3 +104,22 @@ def test_quantisations_of_one_model_give_one_line(lacking):
     name, model = MODELS["tuned"]
     more = [(name.replace("Q8_0", "Q4_0"), replace(model, quantisation="Q4_0"))]
     assert len(lacking("tuned", "base", more=more)) == 1
+
+
+def test_of_several_quantisations_in_the_catalogue_the_first_is_named(lacking):
+    recipes = [catalogued(), catalogued("qwen3-8b-q8", "Qwen3-8B-Base.Q8_0.gguf")]
+    (lack,) = lacking("tuned", "reference", recipes=recipes)
+    assert lack.pull == "qwen3-8b"
+
+
+def test_who_has_a_trio_is_not_told_of_other_bases_for_its_pair(lacking):
+    assert lacking(*MODELS, recipes=[catalogued("qwen3-14b", "Qwen3-14B-Base.Q4_0.gguf")]) == []
+
+
+def test_the_names_in_the_catalogue_say_what_its_roles_are():
+    for path in catalogue().values():
+        for role, spec in load_recipe(path).roles(here=False).items():
+            name = model_name(model_stem(spec.file))
+            says = name.plainly_tuned if name.tuned is None else name.tuned
+            if "codellama" not in name.core:  # tuned on code, and not by a chat
+                assert (bool(name.core), says) == (True, role.startswith("tuned")), spec.file
