@@ -200,6 +200,7 @@ def as_lines(report: Report) -> Iterator[str]:
     for lack in report.lacking[:_LINES]:
         here = " and ".join(f"{title} ({role})" for role, title in lack.here)
         size = f", about {mebibytes(lack.size)} MiB" if lack.size else ""
+        size = f" of {lack.repo}{size}" if lack.repo else size
         pull = f": edge-eft pull {lack.pull}" if lack.pull else ""
         verb = "are" if len(lack.here) > 1 else "is"
         line = f"{here} {verb} here; missing: the {lack.role}, {lack.what}{size}{pull}"
@@ -244,6 +245,11 @@ def _say_notes(report: Report) -> None:
 
 
 def _say_next(report: Report) -> None:
+    if any(lack.pull for lack in report.lacking):
+        talk(
+            "edge-eft pull fetches what the Hugging Face cache lacks of a trio; one file that "
+            "another program has fetched is matched as well"
+        )
     if report.trios:
         others = "; --trio N of another" if len(report.trios) > 1 else ""
         talk(f"edge-eft match --write NAME makes a recipe of the first{others}")

@@ -25,7 +25,7 @@ class Missing:
         here: role → title.
         role: of the missing one.
         what: its name, or its kind in words.
-        size: its bytes, if the catalogue knows; None otherwise.
+        size, repo: its bytes, and where the hub has it, if the catalogue knows; else None.
         pull: the catalogue's name for the trio; None if it has none.
     """
 
@@ -33,6 +33,7 @@ class Missing:
     role: str
     what: str
     size: int | None = None
+    repo: str | None = None
     pull: str | None = None
 
 
@@ -49,7 +50,7 @@ def missing(
     used = {each.identity for trio in trios for each in (trio.base, trio.tuned, trio.reference)}
     titles = {each.title for each in models if each.identity in used}
     found: dict[tuple[object, ...], Missing] = {}
-    for recipe in recipes:
+    for recipe in sorted(recipes, key=lambda recipe: _unlike(recipe, models)):
         lack = _of_recipe(recipe, models)
         # Who has a trio already is not told of all others, nor of each quantisation of one.
         if lack and not titles.issuperset(title for _, title in lack.here):
@@ -64,6 +65,7 @@ def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
     """Return the one model that a recipe lacks here; None if it lacks none, or more."""
     here: dict[str, str] = {}
     lacking: list[tuple[str, ModelSpec]] = []
+    families = set()
     for role, spec in recipe.roles(here=False).items():
         side = role.partition(":")[0]
         if spec.lora is not None:
@@ -72,13 +74,29 @@ def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
         match = next((each for each in models if _is(each, name, side == "tuned")), None)
         if match:
             here[side] = match.title
+            families.add(match.family)
         else:
             lacking.append((side, spec))
-    if len(lacking) != 1:
+    if len(lacking) != 1 or len(families) > 1:
         return None
     side, spec = lacking[0]
-    size = spec.source.size if isinstance(spec.source, HubFile) else None
-    return Missing(tuple(here.items()), side, model_stem(spec.file), size, recipe.name)
+    source = spec.source if isinstance(spec.source, HubFile) else None
+    return Missing(
+        tuple(here.items()),
+        side,
+        model_stem(spec.file),
+        size=source.size if source else None,
+        repo=source.repo if source else None,
+        pull=recipe.name,
+    )
+
+
+def _unlike(recipe: Recipe, models: Sequence[Candidate]) -> tuple[int, int, str]:
+    """Return a key that has recipes of the very files that are here first."""
+    here = {each.title.lower() for each in models}
+    specs = recipe.roles(here=False).values()
+    others = sum(model_stem(spec.file).lower() not in here for spec in specs)
+    return others, len(recipe.name), recipe.name
 
 
 def _name_of(spec: ModelSpec) -> ModelName:

@@ -66,8 +66,9 @@ def test_what_is_missing_is_said_with_its_size_and_the_command_that_gets_it(tmp_
     result = invoke("match", environment=kept.environment())
     assert result.stdout.splitlines() == [
         "one model is missing",
-        "  Qwen3-8B-Base.Q4_K_M (base) and Qwen3-0.6B-Q8_0 (tuned) are here; missing: the reference,"
-        " Qwen3-0.6B-Base.Q8_0, about 610 MiB: edge-eft pull qwen3-8b",
+        "  Qwen3-8B-Base.Q4_K_M (base) and Qwen3-0.6B-Q8_0 (tuned) are here; missing: the "
+        "reference, Qwen3-0.6B-Base.Q8_0 of mradermacher/Qwen3-0.6B-Base-GGUF, about 610 MiB: "
+        "edge-eft pull qwen3-8b",
     ]
     (lack,) = json.loads(invoke("match", "--json", environment=kept.environment()).stdout)[
         "missing"

@@ -56,9 +56,16 @@ def test_the_catalogue_says_what_is_missing_and_how_large_it_is(lacking):
             "reference",
             "Qwen3-0.6B-Base.Q8_0",
             600 << 20,
+            "o/r",
             "qwen3-8b",
         )
     ]
+
+
+def test_models_of_other_vocabularies_are_not_completed_whatever_their_names(lacking):
+    stranger = replace(LARGE, tokens=Tokens(10, 400, 390))
+    more = [("Qwen3-8B-Base.Q4_K_M.gguf", Written(stranger, "Q4_0"))]
+    assert lacking("tuned", more=more, recipes=[catalogued()]) == []
 
 
 def test_of_each_larger_base_in_the_catalogue_one_line_is_said(lacking):
@@ -110,6 +117,12 @@ def test_of_several_quantisations_in_the_catalogue_the_first_is_named(lacking):
     recipes = [catalogued(), catalogued("qwen3-8b-q8", "Qwen3-8B-Base.Q8_0.gguf")]
     (lack,) = lacking("tuned", "reference", recipes=recipes)
     assert lack.pull == "qwen3-8b"
+
+
+def test_of_several_quantisations_that_of_the_files_here_is_named(lacking):
+    recipes = [catalogued(), catalogued("qwen3-8b-k", "Qwen3-8B-Base.Q4_K_M.gguf")]
+    (lack,) = lacking("tuned", "base", recipes=recipes)
+    assert lack.pull == "qwen3-8b-k"
 
 
 def test_who_has_a_trio_is_not_told_of_other_bases_for_its_pair(lacking):
