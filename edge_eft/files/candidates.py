@@ -143,13 +143,13 @@ class _Reader:
     def _numbered(self, new: HeaderVocabulary) -> tuple[int, HeaderVocabulary]:
         """Return the number of the first vocabulary that `new` can be combined with."""
         for number, known in enumerate(self._families):
-            if combine(known, new):
+            if _is_one_family(known, new):
                 return number, new
         self._families.append(new)
         return len(self._families) - 1, new
 
 
-def combine(one: HeaderVocabulary, other: HeaderVocabulary) -> bool:
+def _is_one_family(one: HeaderVocabulary, other: HeaderVocabulary) -> bool:
     """Return whether two vocabularies are one up to padding, renamed reserved and end tokens."""
     # Those of two families differ at once, and are not compared to their ends.
     if one.token_texts()[:1000:7] != other.token_texts()[:1000:7] and _written_differ(one, other):

@@ -75,7 +75,7 @@ def search(
     Raises RecipeError if a given folder is none.
     """
     given = [Place("folder", _directory(each), True) for each in directories]
-    found = Findings([*given, *store_places(environment)])
+    found = Findings([*store_places(environment), *given])  # a store knows its models' names
     found.notes += [note for place in found.places if not place.there and (note := _closed(place))]
     _Search(found).run()
     return found
@@ -119,7 +119,6 @@ class _Search:
     def run(self) -> None:
         for place in self._places:
             self._walk(place)
-        self._found.files.sort(key=lambda file: file.adapter_on is None)
 
     def _note(self, line: str) -> None:
         self._found.notes.append(line)

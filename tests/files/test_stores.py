@@ -371,6 +371,11 @@ def test_stores_inside_a_given_folder_are_read_as_stores(kept, tmp_path):
     assert sorted(file.name for file in found.files) == ["a:1", "o/r"]
 
 
+def test_what_is_in_a_store_below_a_given_folder_keeps_the_name_it_has_there(kept):
+    kept.in_lm_studio("x/y", "z.gguf", Written(SMALL))
+    assert names(found_in(kept, kept.home)) == [("LM Studio", "y", "z.gguf")]
+
+
 def test_a_search_ends_at_a_number_of_files(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(stores_module, "MAX_ENTRIES", 50)
     for i in range(100):
