@@ -20,8 +20,6 @@ from .model_names import ModelName, model_name
 from .stores import Found
 
 _MAX_TOKENS = 1 << 24  # of all different vocabularies together
-# Blocks of such weights give the logits of single tokens (measured), so that drafts keep a text.
-EXACT = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}
 
 BY_TEMPLATE = "by its chat template, or none"  # the weakest sign of whether a model was tuned
 
@@ -76,12 +74,6 @@ class Candidate:
     def identity(self) -> tuple[object, ...]:
         """What all quantisations of one model have in common."""
         return (self.family, self.shape, self.name.core, self.name.marks, self.tuned)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether all its matrices are of types with which a block's logits are a token's."""
-        matrices = (tensor for tensor in self.header.tensors if len(tensor.shape) > 1)
-        return all(tensor.type in EXACT for tensor in matrices)
 
     @property
     def template(self) -> str:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from ..errors import ModelFileError, VocabularyError
 from ..text import vocabulary
 from .adapter_check import check_adapter_fits
+from .batch_invariance import is_batch_invariant
 from .candidates import BY_TEMPLATE, Candidate
 from .gguf_check import GGUFHeader
 from .kinship import RELATED, STRANGERS, kinship
@@ -73,7 +74,9 @@ class Trio:
     @property
     def is_exact(self) -> bool:
         """Whether drafts keep a text exactly, not only up to rounding."""
-        return all(each.is_exact for each in (self.base, self.tuned, self.reference))
+        return all(
+            is_batch_invariant(each.header) for each in (self.base, self.tuned, self.reference)
+        )
 
     @property
     def one_series(self) -> bool:

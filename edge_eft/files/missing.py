@@ -77,7 +77,8 @@ def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
             families.add(match.family)
         else:
             lacking.append((side, spec))
-    if len(lacking) != 1 or len(families) > 1:
+    adopts = any(delta.tuned.adopt for delta in recipe.deltas.values())
+    if len(lacking) != 1 or (len(families) > 1 and not adopts):
         return None
     side, spec = lacking[0]
     source = spec.source if isinstance(spec.source, HubFile) else None
