@@ -158,6 +158,8 @@ def command(*words):
         ("pull", "--help"),
         ("pull", "--base", "x"),
         ("doctor", "--help"),
+        ("match", "--help"),
+        ("match", "--trio", "1"),
         ("show", "--no-such-option"),
         ("no-such-command",),
         ("run",),

@@ -43,6 +43,7 @@ class Commands(click.Group):
         "pull": (".pull", "pull", "Get the models of a recipe from the Hugging Face hub."),
         "verify": (".verify", "command", "Compare the files of recipes with what they state."),
         "remove": (".remove", "command", "Remove a recipe of yours, and what was pulled for it."),
+        "match": (".match", "command", "Find models on this machine that make an emulation."),
         "convert": (".convert", "command", "Quantise a tuned model like its reference."),
         "doctor": (
             ".doctor",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from ..errors import RecipeError
 from ..files.gguf_check import GGUFHeader, read_header
-from ..files.model_names import PRETRAINED, TUNED, words
+from ..files.model_names import BASE, TUNED, words
 from ..files.recipe import ModelSpec, Recipe
 from ..files.same_weights import changes_nothing, same_weights
 
@@ -131,11 +131,11 @@ def _names_say_so(
     """
     of_tuned: frozenset[str] = frozenset().union(*tuned.values())
     of_reference: frozenset[str] = frozenset().union(*reference.values())
-    says_base = of_tuned & PRETRAINED and not of_tuned & TUNED
-    if says_base and of_reference & TUNED and not of_reference & PRETRAINED:
+    says_base = of_tuned & BASE and not of_tuned & TUNED
+    if says_base and of_reference & TUNED and not of_reference & BASE:
         return True
     return any(
-        tuned[key] != reference[key] and tuned[key] - PRETRAINED == reference[key] - TUNED
+        tuned[key] != reference[key] and tuned[key] - BASE == reference[key] - TUNED
         for key in tuned.keys() & reference.keys()
     )
 

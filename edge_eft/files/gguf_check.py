@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 from ..errors import ModelFileError
 from .adapter_check import check_adapter
-from .gguf_header import TOKENS_KEY, GGUFArray, Layout, TensorInfo, quoted
+from .gguf_header import TOKENS_KEY, GGUFArray, Layout, TensorInfo, Walked, quoted
 from .gguf_operators import check_numbers, check_tensor_types, check_widths
 from .gguf_split import first_part, part_paths
 from .gguf_tokenizer import check_tokenizer
@@ -114,7 +114,9 @@ class GGUFHeader:
 Opener = Callable[[Path], BinaryIO]  # opens a file for reading, or raises OSError
 
 
-def read_header(path: str | os.PathLike[str], *, opener: Opener | None = None) -> GGUFHeader:
+def read_header(
+    path: str | os.PathLike[str], *, opener: Opener | None = None, walked: Walked | None = None
+) -> GGUFHeader:
     """Read and check the header of the GGUF file at `path`, and of the parts that belong to it.
 
     Takes well under a second and a few times the header's size in memory, whatever the file holds.
@@ -124,13 +126,18 @@ def read_header(path: str | os.PathLike[str], *, opener: Opener | None = None) -
         path: the file.
         opener: what opens it, and each other part; None: the file system. What it returns can be
             sought in, and is closed here.
+        walked: what the headers of other files brought, for reading many.
 
     Raises ModelFileError, with what was seen and what to do, if there is no such file, it is not
     a GGUF file that llama.cpp can load, loading or tokenising with it could harm the process, it
     is a later part, or a part is missing or belongs to another model.
     """
     place = Path(path)
-    layout = read_layout(place, opener)
+    return checked_header(read_layout(place, opener, walked), place, opener)
+
+
+def checked_header(layout: Layout, place: Path, opener: Opener | None = None) -> GGUFHeader:
+    """Check what `read_layout` has read; arguments and errors as of `read_header`."""
     number, count = _split(layout)
     if number:
         first = first_part(place) or f"whose name ends with -00001-of-{count:05d}.gguf"
@@ -167,12 +174,12 @@ def read_header(path: str | os.PathLike[str], *, opener: Opener | None = None) -
     )
 
 
-def read_layout(place: Path, opener: Opener | None = None) -> Layout:
+def read_layout(place: Path, opener: Opener | None = None, walked: Walked | None = None) -> Layout:
     """Return the layout of one file, whose bounds alone are checked; see `read_header`."""
     shown = str(place) if str(place).isprintable() else ascii(str(place))
     try:
         with opener(place) if opener else _open(place, shown) as file:
-            layout = Layout(shown, file)
+            layout = Layout(shown, file, walked)
             layout.read()
     except FileNotFoundError:
         raise ModelFileError(f"{shown}: no such file; check the path") from None

@@ -6,6 +6,7 @@ Whether the values make a model that is safe to load is `gguf_check`'s question,
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
@@ -39,6 +40,7 @@ MAX_TENSORS = 1 << 15
 MAX_ARRAY = 1 << 24
 MAX_STRING = 1 << 24
 MAX_TOKENS = 1 << 20  # the one array whose texts are held for a while
+MAX_WALKED = 1 << 24  # texts that are kept while many files are read
 MAX_NAME = 63  # GGML_MAX_NAME less its NUL
 MAX_DIMS = 4  # GGML_MAX_DIMS
 MAX_KEPT = 1024  # numeric arrays up to this length are kept: twice LLAMA_MAX_LAYERS
@@ -88,17 +90,59 @@ def quoted(text: str | bytes) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
+@dataclass(frozen=True)
+class _Walk:
+    """A list of texts that was gone through: the hash of its bytes, and the texts if kept."""
+
+    n_bytes: int
+    ends: bytes
+    sha256: bytes
+    texts: list[bytes]
+
+    @classmethod
+    def over(cls, data: bytes, texts: list[bytes]) -> _Walk:
+        return cls(len(data), _ends(memoryview(data)), hashlib.sha256(data).digest(), texts)
+
+    def is_over(self, data: memoryview) -> bool:
+        return self.ends == _ends(data) and self.sha256 == hashlib.sha256(data).digest()
+
+
+def _ends(data: memoryview) -> bytes:
+    """Return what tells most lists apart without hashing them."""
+    return data[:64].tobytes() + data[-64:].tobytes()
+
+
+class Walked:
+    """Lists of texts that were gone through already, for reading the headers of many files.
+
+    The files of one family have one vocabulary, which is nearly all of a header's cost. What is
+    equal byte for byte has passed the same bounds, and is the same list of texts.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, int], list[_Walk]] = {}  # by key and number of texts
+        self.sound: set[bytes] = set()  # ids of the vocabularies that passed `check_tokenizer`
+        self._n_kept = 0
+
+    def add(self, key: str, count: int, walk: _Walk) -> None:
+        """Remember a walk, unless there are so many that somebody means to fill the memory."""
+        self._n_kept += 1 + len(walk.texts)
+        if self._n_kept <= MAX_WALKED:
+            self.seen.setdefault((key, count), []).append(walk)
+
+
 class Layout:
     """The header of one open file.
 
     `read` fills `version`, `metadata` (key → scalar, string or GGUFArray) and `tensors`; for the
     checks that need more, `data_start` (the place of the first tensor's data), `types` (key → type
     of a scalar), `tokens` (the texts of the vocabulary as bytes) and `token_types` (little-endian
-    int32). Raises ModelFileError on any broken bound.
+    int32). Raises ModelFileError on any broken bound. Of many files read one after the other
+    `walked` makes that quick.
     """
 
-    def __init__(self, shown: str, file: BinaryIO) -> None:
-        self.shown, self.file = shown, file
+    def __init__(self, shown: str, file: BinaryIO, walked: Walked | None = None) -> None:
+        self.shown, self.file, self.walked = shown, file, walked
         self.size = file.seek(0, os.SEEK_END)
         file.seek(0)
         self.version = 0
@@ -111,6 +155,7 @@ class Layout:
         self._data = b""
         self._pos = 0
         self._at = "the header"
+        self._tokens_sha256 = b""
 
     def error(self, seen: str, fix: str = DAMAGED) -> ModelFileError:
         return ModelFileError(f"{self.shown}: {seen}; {fix}")
@@ -228,7 +273,7 @@ class Layout:
             raise self.error(f"{self._at} claims {count:,} elements (at most {cap:,})")
         if type_id == _STRING:
             self._need(self._pos + 8 * count)
-            self._strings(count, self.tokens if key == TOKENS_KEY else None)
+            self._list(key, count)
             return GGUFArray("string", count)
         name, layout = _SCALARS[type_id]
         start, self._pos = self._pos, self._pos + count * struct.calcsize("<" + layout)
@@ -238,6 +283,40 @@ class Layout:
         if count > MAX_KEPT:
             return GGUFArray(name, count)
         return GGUFArray(name, count, struct.unpack_from(f"<{count}{layout}", data, start))
+
+    def _list(self, key: str, count: int) -> None:
+        """Go through a list of texts; those of the vocabulary are kept."""
+        start, walk = self._pos, self._walked(key, count)
+        if walk is None:
+            texts: list[bytes] = []
+            self._strings(count, texts if key == TOKENS_KEY else None)
+            if self.walked is None:
+                walk = _Walk(0, b"", b"", texts)
+            else:
+                walk = _Walk.over(self._data[start : self._pos], texts)
+                self.walked.add(key, count, walk)
+        else:
+            self._pos = start + walk.n_bytes
+        if key == TOKENS_KEY:
+            self.tokens, self._tokens_sha256 = walk.texts, walk.sha256
+
+    def _walked(self, key: str, count: int) -> _Walk | None:
+        for walk in self.walked.seen.get((key, count), ()) if self.walked else ():
+            end = self._pos + walk.n_bytes
+            if end <= min(self.size, MAX_HEADER_BYTES):
+                data = memoryview(self._need(end))[self._pos : end]
+                if walk.is_over(data):
+                    return walk
+        return None
+
+    def vocabulary_id(self) -> bytes:
+        """Return a hash of the tokenizer's kind and the tokens' texts and types.
+
+        Only of a header that was read with `walked`.
+        """
+        kind = repr(self.metadata.get("tokenizer.ggml.model")).encode()
+        parts = (self._tokens_sha256, hashlib.sha256(self.token_types).digest(), kind)
+        return hashlib.sha256(b"".join(parts)).digest()
 
     def _strings(self, count: int, keep: list[bytes] | None) -> None:
         # The hot loop: Gemma 4 has 262,000 tokens and 514,000 merges.

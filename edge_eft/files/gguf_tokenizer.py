@@ -39,9 +39,16 @@ def check_tokenizer(layout: Layout) -> None:
             raise layout.error(
                 f"tokenizer.ggml.{name} has {count:,} values for {n_tokens:,} tokens"
             )
+    if layout.walked is None:
+        _check_texts(layout, model)
+    elif (seen := layout.vocabulary_id()) not in layout.walked.sound:
+        _check_texts(layout, model)
+        layout.walked.sound.add(seen)
 
+
+def _check_texts(layout: Layout, model: str) -> None:
     # llama.cpp ends a text at a NUL, names empty ones so, and asserts that none is there twice.
-    texts = layout.tokens
+    texts, n_tokens = layout.tokens, len(layout.tokens)
     if not all(texts) or b"\0" in b"".join(texts):
         ended = (text.partition(b"\0")[0] for text in texts)
         texts = [text or b"[EMPTY_%d]" % index for index, text in enumerate(ended)]
@@ -49,7 +56,7 @@ def check_tokenizer(layout: Layout) -> None:
     if len(distinct) != n_tokens:
         twice = Counter(texts).most_common(1)[0][0]
         raise layout.error(f"has the token {quoted(twice)} more than once (duplicate)")
-    if types:
+    if _BYTE_TYPE.to_bytes(4, "little") in layout.token_types:
         kinds = struct.unpack(f"<{n_tokens}i", layout.token_types)
         bytes_ = [i for i, kind in enumerate(kinds) if kind == _BYTE_TYPE]
         if bytes_ and model == "bert":

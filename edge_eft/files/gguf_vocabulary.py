@@ -7,7 +7,6 @@ has the last word: llama.cpp knows more texts that end a reply than stand here.
 from __future__ import annotations
 
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,19 +82,25 @@ def read_vocabulary(
     """
     layout = read_layout(Path(path), opener)
     check_tokenizer(layout)
+    return vocabulary_of(layout, Path(path).name)
+
+
+def vocabulary_of(layout: Layout, name: str) -> HeaderVocabulary:
+    """Return the vocabulary in a header that passed `check_tokenizer`, of the file `name`."""
     texts = layout.tokens
     named = {token for key in _END_KEYS if (token := _token(layout, key)) is not None}
-    known = {i for i, text in enumerate(texts) if text in _END_TEXTS}
+    known = {texts.index(text) for text in _END_TEXTS.intersection(texts)}
     attributes = np.zeros(len(texts), np.int32)
     if layout.token_types:
-        types = struct.unpack(f"<{len(texts)}i", layout.token_types)
-        attributes[:] = [_ATTRIBUTES.get(each, 0) for each in types]
+        types = np.frombuffer(layout.token_types, "<i4")
+        for kind, attribute in _ATTRIBUTES.items():
+            attributes[types == kind] = attribute
     else:
         attributes[:] = vocabulary.NORMAL  # as llama.cpp has it where the file does not say
     attributes[list(known)] = vocabulary.CONTROL
     add_bos = layout.metadata.get("tokenizer.ggml.add_bos_token")
     return HeaderVocabulary(
-        name=Path(path).name,
+        name=name,
         n_vocab=len(texts),
         end_tokens=frozenset(named | known),
         bos_token=_token(layout, "bos_token_id"),

@@ -26,6 +26,18 @@ def same_weights(one: GGUFHeader, other: GGUFHeader) -> bool:
 
     Raises ModelFileError if a file cannot be read any more.
     """
+    return _agree(one, other, whole=True)
+
+
+def same_beginnings(one: GGUFHeader, other: GGUFHeader) -> bool:
+    """Return whether two models have the same tensors as far as a quick look tells.
+
+    Raises ModelFileError if a file cannot be read any more.
+    """
+    return _agree(one, other, whole=False)
+
+
+def _agree(one: GGUFHeader, other: GGUFHeader, *, whole: bool) -> bool:
     pairs = list(_pairs(one, other))
     if not pairs:
         return False
@@ -35,9 +47,9 @@ def same_weights(one: GGUFHeader, other: GGUFHeader) -> bool:
                 _Data(header, [stack.enter_context(open(part, "rb")) for part in header.parts])
                 for header in (one, other)
             )
-            return all(_equal(a, b, pair, _HEAD) for pair in pairs) and all(
-                _equal(a, b, pair, pair[0].n_bytes) for pair in pairs
-            )
+            if not all(_equal(a, b, pair, _HEAD) for pair in pairs):
+                return False
+            return not whole or all(_equal(a, b, pair, pair[0].n_bytes) for pair in pairs)
     except OSError as error:
         raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
 

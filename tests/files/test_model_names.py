@@ -1,8 +1,70 @@
-"""model_names: how a model is called by its owner, its packer and its file, and what that says."""
+"""What names of models say."""
 
 import pytest
 
-from edge_eft.files.model_names import plain_name, says_before_tuning, words
+from edge_eft.files.model_names import model_name, plain_name, says_before_tuning, words
+
+
+@pytest.mark.parametrize(
+    ("name", "core", "tuned", "sizes", "marks"),
+    [
+        ("Qwen3-0.6B-Base.Q8_0", "qwen3", False, "0.6b", ""),
+        ("Qwen_Qwen3-8B-Q4_K_M", "qwen3", None, "8b", ""),
+        ("Qwen3-4B-Instruct-2507-UD-Q4_K_XL", "qwen3", True, "4b", "2507"),
+        ("Qwen3-4B-Thinking-2507-Q8_0", "qwen3", True, "4b", "2507"),
+        ("Qwen3-30B-A3B-Base.i1-IQ4_XS", "qwen3", False, "30b a3b", ""),
+        ("Qwen2.5-Coder-0.5B-Instruct-Q4_0_4_4", "qwen2.5 coder", True, "0.5b", ""),
+        ("qwen2.5:0.5b-base", "qwen2.5", False, "0.5b", ""),
+        ("Meta-Llama-3.1-8B.Q4_K_M", "llama3.1", None, "8b", ""),
+        ("Llama-3.2-1B-Instruct-Q8_0", "llama3.2", True, "1b", ""),
+        ("llama3.2:1b", "llama3.2", None, "1b", ""),
+        ("tinyllama-1.1b-chat-v1.0.Q8_0", "tinyllama", True, "1.1b", "v1.0"),
+        ("tinyllama-1.1b-intermediate-step-1431k-3t.Q8_0", "tinyllama", None, "1.1b 3t", ""),
+        ("OLMo-2-0425-1B-Instruct-Q8_0", "olmo2", True, "1b", "0425"),
+        ("granite-4.0-350m-base-Q8_0", "granite4.0", False, "350m", ""),
+        ("google_gemma-3-270m-it-bf16", "gemma3", True, "270m", ""),
+        ("gemma-3-1b-pt.Q4_K_M", "gemma3", False, "1b", ""),
+        ("ggml-tiiuae-falcon-7b-instruct-Q4_K_M", "falcon", True, "7b", ""),
+        ("Mixtral-8x7B-v0.1.Q4_K_M", "mixtral", None, "8x7b", "v0.1"),
+        ("DeepSeek-R1-Distill-Qwen-1.5B", "deepseek r1 distill qwen", True, "1.5b", ""),
+        ("ggml-model-q4_0", "", None, "", ""),
+        ("\x1b]0;x\x07", "0 x", None, "", ""),
+        ("", "", None, "", ""),
+    ],
+)
+def test_a_name_is_taken_apart(name, core, tuned, sizes, marks):
+    found = model_name(name)
+    assert (found.core, found.tuned) == (set(core.split()), tuned)
+    assert (found.sizes, found.marks) == (set(sizes.split()), set(marks.split()))
+    assert found.writes
+
+
+@pytest.mark.parametrize(
+    ("name", "tuned"),
+    [
+        ("Qwen3-8B", True),
+        ("granite-4.0-350m", True),
+        ("Qwen2.5-Coder-7B", False),
+        ("SmolLM2-135M", False),
+        ("gemma-3-270m", False),
+        ("Qwen3-8B-kundendienst", None),
+        ("unheard-of-7B", None),
+    ],
+)
+def test_what_a_plain_name_means_is_the_habit_of_its_family(name, tuned):
+    assert model_name(name).plainly_tuned is tuned
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen3-Embedding-0.6B", "bge-reranker-v2-m3", "mmproj-model-f16", "x-reward-7b"]
+)
+def test_names_of_models_that_write_no_text_are_known(name):
+    assert not model_name(name).writes
+
+
+def test_a_series_is_a_family_without_its_minor_versions():
+    assert model_name("Llama-3.1-8B").series == model_name("Llama-3.2-1B").series
+    assert model_name("Llama-3.1-8B").series != model_name("Llama-2-7B").series
 
 
 @pytest.mark.parametrize(

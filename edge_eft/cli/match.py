@@ -1,0 +1,261 @@
+"""`edge-eft match`: the models that other programs have downloaded, matched into trios.
+
+What is found goes to stdout, for people or as JSON; what was passed over and what to do next to
+stderr. Other programs' files are read and never written: a recipe names them where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..system import mebibytes
+from .options import HELP, json_option
+from .terminal import compose, dim, one_line, say, style, talk, to_json
+
+if TYPE_CHECKING:
+    from ..files.candidates import Candidate
+    from ..files.match import Trio
+    from ..files.missing import Missing
+    from ..files.stores import Findings
+
+N_CTX = 4096  # that of a recipe which names none; the engine, which has it, loads llama.cpp
+_LINES = 10  # of notes, and of what is missing, that people are shown
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found: where, the trios, what is missing, notes, and the memory that is free."""
+
+    findings: Findings
+    n_models: int
+    trios: Sequence[Trio]
+    lacking: Sequence[Missing]
+    notes: Sequence[str]
+    available: int
+
+
+@click.command("match", context_settings=HELP)
+@click.argument("directories", nargs=-1, metavar="[DIR]...")
+@click.option("--write", "name", metavar="NAME", help="Make a recipe of the first trio.")
+@click.option("--trio", type=int, metavar="N", help="With --write: of the N-th.")
+@json_option
+def command(
+    directories: tuple[str, ...], name: str | None, trio: int | None, as_json: bool
+) -> None:
+    """Find models on this machine that make an emulation.
+
+    Looks into the Hugging Face cache, into the folders of LM Studio, Ollama, llama.cpp, Jan and
+    GPT4All, and into each DIR, and proposes trios of base, tuned and reference. Nothing there is
+    changed, and no model is loaded.
+
+    \b
+    Examples:
+      edge-eft match
+      edge-eft match ~/models --write mine
+    """
+    from ..files.recipe_names import check_name
+
+    if trio is not None and name is None:
+        raise click.UsageError("--trio goes with --write NAME.")
+    if name is not None:
+        check_name(name)
+    report = look(directories)
+    written = None
+    if name is not None:
+        written = write(report, 1 if trio is None else trio, name)
+    if as_json:
+        say(to_json(as_data(report) | {"written": str(written) if written else None}))
+        return
+    _say_notes(report)
+    if written:
+        say(one_line(str(written)))
+        talk(f"edge-eft show {name} says what running it means here; edge-eft chat {name}")
+        return
+    lines = [*as_lines(report)]
+    if lines:
+        say(compose(*lines, between="\n"))
+    _say_next(report)
+
+
+def look(directories: Sequence[str]) -> Report:
+    """Search, read headers, and match.
+
+    Raises RecipeError if one of `directories` is none.
+    """
+    import psutil
+
+    from ..files.candidates import read_candidates
+    from ..files.match import propose
+    from ..files.missing import missing
+    from ..files.recipe_names import catalogue, load_recipe
+    from ..files.stores import search
+
+    findings = search(directories)
+    candidates, left_out = read_candidates(findings.files)
+    available = int(psutil.virtual_memory().available)
+    trios, doubtful = propose(candidates, memory_of, available)
+    recipes = [load_recipe(path) for path in catalogue().values()]
+    lacking = missing(candidates, trios, recipes)
+    notes = [*findings.notes, *left_out, *doubtful]
+    return Report(findings, len(candidates), trios, lacking, notes, available)
+
+
+def memory_of(trio: Trio) -> int:
+    """Return the bytes that a trio needs, with a context as recipes have it by default."""
+    from ..engine.request_state import OUTPUTS_PER_SLOT
+    from ..files import memory
+
+    headers = trio.headers()
+    n_ctx = min(N_CTX, *(header.n_ctx_train for header in headers.values()))
+    roles = trio.recipe("trio").roles()
+    needed = memory.estimate(roles, headers, n_ctx=n_ctx, n_slots=1, n_outputs=OUTPUTS_PER_SLOT)
+    return needed.total
+
+
+def write(report: Report, number: int, name: str) -> Path:
+    """Save trio `number`, from 1, as recipe `name`, once its files have been checked again.
+
+    Raises RequestError if there is no such trio, and RecipeError, ModelFileError or
+    VocabularyError if it makes no recipe.
+    """
+    from ..engine import pairs
+    from ..errors import RequestError
+    from ..files import memory
+    from ..files.gguf_vocabulary import read_vocabulary
+    from ..files.recipe_names import save_recipe
+    from ..text.vocabulary import reconcile
+
+    count = len(report.trios)
+    if not count:
+        raise RequestError(
+            "there is no trio to write; edge-eft match without --write says where it looked and "
+            "what is missing"
+        )
+    if not 1 <= number <= count:
+        raise RequestError(f"--trio is {number}, and the trios here are 1 to {count}")
+    recipe = report.trios[number - 1].recipe(name)
+    roles = recipe.roles()
+    headers = memory.headers(roles)
+    pairs.check(recipe, headers)
+    reconcile({role: read_vocabulary(spec.file) for role, spec in roles.items()})
+    for doubt in pairs.doubts(recipe, headers):
+        say(one_line(f"edge-eft: {doubt}"), err=True)
+    return save_recipe(recipe)
+
+
+def as_data(report: Report) -> dict[str, Any]:
+    """Return what `match --json` prints, but for what was written."""
+    return {
+        "places": [
+            {"owner": place.owner, "path": str(place.path), "there": place.there}
+            for place in report.findings.places
+        ],
+        "models": report.n_models,
+        "trios": [_trio_data(trio) for trio in report.trios],
+        "missing": [asdict(lack) | {"here": dict(lack.here)} for lack in report.lacking],
+        "notes": list(report.notes),
+        "available": report.available,
+    }
+
+
+def _trio_data(trio: Trio) -> dict[str, Any]:
+    roles = {"base": trio.base, "tuned": trio.tuned, "reference": trio.reference}
+    return {
+        **{role: _file_data(each) for role, each in roles.items()},
+        "why": trio.why,
+        "ratio": trio.ratio,
+        "memory": trio.memory,
+        "fits": trio.fits,
+        "exact": trio.is_exact,
+        "also": [str(each.path) for each in trio.also],
+    }
+
+
+def _file_data(file: Candidate) -> dict[str, Any]:
+    return {
+        "file": str(file.path),
+        "name": file.title,
+        "owner": file.found.owner,
+        "in": file.found.name,
+        "bytes": file.header.file_size,
+        "type": file.header.quantisation,
+        "parameters": file.header.n_parameters,
+        "adapter": file.header.is_adapter,
+        "tuned": [file.tuned, file.why],
+    }
+
+
+def as_lines(report: Report) -> Iterator[str]:
+    """Yield the lines for people; what stands in them may come from anywhere."""
+    for number, trio in enumerate(report.trios, 1):
+        yield from _trio_lines(number, trio, report.available)
+        yield ""
+    if report.lacking:
+        yield style("one model is missing", bold=True)
+    for lack in report.lacking[:_LINES]:
+        here = " and ".join(f"{title} ({role})" for role, title in lack.here)
+        size = f", about {mebibytes(lack.size)} MiB" if lack.size else ""
+        size = f" of {lack.repo}{size}" if lack.repo else size
+        pull = f": edge-eft pull {lack.pull}" if lack.pull else ""
+        verb = "are" if len(lack.here) > 1 else "is"
+        line = f"{here} {verb} here; missing: the {lack.role}, {lack.what}{size}{pull}"
+        yield f"  {one_line(line)}"
+    if len(report.lacking) > _LINES:
+        yield f"  and {len(report.lacking) - _LINES} more, which --json lists"
+
+
+def _trio_lines(number: int, trio: Trio, available: int) -> Iterator[str]:
+    roles = (("base", trio.base), ("tuned", trio.tuned), ("reference", trio.reference))
+    width = max(len(one_line(each.title)) for _, each in roles)
+    for index, (role, each) in enumerate(roles):
+        kind = "LoRA" if each.header.is_adapter else each.header.quantisation
+        size = f"{kind:<6} {mebibytes(each.header.file_size, 1):>9} MiB"
+        where = ", ".join(filter(None, (each.found.owner, each.found.name)))
+        yield compose(
+            style(f"{number if index == 0 else '':<3}", bold=True),
+            f"{role:<10} {one_line(each.title):<{width}}  {size}  ",
+            dim(one_line(where)),
+        )
+    fits = "fits" if trio.fits else "does not fit"
+    drafts = "exact" if trio.is_exact else "equal up to rounding"
+    yield (
+        f"   needs {mebibytes(trio.memory)} MiB of {mebibytes(available)} free: {fits}; "
+        f"ratio {trio.ratio:.2f}; drafts are {drafts}; paired {trio.why}"
+    )
+    asked = trio.reference if trio.tuned.header.is_adapter else trio.tuned
+    if not asked.template:
+        yield "   tuned has no chat template in its file: name a format in the recipe (chatml)"
+    if not trio.one_series:
+        yield "   base and pair share their vocabulary and are of two series"
+    if trio.also:
+        titles = sorted({one_line(each.title) for each in trio.also})
+        yield dim(f"   also here: {', '.join(titles)}")
+
+
+def _say_notes(report: Report) -> None:
+    for note in report.notes[:_LINES]:
+        say(dim(one_line(note)), err=True)
+    if len(report.notes) > _LINES:
+        talk(f"and {len(report.notes) - _LINES} more such lines, which --json lists")
+
+
+def _say_next(report: Report) -> None:
+    if any(lack.pull for lack in report.lacking):
+        talk(
+            "edge-eft pull fetches what the Hugging Face cache lacks of a trio; one file that "
+            "another program has fetched is matched as well"
+        )
+    if report.trios:
+        others = "; --trio N of another" if len(report.trios) > 1 else ""
+        talk(f"edge-eft match --write NAME makes a recipe of the first{others}")
+        return
+    say(f"edge-eft: no trio among the {report.n_models} models here; looked into", err=True)
+    for place in report.findings.places:
+        there = "" if place.there else " (is not there)"
+        talk(f"  {one_line(f'{place.owner}: {place.path}')}{there}")
+    talk("name other folders: edge-eft match DIR; or get a trio: edge-eft list, edge-eft pull NAME")
