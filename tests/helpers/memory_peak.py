@@ -16,13 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import llama_cpp as L
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_eft import Emulator, Request
 from edge_eft.backend import Context
-from edge_eft.backend.library import start_library
+from edge_eft.backend.library import L, start_library
 from edge_eft.files.recipe import from_files
 
 N_UBATCH = 512
@@ -109,7 +108,7 @@ def work(emulator: Emulator) -> None:
         tokens[: len(context.tokens(0))] = 0
         context.advance({0: (tokens[:-rows], 1)})
         copy_to_all(context)
-        context.advance({slot: (tokens, rows) for slot in range(n_slots)})
+        context.advance(dict.fromkeys(range(n_slots), (tokens, rows)))
     prompt = "It is the year of the one in a"
     for seed in range(emulator.n_slots):
         emulator.submit(Request(prompt, max_tokens=40, temperature=0.7, seed=seed, explain=3))
