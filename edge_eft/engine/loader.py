@@ -24,6 +24,7 @@ from ..backend import (
     default_threads,
     gpu_available,
 )
+from ..backend.devices import devices
 from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
@@ -153,7 +154,8 @@ def load(
 
     # 2. Memory, weights, vocabularies.
     with contextlib.ExitStack() as stack:
-        plan = _Plan(roles, headers, n_ctx, n_slots, threads, adapts=n_threads is None)
+        adapts = n_threads is None
+        plan = _Plan(roles, headers, n_ctx, n_slots, threads, n_gpu_layers, adapts=adapts)
         plan.weigh(CACHE_LADDER[0])
         models = _load_models(roles, headers, n_gpu_layers, stack)
         common = reconcile_recipe(recipe, roles, models)
@@ -241,16 +243,18 @@ class _Plan:
         n_ctx: int,
         n_slots: int,
         n_threads: int,
+        n_gpu_layers: int | None,
         *,
         adapts: bool,
     ) -> None:
         self._roles, self._headers = roles, headers
         self._n_ctx, self._n_slots = n_ctx, n_slots
         self._n_threads, self._adapts = n_threads, adapts
+        self._n_gpu_layers = n_gpu_layers
         self._n_outputs = OUTPUTS_PER_SLOT * n_slots
 
     def weigh(self, kind: CacheKind) -> None:
-        """Refuse what does not fit. What a GPU has free is not known; unified memory counts."""
+        """Refuse what does not fit into the machine's memory or its GPUs'."""
         self.memory = memory.estimate(
             self._roles,
             self._headers,
@@ -258,8 +262,10 @@ class _Plan:
             n_slots=self._n_slots,
             n_outputs=self._n_outputs,
             kv_bytes=memory.Q8_0_BYTES if kind.kv_type == "q8_0" else memory.F16_BYTES,
+            flash_attn=kind.flash_attn,
+            n_gpu_layers=self._n_gpu_layers if gpu_available() else 0,
         )
-        memory.check(self.memory)
+        memory.check(self.memory, devices=devices() if self.memory.on_device else ())
 
     def open(
         self,
@@ -270,7 +276,7 @@ class _Plan:
         adapters = [spec.lora and model.load_adapter(spec.lora) for _, model, spec in served]
         reason = "the smallest, and every model takes it"
         for kind in CACHE_LADDER:
-            if kind.kv_type != CACHE_LADDER[0].kv_type:
+            if kind != CACHE_LADDER[0]:
                 self.weigh(kind)
             opened = contextlib.ExitStack()
             try:

@@ -1,33 +1,62 @@
 """What the models of one emulation will need together, before any of them is loaded.
 
-An estimate from the headers alone: weights and vocabulary (once per file, however many contexts
-run on it), KV cache and working memory (once per context). It knows nothing of llama_cpp; what it
-takes from there are the shapes of buffers, named below.
+An estimate from the headers alone, which may still be on the hub: weights and vocabulary (once per
+file, however many contexts run on it), KV cache, working memory and logits (once per context), with
+the sizes of `buffers`; `memory_check` weighs it against what is free. No llama_cpp is needed.
+
+What is counted is what the process's resident memory grows by, at its peak, over a process that has
+imported everything and loaded nothing: pages of the model files, which are mapped, and all that is
+allocated. Not counted are pages of a file beside a copy of them that llama.cpp has rearranged for
+this CPU (Q4_0 and some K-quants): they are read once and the system takes them back when it wants.
+
+On a GPU the same parts lie elsewhere: weights, cache and working memory of the layers that it
+takes. Its memory is weighed on its own, and of unified memory (Apple's) all parts count as both.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import psutil
-
-from ..errors import ModelFileError, NotEnoughMemoryError
+from ..errors import ModelFileError
 from ..system import mebibytes
+from . import buffers
 from .adapter_check import check_adapter_fits
+from .buffers import F16_BYTES, Q8_0_BYTES, ContextSize
 from .gguf_check import GGUFHeader, read_header
+from .hub_file import HubFile
+from .memory_check import Free, Verdict, check, fits
 from .recipe import ModelSpec, shared_contexts
 
-F16_BYTES = 2.0
-Q8_0_BYTES = 34 / 32  # of KV cache per element: 32 int8 and one float16 scale
-BYTES_PER_TOKEN = 350  # of a loaded vocabulary: 17 MiB for the 49,152 tokens of SmolLM2
-N_UBATCH = 512  # llama.cpp's default: tokens of one micro-batch
+__all__ = [
+    "F16_BYTES",
+    "Q8_0_BYTES",
+    "Free",
+    "MemoryEstimate",
+    "RoleMemory",
+    "Verdict",
+    "check",
+    "estimate",
+    "fits",
+    "headers",
+]
+
+# Measured: what the libraries' code and the allocator's rounding add once anything runs at all.
+RUNTIME_BYTES = 8 << 20
+# Of what is allocated: how much more than the sum an allocator holds, and a little for safety.
+ALLOCATOR_SHARE = 0.03
+# Measured: rows of logits that a step's arithmetic holds for a slot beside llama.cpp's own.
+ROWS_OF_A_SLOT = 6
 
 
 @dataclass(frozen=True)
 class RoleMemory:
-    """What one role adds, in bytes. `shares` names the role whose weights or context it uses."""
+    """What one role adds, in bytes. `shares` names the role whose weights or context it uses.
+
+    `on_device` is the part of `total` that lies on a GPU.
+    """
 
     role: str
     weights: int
@@ -35,6 +64,7 @@ class RoleMemory:
     compute: int
     logits: int
     shares: str | None = None
+    on_device: int = 0
 
     @property
     def total(self) -> int:
@@ -44,14 +74,25 @@ class RoleMemory:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """The roles' needs; what is shared is counted at the first role that has it."""
+    """The roles' needs; what is shared is counted at the first role that has it.
+
+    `runtime` is what the process takes once, whatever the models are, and `demand` what was
+    estimated, so that a smaller choice can be.
+    """
 
     roles: tuple[RoleMemory, ...]
+    runtime: int = 0
+    demand: Demand | None = field(default=None, repr=False, compare=False)
 
     @property
     def total(self) -> int:
-        """Sum over the roles, in bytes."""
-        return sum(role.total for role in self.roles)
+        """Sum over the roles and the runtime, in bytes."""
+        return sum(role.total for role in self.roles) + self.runtime
+
+    @property
+    def on_device(self) -> int:
+        """The part of `total` that lies on GPUs."""
+        return sum(role.on_device for role in self.roles)
 
     def lines(self) -> list[str]:
         """Return a table for people, in MiB: a heading, one line per role, the sum."""
@@ -62,7 +103,94 @@ class MemoryEstimate:
             parts = (role.weights, role.kv_cache, role.compute, role.logits, role.total)
             note = f"  (shares with {role.shares})" if role.shares else ""
             lines.append(f"{role.role:<{width}}" + "".join(map(_cell, parts)) + note)
-        return [*lines, f"{'together':<{width}}{'':40}{_cell(self.total)}"]
+        if self.runtime:
+            lines.append(f"{'runtime':<{width}}{'':40}{_cell(self.runtime)}")
+        on_device = f"  ({mebibytes(self.on_device, 1)} of it on the GPU)" if self.on_device else ""
+        return [*lines, f"{'together':<{width}}{'':40}{_cell(self.total)}{on_device}"]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What an estimate is made for; arguments as of `estimate`."""
+
+    roles: Mapping[str, ModelSpec]
+    headers: Mapping[str, GGUFHeader]
+    adapters: Mapping[str, GGUFHeader]
+    size: ContextSize
+    n_gpu_layers: int | None
+
+    def estimate(self) -> MemoryEstimate:
+        """Return what it needs."""
+        rows: list[RoleMemory] = []
+        weights_of: dict[str, str] = {}  # model or adapter → the role that has it
+        contexts = shared_contexts(self.roles)
+        first = {role: names[0] for names, _ in contexts for role in names}
+        for role, spec in self.roles.items():
+            header = self.headers[role]
+            model = _identity(spec, spec.file)
+            shares = first[role] if first[role] != role else weights_of.get(model)
+            row = RoleMemory(role, 0, 0, 0, 0, shares)
+            if model not in weights_of:
+                row = self._with_model(row, header)
+            if spec.lora and _identity(spec, spec.lora) not in weights_of:
+                row = replace(row, weights=row.weights + self._adapter_size(role, spec))
+                weights_of[_identity(spec, spec.lora)] = role
+            if first[role] == role:
+                row = self._with_context(row, header, adapted=spec.lora is not None)
+            weights_of.setdefault(model, role)
+            rows.append(row)
+        n_vocab = max(header.n_vocab for header in self.headers.values())
+        steps = ROWS_OF_A_SLOT * self.size.n_slots * n_vocab * 4
+        allocated = sum(row.kv_cache + row.compute + row.logits for row in rows)
+        runtime = RUNTIME_BYTES + steps + int(ALLOCATOR_SHARE * allocated)
+        return MemoryEstimate(tuple(rows), runtime, self)
+
+    def again(self, **changes: int | None) -> MemoryEstimate:
+        """Return what another n_ctx, n_slots or n_gpu_layers would need."""
+        layers = changes.pop("n_gpu_layers", self.n_gpu_layers)
+        n_slots = changes.get("n_slots") or self.size.n_slots
+        rows_of_a_slot = self.size.n_outputs // self.size.n_slots
+        sizes: dict[str, Any] = {"n_outputs": rows_of_a_slot * n_slots, **changes}
+        return replace(self, size=replace(self.size, **sizes), n_gpu_layers=layers).estimate()
+
+    def _with_model(self, row: RoleMemory, header: GGUFHeader) -> RoleMemory:
+        """Add the weights and the vocabulary. The embedding of tokens stays with the CPU."""
+        per_layer, output = buffers.layers_weights(header), buffers.output_weights(header)
+        taken = per_layer[self._first_on_gpu(header) :]
+        device = sum(taken) + (output if self._on_gpu(header) else 0)
+        copied = output if self._on_gpu(header) and buffers.is_tied(header) else 0
+        weights = row.weights + header.n_bytes + copied + buffers.vocabulary(header)
+        return replace(row, weights=weights, on_device=row.on_device + device)
+
+    def _with_context(self, row: RoleMemory, header: GGUFHeader, *, adapted: bool) -> RoleMemory:
+        """Add cache, working memory and output rows. Those come back to the CPU's memory."""
+        caches = buffers.layers_kv(header, self.size)
+        graph = buffers.graph(header, self.size, adapted=adapted)
+        device = sum(caches[self._first_on_gpu(header) :])
+        device += graph if self._on_gpu(header) else 0
+        return replace(
+            row,
+            kv_cache=row.kv_cache + sum(caches),
+            compute=row.compute + graph + buffers.tables(header, self.size),
+            logits=row.logits + buffers.logits(header, self.size),
+            on_device=row.on_device + device,
+        )
+
+    def _on_gpu(self, header: GGUFHeader) -> bool:
+        return self.n_gpu_layers is None or self.n_gpu_layers > 0
+
+    def _first_on_gpu(self, header: GGUFHeader) -> int:
+        """Return the first layer that a GPU takes: the last ones go there, the output first."""
+        if self.n_gpu_layers is None:
+            return 0
+        return min(max(header.n_layer + 1 - self.n_gpu_layers, 0), header.n_layer)
+
+    def _adapter_size(self, role: str, spec: ModelSpec) -> int:
+        if role in self.adapters:
+            return self.adapters[role].file_size
+        if spec.needs_pull and isinstance(spec.source, HubFile):
+            return spec.source.size or 0
+        return os.stat(spec.lora or spec.file).st_size
 
 
 def headers(roles: Mapping[str, ModelSpec]) -> dict[str, GGUFHeader]:
@@ -94,8 +222,11 @@ def estimate(
     n_slots: int,
     n_outputs: int,
     kv_bytes: float = Q8_0_BYTES,
+    flash_attn: bool = True,
+    n_gpu_layers: int | None = 0,
+    adapters: Mapping[str, GGUFHeader] | None = None,
 ) -> MemoryEstimate:
-    """Return what `roles` need together.
+    """Return what `roles` need together; no file is needed but adapters without a header.
 
     Roles of one side (base, tuned or reference) with the same model, adapter and prompt format
     share a context; roles with the same model share its weights.
@@ -105,87 +236,21 @@ def estimate(
         headers: role → header of its model file, as from `headers`.
         n_ctx: tokens per slot.
         n_slots: sequences per context, each with a cache of n_ctx, in steps of 256.
-        n_outputs: most logit rows of one decode.
+        n_outputs: most logit rows of one decode, over all slots.
         kv_bytes: bytes per element of the KV cache.
+        flash_attn: whether attention's scores are never stored as a whole.
+        n_gpu_layers: layers of each model on a GPU, its output included; None: all; 0: no GPU.
+        adapters: role → header of its LoRA adapter, where that is not on disk.
     """
-    n_cells = n_slots * -(-n_ctx // 256) * 256
-    first = {role: names[0] for names, _ in shared_contexts(roles) for role in names}
-    weights_of: dict[str, str] = {}
-    rows = []
-    for role, spec in roles.items():
-        header = headers[role]
-        paths = [os.path.realpath(path) for path in (spec.file, spec.lora) if path]
-        weights = kv_cache = compute = logits = 0
-        if paths[0] not in weights_of:
-            weights = header.n_bytes + header.n_vocab * BYTES_PER_TOKEN
-        if spec.lora and paths[1] not in weights_of:
-            weights += os.stat(spec.lora).st_size
-        if first[role] == role:
-            kv_cache = _kv_cache(header, n_cells, kv_bytes)
-            compute = _compute(header, n_cells, n_outputs)
-            logits = n_outputs * header.n_vocab * 4
-        shares = first[role] if first[role] != role else weights_of.get(paths[0])
-        for path in paths:
-            weights_of.setdefault(path, role)
-        rows.append(RoleMemory(role, weights, kv_cache, compute, logits, shares))
-    return MemoryEstimate(tuple(rows))
+    size = ContextSize(n_ctx, n_slots, n_outputs, kv_bytes, flash_attn)
+    return Demand(roles, headers, adapters or {}, size, n_gpu_layers).estimate()
 
 
-def check(estimate: MemoryEstimate, available: int | None = None) -> None:
-    """Refuse what does not fit.
-
-    Args:
-        estimate: from `estimate`.
-        available: bytes to be had; None asks the system.
-
-    Raises NotEnoughMemoryError, with the numbers, if the estimate is larger.
-    """
-    if available is None:
-        # `available` counts the page cache that can be given back. Weights are mapped from their
-        # files and live in that cache, so those of a file read before are in `available` already
-        # and are weighed against it here, not added. Mapped weights that do not fit would not end
-        # the process but be read from disk again for every token, so they are refused as well.
-        available = int(psutil.virtual_memory().available)
-    if estimate.total > available:
-        largest = max(estimate.roles, key=lambda role: role.total)
-        raise NotEnoughMemoryError(
-            f"the models need {mebibytes(estimate.total)} MiB together ({largest.role} alone"
-            f" {mebibytes(largest.total)}), and {mebibytes(available)} MiB are free; close other"
-            " programs, or take a smaller n_ctx, fewer slots or a smaller quantisation"
-        )
-
-
-def _kv_cache(header: GGUFHeader, n_cells: int, kv_bytes: float) -> int:
-    """Return the bytes of all keys and values (llama.cpp: src/llama-kv-cache.cpp).
-
-    Sliding windows are kept at full size (`swa_full`). The state of recurrent layers, a few MiB
-    whatever n_ctx is, is not counted.
-    """
-    n_cells = -(-n_cells // 256) * 256  # as llama.cpp pads n_ctx
-    heads = header.per_layer("attention.head_count")
-    # If it is not stated, every head has its own keys and values.
-    heads_kv = header.per_layer("attention.head_count_kv", max(heads))
-    head_size = _integer(header, "embedding_length") // max(*heads, 1)
-    keys = _integer(header, "attention.key_length", head_size)
-    values = _integer(header, "attention.value_length", head_size)
-    return int(sum(heads_kv) * (keys + values) * n_cells * kv_bytes)
-
-
-def _compute(header: GGUFHeader, n_cells: int, n_outputs: int) -> int:
-    """Return the bytes of the graph's buffer with flash attention (without, scores come on top).
-
-    Per token of a micro-batch some rows of the embedding's and the feed-forward's width are alive
-    at once, and a mask over the cells; then the output rows. The factors are fitted: on
-    SmolLM2-135M at n_ctx 4096 a context took 68 MiB of resident memory and this file says 70.
-    """
-    widest = max(header.per_layer("feed_forward_length"), default=0)
-    rows = 5 * _integer(header, "embedding_length") + 2 * widest
-    mask = -(-n_cells // 256) * 256
-    return 4 * (N_UBATCH * (rows + mask) + n_outputs * header.n_vocab)
-
-
-def _integer(header: GGUFHeader, name: str, default: int = 0) -> int:
-    return int(header.metadata.get(f"{header.architecture}.{name}", default))
+def _identity(spec: ModelSpec, path: os.PathLike[str]) -> str:
+    """Return what names a file, here or on the hub: repositories have files of one name."""
+    if spec.needs_pull and isinstance(spec.source, HubFile):
+        return f"{spec.source.repo}@{spec.source.revision}:{os.fspath(path)}"
+    return os.path.realpath(path)
 
 
 def _cell(n_bytes: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from helpers.gguf_builder import (
@@ -13,16 +12,18 @@ from helpers.gguf_builder import (
     U32,
     File,
     adapter,
-    smollm2_path,
     with_matrix,
 )
+from helpers.tiny_models import write_random
 
-from edge_eft.errors import ModelFileError, NotEnoughMemoryError
-from edge_eft.files import memory
+from edge_eft.errors import ModelFileError
+from edge_eft.files import buffers, memory
+from edge_eft.files.gguf_check import read_header
+from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import ModelSpec, from_files
 
 N_VOCAB = len(TOKENS)
-WEIGHTS = 136 + 128 + N_VOCAB * memory.BYTES_PER_TOKEN
+WEIGHTS = 136 + 128 + N_VOCAB * buffers.BYTES_PER_TOKEN
 
 
 def model(path: Path, **keys: tuple[object, ...]) -> Path:
@@ -43,8 +44,10 @@ def test_the_estimate_of_one_role_is_what_is_worked_out_by_hand(tmp_path: Path) 
     (row,) = estimated(roles, n_ctx=512, n_slots=3).roles
     assert row.weights == WEIGHTS
     assert row.kv_cache == (2 + 4) * (8 + 8) * 1536 * 34 / 32
-    assert row.logits == 2 * N_VOCAB * 4
-    assert row.compute == 4 * (512 * (5 * 32 + 2 * 64 + 1536) + 2 * N_VOCAB)
+    assert row.logits == (2 + 1) * N_VOCAB * 4, "the rows, and a list of all ids"
+    graph = 4 * 512 * (3 * 64 + 3 * 32 + 32 + 512 // 2) + 2 * 256 + 2**17
+    scratch = 512 * 64 * 9 // 8 + 2**18
+    assert row.compute == graph + scratch + 1024 * 1650 + 1536 * 150
     assert row.total == row.weights + row.kv_cache + row.logits + row.compute
     (float16,) = estimated(roles, n_ctx=512, n_slots=3, kv_bytes=2.0).roles
     assert float16.kv_cache == (2 + 4) * (8 + 8) * 1536 * 2
@@ -86,7 +89,7 @@ def test_weights_are_counted_once_for_a_file_under_any_name(tmp_path: Path) -> N
     assert [row.weights for row in estimate.roles] == [WEIGHTS, 0, 0]
     assert [row.shares for row in estimate.roles] == [None, "base", "base"]
     assert all(row.kv_cache > 0 for row in estimate.roles), "each has a context of its own"
-    assert estimate.total == sum(row.total for row in estimate.roles)
+    assert estimate.total == sum(row.total for row in estimate.roles) + estimate.runtime
 
 
 def test_a_reference_of_two_deltas_has_one_context(tmp_path: Path) -> None:
@@ -129,36 +132,74 @@ def test_the_table_shows_every_role_and_the_sum(tmp_path: Path) -> None:
     path = model(tmp_path / "b.gguf")
     lines = estimated(from_files(path, path, path).roles()).lines()
     assert [line.split()[0] for line in lines] == [
-        "MiB", "base", "tuned:tuned", "reference:tuned", "together",
+        "MiB", "base", "tuned:tuned", "reference:tuned", "runtime", "together",
     ]  # fmt: skip
     assert lines[2].endswith("(shares with base)")
     columns = [line.index("weights") + len("weights") for line in lines[:1]]
-    assert all(line[columns[0]] == " " for line in lines[1:-1]), "figures end below their heading"
+    assert all(line[columns[0]] == " " for line in lines[1:-2]), "figures end below their heading"
 
 
-def test_check_refuses_with_numbers_just_above_what_is_free(tmp_path: Path) -> None:
-    mib = 2**20
-    rows = (memory.RoleMemory("base", 900 * mib, 100 * mib, 0, 0),)
-    estimate = memory.MemoryEstimate(rows)
-    memory.check(estimate, 1000 * mib)
-    with pytest.raises(NotEnoughMemoryError) as caught:
-        memory.check(estimate, 999 * mib)
-    assert "need 1,000 MiB together (base alone 1,000), and 999 MiB are free" in str(caught.value)
-    assert "smaller n_ctx" in str(caught.value)
+def test_models_on_the_hub_are_estimated_from_their_headers_alone(tmp_path: Path) -> None:
+    """Two repositories have files of one name; the adapter is known by its header."""
+    path, lora = tmp_path / "r.gguf", tmp_path / "l.gguf"
+    path.write_bytes(with_matrix().build())
+    lora.write_bytes(adapter().build())
+    header, adapted = read_header(path), read_header(lora)
+    path.unlink()
+    lora.unlink()
+    name = Path("model.gguf")
+    base = ModelSpec(name, source=HubFile("one/large", "model.gguf"))
+    small = ModelSpec(name, source=HubFile("one/small", "model.gguf"))
+    tuned = ModelSpec(name, lora=Path("l.gguf"), source=HubFile("one/small", "l.gguf", size=7))
+    roles = {"base": base, "reference:d": small, "tuned:d": tuned}
+    headers = dict.fromkeys(roles, header)
+    options = {"n_ctx": 256, "n_slots": 1, "n_outputs": 2}
+    first, second, _ = memory.estimate(roles, headers, **options).roles
+    assert first.weights == second.weights > 0, "two files, whatever their names"
+    without = memory.estimate(roles | {"tuned:d": small}, headers, **options).roles[2].weights
+    by_size = memory.estimate(roles, headers, **options).roles[2].weights
+    known = {"tuned:d": adapted}
+    by_header = memory.estimate(roles, headers, **options, adapters=known).roles[2].weights
+    assert by_header - by_size == adapted.file_size - 7
+    assert by_size >= without + 7
 
 
-def test_check_refuses_by_what_the_system_says_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    estimate = memory.MemoryEstimate((memory.RoleMemory("base", 2**20, 0, 0, 0),))
-    memory.check(estimate)
-    free = SimpleNamespace(available=2**20 - 1)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: free)
-    with pytest.raises(NotEnoughMemoryError):
-        memory.check(estimate)
+def test_layers_on_a_gpu_are_counted_there_from_the_last_one_on(tmp_path: Path) -> None:
+    path = write_random(tmp_path / "m.gguf", seed=1, n_layer=4)
+    roles = {"base": ModelSpec(path)}
+    none, output, two, everything = (
+        estimated(roles, n_gpu_layers=n).roles[0] for n in (0, 1, 3, None)
+    )
+    assert none.on_device == 0
+    header = read_header(path)
+    size = buffers.ContextSize(256, 1, 2)
+    graph = buffers.graph(header, size)
+    assert output.on_device == buffers.output_weights(header) + graph
+    layer = buffers.layers_weights(header)[0] + buffers.layers_kv(header, size)[0]
+    assert two.on_device == output.on_device + 2 * layer
+    assert everything.on_device == output.on_device + 4 * layer
+    assert everything.total == none.total, "the same parts in other places"
 
 
-def test_the_estimate_of_a_published_model_is_near_what_was_measured() -> None:
-    """Three contexts of 4,096 on SmolLM2-135M added 315 MiB of resident memory (x86, one file)."""
-    path = smollm2_path()
-    estimate = estimated(from_files(path, path, path).roles(), n_ctx=4096, n_outputs=8)
-    assert estimate.total / 2**20 == pytest.approx(315, rel=0.05)
-    assert estimate.roles[1].total / 2**20 == pytest.approx(68, rel=0.05)
+def test_an_output_that_is_the_embedding_is_copied_to_the_gpu(tmp_path: Path) -> None:
+    path = model(tmp_path / "b.gguf")
+    roles = {"base": ModelSpec(path)}
+    header = read_header(path)
+    assert buffers.is_tied(header)
+    here, there = (estimated(roles, n_gpu_layers=n).roles[0] for n in (0, None))
+    assert there.weights - here.weights == buffers.output_weights(header)
+
+
+def test_recurrent_layers_keep_a_state_whatever_n_ctx_is(tmp_path: Path) -> None:
+    """A hybrid as Qwen3.5 is: every fourth layer has keys and values, the others a state."""
+    file = File()
+    ssm = {"conv_kernel": 4, "inner_size": 64, "state_size": 16, "group_count": 2}
+    file.keys |= {f"llama.ssm.{name}".encode(): (U32, n) for name, n in ssm.items()}
+    file.keys[b"llama.full_attention_interval"] = (U32, 2)
+    (tmp_path / "h.gguf").write_bytes(file.build())
+    header = read_header(tmp_path / "h.gguf")
+    state = 4 * (3 * (64 + 2 * 2 * 16) + 16 * 64)
+    for n_ctx in (256, 4096):
+        size = buffers.ContextSize(n_ctx, 3, 3)
+        keys_and_values = int(4 * (8 + 8) * 3 * n_ctx * 34 / 32)
+        assert buffers.layers_kv(header, size) == (3 * state, keys_and_values)
