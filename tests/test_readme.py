@@ -15,11 +15,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from conftest import ATLAS
 from helpers.documents import ROOT, Block, blocks, commands, kind
 
 import edge_eft
+from edge_eft.cli.main import cli
 
 # One whole path, which trains: test_your_own_data.py goes it.
 APART = ROOT / "docs/your-own-data.md"
@@ -32,10 +34,10 @@ DOCUMENTS = [
 PORTABLE = 'CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" '
 CUDA = "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native"
 
+PULLED = "OWNER/BIG-GGUF:Q4_K_M --tuned OWNER/SMALL-Instruct-GGUF --reference OWNER/SMALL-GGUF"
 NOT_RUN = {
     "make demo": "sets up .venv and compiles llama.cpp, minutes",
     "make test": "runs the tests, of which this is one",
-    "pip install .": "compiles llama.cpp, minutes",
     f'make demo CMAKE_ARGS="{CUDA}"': "needs CUDA and minutes",
     "make demo CMAKE_ARGS=-DGGML_VULKAN=ON": "needs a Vulkan SDK, minutes",
     "make demo CMAKE_ARGS=-DGGML_NATIVE=OFF": "compiles llama.cpp, minutes",
@@ -45,6 +47,15 @@ NOT_RUN = {
     "pip install '.[convert]'": "downloads torch, gigabytes",
     "pip install '.[train]'": "downloads torch, gigabytes",
     "python tools/train_atlas.py --out build/atlas": "trains for three quarters of an hour",
+    "edge-eft pull qwen3-8b": "needs the hub, gigabytes",
+    f"edge-eft pull --base {PULLED} --name mine": "needs the hub, and these repositories",
+    "edge-eft pull qwen3-8b --for-lora": "needs the hub, gigabytes",
+    "edge-eft chat qwen3-8b": "needs what was pulled",
+    "edge-eft chat qwen3-8b --lora my-adapter": "needs what was pulled",
+    "python train_lora.py Qwen/Qwen3-0.6B train.jsonl my-adapter": "trains a model of the hub",
+    "edge-eft match": "looks at whatever this machine has",
+    "edge-eft match ~/models --write mine": "looks at whatever this machine has",
+    "edge-eft remove mine": "needs what was pulled",
 }
 
 # The files that commands name. Where the converter takes a directory, it takes a GGUF file, too.
@@ -176,6 +187,12 @@ def test_what_is_not_run_is_documented_and_exists(command: str):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
         extras = set(re.findall(r"\[(\w+)\]", words[-1]))
         assert extras <= set(project["optional-dependencies"])
+    elif program == "edge-eft":
+        known = cli.get_command(click.Context(cli), words[0])
+        assert known is not None
+        known.make_parser(click.Context(known)).parse_args(words[1:])
+    elif words[0] == "train_lora.py":
+        assert f"\n# {words[0]}" in APART.read_text("utf-8")
     else:
         options = {word for word in words if word.startswith("--")}
         assert options <= set(re.findall(r'"(--[\w-]+)"', (ROOT / words[0]).read_text("utf-8")))
