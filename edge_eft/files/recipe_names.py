@@ -52,13 +52,16 @@ def list_recipes() -> dict[str, Path]:
 def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
     """Read a recipe: the path of a TOML file, or a name (see `list_recipes`).
 
-    A plain word is a name first, then a path. The model files are not looked at (`verify` does),
-    and may have to be pulled.
+    A plain word is a name first, then a path; Qwen3:8B is qwen3-8b. The model files are not looked
+    at (`verify` does), and may have to be pulled.
 
     Raises RecipeError, naming the file and the key, if there is no such recipe, or it is not one.
     """
     known = list_recipes()
     path = known.get(str(path_or_name)) or absolute(path_or_name)
+    if not path.exists():  # as people write names of models elsewhere
+        spelled = str(path_or_name).lower().replace(":", "-")
+        path = {name.lower(): file for name, file in known.items()}.get(spelled, path)
     try:
         return read_recipe(path)
     except (OSError, ValueError) as error:

@@ -130,3 +130,8 @@ def test_a_half_written_recipe_is_none(installed: Path, own: Path) -> None:
     own.mkdir(parents=True)
     (own / ".mine.toml").write_text("name = ")
     assert own_recipes() == {}
+
+
+def test_a_name_may_be_spelled_as_elsewhere(installed: Path, own: Path) -> None:
+    path = installed / "catalogue" / "large-8b.toml"
+    assert load_recipe("Large:8B").path == load_recipe("large-8b").path == path
