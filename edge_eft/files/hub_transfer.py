@@ -60,11 +60,9 @@ class Headers:
         """Return bytes of a file, fetching what has not come yet from its beginning on."""
         begun = self._begun.setdefault(file.path, bytearray())
         end = min(start + n_bytes, file.size)
-        if self._partials and len(begun) < end:
-            with (
-                contextlib.suppress(OSError),
-                open(_place(self.repository, file).partial, "rb") as part,
-            ):
+        partial = _place(self.repository, file).partial
+        if self._partials and len(begun) < end and partial.is_file():
+            with contextlib.suppress(OSError), open(partial, "rb") as part:
                 part.seek(start)
                 if len(data := part.read(end - start)) == end - start:
                     return data
@@ -151,6 +149,14 @@ def fetch(repository: Repository, file: RemoteFile, shown: Shown, told: Told) ->
             stays for the next try, unless it is damaged.
     """
     where = _place(repository, file)
+    if where.snapshot.is_file() and not os.access(where.folder, os.W_OK):
+        # A cache that others keep: what it has is used, and needs no lock to be read.
+        if _digest(where.snapshot, file, shown) != file.digest:
+            raise HubError(
+                f"{where.snapshot}: is damaged, and the cache cannot be written; HF_HOME names "
+                "another place"
+            )
+        return where.snapshot
     hub_cache.prepare(where)
     with hub.locked(where.lock, file.path, told):
         for there in (where.blob, where.snapshot):  # the latter in a cache without links
@@ -237,8 +243,8 @@ def _pause(
 def _opened(partial: Path) -> BinaryIO:
     """Open a partial file to read and go on writing; never through a link."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    if partial.is_symlink():
-        partial.unlink()
+    if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_file()):
+        partial.unlink()  # a pipe would be waited for
     return open(os.open(partial, flags, 0o666), "r+b")
 
 

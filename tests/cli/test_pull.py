@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -20,7 +21,9 @@ from helpers.cli_tools import complaint, invoke, process
 from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
 
+import edge_eft
 from edge_eft.cli.pull_wish import wish
+from edge_eft.files import hub_transfer
 from edge_eft.files.gguf_split import part_paths
 from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import verify
@@ -129,6 +132,13 @@ def write(folder, name="family", **sources):
         f"reference = {{ source = {{ {written['reference']} }} }}\n"
     )
     return path
+
+
+_NO_HOME = """
+import pwd
+def nobody(*_): raise KeyError("uid not found")
+pwd.getpwuid = pwd.getpwnam = nobody
+"""
 
 
 def whole_file(models):
@@ -248,6 +258,89 @@ def test_a_changed_recipe_keeps_its_pins(server, at, tmp_path, models):
     pulled(*trio(), "--prompt", "chatml")
     pulled(*trio(), "--prompt", "template")
     assert load_recipe("mine").base.prompt == "template"
+
+
+def test_what_was_damaged_counts_as_fetched(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
+    assert "0.8 MiB were fetched" in pulled("family")
+    load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
+    about = json.loads(invoke("pull", "family", "--json", "--quiet").stdout)
+    assert about["bytes_fetched"] == len(models[BASE])
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1000], lambda data: data[:-1] + b"?"])
+def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_path, damage):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.write_bytes(damage(blob.read_bytes()))
+    assert "; edge-eft pull family mends it" in complaint("run", "family", "the red one")
+
+
+def test_a_cache_that_cannot_be_written_is_used(server, at, tmp_path, models, monkeypatch):
+    pulled(write(tmp_path))
+    before = {path: path.lstat().st_mtime_ns for path in at.rglob("*")}
+    shutil.rmtree(at / ".locks")
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(at)))
+    for options in ((), ("--name", "other")):
+        assert "here" in pulled(tmp_path / "family.toml", *options)
+    after = {path: path.lstat().st_mtime_ns for path in at.rglob("*")}
+    assert after.keys() < before.keys()
+    load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
+    assert "is damaged, and the cache cannot be written; HF_HOME names" in refused("family")
+
+
+def test_a_place_for_recipes_that_cannot_be_written_is_said_before(server, at, tmp_path):
+    (tmp_path / "own").write_text("")
+    assert "own: cannot be written, and the recipe is to go there" in refused(write(tmp_path))
+    assert not at.exists()
+
+
+@posix
+def test_a_pipe_in_the_cache_is_not_waited_for(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.unlink()
+    for name in (blob.name, f"{blob.name}.incomplete"):
+        os.mkfifo(blob.with_name(name))
+    pulled("family")
+    assert blob.read_bytes() == models[BASE]
+
+
+def test_a_recipe_whose_file_was_renamed_is_pulled_under_its_new_name(server, at, tmp_path):
+    pulled(write(tmp_path))
+    own = tmp_path / "own/recipes"
+    (own / "family.toml").rename(own / "ours.toml")
+    assert "next: edge-eft chat ours" in pulled("ours")
+    pulled("ours", "--update")
+    assert [path.name for path in own.iterdir()] == ["ours.toml"]
+
+
+def test_a_name_in_other_letters_is_the_one_that_is_there(server, at, tmp_path):
+    pulled(*trio())
+    assert "next: edge-eft chat mine" in pulled(*trio(name="MINE"))
+    pulled(*trio(name="MINE"), "--update")
+    assert [path.name for path in (tmp_path / "own/recipes").iterdir()] == ["mine.toml"]
+    assert load_recipe("mine").name == "mine"
+
+
+def test_a_file_that_is_removed_while_others_come_is_told(
+    server, at, tmp_path, monkeypatch, models
+):
+    """By `remove` of a recipe that shares it: no recipe knows yet that this one needs it, too."""
+    server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
+    pulled(*trio(base=f"{BASE}:Q8_0"), "--name", "first")
+    fetch = hub_transfer.fetch
+
+    def slow(repository, file, *rest):
+        if "Q5_0" in file.path:
+            assert invoke("remove", "first", "--yes").exit_code == 0
+        return fetch(repository, file, *rest)
+
+    monkeypatch.setattr(hub_transfer, "fetch", slow)
+    line = refused(*trio(base=f"{BASE}:Q5_0"))
+    assert "was removed while the rest came; pull again" in line
+    assert not list((tmp_path / "own/recipes").iterdir())
 
 
 def test_a_link_in_the_cache_to_something_else_is_put_right(server, at, tmp_path, models):
@@ -433,6 +526,7 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
         (("x", "--base", "c/d", "--for-lora"), "--for-lora fetches no base"),
         (("atlas",), "comes with edge_eft"),
         (("no-such-recipe",), "is not known"),
+        (("",), "a path is empty"),
         (trio(name="../x"), "cannot be the name of a recipe"),
         (trio(name="nul"), "cannot be the name of a recipe"),
         (trio(name="atlas"), "comes with edge_eft"),
@@ -545,6 +639,7 @@ def test_offline_without_the_files_is_one_line(server, at, tmp_path, monkeypatch
     [
         ({"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}, "refuses its environment"),
         ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "cannot be reached"),
+        ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "the proxy is of a kind that is not installed"),
         ({"HTTP_PROXY": "http://127.0.0.1:1", "HF_ENDPOINT": "http://hub.invalid"}, "be reached"),
     ],
 )
@@ -552,6 +647,23 @@ def test_an_environment_that_is_wrong_is_one_line(server, home, more, words):
     status, _, err = run(server, home, write(home), **more)
     assert (status, len(err.splitlines())) == (2, 1), err
     assert words in err
+
+
+@posix
+@pytest.mark.parametrize("lacking", ["HF_HOME", "EDGE_EFT_HOME"])
+def test_without_a_home_nothing_is_put_anywhere(server, home, lacking):
+    """In a container a user may have neither $HOME nor an entry in passwd."""
+    (home / "sitecustomize.py").write_text(_NO_HOME)
+    path = os.pathsep.join((str(home), str(Path(edge_eft.__file__).parents[1])))
+    known = environment(server, home, PYTHONPATH=path)
+    for name in (lacking, "HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        known.pop(name, None)
+    child = process("pull", write(home), env=known, cwd=home)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "no home directory is known" in err.splitlines()[-1]
+    assert f"; {lacking} names" in err
+    assert not list(home.rglob("*.incomplete")) + list(home.glob("~"))
 
 
 def test_files_of_another_program_in_the_cache_are_used_offline(server, at, tmp_path, monkeypatch):
