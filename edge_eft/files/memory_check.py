@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 
 from ..errors import NotEnoughMemoryError
-from ..system import mebibytes
+from ..system import container_limits, mebibytes
 from .buffers import CELL_STEP
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class Free:
         # and are weighed against it here, not added. Mapped weights that do not fit would not end
         # the process but be read from disk again for every token, so they are refused as well.
         host = int(psutil.virtual_memory().available)
+        limit = container_limits()[0]
+        if limit is not None:  # what else runs in the container is not known
+            host = min(host, max(0, limit - psutil.Process().memory_info().rss))
         gpus = [device for device in devices if device.kind in {"GPU", "integrated GPU"}]
         discrete = [gpu for gpu in gpus if not _is_unified(gpu)]
         chosen = discrete or gpus[:1]  # llama.cpp takes one integrated GPU, and only alone

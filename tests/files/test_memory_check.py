@@ -58,6 +58,15 @@ def test_check_refuses_by_what_the_system_says_is_free(monkeypatch: pytest.Monke
         memory.check(by_hand(MIB))
 
 
+def test_a_containers_limit_counts_less_what_this_process_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_check, "container_limits", lambda: (2**30, None))
+    assert 0 < Free.now().host < 2**30
+    monkeypatch.setattr(memory_check, "container_limits", lambda: (MIB, None))
+    assert Free.now().host == 0
+
+
 def test_what_is_advised_fits_and_the_next_larger_does_not(roles: dict) -> None:
     estimate = estimated(roles)
     free = Free(estimate.total - 40 * MIB)
