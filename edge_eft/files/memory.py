@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 # Measured: what the libraries' code and the allocator's rounding add once anything runs at all.
-RUNTIME_BYTES = 8 << 20
+RUNTIME_BYTES = 7 << 20
 # Of what is allocated: how much more than the sum an allocator holds, and a little for safety.
 ALLOCATOR_SHARE = 0.03
 # Measured: rows of logits that a step's arithmetic holds for a slot beside llama.cpp's own.
