@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
         return
     for line in _table(entries):
         say(line)
-    for line in _next(entries):
+    for line in _next(entries) if sys.stdout.isatty() else ():
         talk(line)
 
 
@@ -142,14 +143,9 @@ def _notes(entry: Entry) -> Iterator[str]:
 
 
 def _next(entries: Sequence[Entry]) -> Iterator[str]:
-    """Yield what to type next: the largest that fits is what most people want."""
-    fitting = [
-        entry for entry in entries if not entry.is_here and entry.fits == "yes" and not entry.gated
-    ]
-    best = max(fitting, key=lambda entry: entry.n_bytes or 0, default=None)
-    if best:
-        yield f"edge-eft pull {best.name} gets the largest of these that fits here"
+    """Yield what to type next."""
     for entry in entries:
         if entry.kind == "pulled" and entry.state == "partly here":
             yield f"edge-eft pull {entry.name} completes it"
-    yield f"edge-eft show {(best or entries[0]).name} says more"
+    to_get = "" if all(entry.is_here for entry in entries) else ", edge-eft pull NAME gets it"
+    yield f"edge-eft show NAME says more of one{to_get}"

@@ -45,11 +45,19 @@ def test_one_matrix_of_another_type_is_enough(tiny: Family) -> None:
         ("m.IQ4_NL.gguf", False),
         ("m-TQ2_0.gguf", False),
         ("m-f16.gguf", False),
+        ("Qwen3.5-2B-Base.Q8_0.gguf", False),
+        ("LFM2-1.2B-Q8_0.gguf", False),
         ("m.gguf", False),
     ],
 )
 def test_a_name_says_it_where_there_is_no_header(name: str, invariant: bool) -> None:
     assert is_named_batch_invariant(str(Path(name))) is invariant
+
+
+def test_recurrent_layers_are_not_taken_for_exact(tiny: Family) -> None:
+    header = read_header(tiny.base)
+    more = {**header.metadata, "llama.ssm.conv_kernel": 4}
+    assert not is_batch_invariant(replace(header, metadata=more))
 
 
 @pytest.mark.parametrize(
