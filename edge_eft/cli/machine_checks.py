@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from .. import system
 from ..errors import EdgeEftError
 from ..system import at_home, cache_directory, container_limits, mebibytes, state_dir
 from .finding import NOTE, WARNING, Finding, foreign
@@ -58,9 +59,10 @@ def threads(trial_steps: Mapping[str, Any]) -> Finding:
 def memory() -> Finding:
     """Return what memory there is, and what is free of it."""
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()
-    value = f"{mebibytes(ram.available)} of {mebibytes(ram.total)} MiB free"
+    available = system.memory().available
+    value = f"{mebibytes(available)} of {mebibytes(ram.total)} MiB free"
     value += f"; swap: {mebibytes(swap.used)} of {mebibytes(swap.total)} MiB used"
-    data = {"total": ram.total, "available": ram.available}
+    data = {"total": ram.total, "available": available}
     data |= {"swap_total": swap.total, "swap_used": swap.used}
     limit = container_limits()[0]
     if limit is not None and limit < ram.total:
@@ -79,7 +81,7 @@ def memory() -> Finding:
 def bandwidth(n_threads: int | None) -> Finding:
     """Return how fast `n_threads` threads read memory; None: as many as there are cores."""
     name, n_threads = "bandwidth", n_threads or psutil.cpu_count(logical=False) or 1
-    if psutil.virtual_memory().available < 2 * BUFFER:
+    if system.memory().available < 2 * BUFFER:
         return Finding(name, "not measured: too little memory is free", NOTE, "close programs")
     try:
         rate = read_rate(n_threads)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import system
 from ..system import mebibytes
 from .options import HELP, json_option
 from .terminal import compose, dim, one_line, say, style, talk, to_json
@@ -87,8 +88,6 @@ def look(directories: Sequence[str]) -> Report:
 
     Raises RecipeError if one of `directories` is none.
     """
-    import psutil
-
     from ..files.candidates import read_candidates
     from ..files.match import propose
     from ..files.missing import missing
@@ -97,7 +96,7 @@ def look(directories: Sequence[str]) -> Report:
 
     findings = search(directories)
     candidates, left_out = read_candidates(findings.files)
-    available = int(psutil.virtual_memory().available)
+    available = system.memory().available
     trios, doubtful = propose(candidates, memory_of, available)
     recipes = [load_recipe(path) for path in catalogue().values()]
     lacking = missing(candidates, trios, recipes)

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
-
 from ..engine import pairs
 from ..engine.loader import DEFAULT_N_CTX
 from ..engine.request_state import OUTPUTS_PER_SLOT
@@ -244,17 +242,13 @@ class Planner:
 
 def check_memory(plan: Plan) -> None:
     """Raise NotEnoughMemoryError, with a smaller choice if there is one, if a plan does not fit."""
-    try:
-        memory.check(plan.memory)
-    except NotEnoughMemoryError as error:
-        largest = plan.models[-1]
-        over = plan.memory.total - int(psutil.virtual_memory().available)
-        kind = smaller(largest.repository, largest.parts, size_of(largest.parts) - over)
-        if not kind or largest.roles != ("base",):
-            raise
-        raise NotEnoughMemoryError(
-            f"{error}; of the base {kind} would fit (--base :{kind})"
-        ) from None
+    verdict = memory.fits(plan.memory)
+    if verdict.fits:
+        return
+    largest, over = plan.models[-1], verdict.needed - verdict.free
+    kind = smaller(largest.repository, largest.parts, size_of(largest.parts) - over)
+    choice = f"; of the base {kind} would fit (--base :{kind})"
+    raise NotEnoughMemoryError(verdict.text + choice * bool(kind and largest.roles == ("base",)))
 
 
 def _for_lora(recipe: Recipe) -> dict[str, ModelSpec]:

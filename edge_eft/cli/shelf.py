@@ -17,10 +17,11 @@ from ..errors import EdgeEftError
 from ..files import memory
 from ..files.batch_invariance import is_batch_invariant, is_named_batch_invariant
 from ..files.hub_file import HubFile
+from ..files.memory_check import Fit, fit
 from ..files.pulled import model_files, told_to_pull
 from ..files.recipe import DEFAULT_N_CTX, ModelSpec, Recipe
 from ..files.recipe_names import catalogue, embedded_recipes, load_recipe, natural, own_recipes
-from ..files.rough_memory import Fit, fit, rough_estimate
+from ..files.rough_memory import rough_estimate
 
 Kind = Literal["embedded", "own", "pulled", "catalogue"]
 State = Literal["here", "partly here", "to pull", "files missing"]

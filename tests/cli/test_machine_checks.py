@@ -108,7 +108,9 @@ def test_memory_is_read_within_its_time(n_threads):
 
 
 def test_where_memory_is_short_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1 << 20))
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1 << 20, total=1 << 30)
+    )
     assert machine_checks.bandwidth(1).verdict == NOTE
 
 
