@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..engine import pairs
-from ..engine.loader import DEFAULT_N_CTX
-from ..engine.request_state import OUTPUTS_PER_SLOT
+from ..engine.defaults import default_memory
 from ..errors import HubError, ModelFileError, NotEnoughMemoryError, RecipeError
 from ..files import hub, hub_cache, hub_transfer, memory
 from ..files.gguf_check import GGUFHeader, read_header
@@ -104,14 +103,7 @@ class Planner:
             pairs.check(pulled, headers, weights=False)
             self.notes += pairs.doubts(pulled, headers)
         self.notes += reconcile_recipe(pulled, roles, vocabularies).warnings
-        trained = min(header.n_ctx_train for header in headers.values())
-        estimate = memory.estimate(
-            roles,
-            headers,
-            n_ctx=min(recipe.n_ctx or DEFAULT_N_CTX, trained),
-            n_slots=1,
-            n_outputs=OUTPUTS_PER_SLOT,
-        )
+        estimate = default_memory(recipe.n_ctx, roles, headers)
         looked_at = sum(each.fetched for each in self._headers.values())
         order = sorted(models, key=lambda model: size_of(model.parts))
         return Plan(pulled, tuple(order), estimate, tuple(self.notes), looked_at)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..engine.request import MAX_DRAFT
+from ..engine.defaults import default_memory
 from ..errors import EdgeEftError
 from ..files import memory
 from ..files.batch_invariance import is_batch_invariant, is_named_batch_invariant
@@ -25,7 +25,6 @@ from ..files.rough_memory import rough_estimate
 
 Kind = Literal["embedded", "own", "pulled", "catalogue"]
 State = Literal["here", "partly here", "to pull", "files missing"]
-_N_OUTPUTS = MAX_DRAFT + 1  # rows of logits of one decode, as the loader plans them
 
 
 @dataclass(frozen=True)
@@ -226,14 +225,7 @@ class _Measures:
         except EdgeEftError as error:
             self.problem, self.memory, self.drafts = str(error), None, None
             return
-        trained = min(header.n_ctx_train for header in headers.values())
-        self.memory = memory.estimate(
-            roles,
-            headers,
-            n_ctx=min(self._recipe.n_ctx or DEFAULT_N_CTX, trained),
-            n_slots=1,
-            n_outputs=_N_OUTPUTS,
-        ).total
+        self.memory = default_memory(self._recipe.n_ctx, roles, headers).total
         self.approximate = False
         self.drafts = "exact" if all(map(is_batch_invariant, headers.values())) else "rounding"
 
