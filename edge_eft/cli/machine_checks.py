@@ -133,16 +133,12 @@ def _integer(header: GGUFHeader, key: str) -> int:
     return int(header.metadata.get(f"{header.architecture}.{key}", 0))
 
 
-def _needs_pull(recipe: Recipe) -> bool:
-    return any(spec.needs_pull for spec in recipe.roles(here=False).values())
-
-
 def _sizes(recipe: Recipe) -> dict[str, int]:
     """Return the bytes that each context in use reads for a token; -1 where they are not known."""
     from ..files.memory import headers
     from ..files.recipe import HubFile, shared_contexts
 
-    roles = recipe.roles(here=False)
+    roles = recipe.roles()
     read = headers({role: spec for role, spec in roles.items() if not spec.needs_pull})
     used = {"base"}
     for delta in recipe.deltas.values():
@@ -178,7 +174,7 @@ def recipe_speed(recipe: Recipe, rate: float, has_gpu: bool) -> Finding:
         return Finding(name, value, advice=f"edge-eft pull {foreign(recipe.name)} gets it")
     each = ", ".join(f"{role} {mebibytes(size, 1)}" for role, size in sizes.items())
     value = f"{foreign(recipe.name)} reads {each} MiB a token"
-    if _needs_pull(recipe):
+    if recipe.needs_pull:
         value += " (by the sizes of the files, not pulled yet; a mixture of experts reads less)"
     data: dict[str, Any] = {"bytes_per_token": sizes}
     together = sum(sizes.values())

@@ -32,7 +32,7 @@ from ..files.hub_files import (
 )
 from ..files.recipe import ModelSpec, Recipe
 from ..files.recipe_vocabulary import reconcile_recipe
-from .pull_wish import Wish, specs_of, with_specs
+from .pull_wish import Wish
 from .terminal import one_line
 
 
@@ -96,8 +96,8 @@ class Planner:
             )
         found = {role: model.spec for model in models for role in model.roles}
         licence = recipe.license or _joined(model.repository.licence for model in models)
-        pulled = replace(with_specs(recipe, found), license=licence)
-        roles = _for_lora(pulled) if for_lora else pulled.roles(here=False)
+        pulled = replace(recipe.with_models(found), license=licence)
+        roles = _for_lora(pulled) if for_lora else pulled.roles()
         headers, vocabularies = self._look(roles, models)
         if not for_lora:
             pairs.check(pulled, headers, weights=False)
@@ -112,7 +112,7 @@ class Planner:
         self, recipe: Recipe, wishes: Mapping[str, Wish], for_lora: bool
     ) -> tuple[Model, ...]:
         """Return each model once, with all the roles that it plays."""
-        specs = {role: ModelSpec(Path("?")) for role in wishes} | specs_of(recipe)
+        specs = {role: ModelSpec(Path("?")) for role in wishes} | recipe.models()
         wanted = {role for role in specs if (role == "instruct") == for_lora}
         if for_lora:
             if recipe.instruct is None:

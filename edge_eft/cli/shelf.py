@@ -63,8 +63,8 @@ class Entry:
         """Whether a licence has to be accepted on the hub before it can be pulled."""
         return any(
             isinstance(spec.source, HubFile) and spec.source.gated
-            for role, spec in self.recipe.models().items()
-            if role != "instruct" and spec.needs_pull
+            for spec in self.recipe.models(instruct=False).values()
+            if spec.needs_pull
         )
 
     @property
@@ -151,7 +151,7 @@ def entry_of(
         name: by which it is found, and whose it is: its `kind`.
         pulled: models of the hub, as (repository, file), that are here for other recipes.
     """
-    models = {role: spec for role, spec in recipe.models().items() if role != "instruct"}
+    models = recipe.models(instruct=False)
     needed = {_identity(spec): spec for spec in models.values()}
     sizes = {key: size_of(spec) for key, spec in needed.items()}
     absent = [key for key, spec in needed.items() if not _is_here(spec)]

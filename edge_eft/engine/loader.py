@@ -28,9 +28,10 @@ from ..backend.devices import devices
 from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
+from ..files.hashes import verify
 from ..files.hub_file import HubFile
-from ..files.pulled import told_to_pull
-from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, Sha256, verify
+from ..files.pulled import check_here, told_to_pull
+from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, Sha256, shared_contexts
 from ..files.recipe_vocabulary import reconcile_recipe
 from ..text.prompt_format import PromptFormat
 from ..text.vocabulary import CommonVocabulary
@@ -138,10 +139,11 @@ def load(
             whole(name, value, low, high)
 
     # 1. What the files say of themselves, before native code sees them.
-    shared = recipe.contexts()
+    check_here(recipe)
+    roles = recipe.roles()
+    shared = shared_contexts(roles)
     with told_to_pull(recipe):
         verify(recipe)
-        roles = recipe.roles()
         headers = memory.headers(roles)
     pairs.check(recipe, headers)
     warnings = [

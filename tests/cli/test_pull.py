@@ -23,8 +23,9 @@ from helpers.hub_server import HubServer, use
 from edge_eft.cli.pull_wish import wish
 from edge_eft.files import hub_transfer
 from edge_eft.files.gguf_split import part_paths
+from edge_eft.files.hashes import verify
 from edge_eft.files.hub_file import HubFile
-from edge_eft.files.recipe import verify
+from edge_eft.files.pulled import check_here
 from edge_eft.files.recipe_names import load_recipe
 from edge_eft.files.recipe_toml import read_recipe
 
@@ -475,7 +476,7 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
     needs = [spec.needs_pull for spec in (recipe.instruct, chat.tuned, recipe.base, chat.reference)]
     assert needs == [False, False, True, True]
     pulled("family")
-    assert load_recipe("family").contexts()
+    check_here(load_recipe("family"))
 
 
 @pytest.mark.parametrize(
