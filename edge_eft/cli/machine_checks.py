@@ -11,15 +11,15 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from .. import system
-from ..errors import EdgeEftError
-from ..system import at_home, cache_directory, container_limits, mebibytes, state_dir
+from ..errors import EdgeEftError, HubError
+from ..files.plain_text import reason
+from ..system import cache_directory, container_limits, mebibytes, state_dir
 from .finding import NOTE, WARNING, Finding, foreign
 
 if TYPE_CHECKING:
@@ -194,9 +194,11 @@ def recipe_speed(recipe: Recipe, rate: float, has_gpu: bool) -> Finding:
 
 def disks() -> Iterator[Finding]:
     """Yield what is free where models, recipes and fetched things are kept; equal ones once."""
+    from ..files import hub_cache
+
     places: dict[int, tuple[list[str], int]] = {}
     for name, place in (
-        ("hub cache", hub_cache),
+        ("hub cache", hub_cache.cache_directory),
         ("recipes", state_dir),
         ("cache", cache_directory),
     ):
@@ -204,8 +206,8 @@ def disks() -> Iterator[Finding]:
             path = place().absolute()
             there = next(folder for folder in (path, *path.parents) if folder.exists())
             names, _ = places.setdefault(os.stat(there).st_dev, ([], shutil.disk_usage(there).free))
-        except OSError as error:
-            about = f"{name}: {foreign(error.strerror or str(error))}"
+        except (OSError, HubError) as error:
+            about = f"{name}: {foreign(reason(error))}"
             yield Finding("disk", about, WARNING, "set HOME, HF_HOME or EDGE_EFT_HOME")
             continue
         names.append(name)
@@ -217,18 +219,6 @@ def disks() -> Iterator[Finding]:
             yield Finding("disk", value, NOTE, fix, data=data)
         else:
             yield Finding("disk", value, data=data)
-
-
-def hub_cache() -> Path:
-    """Return where programs keep what they fetched from the hub, by huggingface_hub's variables.
-
-    It is not asked for it: this must work where it is broken.
-    """
-    found = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    home = os.environ.get("HF_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
-    )
-    return at_home(os.path.expandvars(found or os.path.join(home, "hub")))
 
 
 def hub(online: bool) -> Finding:

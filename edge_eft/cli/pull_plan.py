@@ -152,7 +152,7 @@ class Planner:
             self.notes.append(f"{role}: {name} of {asked.repo}{kind} is taken")
         if source is not None and name == source.file:
             _compare(spec, source, parts)
-        cache, commit = hub.cache_directory(), repository.commit
+        cache, commit = hub_cache.cache_directory(), repository.commit
         place = hub_cache.place(cache, repository.repo, commit, name, parts[0].digest)
         hashes = tuple(part.sha256 or "" for part in parts)
         stated = hashes if len(hashes) > 1 else hashes[0]
@@ -266,7 +266,7 @@ def _compare(spec: ModelSpec, source: HubFile, parts: Sequence[RemoteFile]) -> N
 
 def _cached(asked: Wish, spec: ModelSpec) -> Repository | None:
     """Return what the cache knows of a repository, if that has the model that is asked for."""
-    cache = hub.cache_directory()
+    cache = hub_cache.cache_directory()
     commit = asked.revision or hub_cache.main_commit(cache, asked.repo)
     if commit is None:
         return None

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import types
 from collections import namedtuple
@@ -172,27 +171,6 @@ def test_places_on_one_disk_are_one_line(monkeypatch, tmp_path):
 def test_a_place_without_a_home_is_a_warning(monkeypatch):
     monkeypatch.setenv("EDGE_EFT_HOME", "~nobody-here/x")
     assert WARNING in {finding.verdict for finding in machine_checks.disks()}
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"HF_HUB_CACHE": "/c/$NAME"},
-        {"HUGGINGFACE_HUB_CACHE": "~/c"},
-        {"HF_HOME": "/h"},
-        {"XDG_CACHE_HOME": "/x"},
-        {},
-    ],
-    ids=str,
-)
-def test_the_hubs_cache_is_where_huggingface_hub_has_it(variables, monkeypatch):
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"HOME": "/home/u", "NAME": "n", **variables}.items():
-        monkeypatch.setenv(name, value)
-    code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE)"
-    theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert f"{machine_checks.hub_cache()}\n" == theirs.stdout
 
 
 # -- the hub, the environment --------------------------------------------------------------
