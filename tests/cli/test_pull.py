@@ -560,9 +560,9 @@ def wait_for(condition, seconds=20):
 def test_ctrl_c_keeps_what_came_and_says_so(server, home, models):
     path = write(home)
     server.fault(whole_file(models), pause=0.05)
-    child = process("pull", path, env=environment(server, home), start_new_session=True)
+    child = process("pull", path, env=environment(server, home))
     wait_for(lambda: any(each.stat().st_size for each in home.rglob("*Big*/*/*.incomplete")))
-    os.killpg(child.pid, signal.SIGINT)
+    child.send_signal(signal.SIGINT)  # to the supervisor, which hands it on once
     _, err = child.communicate(timeout=20)
     assert child.returncode == 130
     assert "MiB came, and the same command goes on from there" in err
