@@ -48,6 +48,10 @@ def test_of_a_mixture_the_experts_in_use_are_read():
     assert machine_checks.bytes_read(header(tensors, expert_count=16, expert_used_count=2)) == 110
 
 
+def test_a_count_that_is_no_number_is_passed_over():
+    assert machine_checks.bytes_read(header({"blk.0.ffn_up.weight": 7}, expert_count="many")) == 7
+
+
 def test_bandwidth_bounds_the_tokens_per_second(tiny, monkeypatch):
     monkeypatch.setattr(machine_checks, "IN_CACHE", 0)
     recipe = from_files(*tiny[:3])
