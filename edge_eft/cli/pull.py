@@ -179,10 +179,10 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
 
 def _own(name: str) -> Recipe | None:
     """Return the user's own recipe of a name, in any case of letters, under the name it has."""
-    from ..files.recipe_names import load_recipe, own_recipes
+    from ..files.recipe_names import load_recipe, own_recipe
 
-    same = [path for known, path in own_recipes().items() if known.lower() == name.lower()]
-    return replace(load_recipe(same[0]), name=same[0].stem) if same else None
+    path = own_recipe(name)
+    return replace(load_recipe(path), name=path.stem) if path else None
 
 
 def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
