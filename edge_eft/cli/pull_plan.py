@@ -26,10 +26,10 @@ from ..files.hub_files import (
     RemoteFile,
     Repository,
     choose,
-    kind_of,
     size_of,
     smaller,
 )
+from ..files.model_names import quantisation
 from ..files.recipe import ModelSpec, Recipe
 from ..files.recipe_vocabulary import reconcile_recipe
 from .pull_wish import Wish
@@ -148,7 +148,7 @@ class Planner:
         parts = choose(repository, asked.file, usual, guessed=guessed)
         name = parts[0].path
         if name != asked.file:
-            kind = f", {kind_of(name)}" if kind_of(name) else ""
+            kind = f", {quantisation(name)}" if quantisation(name) else ""
             self.notes.append(f"{role}: {name} of {asked.repo}{kind} is taken")
         if source is not None and name == source.file:
             _compare(spec, source, parts)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..files.hub_file import HubFile, check_repo
-from ..files.hub_files import kind_of
+from ..files.model_names import quantisation
 from ..files.recipe import Delta, ModelSpec, Recipe
 
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
@@ -48,8 +48,8 @@ def is_meant(source: object, wish: Wish) -> bool:
     """Return whether a model's source is what was asked for: by its file, its kind, or at all."""
     if not isinstance(source, HubFile) or source.repo != wish.repo:
         return False
-    kind = kind_of(wish.file) or wish.file.upper()
-    return wish.file in ("", source.file) or kind == kind_of(source.file)
+    kind = quantisation(wish.file) or wish.file.upper()
+    return wish.file in ("", source.file) or kind == quantisation(source.file)
 
 
 def recipe_of(wishes: Mapping[str, Wish], name: str, prompt: str | None) -> Recipe:
