@@ -238,7 +238,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
     from ..files import hub_transfer
     from ..files.hashes import model_sha256
 
-    total = sum(part.size for model in plan.models for part in model.parts)
+    total = sum(model.n_bytes for model in plan.models)
     hashed: dict[str, ModelSpec] = {}
     damaged = 0
     try:
@@ -292,7 +292,7 @@ def _lines(plan: Plan, missing: int) -> Iterator[str]:
     yield style(one_line("  ".join(filter(None, about))), bold=True)
     for model in sorted(plan.models, key=lambda model: _place_of(model.roles[0])):
         name = f"{model.repository.repo}/{model.parts[0].path}"
-        size = sum(part.size for part in model.parts)
+        size = model.n_bytes
         left = model.missing
         notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
         if 0 < left < size:
@@ -313,7 +313,7 @@ def _place_of(role: str) -> int:
 def _end(plan: Plan, missing: int, unchanged: bool, ways: Ways) -> Iterator[str]:
     """Yield what has been done, and the next command."""
     name, n_models = plan.recipe.name, len(plan.models)
-    total = sum(part.size for model in plan.models for part in model.parts)
+    total = sum(model.n_bytes for model in plan.models)
     models = f"{n_models} model{'s' * (n_models > 1)}, {mebibytes(total, 1)} MiB"
     if unchanged and not missing:
         yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
@@ -342,7 +342,7 @@ def _about_model(model: Model) -> dict[str, Any]:
         "repo": model.repository.repo,
         "file": model.parts[0].path,
         "revision": model.repository.commit,
-        "bytes": sum(part.size for part in model.parts),
+        "bytes": model.n_bytes,
         "sha256": model.spec.sha256,
         "gated": model.repository.gated,
         "license": model.repository.licence,
