@@ -1,4 +1,4 @@
-"""Every command but `pull` does its work where no connection can be made, and tries to make none."""
+"""Every command but `pull` works where no connection can be made, and tries to make none."""
 
 import os
 import subprocess
