@@ -269,6 +269,17 @@ def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_p
     assert "; edge-eft pull family mends it" in complaint("run", "family", "the red one")
 
 
+@posix
+def test_a_pipe_in_the_cache_is_not_waited_for(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.unlink()
+    for name in (blob.name, f"{blob.name}.incomplete"):
+        os.mkfifo(blob.with_name(name))
+    pulled("family")
+    assert blob.read_bytes() == models[BASE]
+
+
 def test_a_recipe_whose_file_was_renamed_is_pulled_under_its_new_name(server, at, tmp_path):
     pulled(write(tmp_path))
     own = tmp_path / "own/recipes"
