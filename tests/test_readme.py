@@ -54,7 +54,7 @@ NOT_RUN = {
     "edge-eft chat qwen3-8b --lora my-adapter": "needs what was pulled",
     "python train_lora.py Qwen/Qwen3-0.6B train.jsonl my-adapter": "trains a model of the hub",
     "edge-eft match": "looks at whatever this machine has",
-    "edge-eft match ~/models --write mine": "looks at whatever this machine has",
+    "edge-eft match ~/models --write found": "looks at whatever this machine has",
     "edge-eft remove mine": "needs what was pulled",
 }
 
@@ -150,6 +150,8 @@ def test_every_command_runs(text: str, folder: Path):
     elif " compare " in text:
         assert said.split()[:3] == ["base", "tuned", "emulated"]
         assert re.search(r"\w", said.splitlines()[2])
+    elif " show qwen3-8b" in text:
+        assert "edge-eft pull qwen3-8b" in said
     elif " show " in text:
         assert {"vocabulary", "memory", "threads"} <= set(said.split())
     elif "--overhead" in text:

@@ -18,6 +18,7 @@ import click
 
 from ..errors import EdgeEftError
 from ..files.plain_text import reason
+from ..validate import did_you_mean
 from .options import HELP
 from .terminal import one_line, say
 
@@ -53,7 +54,7 @@ class Commands(click.Group):
         "bench": (".bench", "command", "Measure how fast a recipe is here."),
     }
 
-    aliases: ClassVar = {"rm": "remove"}
+    aliases: ClassVar = {"ls": "list", "rm": "remove"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
@@ -65,6 +66,16 @@ class Commands(click.Group):
         module, command, _ = self.lazy[name]
         found: click.Command = getattr(importlib.import_module(module, __package__), command)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is called, or refuse its name with the nearest one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = did_you_mean(args[0], self.lazy)
+            raise click.UsageError(f"{error.message.rstrip('.')}{near}.", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list in --help, for which nothing is imported."""

@@ -86,11 +86,9 @@ class Models:
         return self._of_recipe(load_recipe(words[0])), rest
 
     def _of_recipe(self, recipe: Recipe) -> Recipe:
-        if self.prompt is not None and self.base is None:
-            raise click.UsageError("--prompt goes with --base; the recipe has its own formats.")
         if self.lora is not None:
             return recipe.with_lora(self.lora, base=self.base, prompt=self.prompt)
-        return recipe if self.base is None else recipe.with_base(self.base, prompt=self.prompt)
+        return recipe.with_base(self.base, prompt=self.prompt)
 
     def _of_files(self) -> Recipe:
         from ..files.recipe import from_files

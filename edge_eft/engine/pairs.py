@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from ..errors import RecipeError
 from ..files.gguf_check import GGUFHeader, read_header
-from ..files.model_names import BASE, TUNED, words
+from ..files.model_names import BASE, TUNED, plain_name, words
 from ..files.recipe import ModelSpec, Recipe
 from ..files.same_weights import changes_nothing, same_weights
 
@@ -142,8 +142,9 @@ def _names_say_so(
 
 def _names(spec: ModelSpec, header: GGUFHeader) -> dict[str, frozenset[str]]:
     """Return the words of a model's names, by where they stand."""
-    names = {"file": spec.file.stem} | {key: header.metadata.get(key) for key in _NAMES}
-    return {key: words(name) for key, name in names.items() if isinstance(name, str) and name}
+    names = {"file": spec.file.name} | {key: header.metadata.get(key) for key in _NAMES}
+    plain = {key: plain_name(name) for key, name in names.items() if isinstance(name, str)}
+    return {key: words(name) for key, name in plain.items() if name}
 
 
 def _template(header: GGUFHeader) -> bool:

@@ -213,22 +213,27 @@ class Recipe:
         """Whether only the hub has one of the models that running it takes."""
         return any(spec.needs_pull for spec in self.models(instruct=False).values())
 
-    def with_base(self, file: str | os.PathLike[str], *, prompt: str | None = None) -> Recipe:
-        """Return this recipe on another base model.
+    def with_base(
+        self, file: str | os.PathLike[str] | None = None, *, prompt: str | None = None
+    ) -> Recipe:
+        """Return this recipe on another base model, or with another prompt format for it.
 
         Args:
-            file: the base's GGUF, relative to the working directory.
+            file: the base's GGUF, relative to the working directory; None keeps the recipe's.
             prompt: its format; None keeps the recipe's, if there is one.
 
         Raises RecipeError if `prompt` is not a format.
         """
-        base = ModelSpec(absolute(file), prompt=prompt)
         if prompt is not None:
             check_prompt("prompt", prompt)
-        elif self.base is not None:
-            told = self.base
-            base = replace(base, prompt=told.prompt, template_kwargs=told.template_kwargs)
-        return replace(self, base=base)
+        base = self.base if file is None else ModelSpec(absolute(file))
+        told = base if prompt is not None else self.base
+        if base is None or told is None:
+            return replace(self, base=base)
+        kwargs = told.template_kwargs
+        return replace(
+            self, base=replace(base, prompt=prompt or told.prompt, template_kwargs=kwargs)
+        )
 
     def with_lora(
         self,

@@ -59,14 +59,17 @@ def list_recipes() -> dict[str, Path]:
 def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
     """Read a recipe: the path of a TOML file, or a name (see `list_recipes`).
 
-    A plain word is a name first, then a path. The model files are not looked at (`verify` does),
-    and may have to be pulled.
+    A plain word is a name first, then a path; Qwen3:8B is qwen3-8b. The model files are not looked
+    at (`verify` does), and may have to be pulled.
 
     Raises RecipeError, naming the file and the key, if there is no such recipe, or it is not one.
     """
     name = str(path_or_name)
     known = {} if os.path.dirname(name) else list_recipes()  # to look costs with each recipe there
     path = known.get(name) or absolute(path_or_name)
+    if not os.path.exists(path):  # as people write names of models elsewhere
+        spelled = name.lower().replace(":", "-")
+        path = {known_as.lower(): file for known_as, file in known.items()}.get(spelled, path)
     try:
         return read_recipe(path)
     except (OSError, ValueError) as error:

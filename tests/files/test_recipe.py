@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_a_recipe_without_base_is_completed_by_with_base(
     assert recipe.base is None, "the first recipe is unchanged"
     with pytest.raises(RecipeError, match="did you mean plain"):
         recipe.with_base("big.gguf", prompt="plian")
+
+
+def test_the_base_of_a_recipe_takes_another_prompt_format(tmp_path: Path) -> None:
+    recipe = load_recipe(write_toml(tmp_path, BASE + DELTA))
+    other = recipe.with_base(prompt="chatml")
+    assert other.base == replace(recipe.base, prompt="chatml")
+    assert other.roles()["reference:d"].prompt == "chatml"
+    assert recipe.with_base() == recipe
 
 
 def test_another_base_keeps_the_prompt_and_drops_the_hash(tmp_path: Path) -> None:
