@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..system import mebibytes
+from ..system import byte_size
 from ..text.formats import FORMATS
 from .options import HELP, Text, json_option
 from .terminal import Transfer, compose, dim, one_line, say, start_logging, style, talk, to_json
@@ -265,7 +265,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
     except KeyboardInterrupt:
         left = sum(model.missing for model in plan.models)
         if not ways.quiet:
-            came = f"{mebibytes(missing - left, 1)} of {mebibytes(missing, 1)} MiB came"
+            came = f"{byte_size(missing - left)} of {byte_size(missing)} came"
             say(f"edge-eft: stopped; {came}, and the same command goes on from there", err=True)
         raise
     return replace(plan, recipe=plan.recipe.with_models(hashed)), damaged
@@ -296,13 +296,13 @@ def _lines(plan: Plan, missing: int) -> Iterator[str]:
         left = model.missing
         notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
         if 0 < left < size:
-            notes.append(f"{mebibytes(size - left, 1)} MiB of it here")
+            notes.append(f"{byte_size(size - left)} of it here")
         if len(model.parts) > 1:
             notes.append(f"{len(model.parts)} files")
-        said = f"{', '.join(model.roles):<22}{mebibytes(size, 1):>11} MiB  {one_line(name)}"
+        said = f"{', '.join(model.roles):<22}{byte_size(size):>9}  {one_line(name)}"
         yield compose(said, dim(f"  {', '.join(filter(None, notes))}".rstrip()))
-    yield f"{'to fetch':<22}{mebibytes(missing, 1):>11} MiB"
-    yield f"{'memory to run it':<22}{mebibytes(plan.memory.total, 1):>11} MiB"
+    yield f"{'to fetch':<22}{byte_size(missing):>9}"
+    yield f"{'memory to run it':<22}{byte_size(plan.memory.total):>9}"
     yield from (dim(one_line(note)) for note in plan.notes)
 
 
@@ -314,11 +314,11 @@ def _end(plan: Plan, missing: int, unchanged: bool, ways: Ways) -> Iterator[str]
     """Yield what has been done, and the next command."""
     name, n_models = plan.recipe.name, len(plan.models)
     total = sum(model.n_bytes for model in plan.models)
-    models = f"{n_models} model{'s' * (n_models > 1)}, {mebibytes(total, 1)} MiB"
+    models = f"{n_models} model{'s' * (n_models > 1)}, {byte_size(total)}"
     if unchanged and not missing:
         yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
     else:
-        yield f"{name} is here: {models}, of which {mebibytes(missing, 1)} MiB were fetched"
+        yield f"{name} is here: {models}, of which {byte_size(missing)} were fetched"
     yield f"next: edge-eft chat {name}{' --lora ADAPTER' * ways.for_lora}"
 
 

@@ -255,7 +255,7 @@ def test_a_changed_recipe_keeps_its_pins(server, at, tmp_path, models):
 def test_what_was_damaged_counts_as_fetched(server, at, tmp_path, models):
     pulled(write(tmp_path))
     load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
-    assert "0.8 MiB were fetched" in pulled("family")
+    assert "808 kB were fetched" in pulled("family")
     load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
     about = json.loads(invoke("pull", "family", "--json", "--quiet").stdout)
     assert about["bytes_fetched"] == len(models[BASE])
@@ -406,7 +406,7 @@ def test_a_disk_that_is_too_small_is_seen_before(server, at, tmp_path, models, m
     need = sum(map(len, models.values()))
     usage = shutil.disk_usage(tmp_path)._replace(free=need - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert "1 MiB are still to come" in refused(write(tmp_path))
+    assert " are still to come" in refused(write(tmp_path))
     assert not at.exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
     pulled(tmp_path / "family.toml")
@@ -549,7 +549,7 @@ def test_a_terminal_is_shown_one_bar_and_no_noise(server, home):
             shown += block
     os.close(ours)
     assert child.wait(60) == 0
-    assert b"MiB/s" in shown
+    assert b"B/s" in shown
     assert b"fetching" not in shown
     assert b"100%" in shown
     assert not re.search(rb"huggingface|HTTP|Warning|\\x1b]", shown)
@@ -576,7 +576,7 @@ def test_ctrl_c_keeps_what_came_and_says_so(server, home, models):
     child.send_signal(signal.SIGINT)  # to the supervisor, which hands it on once
     _, err = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert "MiB came, and the same command goes on from there" in err
+    assert "B came, and the same command goes on from there" in err
     (partial,) = home.rglob("*.incomplete")
     have = partial.stat().st_size
     server.faults.clear()
