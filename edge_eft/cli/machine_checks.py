@@ -115,7 +115,7 @@ def bytes_read(header: GGUFHeader) -> int:
     that are used.
     """
     names = {tensor.name for tensor in header.tensors}
-    used, count = (_integer(header, f"expert{part}_count") for part in ("_used", ""))
+    used, count = (header.integer(f"expert{part}_count") for part in ("_used", ""))
     total = 0.0
     for tensor in header.tensors:
         if tensor.name == "token_embd.weight" and "output.weight" in names:
@@ -125,10 +125,6 @@ def bytes_read(header: GGUFHeader) -> int:
         share = used / count if "_exps." in tensor.name and 0 < used < count else 1.0
         total += share * tensor.n_bytes
     return round(total)
-
-
-def _integer(header: GGUFHeader, key: str) -> int:
-    return int(header.metadata.get(f"{header.architecture}.{key}", 0))
 
 
 def _needs_pull(recipe: Recipe) -> bool:

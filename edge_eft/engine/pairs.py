@@ -118,7 +118,7 @@ def _unlike(
 
 def _size(header: GGUFHeader) -> tuple[int, int]:
     """Return layers and width, which tuning does not change; a vocabulary may grow in it."""
-    return header.n_layer, int(header.metadata.get(f"{header.architecture}.embedding_length", 0))
+    return header.n_layer, header.integer("embedding_length")
 
 
 def _names_say_so(

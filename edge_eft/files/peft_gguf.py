@@ -77,8 +77,8 @@ def places(adapter: PeftAdapter, model: GGUFHeader) -> dict[str, str]:
         tensor = _gguf_name(path, model)
         if tensor is None or tensor in placed:
             raise ModelFileError(
-                f"{adapter.path} does not fit {model.path.name}: it changes {quoted(path)}, which a "
-                f"{model.architecture} lacks; give the model that it was trained on"
+                f"{adapter.path} does not fit {model.path.name}: it changes {quoted(path)}, which "
+                f"a {model.architecture} lacks; give the model that it was trained on"
             )
         placed[tensor] = module
     if not placed:

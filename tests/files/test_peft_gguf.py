@@ -159,7 +159,7 @@ def test_a_setting_that_a_gguf_adapter_cannot_have_is_refused(tmp_path, model, c
 
 @pytest.mark.parametrize("alpha", [10**400, 1e39, float("inf"), -1e300, True, "8"])
 def test_a_strength_that_float32_has_not_is_refused(tmp_path, alpha):
-    with pytest.raises(ModelFileError, match="lora_alpha .* which is not a number"):
+    with pytest.raises(ModelFileError, match=r"lora_alpha .* which is not a number"):
         read_peft(peft_directory(tmp_path / "a", PAIRS, lora_alpha=alpha))
 
 
