@@ -21,6 +21,7 @@ RELATED = 0.98  # correlation that tuning leaves
 STRANGERS = 0.5  # correlation that no tuning goes below
 _SPREAD = 0.01  # of a norm's weights; less is rounding, and says nothing
 _AT_MOST = 16  # tensors that are read of each
+_MAX_BYTES = 1 << 18  # that are read of a tensor: more than the norm of any published model has
 
 
 def kinship(one: GGUFHeader, other: GGUFHeader) -> float | None:
@@ -57,7 +58,8 @@ def _values(header: GGUFHeader, tensors: list[TensorInfo]) -> NDArray[np.float64
     try:
         for tensor in tensors:
             with open(header.parts[tensor.part], "rb") as file:
-                row = _row(file, header.data_starts[tensor.part] + tensor.offset, tensor.n_bytes)
+                start = header.data_starts[tensor.part] + tensor.offset
+                row = _row(file, start, min(tensor.n_bytes, _MAX_BYTES))
                 rows.append(row - row.mean())
     except OSError as error:
         raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
