@@ -268,6 +268,25 @@ def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_p
     assert "; edge-eft pull family mends it" in complaint("run", "family", "the red one")
 
 
+def test_a_cache_that_cannot_be_written_is_used(server, at, tmp_path, models, monkeypatch):
+    pulled(write(tmp_path))
+    before = {path: path.lstat().st_mtime_ns for path in at.rglob("*")}
+    shutil.rmtree(at / ".locks")
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(at)))
+    for options in ((), ("--name", "other")):
+        assert "here" in pulled(tmp_path / "family.toml", *options)
+    after = {path: path.lstat().st_mtime_ns for path in at.rglob("*")}
+    assert after.keys() < before.keys()
+    load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
+    assert "is damaged, and the cache cannot be written; HF_HOME names" in refused("family")
+
+
+def test_a_place_for_recipes_that_cannot_be_written_is_said_before(server, at, tmp_path):
+    (tmp_path / "own").write_text("")
+    assert "own: cannot be written, and the recipe is to go there" in refused(write(tmp_path))
+    assert not at.exists()
+
+
 @posix
 def test_a_pipe_in_the_cache_is_not_waited_for(server, at, tmp_path, models):
     pulled(write(tmp_path))
