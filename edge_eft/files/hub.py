@@ -78,8 +78,14 @@ def look_up(repo: str, revision: str | None = None) -> Repository:
 
 
 def cache_directory() -> Path:
-    """Return the cache that huggingface_hub shares with other programs."""
-    return Path(os.path.abspath(_hub().constants.HF_HUB_CACHE))
+    """Return the cache that huggingface_hub shares with other programs.
+
+    Raises HubError if it is in a home that is not known: huggingface_hub would make a folder `~`.
+    """
+    place = str(_hub().constants.HF_HUB_CACHE)
+    if place.startswith("~"):
+        raise HubError("no home directory is known; HF_HOME names a place for models")
+    return Path(os.path.abspath(place))
 
 
 def endpoint() -> str:

@@ -102,7 +102,12 @@ def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
 
 def check_place() -> None:
     """Raise RecipeError if `save_recipe` could not write. Nothing is made."""
-    directory = recipe_directory()
+    try:
+        directory = recipe_directory()
+    except OSError as error:
+        raise RecipeError(
+            f"{reason(error)}, where the recipe would go; EDGE_EFT_HOME names a directory"
+        ) from None
     there = next(place for place in (directory, *directory.parents) if os.path.exists(place))
     if not os.path.isdir(there) or not os.access(there, os.W_OK):
         raise RecipeError(
