@@ -140,7 +140,7 @@ def _of_files(
 
 def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     from ..files import hub_transfer
-    from ..files.recipe_names import check_name, save_recipe
+    from ..files.recipe_names import check_name, check_place, save_recipe
     from ..files.recipe_toml import to_toml
     from .pull_plan import Planner
     from .pull_wish import unpinned
@@ -164,6 +164,8 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     _check_memory(plan, missing, ways)
     if ways.dry_run:
         return
+    if plan.recipe != own:
+        check_place()
     hub_transfer.check_space(missing)
     to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
     plan, damaged = _fetch(plan, missing, ways)

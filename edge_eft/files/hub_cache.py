@@ -66,9 +66,7 @@ def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
         place = at_home(os.path.expandvars(named or os.path.join(home, "hub")))
         return Path(os.path.abspath(place))
     except OSError as error:
-        raise HubError(
-            f"the cache of the hub has no place ({reason(error)}); HF_HOME names one"
-        ) from None
+        raise HubError(f"{reason(error)}; HF_HOME names a place for models") from None
 
 
 def check_commit(commit: object) -> str:

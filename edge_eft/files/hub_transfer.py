@@ -149,6 +149,14 @@ def fetch(repository: Repository, file: RemoteFile, shown: Shown, told: Told) ->
             stays for the next try, unless it is damaged.
     """
     where = _place(repository, file)
+    if where.snapshot.is_file() and not os.access(where.folder, os.W_OK):
+        # A cache that others keep: what it has is used, and needs no lock to be read.
+        if _digest(where.snapshot, file, shown) != file.digest:
+            raise HubError(
+                f"{where.snapshot}: is damaged, and the cache cannot be written; HF_HOME names "
+                "another place"
+            )
+        return where.snapshot
     hub_cache.prepare(where)
     with hub.locked(where.lock, file.path, told):
         for there in (where.blob, where.snapshot):  # the latter in a cache without links

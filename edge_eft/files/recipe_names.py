@@ -110,6 +110,22 @@ def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
     return path
 
 
+def check_place() -> None:
+    """Raise RecipeError if `save_recipe` could not write. Nothing is made."""
+    try:
+        directory = recipe_directory()
+    except OSError as error:
+        raise RecipeError(
+            f"{reason(error)}, where the recipe would go; EDGE_EFT_HOME names a directory"
+        ) from None
+    there = next(place for place in (directory, *directory.parents) if os.path.exists(place))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
+        raise RecipeError(
+            f"{there}: cannot be written, and the recipe is to go there; EDGE_EFT_HOME names "
+            "another directory"
+        )
+
+
 def check_name(name: str) -> None:
     """Raise RecipeError if a recipe of the user's own cannot be called `name`."""
     if not _NAME.fullmatch(name) or is_device_name(name) or name.lower().endswith(".toml"):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -20,6 +21,7 @@ from helpers.cli_tools import complaint, invoke, process
 from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
 
+import edge_eft
 from edge_eft.cli.pull_wish import wish
 from edge_eft.files import hub_transfer
 from edge_eft.files.gguf_split import part_paths
@@ -131,6 +133,13 @@ def write(folder, name="family", **sources):
         f"reference = {{ source = {{ {written['reference']} }} }}\n"
     )
     return path
+
+
+_NO_HOME = """
+import pwd
+def nobody(*_): raise KeyError("uid not found")
+pwd.getpwuid = pwd.getpwnam = nobody
+"""
 
 
 def whole_file(models):
@@ -267,6 +276,25 @@ def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_p
     blob = load_recipe("family").base.file.resolve()
     blob.write_bytes(damage(blob.read_bytes()))
     assert "; edge-eft pull family mends it" in complaint("run", "family", "the red one")
+
+
+def test_a_cache_that_cannot_be_written_is_used(server, at, tmp_path, models, monkeypatch):
+    pulled(write(tmp_path))
+    before = {path: path.lstat().st_mtime_ns for path in at.rglob("*")}
+    shutil.rmtree(at / ".locks")
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(at)))
+    for options in ((), ("--name", "other")):
+        assert "here" in pulled(tmp_path / "family.toml", *options)
+    after = {path: path.lstat().st_mtime_ns for path in at.rglob("*")}
+    assert after.keys() < before.keys()
+    load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
+    assert "is damaged, and the cache cannot be written; HF_HOME names" in refused("family")
+
+
+def test_a_place_for_recipes_that_cannot_be_written_is_said_before(server, at, tmp_path):
+    (tmp_path / "own").write_text("")
+    assert "own: cannot be written, and the recipe is to go there" in refused(write(tmp_path))
+    assert not at.exists()
 
 
 @posix
@@ -620,6 +648,23 @@ def test_an_environment_that_is_wrong_is_one_line(server, home, more, words):
     status, _, err = run(server, home, write(home), **more)
     assert (status, len(err.splitlines())) == (2, 1), err
     assert words in err
+
+
+@posix
+@pytest.mark.parametrize("lacking", ["HF_HOME", "EDGE_EFT_HOME"])
+def test_without_a_home_nothing_is_put_anywhere(server, home, lacking):
+    """In a container a user may have neither $HOME nor an entry in passwd."""
+    (home / "sitecustomize.py").write_text(_NO_HOME)
+    path = os.pathsep.join((str(home), str(Path(edge_eft.__file__).parents[1])))
+    known = environment(server, home, PYTHONPATH=path)
+    for name in (lacking, "HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        known.pop(name, None)
+    child = process("pull", write(home), env=known, cwd=home)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "no home directory is known" in err.splitlines()[-1]
+    assert f"; {lacking} names" in err
+    assert not list(home.rglob("*.incomplete")) + list(home.glob("~"))
 
 
 def test_files_of_another_program_in_the_cache_are_used_offline(server, at, tmp_path, monkeypatch):
