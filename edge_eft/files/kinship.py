@@ -7,6 +7,7 @@ kilobytes tell relatives from strangers, where names only claim it.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import BinaryIO
 
 import numpy as np
@@ -56,10 +57,12 @@ def _values(header: GGUFHeader, tensors: list[TensorInfo]) -> NDArray[np.float64
     """Return the values of float32 tensors one after the other, each about its mean."""
     rows = []
     try:
-        for tensor in tensors:
-            with open(header.parts[tensor.part], "rb") as file:
+        with ExitStack() as stack:
+            used = {tensor.part for tensor in tensors}
+            files = {n: stack.enter_context(open(header.parts[n], "rb")) for n in used}
+            for tensor in tensors:
                 start = header.data_starts[tensor.part] + tensor.offset
-                row = _row(file, start, min(tensor.n_bytes, _MAX_BYTES))
+                row = _row(files[tensor.part], start, min(tensor.n_bytes, _MAX_BYTES))
                 rows.append(row - row.mean())
     except OSError as error:
         raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
