@@ -42,6 +42,7 @@ def with_lora(
     recipe: Recipe, adapter: str | os.PathLike[str], *, base: ModelSpec | None = None
 ) -> Recipe:
     """Return the recipe of an adapter on the small instruct model of `recipe`; see `Recipe`."""
+    found = inspect(absolute(adapter))  # before anybody pulls gigabytes for it
     large = base or recipe.instruct
     if large is None:
         raise RecipeError(
@@ -64,7 +65,7 @@ def with_lora(
         prompt=large.prompt or "template",
         template_kwargs=large.template_kwargs or small.template_kwargs,
     )
-    return _led(recipe, large, small, absolute(adapter))
+    return _led(recipe, large, small, found)
 
 
 def lora_on_files(
@@ -99,7 +100,7 @@ def lora_on_files(
         deltas=MappingProxyType({"tuned": Delta("tuned", 1.0, small, small)}),
         path=None,
     )
-    return _led(plain, large, small, absolute(adapter))
+    return _led(plain, large, small, inspect(absolute(adapter)))
 
 
 def small_instruct(recipe: Recipe) -> ModelSpec | None:
@@ -108,12 +109,11 @@ def small_instruct(recipe: Recipe) -> ModelSpec | None:
     return tuned if tuned.lora is None else None
 
 
-def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, path: Path) -> Recipe:
-    """Return `recipe` with these two models and the adapter at `path`."""
+def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, adapter: Adapter) -> Recipe:
+    """Return `recipe` with these two models and the adapter."""
     model = read_header(small.file)
     if model.is_adapter:
         raise ModelFileError(f"{small.file} is an adapter; --reference takes its model")
-    adapter = inspect(path)
     try:
         adapter.check(model)
     except ModelFileError as error:
@@ -122,6 +122,7 @@ def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, path: Path) -> Reci
         log.warning("%s", doubt)
     # Its maker's large and small model have the same tokens renamed, so that neither adopts any.
     small = replace(small, prompt=small.prompt or "template", adopt=())
+    path = adapter.path
     delta = Delta("tuned", 1.0, adapter.on(small, model), small)
     return replace(
         recipe,

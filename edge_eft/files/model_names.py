@@ -16,6 +16,8 @@ from .gguf_split import model_stem
 
 MAX_NAME = 512  # characters; what is longer is no name, and is not read to its end
 
+MAX_NAME = 512  # characters; what is longer is no name, and is not read to its end
+
 # Whole words; `it` is Google's, `pt` its opposite.
 TUNED = frozenset({"instruct", "chat", "it", "assistant", "sft", "dpo", "rlhf"})
 BASE = frozenset({"base", "pt", "pretrain", "pretrained", "foundation"})

@@ -148,6 +148,13 @@ def test_models_that_only_the_hub_has_are_to_be_pulled(family):
     assert "edge-eft pull mine --for-lora" in said
 
 
+@pytest.mark.parametrize("adapter", [5, b"x", ["a"], "", "nowhere", "a\0b"])
+def test_what_is_no_adapter_is_said_before_anything_is_to_be_pulled(family, adapter):
+    recipe = recipe_of(family, instruct=None)
+    said = refusal(EdgeEftError, recipe, adapter)
+    assert "instruct" not in said
+
+
 def test_a_tuned_side_that_is_an_adapter_carries_no_other(family):
     tuned = ModelSpec(family.small, lora=family.lora)
     deltas = {"chat": Delta("chat", 1.0, tuned, ModelSpec(family.small))}
