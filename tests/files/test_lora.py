@@ -224,6 +224,18 @@ def test_what_the_name_of_its_model_gives_to_think_is_said(family, tmp_path, cap
     assert said in caplog.text
 
 
+@pytest.mark.parametrize("base", ["", None, " ", "/"])
+def test_a_name_that_says_nothing_gives_no_doubt(family, tmp_path, caplog, base):
+    """Of a model called chat it was said to be the model before tuning."""
+    small = ModelSpec(tmp_path / "chat.gguf", prompt="template")
+    shutil.copy(family.small, small.file)
+    recipe = recipe_of(family, deltas={"x": Delta("x", 1.0, small, ModelSpec(family.reference))})
+    peft = peft_directory(tmp_path / "peft", random_pairs(MODULES), base_model_name_or_path=base)
+    recipe.with_lora(peft)
+    recipe.with_lora(family.lora)
+    assert caplog.messages == []
+
+
 def test_the_template_and_end_of_the_training_go_with_the_adapter(family, tmp_path):
     peft = peft_directory(tmp_path / "peft", random_pairs(MODULES))
     config = {"chat_template": tiny_models.CHAT, "eos_token": "<reserved>"}
@@ -305,6 +317,7 @@ def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
         folder / "dora",
         others={"base_model.model.model.layers.0.q_proj.lora_magnitude_vector": (64,)},
     )
+    bare_dora = adapter_directory(folder / "bare-dora", use_dora=True)
     run = folder / "run"
     adapter_directory(run / "checkpoint-20")
     kept = folder / "kept"
@@ -329,6 +342,7 @@ def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
         "pickle": (pickle, "only a pickle (adapter_model.bin), which could run code"),
         "pickled": (torch_file, "is a pickle, which could run code"),
         "dora": (dora, "uses DoRA"),
+        "bare-dora": (bare_dora, "uses DoRA (use_dora)"),
         "run": (run, "checkpoint-20 in it is one; give that"),
         "kept": (kept, "give the .gguf file in it, such as mine-lora.gguf"),
         "part": (
@@ -346,7 +360,7 @@ def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
     "name",
     [
         *("nothing", "empty", "merged", "model", "prompt", "mlx", "pickle", "pickled", "dora"),
-        *("run", "kept", "part", "broken", "cut", "text", "long"),
+        *("bare-dora", "run", "kept", "part", "broken", "cut", "text", "long"),
     ],
 )
 def test_what_is_no_adapter_is_one_line(family, tmp_path, name):
