@@ -262,7 +262,7 @@ def _families_lines(report: Report) -> Iterator[str]:
         width = max(map(len, names))
         for name, each in zip(names[:_LINES], family.models, strict=False):
             header, kind = each.header, "tuned" if each.tuned else "base "
-            size = f"{header.quantisation:<6} {mebibytes(header.file_size, 1):>9} MiB"
+            size = f"{header.quantisation:<6} {byte_size(header.file_size):>7}"
             where = ", ".join(filter(None, (each.found.owner, each.found.name)))
             yield compose(
                 f"{name:<{width}}  {kind}  {_count(header.n_parameters):>7}  {size}  ",

@@ -176,7 +176,7 @@ def test_without_a_trio_the_models_are_listed_with_what_completes_them(tuned_onl
     result = invoke("match", environment=tuned_only.environment())
     assert result.exit_code == 0, result.output
     large, small, lacks, missing, leads, chat, gap, llama, _, of_llama = result.stdout.splitlines()
-    assert re.match(r"qwen3:8b +tuned +[\d.]+ M +Q4_0 +[\d.]+ MiB +Ollama", large)
+    assert re.match(r"qwen3:8b +tuned +[\d.]+ M +Q4_0 +[\d.]+ [kMG]B +Ollama", large)
     assert re.match(r"qwen3:0\.6b +tuned +[\d.]+ M", small)
     assert lacks.startswith("  tuned only: ")
     assert missing == (
