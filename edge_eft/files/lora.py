@@ -302,6 +302,15 @@ def _doubt(adapter: Adapter, names: Sequence[str], but: str) -> str:
     return f"{told}{instead}, and not on {names[0]}; if that is another model, replies will be off"
 
 
+def recipes_for(path: Path) -> list[str]:
+    """Return the recipes of whose small instruct model the adapter at `path` is, or may be.
+
+    Raises as `inspect`.
+    """
+    adapter = inspect(path)
+    return _recipes("", lambda small: _fits(adapter, small))
+
+
 def _others(adapter: Adapter, but: str) -> str:
     """Return which recipes have a small model that the adapter fits, for a message."""
     if found := _recipes(but, lambda small: _fits(adapter, small)):
