@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -242,3 +243,17 @@ def test_it_works_in_a_process_without_a_home(tmp_path):
     environment = dict.fromkeys(("HOME", "USERPROFILE", "HF_HOME", "HF_HUB_CACHE"))
     result = invoke("match", tmp_path, environment=environment | {"OLLAMA_MODELS": os.devnull})
     assert result.exit_code == 0, result.output
+
+
+def test_the_command_for_an_adapter_runs(tmp_path):
+    own = tmp_path / "my own"
+    own.mkdir()
+    tiny_models.write_random(own / "fam-8m-chat.gguf", seed=1, d=128, n_layer=3)
+    tiny_models.write_random(own / "fam-1m-chat.gguf", seed=2)
+    adapter = tiny_models.write_adapter(tmp_path / "lora.gguf")
+    environment = Stores(tmp_path / "home").environment()
+    shown = invoke("match", own, environment=environment).stdout
+    (line,) = re.findall("edge-eft (chat .*) ADAPTER", shown)
+    done = invoke(*shlex.split(line), adapter, stdin="hello\n/bye\n", environment=environment)
+    assert done.exit_code == 0, done.output
+    assert done.stdout
