@@ -120,6 +120,8 @@ def _to_be_pulled(
     lacking = {which: spec for which, spec in lacking.items() if spec.needs_pull}
     size = bytes_to_pull(lacking.values())
     amount = f" ({byte_size(size)} to fetch)" if size else ""
+    if small.needs_pull and not adapter.base_name:
+        amount += f"; {adapter.path.name} does not say which model it was trained on"
     return RecipeError(
         f"not on this machine yet: the {' and the '.join(lacking)} instruct model of "
         f"{recipe.name!r}; get what is missing with {pull_command(recipe)} --for-lora{amount}"

@@ -161,7 +161,10 @@ def test_models_that_only_the_hub_has_are_to_be_pulled(family):
     )
     said = refusal(RecipeError, not_pulled(family), family.lora)
     assert "the large and the small instruct model of 'mine'" in said
-    assert said.endswith("edge-eft pull mine --for-lora (5.7 GB to fetch)")
+    assert said.endswith(
+        "edge-eft pull mine --for-lora (5.7 GB to fetch); lora.gguf does not say which model it "
+        "was trained on"
+    )
 
 
 def test_before_a_pull_the_adapter_is_looked_at(family, tmp_path, caplog):
