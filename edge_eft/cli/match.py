@@ -53,8 +53,8 @@ def command(
     """Find models on this machine that make an emulation.
 
     Looks into the Hugging Face cache, into the folders of LM Studio, Ollama, llama.cpp, Jan and
-    GPT4All, and into each DIR, and proposes trios of base, tuned and reference. Nothing there is
-    changed, and no model is loaded.
+    GPT4All, and into each DIR, and proposes trios of base, tuned and reference; without one it
+    lists the models with what they lack. Nothing there is changed, and no model is loaded.
 
     \b
     Examples:

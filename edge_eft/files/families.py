@@ -131,10 +131,12 @@ def _led(
     tuned = [each for each in models if each.tuned]
     for small in _finest(tuned):
         larger = [Trio(each, small, small, "") for each in tuned if _is_large_of(each, small)]
-        larger = sorted(filter(is_one_vocabulary, larger), key=_base_size)
-        fitting = (trio for trio in reversed(larger) if memory_of(trio) <= available)
-        if larger:
-            yield next(fitting, larger[0]).base, small
+        larger.sort(key=_base_size, reverse=True)
+        fitting = (trio for trio in larger if memory_of(trio) <= available)
+        found = next(filter(is_one_vocabulary, fitting), None)
+        found = found or next(filter(is_one_vocabulary, reversed(larger)), None)
+        if found:
+            yield found.base, small
 
 
 def _base_size(trio: Trio) -> tuple[int, int]:
