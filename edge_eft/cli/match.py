@@ -6,6 +6,7 @@ stderr. Other programs' files are read and never written: a recipe names them wh
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..system import mebibytes
+from .. import system
+from ..system import byte_size, mebibytes
 from .options import HELP, json_option
 from .terminal import compose, dim, one_line, say, style, talk, to_json
 
 if TYPE_CHECKING:
     from ..files.candidates import Candidate
+    from ..files.families import Family
     from ..files.match import Trio
     from ..files.missing import Missing
     from ..files.stores import Findings
 
-N_CTX = 4096  # that of a recipe which names none; the engine, which has it, loads llama.cpp
 _LINES = 10  # of notes, and of what is missing, that people are shown
 
 
@@ -34,6 +36,7 @@ class Report:
     findings: Findings
     n_models: int
     trios: Sequence[Trio]
+    families: Sequence[Family]
     lacking: Sequence[Missing]
     notes: Sequence[str]
     available: int
@@ -50,8 +53,8 @@ def command(
     """Find models on this machine that make an emulation.
 
     Looks into the Hugging Face cache, into the folders of LM Studio, Ollama, llama.cpp, Jan and
-    GPT4All, and into each DIR, and proposes trios of base, tuned and reference. Nothing there is
-    changed, and no model is loaded.
+    GPT4All, and into each DIR, and proposes trios of base, tuned and reference; without one it
+    lists the models with what they lack. Nothing there is changed, and no model is loaded.
 
     \b
     Examples:
@@ -77,6 +80,8 @@ def command(
         talk(f"edge-eft show {name} says what running it means here; edge-eft chat {name}")
         return
     lines = [*as_lines(report)]
+    while lines and not lines[-1]:
+        lines.pop()
     if lines:
         say(compose(*lines, between="\n"))
     _say_next(report)
@@ -87,9 +92,8 @@ def look(directories: Sequence[str]) -> Report:
 
     Raises RecipeError if one of `directories` is none.
     """
-    import psutil
-
     from ..files.candidates import read_candidates
+    from ..files.families import families
     from ..files.match import propose
     from ..files.missing import missing
     from ..files.recipe_names import catalogue, load_recipe
@@ -97,24 +101,21 @@ def look(directories: Sequence[str]) -> Report:
 
     findings = search(directories)
     candidates, left_out = read_candidates(findings.files)
-    available = int(psutil.virtual_memory().available)
+    available = system.memory().available
     trios, doubtful = propose(candidates, memory_of, available)
     recipes = [load_recipe(path) for path in catalogue().values()]
     lacking = missing(candidates, trios, recipes)
+    related = families(candidates, recipes, memory_of, available)
     notes = [*findings.notes, *left_out, *doubtful]
-    return Report(findings, len(candidates), trios, lacking, notes, available)
+    return Report(findings, len(candidates), trios, related, lacking, notes, available)
 
 
 def memory_of(trio: Trio) -> int:
-    """Return the bytes that a trio needs, with a context as recipes have it by default."""
-    from ..engine.request_state import OUTPUTS_PER_SLOT
-    from ..files import memory
+    """Return the bytes that running a trio takes."""
+    from ..engine.defaults import default_memory
 
-    headers = trio.headers()
-    n_ctx = min(N_CTX, *(header.n_ctx_train for header in headers.values()))
-    roles = trio.recipe("trio").roles()
-    needed = memory.estimate(roles, headers, n_ctx=n_ctx, n_slots=1, n_outputs=OUTPUTS_PER_SLOT)
-    return needed.total
+    recipe = trio.recipe("trio")
+    return default_memory(recipe.n_ctx, recipe.roles(), trio.headers()).total
 
 
 def write(report: Report, number: int, name: str) -> Path:
@@ -157,6 +158,7 @@ def as_data(report: Report) -> dict[str, Any]:
         ],
         "models": report.n_models,
         "trios": [_trio_data(trio) for trio in report.trios],
+        "families": [_family_data(family) for family in report.families],
         "missing": [asdict(lack) | {"here": dict(lack.here)} for lack in report.lacking],
         "notes": list(report.notes),
         "available": report.available,
@@ -173,6 +175,20 @@ def _trio_data(trio: Trio) -> dict[str, Any]:
         "fits": trio.fits,
         "exact": trio.is_exact,
         "also": [str(each.path) for each in trio.also],
+    }
+
+
+def _family_data(family: Family) -> dict[str, Any]:
+    completion = family.completion
+    return {
+        "models": [_file_data(each) for each in family.models],
+        "lacks": family.lacks,
+        "pull": completion.name if completion else None,
+        "lacking": dict(completion.lacking) if completion else {},
+        "bytes_to_pull": completion.size if completion else None,
+        "for_lora": [
+            {"base": str(large.path), "reference": str(small.path)} for large, small in family.led
+        ],
     }
 
 
@@ -195,11 +211,13 @@ def as_lines(report: Report) -> Iterator[str]:
     for number, trio in enumerate(report.trios, 1):
         yield from _trio_lines(number, trio, report.available)
         yield ""
+    if not report.trios:
+        yield from _families_lines(report)
     if report.lacking:
         yield style("one model is missing", bold=True)
     for lack in report.lacking[:_LINES]:
         here = " and ".join(f"{title} ({role})" for role, title in lack.here)
-        size = f", about {mebibytes(lack.size)} MiB" if lack.size else ""
+        size = f", about {byte_size(lack.size)}" if lack.size else ""
         size = f" of {lack.repo}{size}" if lack.repo else size
         pull = f": edge-eft pull {lack.pull}" if lack.pull else ""
         verb = "are" if len(lack.here) > 1 else "is"
@@ -214,7 +232,7 @@ def _trio_lines(number: int, trio: Trio, available: int) -> Iterator[str]:
     width = max(len(one_line(each.title)) for _, each in roles)
     for index, (role, each) in enumerate(roles):
         kind = "LoRA" if each.header.is_adapter else each.header.quantisation
-        size = f"{kind:<6} {mebibytes(each.header.file_size, 1):>9} MiB"
+        size = f"{kind:<6} {byte_size(each.header.file_size):>7}"
         where = ", ".join(filter(None, (each.found.owner, each.found.name)))
         yield compose(
             style(f"{number if index == 0 else '':<3}", bold=True),
@@ -237,6 +255,45 @@ def _trio_lines(number: int, trio: Trio, available: int) -> Iterator[str]:
         yield dim(f"   also here: {', '.join(titles)}")
 
 
+def _families_lines(report: Report) -> Iterator[str]:
+    told = {title for lack in report.lacking for _, title in lack.here}
+    for family in report.families:
+        names = [one_line(each.title) for each in family.models]
+        width = max(map(len, names))
+        for name, each in zip(names[:_LINES], family.models, strict=False):
+            header, kind = each.header, "tuned" if each.tuned else "base "
+            size = f"{header.quantisation:<6} {byte_size(header.file_size):>7}"
+            where = ", ".join(filter(None, (each.found.owner, each.found.name)))
+            yield compose(
+                f"{name:<{width}}  {kind}  {_count(header.n_parameters):>7}  {size}  ",
+                dim(one_line(where)),
+            )
+        if len(names) > _LINES:
+            yield f"and {len(names) - _LINES} more of this vocabulary, which --json lists"
+        if not told & {each.title for each in family.models}:
+            yield from (f"  {one_line(line)}" for line in _lack_lines(family))
+        for large, small in family.led[:_LINES]:
+            files = (("base", large), ("reference", small))
+            options = (f"--{role} {shlex.quote(str(each.path))}" for role, each in files)
+            yield f"  {one_line(f'an adapter of {small.title} leads {large.title} with')}"
+            yield f"    edge-eft chat {one_line(' '.join(options))} --lora ADAPTER"
+        yield ""
+
+
+def _count(n_parameters: int) -> str:
+    scale, unit = (1e9, "B") if n_parameters >= 1e9 else (1e6, "M")
+    return f"{n_parameters / scale:.1f} {unit}"
+
+
+def _lack_lines(family: Family) -> Iterator[str]:
+    yield family.lacks
+    if family.completion:
+        name, size = family.completion.name, family.completion.size
+        lacking = ", ".join(f"{role} {model}" for role, model in family.completion.lacking)
+        amount = f" ({byte_size(size)} to fetch)" if size else ""
+        yield f"missing of {name}: {lacking}; edge-eft pull {name}{amount}"
+
+
 def _say_notes(report: Report) -> None:
     for note in report.notes[:_LINES]:
         say(dim(one_line(note)), err=True)
@@ -245,7 +302,8 @@ def _say_notes(report: Report) -> None:
 
 
 def _say_next(report: Report) -> None:
-    if any(lack.pull for lack in report.lacking):
+    completed = () if report.trios else [family.completion for family in report.families]
+    if any(completed) or any(lack.pull for lack in report.lacking):
         talk(
             "edge-eft pull fetches what the Hugging Face cache lacks of a trio; one file that "
             "another program has fetched is matched as well"
@@ -254,8 +312,12 @@ def _say_next(report: Report) -> None:
         others = "; --trio N of another" if len(report.trios) > 1 else ""
         talk(f"edge-eft match --write NAME makes a recipe of the first{others}")
         return
-    say(f"edge-eft: no trio among the {report.n_models} models here; looked into", err=True)
-    for place in report.findings.places:
-        there = "" if place.there else " (is not there)"
-        talk(f"  {one_line(f'{place.owner}: {place.path}')}{there}")
+    if report.n_models:
+        among = f"among the {report.n_models} models" if report.n_models > 1 else "of one model"
+        say(f"edge-eft: no trio {among} here", err=True)
+    else:
+        say("edge-eft: no model was found; looked into", err=True)
+        for place in report.findings.places:
+            there = "" if place.there else " (is not there)"
+            talk(f"  {one_line(f'{place.owner}: {place.path}')}{there}")
     talk("name other folders: edge-eft match DIR; or get a trio: edge-eft list, edge-eft pull NAME")

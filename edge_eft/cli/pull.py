@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..system import mebibytes
+from ..system import byte_size
 from ..text.formats import FORMATS
 from .options import HELP, Text, json_option
 from .terminal import Transfer, compose, dim, one_line, say, start_logging, style, talk, to_json
@@ -181,10 +181,10 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
 
 def _own(name: str) -> Recipe | None:
     """Return the user's own recipe of a name, in any case of letters, under the name it has."""
-    from ..files.recipe_names import load_recipe, own_recipes
+    from ..files.recipe_names import load_recipe, own_recipe
 
-    same = [path for known, path in own_recipes().items() if known.lower() == name.lower()]
-    return replace(load_recipe(same[0]), name=same[0].stem) if same else None
+    path = own_recipe(name)
+    return replace(load_recipe(path), name=path.stem) if path else None
 
 
 def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
@@ -194,9 +194,9 @@ def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
     """
     from ..errors import RecipeError
     from ..files.hub_file import HubFile
-    from .pull_wish import Wish, is_meant, specs_of, with_specs
+    from .pull_wish import Wish, is_meant
 
-    specs, have = specs_of(recipe), specs_of(own)
+    specs, have = recipe.models(), own.models()
     pinned = {}
     for role, spec in specs.items():
         wish = wishes.get(role)
@@ -212,7 +212,7 @@ def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
         same = have[role]
         pinned[role] = replace(spec, file=same.file, sha256=same.sha256, source=same.source)
     licence = recipe.license or own.license
-    return replace(with_specs(recipe, pinned), path=own.path, license=licence)
+    return replace(recipe.with_models(pinned), path=own.path, license=licence)
 
 
 def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
@@ -238,10 +238,9 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
     """
     from ..errors import HubError
     from ..files import hub_transfer
-    from ..files.recipe import model_sha256
-    from .pull_wish import with_specs
+    from ..files.hashes import model_sha256
 
-    total = sum(part.size for model in plan.models for part in model.parts)
+    total = sum(model.n_bytes for model in plan.models)
     hashed: dict[str, ModelSpec] = {}
     damaged = 0
     try:
@@ -268,10 +267,10 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
     except KeyboardInterrupt:
         left = sum(model.missing for model in plan.models)
         if not ways.quiet:
-            came = f"{mebibytes(missing - left, 1)} of {mebibytes(missing, 1)} MiB came"
+            came = f"{byte_size(missing - left)} of {byte_size(missing)} came"
             say(f"edge-eft: stopped; {came}, and the same command goes on from there", err=True)
         raise
-    return replace(plan, recipe=with_specs(plan.recipe, hashed)), damaged
+    return replace(plan, recipe=plan.recipe.with_models(hashed)), damaged
 
 
 def _check_here(plan: Plan) -> None:
@@ -295,17 +294,17 @@ def _lines(plan: Plan, missing: int) -> Iterator[str]:
     yield style(one_line("  ".join(filter(None, about))), bold=True)
     for model in sorted(plan.models, key=lambda model: _place_of(model.roles[0])):
         name = f"{model.repository.repo}/{model.parts[0].path}"
-        size = sum(part.size for part in model.parts)
+        size = model.n_bytes
         left = model.missing
         notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
         if 0 < left < size:
-            notes.append(f"{mebibytes(size - left, 1)} MiB of it here")
+            notes.append(f"{byte_size(size - left)} of it here")
         if len(model.parts) > 1:
             notes.append(f"{len(model.parts)} files")
-        said = f"{', '.join(model.roles):<22}{mebibytes(size, 1):>11} MiB  {one_line(name)}"
+        said = f"{', '.join(model.roles):<22}{byte_size(size):>9}  {one_line(name)}"
         yield compose(said, dim(f"  {', '.join(filter(None, notes))}".rstrip()))
-    yield f"{'to fetch':<22}{mebibytes(missing, 1):>11} MiB"
-    yield f"{'memory to run it':<22}{mebibytes(plan.memory.total, 1):>11} MiB"
+    yield f"{'to fetch':<22}{byte_size(missing):>9}"
+    yield f"{'memory to run it':<22}{byte_size(plan.memory.total):>9}"
     yield from (dim(one_line(note)) for note in plan.notes)
 
 
@@ -316,12 +315,12 @@ def _place_of(role: str) -> int:
 def _end(plan: Plan, missing: int, unchanged: bool, ways: Ways) -> Iterator[str]:
     """Yield what has been done, and the next command."""
     name, n_models = plan.recipe.name, len(plan.models)
-    total = sum(part.size for model in plan.models for part in model.parts)
-    models = f"{n_models} model{'s' * (n_models > 1)}, {mebibytes(total, 1)} MiB"
+    total = sum(model.n_bytes for model in plan.models)
+    models = f"{n_models} model{'s' * (n_models > 1)}, {byte_size(total)}"
     if unchanged and not missing:
         yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
     else:
-        yield f"{name} is here: {models}, of which {mebibytes(missing, 1)} MiB were fetched"
+        yield f"{name} is here: {models}, of which {byte_size(missing)} were fetched"
     yield f"next: edge-eft chat {name}{' --lora ADAPTER' * ways.for_lora}"
 
 
@@ -345,7 +344,7 @@ def _about_model(model: Model) -> dict[str, Any]:
         "repo": model.repository.repo,
         "file": model.parts[0].path,
         "revision": model.repository.commit,
-        "bytes": sum(part.size for part in model.parts),
+        "bytes": model.n_bytes,
         "sha256": model.spec.sha256,
         "gated": model.repository.gated,
         "license": model.repository.licence,

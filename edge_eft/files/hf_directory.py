@@ -10,24 +10,23 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConversionError
 from ..text.formats import is_format
+from .hub_file import COMMIT
 from .plain_text import decode, read_regular, utf8
 
 MAX_JSON = 100 << 20  # safetensors' own limit for a header
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def shown_name(path: Path) -> str:
     """Return what people call a model's directory: of a hub snapshot, the repository's name."""
     path = Path(os.path.abspath(path))  # links not followed: those of a hub cache lead to hashes
     repository = path.parent.parent.name
-    if path.parent.name == "snapshots" and _COMMIT.fullmatch(path.name):
+    if path.parent.name == "snapshots" and COMMIT.fullmatch(path.name):
         return repository.rpartition("--")[2] or path.name
     return path.name
 

@@ -77,17 +77,6 @@ def look_up(repo: str, revision: str | None = None) -> Repository:
     return Repository(repo, commit, MappingProxyType(files), licence, bool(info.gated))
 
 
-def cache_directory() -> Path:
-    """Return the cache that huggingface_hub shares with other programs.
-
-    Raises HubError if it is in a home that is not known: huggingface_hub would make a folder `~`.
-    """
-    place = str(_hub().constants.HF_HUB_CACHE)
-    if place.startswith("~"):
-        raise HubError("no home directory is known; HF_HOME names a place for models")
-    return Path(os.path.abspath(place))
-
-
 def endpoint() -> str:
     """Return the hub's address, without a password that may be in it."""
     address = str(_hub().constants.ENDPOINT)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import HubError
-from ..system import mebibytes
+from ..system import byte_size
 from . import hub, hub_cache
 from .hub_files import RemoteFile, Repository
 from .plain_text import reason
@@ -125,14 +125,14 @@ def missing(repository: Repository, file: RemoteFile) -> int:
 
 def check_space(n_bytes: int) -> None:
     """Raise HubError if the cache's disk has not `n_bytes` free."""
-    cache = hub.cache_directory()
+    cache = hub_cache.cache_directory()
     there = next((place for place in (cache, *cache.parents) if place.exists()), cache)
     with contextlib.suppress(OSError):  # a disk that does not tell
         free = shutil.disk_usage(there).free
         if free < n_bytes:
             raise HubError(
-                f"{mebibytes(n_bytes)} MiB are still to come, and {cache} has "
-                f"{mebibytes(free)} MiB free; make room, or name another place with HF_HOME"
+                f"{byte_size(n_bytes)} are still to come, and {cache} has {byte_size(free)} free; "
+                "make room, or name another place with HF_HOME"
             )
 
 
@@ -231,7 +231,7 @@ def _pause(
 ) -> None:
     """Wait before another try, or raise the error if there were enough."""
     seconds = next(waits, None)
-    kept = f"{mebibytes(have, 1)} of {mebibytes(file.size, 1)} MiB came, and the next pull goes on"
+    kept = f"{byte_size(have)} of {byte_size(file.size)} came, and the next pull goes on"
     asked = error.seconds or 0
     if seconds is None or not error.again or asked > _PATIENCE:
         raise HubError(f"{error}; {kept}") from None
@@ -268,6 +268,5 @@ def _digest(path: Path, file: RemoteFile, shown: Shown) -> str:
 
 
 def _place(repository: Repository, file: RemoteFile) -> hub_cache.Place:
-    return hub_cache.place(
-        hub.cache_directory(), repository.repo, repository.commit, file.path, file.digest
-    )
+    cache = hub_cache.cache_directory()
+    return hub_cache.place(cache, repository.repo, repository.commit, file.path, file.digest)

@@ -66,12 +66,12 @@ def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
     here: dict[str, str] = {}
     lacking: list[tuple[str, ModelSpec]] = []
     families = set()
-    for role, spec in recipe.roles(here=False).items():
+    for role, spec in recipe.roles().items():
         side = role.partition(":")[0]
         if spec.lora is not None:
             return None
         name = _name_of(spec)
-        match = next((each for each in models if _is(each, name, side == "tuned")), None)
+        match = next((each for each in models if is_model(each, name, side == "tuned")), None)
         if match:
             here[side] = match.title
             families.add(match.family)
@@ -95,7 +95,7 @@ def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
 def _unlike(recipe: Recipe, models: Sequence[Candidate]) -> tuple[int, int, str]:
     """Return a key that has recipes of the very files that are here first."""
     here = {each.title.lower() for each in models}
-    specs = recipe.roles(here=False).values()
+    specs = recipe.roles().values()
     others = sum(model_stem(spec.file).lower() not in here for spec in specs)
     return others, len(recipe.name), recipe.name
 
@@ -104,7 +104,8 @@ def _name_of(spec: ModelSpec) -> ModelName:
     return model_name(model_stem(spec.file))
 
 
-def _is(model: Candidate, name: ModelName, tuned: bool) -> bool:
+def is_model(model: Candidate, name: ModelName, tuned: bool) -> bool:
+    """Return whether a file is the model of a name, whatever its quantisation."""
     return (
         bool(name.core)
         and (model.name.core, model.tuned) == (name.core, tuned)

@@ -10,6 +10,11 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from .gguf_split import model_stem
+
+MAX_NAME = 512  # characters; what is longer is no name, and is not read to its end
 
 MAX_NAME = 512  # characters; what is longer is no name, and is not read to its end
 
@@ -33,6 +38,9 @@ _QUANTISATION = re.compile(
 )
 _PACKING = re.compile(
     r"[-._](gguf|i?q\d[\w.]*|mxfp4|fp?16|bf16|f32|(unsloth-)?bnb-\d-?bit|\d-?bit|unsloth|hf)$"
+)
+_STATED = re.compile(
+    r"(?i)(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_0|MXFP4\w*|NVFP4|BF16|F16|F32|FP16|FP32))(?=$|[-.])"
 )
 _SIZE = re.compile(r"[ae]?\d+(?:\.\d+)?[bmt]|\d+x\d+(?:\.\d+)?b")
 _MARK = re.compile(r"\d{4}|v\d+(?:\.\d+)*")  # a date or a version
@@ -93,6 +101,12 @@ def model_name(text: str) -> ModelName:
     return ModelName(core, tuned, frozenset(marks), frozenset(sizes), not core & _NO_WRITER)
 
 
+def quantisation(name: str) -> str:
+    """Return the quantisation that a file's name or folder states, such as "Q8_0"; "" if none."""
+    found = _STATED.findall(model_stem(Path(name))) or _STATED.findall(name.rpartition("/")[0])
+    return found[-1].upper() if found else ""
+
+
 def words(name: str) -> frozenset[str]:
     """Return the words that a name is made of, in lower case."""
     return frozenset(re.split(r"[^a-z0-9.]+", name.lower())) - {""}
@@ -113,7 +127,7 @@ def plain_name(name: str) -> str:
 def says_before_tuning(name: str, tuned: Iterable[str]) -> bool:
     """Return whether `name` says that it is what one of the `tuned` names was tuned from."""
     here = words(plain_name(name))
-    if here & TUNED:
+    if not here or here & TUNED:
         return False
     return bool(here & BASE) or any(
         words(plain_name(other)) & TUNED and words(plain_name(other)) - TUNED == here

@@ -6,6 +6,7 @@ where variables and settings say or by default. What is in them, `stores` finds 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import RecipeError
+from ..errors import HubError, RecipeError
+from .hub_cache import cache_directory
 from .plain_text import read_regular, utf8
 from .recipe import absolute
 
 _MAX_SETTINGS = 1 << 20  # bytes
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in no path that a recipe can name
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,8 @@ def store_places(environment: Mapping[str, str] | None = None) -> Iterator[Place
         data = programs = Path(env.get("LOCALAPPDATA") or home / "AppData" / "Local")
     else:
         programs = caches
-    hub = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
-    hub_home = Path(env.get("HF_HOME") or caches / "huggingface")
     candidates = [
-        ("Hugging Face", Path(hub) if hub else hub_home / "hub"),
+        *(("Hugging Face", each) for each in _hub(env)),
         *(("LM Studio", each) for each in _lm_studio(home)),
         *(("Ollama", each) for each in _ollama(env, home)),
         ("llama.cpp", Path(env.get("LLAMA_CACHE") or programs / "llama.cpp")),
@@ -66,6 +66,11 @@ def store_places(environment: Mapping[str, str] | None = None) -> Iterator[Place
             yield Place(owner, place, _is_directory(place))
 
 
+def _hub(env: Mapping[str, str]) -> Iterator[Path]:
+    with contextlib.suppress(HubError):  # without a home there is none
+        yield cache_directory(env)
+
+
 def _ollama(env: Mapping[str, str], home: Path) -> Iterator[Path]:
     """Yield Ollama's folder; without a variable also that of its service on Linux."""
     yield Path(env.get("OLLAMA_MODELS") or home / ".ollama" / "models")
@@ -81,7 +86,7 @@ def _lm_studio(home: Path) -> Iterator[Path]:
             folder = settings.get("downloadsFolder") if isinstance(settings, dict) else None
         except (OSError, ValueError, RecursionError):
             folder = None
-        if isinstance(folder, str) and os.path.isabs(folder) and not _CONTROL.search(folder):
+        if isinstance(folder, str) and os.path.isabs(folder) and not CONTROL.search(folder):
             named = Path(os.path.normpath(folder))
             if named != Path(named.anchor):  # a whole disk is nobody's folder of models
                 yield named

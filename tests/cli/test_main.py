@@ -72,6 +72,10 @@ def test_every_command_has_examples_and_explains_every_option(command):
         ("run R hi --base b --tuned t --reference r", "take the place of a recipe"),
         ("run --base=~nobody-here/b --tuned t --reference r hi", "no home directory is known"),
         ("bench R hello", "'hello' is one word too many; no prompt goes here"),
+        ("chat R --temp 0", "No such option '--temp'. Did you mean --temperature?"),
+        ("run R hi --tokens 9", "No such option '--tokens'. Did you mean --max-tokens?"),
+        ("run R hi --sed 1", "'--seed'"),
+        ("run R hi --frob", "No such option '--frob'. (see"),
         ("frobnicate", "No such command 'frobnicate'"),
         ("pulll qwen3-8b", "No such command 'pulll' (did you mean pull?)"),
         ("demo R", "needs a family with held-out questions"),
@@ -149,7 +153,8 @@ def test_models_of_two_families_are_refused(smollm2_path, tiny):
 
 
 def test_what_does_not_fit_the_memory_is_refused(small, monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=9 << 20))
+    memory = SimpleNamespace(available=9 << 20, total=9 << 30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     assert "and 9 MiB are free" in complaint("run", small, "hi")
 
 
