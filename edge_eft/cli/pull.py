@@ -90,7 +90,10 @@ def pull(
         raise click.UsageError("--for-lora fetches no base; it goes without --base.")
     if prompt is not None and base is None:
         raise click.UsageError("--prompt goes with --base; the recipe has its own formats.")
-    asked = _named(recipe, given, name, prompt) if recipe else _of_files(given, name, prompt)
+    if recipe is not None:
+        asked = _named(recipe, given, name, prompt)
+    else:
+        asked = _of_files(given, name, prompt)
     _pull(*asked, Ways(**ways))
 
 
@@ -100,7 +103,7 @@ def _named(
     """Return the recipe of a name or a file, and what was asked for in place of its base."""
     from ..errors import RecipeError
     from ..files.hub_file import HubFile
-    from ..files.recipe_names import embedded_recipes, load_recipe
+    from ..files.recipe_names import embedded_recipes, list_recipes, load_recipe
     from .pull_wish import wish
 
     if given in embedded_recipes():
@@ -115,7 +118,9 @@ def _named(
         wishes["base"] = wish(files["base"], usual)
         if prompt is not None and recipe.base is not None:
             recipe = replace(recipe, base=replace(recipe.base, prompt=prompt))
-    return replace(recipe, name=name or recipe.name), wishes
+    # What has a name here keeps it, whatever the file was called when that was written in it.
+    own = given if given in list_recipes() else recipe.name
+    return replace(recipe, name=name or own), wishes
 
 
 def _of_files(
@@ -142,6 +147,8 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
 
     check_name(recipe.name)
     own = _own(recipe.name)
+    if own is not None:
+        recipe = replace(recipe, name=own.name)
     if own is not None and own.path != recipe.path:
         recipe, wishes = _as_pinned(recipe, wishes, own), {}
     if sys.stderr.isatty() and not ways.quiet:
@@ -159,7 +166,8 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
         return
     hub_transfer.check_space(missing)
     to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
-    plan = _fetch(plan, missing, ways)
+    plan, damaged = _fetch(plan, missing, ways)
+    missing += damaged
     unchanged = own is not None and plan.recipe == own
     path = own.path if own and unchanged else save_recipe(plan.recipe, force=own is not None)
     if ways.as_json:
@@ -170,12 +178,11 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
 
 
 def _own(name: str) -> Recipe | None:
-    """Return the user's own recipe of a name, if there is one."""
-    from ..files.recipe_names import own_recipes
-    from ..files.recipe_toml import read_recipe
+    """Return the user's own recipe of a name, in any case of letters, under the name it has."""
+    from ..files.recipe_names import load_recipe, own_recipes
 
     same = [path for known, path in own_recipes().items() if known.lower() == name.lower()]
-    return read_recipe(same[0]) if same else None
+    return replace(load_recipe(same[0]), name=same[0].stem) if same else None
 
 
 def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
@@ -221,8 +228,12 @@ def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
             talk(f"edge-eft: {one_line(str(error))}")
 
 
-def _fetch(plan: Plan, missing: int, ways: Ways) -> Plan:
-    """Bring every file, and return the plan with the hashes that the hub did not state."""
+def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
+    """Bring every file.
+
+    Returns the plan with the hashes that the hub did not state, and the bytes of what was here and
+    damaged, which were fetched again.
+    """
     from ..errors import HubError
     from ..files import hub_transfer
     from ..files.recipe import model_sha256
@@ -230,14 +241,23 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> Plan:
 
     total = sum(part.size for model in plan.models for part in model.parts)
     hashed: dict[str, ModelSpec] = {}
+    damaged = 0
     try:
         with Transfer(plan.recipe.name, total, hidden=ways.quiet) as transfer:
+
+            def moved(n_bytes: int) -> None:
+                nonlocal damaged
+                damaged -= min(n_bytes, 0)
+                transfer.moved(n_bytes)
+
             for model in plan.models:
                 for part in model.parts:
                     name = f"{model.repository.repo}/{part.path}"
                     here = hub_transfer.missing(model.repository, part) == 0
                     transfer.step(f"{'comparing' if here else 'fetching'} {name}", part.size)
-                    hub_transfer.fetch(model.repository, part, transfer.moved, transfer.note)
+                    hub_transfer.fetch(model.repository, part, moved, transfer.note)
+            _check_here(plan)
+            for model in plan.models:
                 if not all(part.sha256 for part in model.parts):
                     found = model_sha256(model.spec.file)
                     if model.spec.sha256 not in (None, found):
@@ -249,7 +269,21 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> Plan:
             came = f"{mebibytes(missing - left, 1)} of {mebibytes(missing, 1)} MiB came"
             say(f"edge-eft: stopped; {came}, and the same command goes on from there", err=True)
         raise
-    return replace(plan, recipe=with_specs(plan.recipe, hashed))
+    return replace(plan, recipe=with_specs(plan.recipe, hashed)), damaged
+
+
+def _check_here(plan: Plan) -> None:
+    """Raise HubError if something took a file away while others came: no recipe names what is not.
+
+    `remove` of another recipe may: it does not know yet that this one needs it, too.
+    """
+    from ..errors import HubError
+    from ..files.pulled import model_files
+
+    for model in plan.models:
+        for file in model_files(model.spec):
+            if not file.is_file():
+                raise HubError(f"{file}: was removed while the rest came; pull again, for it alone")
 
 
 def _lines(plan: Plan, missing: int) -> Iterator[str]:

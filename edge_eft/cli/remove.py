@@ -54,6 +54,7 @@ def command(names: tuple[str, ...], yes: bool, keep_files: bool, as_json: bool) 
     plan = make_plan(names, keep_files=keep_files)
     if not yes:
         _ask(plan)
+        plan = make_plan(names, keep_files=keep_files)  # a pull may have ended in the meantime
     freed = carry_out(plan)
     if as_json:
         kept = [{"file": str(file), "why": why} for file, why in plan.kept.items()]

@@ -17,7 +17,7 @@ from ..errors import EdgeEftError
 from ..files import memory
 from ..files.batch_invariance import is_batch_invariant, is_named_batch_invariant
 from ..files.hub_file import HubFile
-from ..files.pulled import model_files
+from ..files.pulled import model_files, told_to_pull
 from ..files.recipe import DEFAULT_N_CTX, ModelSpec, Recipe
 from ..files.recipe_names import catalogue, embedded_recipes, load_recipe, natural, own_recipes
 from ..files.rough_memory import Fit, fit, rough_estimate
@@ -220,7 +220,8 @@ class _Measures:
         """Take what the headers say, or what is wrong with one."""
         try:
             roles = self._recipe.roles()
-            headers = memory.headers(roles)
+            with told_to_pull(self._recipe):
+                headers = memory.headers(roles)
         except EdgeEftError as error:
             self.problem, self.memory, self.drafts = str(error), None, None
             return

@@ -190,4 +190,5 @@ def _advice(recipe: Recipe, name: str, bad: Sequence[Checked]) -> str:
     if not all(isinstance(specs[each.roles[0]].source, HubFile) for each in mine):
         return f"{count} not as stated; put back what was there, or correct {recipe.path}"
     again = "" if any(each.verdict == "not pulled" for each in mine) else " again"
-    return f"{count} not as stated; {pull_command(recipe)} gets them{again}"
+    them = "it" if len(mine) == 1 else "them"
+    return f"{count} not as stated; {pull_command(recipe)} gets {them}{again}"

@@ -29,6 +29,7 @@ from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
 from ..files.hub_file import HubFile
+from ..files.pulled import told_to_pull
 from ..files.recipe import DEFAULT_N_CTX, MAX_N_CTX, ModelSpec, Recipe, Sha256, verify
 from ..files.recipe_vocabulary import reconcile_recipe
 from ..text.prompt_format import PromptFormat
@@ -137,9 +138,10 @@ def load(
 
     # 1. What the files say of themselves, before native code sees them.
     shared = recipe.contexts()
-    verify(recipe)
-    roles = recipe.roles()
-    headers = memory.headers(roles)
+    with told_to_pull(recipe):
+        verify(recipe)
+        roles = recipe.roles()
+        headers = memory.headers(roles)
     pairs.check(recipe, headers)
     warnings = [
         *pairs.doubts(recipe, headers),

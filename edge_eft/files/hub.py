@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import time
 import warnings
@@ -157,6 +156,7 @@ def locked(lock: Path, name: str, told: Callable[[str], None]) -> Iterator[None]
 @functools.cache
 def _hub() -> Any:
     """Return huggingface_hub, silenced: what it has to say comes as its exceptions."""
+    os.environ["HF_HUB_VERBOSITY"] = "critical"  # each of its modules sets this level when imported
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -166,7 +166,6 @@ def _hub() -> Any:
             import huggingface_hub.utils
     except ValueError as error:  # a number in its environment variables that is none
         raise HubError(f"huggingface_hub refuses its environment (HF_…): {error}") from None
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module="huggingface_hub")
     return huggingface_hub
 
@@ -191,6 +190,8 @@ def _telling(name: str) -> Iterator[None]:
             f"{name}: {endpoint()} cannot be reached ({_said(error)}); check the network, "
             "HF_ENDPOINT and proxies"
         ) from None
+    except ImportError as error:  # the HTTP client's, for a proxy of another kind than HTTP's
+        raise HubError(f"{name}: the proxy is of a kind that is not installed ({error})") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise HubError(
             f"{name}: {endpoint()} gives an answer that is not the hub's ({_said(error)}); check "
@@ -237,7 +238,7 @@ def _refusal(name: str, error: Any) -> HubError:
         )
     if status in _BUSY:
         after = error.response.headers.get("Retry-After", "")
-        seconds = float(after) if after.isdecimal() else None
+        seconds = float(after) if after.isdecimal() and len(after) < 6 else None
         when = f", and asks to wait {seconds:.0f} s" if seconds else "; try again later"
         why = "too many requests" if status == 429 else "trouble of its own"
         return UnreachableError(f"{name}: {endpoint()} has {why} ({status}){when}", seconds=seconds)

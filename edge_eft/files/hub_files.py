@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import HubError
 from ..system import mebibytes
-from .gguf_split import model_stem, part_paths
+from .gguf_split import first_part, model_stem, part_paths
 
 # Of a file where none is named: the small pair's rounding errors enter at full weight, and a base
 # of this kind is what most people run.
@@ -24,6 +24,7 @@ _KIND = re.compile(
     r"(?i)(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_0|MXFP4\w*|NVFP4|BF16|F16|F32|FP16|FP32))(?=$|[-.])"
 )
 _NO_MODEL = re.compile(r"(?i)(?:^|[-._/])(?:mmproj|imatrix)")
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _SHOWN = 12  # files in a message
 
 
@@ -55,7 +56,10 @@ class Repository:
         """Return the models: path of the file, or of the first part → all its parts, all there."""
         found = {}
         for name, file in self.files.items():
-            if _NO_MODEL.search(name) or re.search(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", name):
+            part = _PART.search(name)
+            # What lacks parts by their number alone is not looked through: there may be many such.
+            lacks = part and (int(part[1]) != 1 or int(part[2]) > len(self.files))
+            if _NO_MODEL.search(name) or lacks:
                 continue
             parts = [self.files.get(part.as_posix()) for part in part_paths(Path(name))]
             if None not in parts:
@@ -84,6 +88,11 @@ def choose(
     """
     models = repository.models()
     if not models:
+        lacks = _lacking(repository)
+        if lacks:
+            raise HubError(
+                f"{repository.repo} has a model in parts, and lacks {lacks}; name another"
+            )
         raise HubError(f"{repository.repo} has no GGUF model; name a repository with GGUF files")
     named = wanted.lower()
     is_file = named.endswith(".gguf")
@@ -108,6 +117,15 @@ def choose(
     raise HubError(
         f"{repository.repo} {seen}; name one of its files: {listing(models, near=wanted)}"
     )
+
+
+def _lacking(repository: Repository) -> str:
+    """Return the first part that a split model of a repository has not, "" if there is none."""
+    for path in map(Path, sorted(repository.files)):
+        for part in part_paths(path.with_name(first_part(path) or path.name)):
+            if part.as_posix() not in repository.files:
+                return part.as_posix()
+    return ""
 
 
 def _of_kind(models: Iterable[str], kind: str) -> list[str]:

@@ -60,11 +60,9 @@ class Headers:
         """Return bytes of a file, fetching what has not come yet from its beginning on."""
         begun = self._begun.setdefault(file.path, bytearray())
         end = min(start + n_bytes, file.size)
-        if self._partials and len(begun) < end:
-            with (
-                contextlib.suppress(OSError),
-                open(_place(self.repository, file).partial, "rb") as part,
-            ):
+        partial = _place(self.repository, file).partial
+        if self._partials and len(begun) < end and partial.is_file():
+            with contextlib.suppress(OSError), open(partial, "rb") as part:
                 part.seek(start)
                 if len(data := part.read(end - start)) == end - start:
                     return data
@@ -237,8 +235,8 @@ def _pause(
 def _opened(partial: Path) -> BinaryIO:
     """Open a partial file to read and go on writing; never through a link."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    if partial.is_symlink():
-        partial.unlink()
+    if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_file()):
+        partial.unlink()  # a pipe would be waited for
     return open(os.open(partial, flags, 0o666), "r+b")
 
 

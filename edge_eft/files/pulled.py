@@ -19,7 +19,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..errors import RecipeError
+from ..errors import ModelFileError, RecipeError
 from ..system import byte_size
 from .gguf_split import part_paths
 from .hub_file import HubFile
@@ -65,6 +65,23 @@ def check_here(recipe: Recipe, roles: Mapping[str, ModelSpec]) -> None:
                     f"recipe {recipe.name!r}: the file of {role} is not there any more "
                     f"({gone[0]}); get it again with {pull_command(recipe)}"
                 )
+
+
+@contextlib.contextmanager
+def told_to_pull(recipe: Recipe) -> Iterator[None]:
+    """Add the command that mends it to a ModelFileError about a file that a pull got."""
+    try:
+        yield
+    except ModelFileError as error:
+        files = [
+            file
+            for spec in recipe.models().values()
+            if isinstance(spec.source, HubFile) and not spec.needs_pull
+            for file in model_files(spec)
+        ]
+        if not any(str(error).startswith(f"{file}:") for file in files):
+            raise
+        raise ModelFileError(f"{error}; {pull_command(recipe)} mends it") from None
 
 
 def is_cached(spec: ModelSpec) -> bool:

@@ -57,15 +57,16 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
 
     Raises RecipeError, naming the file and the key, if there is no such recipe, or it is not one.
     """
-    known = list_recipes()
-    path = known.get(str(path_or_name)) or absolute(path_or_name)
+    name = str(path_or_name)
+    known = {} if os.path.dirname(name) else list_recipes()  # to look costs with each recipe there
+    path = known.get(name) or absolute(path_or_name)
     if not path.exists():  # as people write names of models elsewhere
-        spelled = str(path_or_name).lower().replace(":", "-")
-        path = {name.lower(): file for name, file in known.items()}.get(spelled, path)
+        spelled = name.lower().replace(":", "-")
+        path = {each.lower(): file for each, file in known.items()}.get(spelled, path)
     try:
         return read_recipe(path)
     except (OSError, ValueError) as error:
-        raise RecipeError(_unread(str(path_or_name), known, error)) from None
+        raise RecipeError(_unread(name, known, error)) from None
 
 
 def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
@@ -137,9 +138,13 @@ def _models() -> Path:
 
 
 def _recipes_in(directory: Path) -> dict[str, Path]:
-    # Hidden files are half-written ones, and what editors leave.
+    # Hidden files are half-written ones, and what editors leave. To open a pipe may wait for ever.
     found = sorted(path for path in directory.glob("*.toml") if not path.name.startswith("."))
-    return {path.stem: path for path in found}
+    return {path.stem: path for path in found if not _may_wait(path)}
+
+
+def _may_wait(path: Path) -> bool:
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def natural(name: str) -> list[tuple[float, str]]:

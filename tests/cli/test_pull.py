@@ -21,6 +21,7 @@ from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
 
 from edge_eft.cli.pull_wish import wish
+from edge_eft.files import hub_transfer
 from edge_eft.files.gguf_split import part_paths
 from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import verify
@@ -250,6 +251,70 @@ def test_a_changed_recipe_keeps_its_pins(server, at, tmp_path, models):
     assert load_recipe("mine").base.prompt == "template"
 
 
+def test_what_was_damaged_counts_as_fetched(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
+    assert "0.8 MiB were fetched" in pulled("family")
+    load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
+    about = json.loads(invoke("pull", "family", "--json", "--quiet").stdout)
+    assert about["bytes_fetched"] == len(models[BASE])
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1000], lambda data: data[:-1] + b"?"])
+def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_path, damage):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.write_bytes(damage(blob.read_bytes()))
+    assert "; edge-eft pull family mends it" in complaint("run", "family", "the red one")
+
+
+@posix
+def test_a_pipe_in_the_cache_is_not_waited_for(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.unlink()
+    for name in (blob.name, f"{blob.name}.incomplete"):
+        os.mkfifo(blob.with_name(name))
+    pulled("family")
+    assert blob.read_bytes() == models[BASE]
+
+
+def test_a_recipe_whose_file_was_renamed_is_pulled_under_its_new_name(server, at, tmp_path):
+    pulled(write(tmp_path))
+    own = tmp_path / "own/recipes"
+    (own / "family.toml").rename(own / "ours.toml")
+    assert "next: edge-eft chat ours" in pulled("ours")
+    pulled("ours", "--update")
+    assert [path.name for path in own.iterdir()] == ["ours.toml"]
+
+
+def test_a_name_in_other_letters_is_the_one_that_is_there(server, at, tmp_path):
+    pulled(*trio())
+    assert "next: edge-eft chat mine" in pulled(*trio(name="MINE"))
+    pulled(*trio(name="MINE"), "--update")
+    assert [path.name for path in (tmp_path / "own/recipes").iterdir()] == ["mine.toml"]
+    assert load_recipe("mine").name == "mine"
+
+
+def test_a_file_that_is_removed_while_others_come_is_told(
+    server, at, tmp_path, monkeypatch, models
+):
+    """By `remove` of a recipe that shares it: no recipe knows yet that this one needs it, too."""
+    server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
+    pulled(*trio(base=f"{BASE}:Q8_0"), "--name", "first")
+    fetch = hub_transfer.fetch
+
+    def slow(repository, file, *rest):
+        if "Q5_0" in file.path:
+            assert invoke("remove", "first", "--yes").exit_code == 0
+        return fetch(repository, file, *rest)
+
+    monkeypatch.setattr(hub_transfer, "fetch", slow)
+    line = refused(*trio(base=f"{BASE}:Q5_0"))
+    assert "was removed while the rest came; pull again" in line
+    assert not list((tmp_path / "own/recipes").iterdir())
+
+
 def test_a_link_in_the_cache_to_something_else_is_put_right(server, at, tmp_path, models):
     pulled(write(tmp_path))
     file = load_recipe("family").base.file
@@ -433,6 +498,7 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
         (("x", "--base", "c/d", "--for-lora"), "--for-lora fetches no base"),
         (("atlas",), "comes with edge_eft"),
         (("no-such-recipe",), "is not known"),
+        (("",), "a path is empty"),
         (trio(name="../x"), "cannot be the name of a recipe"),
         (trio(name="nul"), "cannot be the name of a recipe"),
         (trio(name="atlas"), "comes with edge_eft"),
@@ -545,6 +611,7 @@ def test_offline_without_the_files_is_one_line(server, at, tmp_path, monkeypatch
     [
         ({"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}, "refuses its environment"),
         ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "cannot be reached"),
+        ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "the proxy is of a kind that is not installed"),
         ({"HTTP_PROXY": "http://127.0.0.1:1", "HF_ENDPOINT": "http://hub.invalid"}, "be reached"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_file_that_differs_is_status_2_and_the_command_that_gets_it(
     file.write_bytes(harm(file.read_bytes()))
     seen, said = verdicts("mine", status=2)
     assert seen[0] == (["base"], verdict)
-    assert said == "edge-eft: 1 file of 'mine' not as stated; edge-eft pull mine gets them again\n"
+    assert said == "edge-eft: 1 file of 'mine' not as stated; edge-eft pull mine gets it again\n"
     shown = invoke("verify", "mine").stdout.splitlines()
     assert shown[0].startswith(verdict)
     assert why in shown[0] or "sha256 is" in shown[0]

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -170,6 +172,10 @@ REFUSALS = {
         {"status": 429, "headers": {"Retry-After": "3600"}},
         r"too many requests \(429\), and asks to wait 3600 s",
     ),
+    "a wait without end": (
+        {"status": 429, "headers": {"Retry-After": "9" * 999}},
+        "try again later",
+    ),
     "trouble": ({"status": 500}, r"trouble of its own \(500\)"),
     "a teapot": ({"status": 418}, "HTTP status 418"),
     "no JSON": ({"status": 200, "body": b"<html>log in, please"}, "not the hub's"),
@@ -192,6 +198,19 @@ REFUSALS = {
         "cannot be reached",
     ),
 }
+
+
+def test_huggingface_hub_says_nothing_itself(server, at):
+    """It warns of metadata that it does not like, whatever an importer did to its logger before."""
+    words = "from edge_eft.files import hub; hub.look_up('someone/a')"
+    server.add("someone/a", {}).lie = lambda info: (
+        info | {"cardData": {"license": "mit", "model-index": [{"name": "x"}]}}
+    )
+    environment = {**os.environ, "HF_ENDPOINT": server.address()}
+    child = subprocess.run(
+        [sys.executable, "-c", words], env=environment, capture_output=True, check=True, text=True
+    )
+    assert child.stderr == ""
 
 
 @pytest.mark.parametrize("case", REFUSALS)

@@ -1,5 +1,7 @@
 """Which file of a repository is meant, by the names that quantisers give."""
 
+import time
+
 import pytest
 
 from edge_eft.errors import HubError
@@ -66,8 +68,19 @@ def test_a_split_model_is_all_its_parts_and_named_by_the_first():
     parts = [f"d/M-Q8_0-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
     assert chosen(repository(*parts), "Q8_0") == parts
     assert chosen(repository(*parts), "M-Q8_0-00001-of-00003.gguf") == parts
-    with pytest.raises(HubError, match="has no GGUF model"):
-        choose(repository(*parts[:2]), "Q8_0")
+    for missing in (0, 1, 2):
+        there = [part for part in parts if part != parts[missing]]
+        with pytest.raises(HubError, match=f"in parts, and lacks {parts[missing]}; name another"):
+            choose(repository(*there), "Q8_0")
+
+
+def test_parts_that_nobody_has_cost_nothing():
+    many = repository(*(f"{n}-00001-of-99999.gguf" for n in range(1000)))
+    began = time.monotonic()
+    assert many.models() == {}
+    with pytest.raises(HubError, match="lacks 0-00002-of-99999"):
+        choose(many, "")
+    assert time.monotonic() < began + 5
 
 
 def test_a_name_that_is_not_there_lists_the_nearest_first():
