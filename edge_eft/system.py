@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
@@ -70,16 +71,51 @@ def container_limits(
     """
     memory: list[int] = []
     cpus: list[float] = []
+    for folder in _control_groups(root, own):
+        with contextlib.suppress(OSError, ValueError):  # "max", or not in this group
+            memory.append(int((folder / "memory.max").read_text()))
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            cpus.append(int(quota) / int(period))
+    return min(memory, default=None), min(cpus, default=None)
+
+
+class Memory(NamedTuple):
+    """The memory that this process may have, in bytes: in all, and what of it is to be had now."""
+
+    total: int
+    available: int
+
+
+def memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Memory:
+    """Return the machine's memory, or the part of it that a container leaves; see there."""
+    import psutil  # not at the top: most of a command's --help would wait for it
+
+    machine = psutil.virtual_memory()
+    found = [Memory(machine.total, machine.available)]
+    for folder in _control_groups(root, own):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int((folder / "memory.max").read_text())
+            found.append(Memory(limit, max(limit - _used(folder), 0)))
+    return Memory(*map(min, zip(*found, strict=True)))
+
+
+def _used(group: Path) -> int:
+    """Return the bytes of a control group that are not pages of files, which it gives back."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        used = int((group / "memory.current").read_text())
+        stated = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        parts = {name: int(n_bytes) for name, n_bytes in stated}
+        return used - parts["file"] + parts["shmem"]
+    return 0
+
+
+def _control_groups(root: Path, own: Path) -> Iterator[Path]:
+    """Yield the folders of this process's control group, and of those around it."""
     with contextlib.suppress(OSError):
         path = own.read_text().strip().rpartition("::")[2].strip("/")
         group = root / path
-        for folder in (group, *group.parents) if path else (root,):
-            with contextlib.suppress(OSError, ValueError):  # "max", or not in this group
-                memory.append(int((folder / "memory.max").read_text()))
-            with contextlib.suppress(OSError, ValueError):
-                quota, period = (folder / "cpu.max").read_text().split()
-                cpus.append(int(quota) / int(period))
-    return min(memory, default=None), min(cpus, default=None)
+        yield from (group, *group.parents) if path else (root,)
 
 
 def installed_version() -> str:

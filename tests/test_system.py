@@ -102,5 +102,23 @@ def test_the_narrowest_control_group_limits_a_container(tmp_path: Path) -> None:
     assert system.container_limits(tmp_path, own) == (None, None)
 
 
+def test_a_containers_memory_counts_and_its_pages_of_files_are_free(tmp_path: Path) -> None:
+    own, inner = tmp_path / "own", tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    own.write_text("0::/outer/inner\n")
+    machine = system.memory(tmp_path, own)
+    assert 0 < machine.available <= machine.total
+    (inner / "memory.max").write_text("max\n")
+    for name, text in (
+        ("memory.max", "1000\n"),
+        ("memory.current", "900\n"),
+        ("memory.stat", "anon 300\nfile 500\nshmem 100\n"),
+    ):
+        (tmp_path / "outer" / name).write_text(text)
+    assert system.memory(tmp_path, own) == (1000, 500)
+    (tmp_path / "outer" / "memory.current").write_text("9000\n")
+    assert system.memory(tmp_path, own) == (1000, 0)
+
+
 def test_without_control_groups_nothing_limits(tmp_path: Path) -> None:
     assert system.container_limits(tmp_path, tmp_path / "nothing") == (None, None)

@@ -11,14 +11,15 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ..errors import EdgeEftError
-from ..system import at_home, cache_directory, container_limits, mebibytes, state_dir
+from .. import system
+from ..errors import EdgeEftError, HubError
+from ..files.plain_text import reason
+from ..system import cache_directory, container_limits, mebibytes, state_dir
 from .finding import NOTE, WARNING, Finding, foreign
 
 if TYPE_CHECKING:
@@ -58,9 +59,10 @@ def threads(trial_steps: Mapping[str, Any]) -> Finding:
 def memory() -> Finding:
     """Return what memory there is, and what is free of it."""
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()
-    value = f"{mebibytes(ram.available)} of {mebibytes(ram.total)} MiB free"
+    available = system.memory().available
+    value = f"{mebibytes(available)} of {mebibytes(ram.total)} MiB free"
     value += f"; swap: {mebibytes(swap.used)} of {mebibytes(swap.total)} MiB used"
-    data = {"total": ram.total, "available": ram.available}
+    data = {"total": ram.total, "available": available}
     data |= {"swap_total": swap.total, "swap_used": swap.used}
     limit = container_limits()[0]
     if limit is not None and limit < ram.total:
@@ -79,7 +81,7 @@ def memory() -> Finding:
 def bandwidth(n_threads: int | None) -> Finding:
     """Return how fast `n_threads` threads read memory; None: as many as there are cores."""
     name, n_threads = "bandwidth", n_threads or psutil.cpu_count(logical=False) or 1
-    if psutil.virtual_memory().available < 2 * BUFFER:
+    if system.memory().available < 2 * BUFFER:
         return Finding(name, "not measured: too little memory is free", NOTE, "close programs")
     try:
         rate = read_rate(n_threads)
@@ -115,7 +117,7 @@ def bytes_read(header: GGUFHeader) -> int:
     that are used.
     """
     names = {tensor.name for tensor in header.tensors}
-    used, count = (_integer(header, f"expert{part}_count") for part in ("_used", ""))
+    used, count = (header.integer(f"expert{part}_count") for part in ("_used", ""))
     total = 0.0
     for tensor in header.tensors:
         if tensor.name == "token_embd.weight" and "output.weight" in names:
@@ -127,20 +129,12 @@ def bytes_read(header: GGUFHeader) -> int:
     return round(total)
 
 
-def _integer(header: GGUFHeader, key: str) -> int:
-    return int(header.metadata.get(f"{header.architecture}.{key}", 0))
-
-
-def _needs_pull(recipe: Recipe) -> bool:
-    return any(spec.needs_pull for spec in recipe.roles(here=False).values())
-
-
 def _sizes(recipe: Recipe) -> dict[str, int]:
     """Return the bytes that each context in use reads for a token; -1 where they are not known."""
     from ..files.memory import headers
     from ..files.recipe import HubFile, shared_contexts
 
-    roles = recipe.roles(here=False)
+    roles = recipe.roles()
     read = headers({role: spec for role, spec in roles.items() if not spec.needs_pull})
     used = {"base"}
     for delta in recipe.deltas.values():
@@ -176,7 +170,7 @@ def recipe_speed(recipe: Recipe, rate: float, has_gpu: bool) -> Finding:
         return Finding(name, value, advice=f"edge-eft pull {foreign(recipe.name)} gets it")
     each = ", ".join(f"{role} {mebibytes(size, 1)}" for role, size in sizes.items())
     value = f"{foreign(recipe.name)} reads {each} MiB a token"
-    if _needs_pull(recipe):
+    if recipe.needs_pull:
         value += " (by the sizes of the files, not pulled yet; a mixture of experts reads less)"
     data: dict[str, Any] = {"bytes_per_token": sizes}
     together = sum(sizes.values())
@@ -196,9 +190,11 @@ def recipe_speed(recipe: Recipe, rate: float, has_gpu: bool) -> Finding:
 
 def disks() -> Iterator[Finding]:
     """Yield what is free where models, recipes and fetched things are kept; equal ones once."""
+    from ..files import hub_cache
+
     places: dict[int, tuple[list[str], int]] = {}
     for name, place in (
-        ("hub cache", hub_cache),
+        ("hub cache", hub_cache.cache_directory),
         ("recipes", state_dir),
         ("cache", cache_directory),
     ):
@@ -206,8 +202,8 @@ def disks() -> Iterator[Finding]:
             path = place().absolute()
             there = next(folder for folder in (path, *path.parents) if folder.exists())
             names, _ = places.setdefault(os.stat(there).st_dev, ([], shutil.disk_usage(there).free))
-        except OSError as error:
-            about = f"{name}: {foreign(error.strerror or str(error))}"
+        except (OSError, HubError) as error:
+            about = f"{name}: {foreign(reason(error))}"
             yield Finding("disk", about, WARNING, "set HOME, HF_HOME or EDGE_EFT_HOME")
             continue
         names.append(name)
@@ -219,18 +215,6 @@ def disks() -> Iterator[Finding]:
             yield Finding("disk", value, NOTE, fix, data=data)
         else:
             yield Finding("disk", value, data=data)
-
-
-def hub_cache() -> Path:
-    """Return where programs keep what they fetched from the hub, by huggingface_hub's variables.
-
-    It is not asked for it: this must work where it is broken.
-    """
-    found = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    home = os.environ.get("HF_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
-    )
-    return at_home(os.path.expandvars(found or os.path.join(home, "hub")))
 
 
 def hub(online: bool) -> Finding:

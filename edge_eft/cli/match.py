@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import system
 from ..system import mebibytes
 from .options import HELP, json_option
 from .terminal import compose, dim, one_line, say, style, talk, to_json
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..files.missing import Missing
     from ..files.stores import Findings
 
-N_CTX = 4096  # that of a recipe which names none; the engine, which has it, loads llama.cpp
 _LINES = 10  # of notes, and of what is missing, that people are shown
 
 
@@ -87,8 +87,6 @@ def look(directories: Sequence[str]) -> Report:
 
     Raises RecipeError if one of `directories` is none.
     """
-    import psutil
-
     from ..files.candidates import read_candidates
     from ..files.match import propose
     from ..files.missing import missing
@@ -97,7 +95,7 @@ def look(directories: Sequence[str]) -> Report:
 
     findings = search(directories)
     candidates, left_out = read_candidates(findings.files)
-    available = int(psutil.virtual_memory().available)
+    available = system.memory().available
     trios, doubtful = propose(candidates, memory_of, available)
     recipes = [load_recipe(path) for path in catalogue().values()]
     lacking = missing(candidates, trios, recipes)
@@ -106,15 +104,11 @@ def look(directories: Sequence[str]) -> Report:
 
 
 def memory_of(trio: Trio) -> int:
-    """Return the bytes that a trio needs, with a context as recipes have it by default."""
-    from ..engine.request_state import OUTPUTS_PER_SLOT
-    from ..files import memory
+    """Return the bytes that running a trio takes."""
+    from ..engine.defaults import default_memory
 
-    headers = trio.headers()
-    n_ctx = min(N_CTX, *(header.n_ctx_train for header in headers.values()))
-    roles = trio.recipe("trio").roles()
-    needed = memory.estimate(roles, headers, n_ctx=n_ctx, n_slots=1, n_outputs=OUTPUTS_PER_SLOT)
-    return needed.total
+    recipe = trio.recipe("trio")
+    return default_memory(recipe.n_ctx, recipe.roles(), trio.headers()).total
 
 
 def write(report: Report, number: int, name: str) -> Path:

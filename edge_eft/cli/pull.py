@@ -179,10 +179,10 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
 
 def _own(name: str) -> Recipe | None:
     """Return the user's own recipe of a name, in any case of letters, under the name it has."""
-    from ..files.recipe_names import load_recipe, own_recipes
+    from ..files.recipe_names import load_recipe, own_recipe
 
-    same = [path for known, path in own_recipes().items() if known.lower() == name.lower()]
-    return replace(load_recipe(same[0]), name=same[0].stem) if same else None
+    path = own_recipe(name)
+    return replace(load_recipe(path), name=path.stem) if path else None
 
 
 def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
@@ -192,9 +192,9 @@ def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
     """
     from ..errors import RecipeError
     from ..files.hub_file import HubFile
-    from .pull_wish import Wish, is_meant, specs_of, with_specs
+    from .pull_wish import Wish, is_meant
 
-    specs, have = specs_of(recipe), specs_of(own)
+    specs, have = recipe.models(), own.models()
     pinned = {}
     for role, spec in specs.items():
         wish = wishes.get(role)
@@ -210,7 +210,7 @@ def _as_pinned(recipe: Recipe, wishes: dict[str, Wish], own: Recipe) -> Recipe:
         same = have[role]
         pinned[role] = replace(spec, file=same.file, sha256=same.sha256, source=same.source)
     licence = recipe.license or own.license
-    return replace(with_specs(recipe, pinned), path=own.path, license=licence)
+    return replace(recipe.with_models(pinned), path=own.path, license=licence)
 
 
 def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
@@ -236,8 +236,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
     """
     from ..errors import HubError
     from ..files import hub_transfer
-    from ..files.recipe import model_sha256
-    from .pull_wish import with_specs
+    from ..files.hashes import model_sha256
 
     total = sum(part.size for model in plan.models for part in model.parts)
     hashed: dict[str, ModelSpec] = {}
@@ -269,7 +268,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
             came = f"{mebibytes(missing - left, 1)} of {mebibytes(missing, 1)} MiB came"
             say(f"edge-eft: stopped; {came}, and the same command goes on from there", err=True)
         raise
-    return replace(plan, recipe=with_specs(plan.recipe, hashed)), damaged
+    return replace(plan, recipe=plan.recipe.with_models(hashed)), damaged
 
 
 def _check_here(plan: Plan) -> None:

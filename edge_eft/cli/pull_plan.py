@@ -12,11 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
-
 from ..engine import pairs
-from ..engine.loader import DEFAULT_N_CTX
-from ..engine.request_state import OUTPUTS_PER_SLOT
+from ..engine.defaults import default_memory
 from ..errors import HubError, ModelFileError, NotEnoughMemoryError, RecipeError
 from ..files import hub, hub_cache, hub_transfer, memory
 from ..files.gguf_check import GGUFHeader, read_header
@@ -29,13 +26,13 @@ from ..files.hub_files import (
     RemoteFile,
     Repository,
     choose,
-    kind_of,
     size_of,
     smaller,
 )
+from ..files.model_names import quantisation
 from ..files.recipe import ModelSpec, Recipe
 from ..files.recipe_vocabulary import reconcile_recipe
-from .pull_wish import Wish, specs_of, with_specs
+from .pull_wish import Wish
 from .terminal import one_line
 
 
@@ -99,21 +96,14 @@ class Planner:
             )
         found = {role: model.spec for model in models for role in model.roles}
         licence = recipe.license or _joined(model.repository.licence for model in models)
-        pulled = replace(with_specs(recipe, found), license=licence)
-        roles = _for_lora(pulled) if for_lora else pulled.roles(here=False)
+        pulled = replace(recipe.with_models(found), license=licence)
+        roles = _for_lora(pulled) if for_lora else pulled.roles()
         headers, vocabularies = self._look(roles, models)
         if not for_lora:
             pairs.check(pulled, headers, weights=False)
             self.notes += pairs.doubts(pulled, headers)
         self.notes += reconcile_recipe(pulled, roles, vocabularies).warnings
-        trained = min(header.n_ctx_train for header in headers.values())
-        estimate = memory.estimate(
-            roles,
-            headers,
-            n_ctx=min(recipe.n_ctx or DEFAULT_N_CTX, trained),
-            n_slots=1,
-            n_outputs=OUTPUTS_PER_SLOT,
-        )
+        estimate = default_memory(recipe.n_ctx, roles, headers)
         looked_at = sum(each.fetched for each in self._headers.values())
         order = sorted(models, key=lambda model: size_of(model.parts))
         return Plan(pulled, tuple(order), estimate, tuple(self.notes), looked_at)
@@ -122,7 +112,7 @@ class Planner:
         self, recipe: Recipe, wishes: Mapping[str, Wish], for_lora: bool
     ) -> tuple[Model, ...]:
         """Return each model once, with all the roles that it plays."""
-        specs = {role: ModelSpec(Path("?")) for role in wishes} | specs_of(recipe)
+        specs = {role: ModelSpec(Path("?")) for role in wishes} | recipe.models()
         wanted = {role for role in specs if (role == "instruct") == for_lora}
         if for_lora:
             if recipe.instruct is None:
@@ -158,11 +148,11 @@ class Planner:
         parts = choose(repository, asked.file, usual, guessed=guessed)
         name = parts[0].path
         if name != asked.file:
-            kind = f", {kind_of(name)}" if kind_of(name) else ""
+            kind = f", {quantisation(name)}" if quantisation(name) else ""
             self.notes.append(f"{role}: {name} of {asked.repo}{kind} is taken")
         if source is not None and name == source.file:
             _compare(spec, source, parts)
-        cache, commit = hub.cache_directory(), repository.commit
+        cache, commit = hub_cache.cache_directory(), repository.commit
         place = hub_cache.place(cache, repository.repo, commit, name, parts[0].digest)
         hashes = tuple(part.sha256 or "" for part in parts)
         stated = hashes if len(hashes) > 1 else hashes[0]
@@ -244,17 +234,13 @@ class Planner:
 
 def check_memory(plan: Plan) -> None:
     """Raise NotEnoughMemoryError, with a smaller choice if there is one, if a plan does not fit."""
-    try:
-        memory.check(plan.memory)
-    except NotEnoughMemoryError as error:
-        largest = plan.models[-1]
-        over = plan.memory.total - int(psutil.virtual_memory().available)
-        kind = smaller(largest.repository, largest.parts, size_of(largest.parts) - over)
-        if not kind or largest.roles != ("base",):
-            raise
-        raise NotEnoughMemoryError(
-            f"{error}; of the base {kind} would fit (--base :{kind})"
-        ) from None
+    verdict = memory.fits(plan.memory)
+    if verdict.fits:
+        return
+    largest, over = plan.models[-1], verdict.needed - verdict.free
+    kind = smaller(largest.repository, largest.parts, size_of(largest.parts) - over)
+    choice = f"; of the base {kind} would fit (--base :{kind})"
+    raise NotEnoughMemoryError(verdict.text + choice * bool(kind and largest.roles == ("base",)))
 
 
 def _for_lora(recipe: Recipe) -> dict[str, ModelSpec]:
@@ -280,7 +266,7 @@ def _compare(spec: ModelSpec, source: HubFile, parts: Sequence[RemoteFile]) -> N
 
 def _cached(asked: Wish, spec: ModelSpec) -> Repository | None:
     """Return what the cache knows of a repository, if that has the model that is asked for."""
-    cache = hub.cache_directory()
+    cache = hub_cache.cache_directory()
     commit = asked.revision or hub_cache.main_commit(cache, asked.repo)
     if commit is None:
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..files.hub_file import HubFile, check_repo
-from ..files.hub_files import kind_of
+from ..files.model_names import quantisation
 from ..files.recipe import Delta, ModelSpec, Recipe
 
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
@@ -48,8 +48,8 @@ def is_meant(source: object, wish: Wish) -> bool:
     """Return whether a model's source is what was asked for: by its file, its kind, or at all."""
     if not isinstance(source, HubFile) or source.repo != wish.repo:
         return False
-    kind = kind_of(wish.file) or wish.file.upper()
-    return wish.file in ("", source.file) or kind == kind_of(source.file)
+    kind = quantisation(wish.file) or wish.file.upper()
+    return wish.file in ("", source.file) or kind == quantisation(source.file)
 
 
 def recipe_of(wishes: Mapping[str, Wish], name: str, prompt: str | None) -> Recipe:
@@ -68,36 +68,11 @@ def recipe_of(wishes: Mapping[str, Wish], name: str, prompt: str | None) -> Reci
     )
 
 
-def specs_of(recipe: Recipe) -> dict[str, ModelSpec]:
-    """Return the models of a recipe: "base", "tuned:NAME", "reference:NAME", "instruct"."""
-    found = {"base": recipe.base, "instruct": recipe.instruct}
-    for name, delta in recipe.deltas.items():
-        found |= {f"tuned:{name}": delta.tuned, f"reference:{name}": delta.reference}
-    return {role: spec for role, spec in found.items() if spec is not None}
-
-
-def with_specs(recipe: Recipe, specs: Mapping[str, ModelSpec]) -> Recipe:
-    """Return `recipe` with other models in the roles that `specs` names."""
-    deltas = {}
-    for name, delta in recipe.deltas.items():
-        reference = specs.get(f"reference:{name}", delta.reference)
-        tuned = specs.get(f"tuned:{name}", delta.tuned)
-        if tuned.lora:
-            tuned = replace(tuned, file=reference.file)
-        deltas[name] = replace(delta, tuned=tuned, reference=reference)
-    return replace(
-        recipe,
-        base=specs.get("base", recipe.base),
-        instruct=specs.get("instruct", recipe.instruct),
-        deltas=MappingProxyType(deltas),
-    )
-
-
 def unpinned(recipe: Recipe) -> Recipe:
     """Return `recipe` with the newest of every file in place of the one that it states."""
     specs = {
         role: replace(spec, sha256=None, source=replace(spec.source, revision=None, size=None))
-        for role, spec in specs_of(recipe).items()
+        for role, spec in recipe.models().items()
         if isinstance(spec.source, HubFile) and spec.lora is None
     }
-    return with_specs(recipe, specs)
+    return recipe.with_models(specs)

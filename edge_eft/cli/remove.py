@@ -72,10 +72,9 @@ def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
     Raises RecipeError if one is not the user's own.
     """
     from ..files.pulled import is_cached, model_files
-    from ..files.recipe_names import load_recipe, own_recipes
+    from ..files.recipe_names import load_recipe
 
-    own = own_recipes()
-    recipes = {name: own[name] for name in (_own(name, own) for name in names)}
+    recipes = {path.stem: path for path in map(_own, names)}
     needed, unread = _needed_by_others(set(recipes.values()))
     files: dict[str, Path] = {}
     kept: dict[Path, str] = {}
@@ -125,13 +124,18 @@ def carry_out(plan: Plan) -> int:
     return freed
 
 
-def _own(name: str, own: dict[str, Path]) -> str:
-    """Return the own recipe's name that is meant, in any case of letters, or raise RecipeError."""
-    from ..files.recipe_names import catalogue, embedded_recipes, not_known
+def _own(name: str) -> Path:
+    """Return the own recipe that is meant, or raise RecipeError."""
+    from ..files.recipe_names import (
+        catalogue,
+        embedded_recipes,
+        not_known,
+        own_recipe,
+        own_recipes,
+    )
 
-    same = [known for known in own if known.lower() == name.lower()]
-    if same:
-        return name if name in own else same[0]
+    if path := own_recipe(name):
+        return path
     if name in embedded_recipes():
         raise RecipeError(f"{name!r} comes with edge_eft and stays; remove takes recipes of yours")
     if name in catalogue():
@@ -141,7 +145,7 @@ def _own(name: str, own: dict[str, Path]) -> str:
             f"{name!r} is a path; remove takes names that `edge-eft list` shows, and a file of "
             "yours elsewhere is yours to delete"
         )
-    raise RecipeError(not_known(name, own))
+    raise RecipeError(not_known(name, own_recipes()))
 
 
 def _needed_by_others(going: set[Path]) -> tuple[dict[str, str], str]:

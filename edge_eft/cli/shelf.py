@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..engine.request import MAX_DRAFT
+from ..engine.defaults import default_memory
 from ..errors import EdgeEftError
 from ..files import memory
 from ..files.batch_invariance import is_batch_invariant, is_named_batch_invariant
 from ..files.hub_file import HubFile
+from ..files.memory_check import Fit, fit
 from ..files.pulled import model_files, told_to_pull
 from ..files.recipe import DEFAULT_N_CTX, ModelSpec, Recipe
 from ..files.recipe_names import catalogue, embedded_recipes, load_recipe, natural, own_recipes
-from ..files.rough_memory import Fit, fit, rough_estimate
+from ..files.rough_memory import rough_estimate
 
 Kind = Literal["embedded", "own", "pulled", "catalogue"]
 State = Literal["here", "partly here", "to pull", "files missing"]
-_N_OUTPUTS = MAX_DRAFT + 1  # rows of logits of one decode, as the loader plans them
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Entry:
         """Whether a licence has to be accepted on the hub before it can be pulled."""
         return any(
             isinstance(spec.source, HubFile) and spec.source.gated
-            for role, spec in self.recipe.models().items()
-            if role != "instruct" and spec.needs_pull
+            for spec in self.recipe.models(instruct=False).values()
+            if spec.needs_pull
         )
 
     @property
@@ -151,7 +151,7 @@ def entry_of(
         name: by which it is found, and whose it is: its `kind`.
         pulled: models of the hub, as (repository, file), that are here for other recipes.
     """
-    models = {role: spec for role, spec in recipe.models().items() if role != "instruct"}
+    models = recipe.models(instruct=False)
     needed = {_identity(spec): spec for spec in models.values()}
     sizes = {key: size_of(spec) for key, spec in needed.items()}
     absent = [key for key, spec in needed.items() if not _is_here(spec)]
@@ -225,14 +225,7 @@ class _Measures:
         except EdgeEftError as error:
             self.problem, self.memory, self.drafts = str(error), None, None
             return
-        trained = min(header.n_ctx_train for header in headers.values())
-        self.memory = memory.estimate(
-            roles,
-            headers,
-            n_ctx=min(self._recipe.n_ctx or DEFAULT_N_CTX, trained),
-            n_slots=1,
-            n_outputs=_N_OUTPUTS,
-        ).total
+        self.memory = default_memory(self._recipe.n_ctx, roles, headers).total
         self.approximate = False
         self.drafts = "exact" if all(map(is_batch_invariant, headers.values())) else "rounding"
 

@@ -36,14 +36,16 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
       edge-eft show atlas
       edge-eft show --base B.gguf --tuned T.gguf --reference R.gguf --json
     """
-    from ..files.recipe import verify
+    from ..files.hashes import verify
+    from ..files.pulled import check_here
 
     recipe, _ = models.recipe(words, at_most=0)
-    if any(spec.needs_pull for spec in recipe.roles(here=False).values()):
+    recipe.roles()  # none without a base
+    if recipe.needs_pull:
         about = show_source.description(recipe)
         say(to_json(about) if as_json else compose(*show_source.as_lines(about), between="\n"))
         return
-    recipe.roles()  # a file of the hub's that is gone is known by what gets it again
+    check_here(recipe)  # a file of the hub's that is gone is known by what gets it again
     verify(recipe, all_sizes=True)
     with models.load(recipe) as emulator:
         record = emulator.record
@@ -85,7 +87,7 @@ def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:
 
 def file_of(file: LoadedFile) -> dict[str, Any]:
     """Return what a role's file is; its sha256 is computed if the recipe states none."""
-    from ..files.recipe import model_sha256
+    from ..files.hashes import model_sha256
 
     return {
         "file": str(file.path),

@@ -161,7 +161,7 @@ def _compared(
 
 
 def _hash(file: Path) -> str:
-    from ..files.recipe import VERIFIED_AT_LOAD, file_sha256
+    from ..files.hashes import VERIFIED_AT_LOAD, file_sha256
 
     size = file.stat().st_size
     if size <= VERIFIED_AT_LOAD:

@@ -10,15 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files.gguf_check import read_header
-from ..files.recipe import (
-    Delta,
-    ModelSpec,
-    Recipe,
-    Sha256,
-    absolute,
-    file_sha256,
-    model_sha256,
-)
+from ..files.hashes import file_sha256, model_sha256
+from ..files.recipe import Delta, ModelSpec, Recipe, Sha256, absolute
 from ..files.recipe_names import load_recipe
 from ..files.recipe_toml import to_toml
 from ..system import versions

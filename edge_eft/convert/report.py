@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..files.recipe import file_sha256
+from ..files.hashes import file_sha256
 from ..system import mebibytes, versions
 from .options import Options
 

@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 
 from ..child import Child
 from ..errors import ConversionError
+from ..files.hashes import file_sha256
 from ..files.plain_text import reason
-from ..files.recipe import file_sha256
 from ..system import cache_directory, installed_version
 
 HF_SCRIPT = "convert_hf_to_gguf.py"

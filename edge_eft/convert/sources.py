@@ -18,9 +18,9 @@ from ..convert import ConversionError
 from ..errors import ModelFileError
 from ..files import adapter_check
 from ..files.gguf_check import GGUFHeader, read_header
+from ..files.hashes import file_sha256
 from ..files.hf_directory import read_json
 from ..files.peft import CONFIG, WEIGHTS, peft_config
-from ..files.recipe import file_sha256
 from ..files.safetensors_file import safetensors_shapes
 
 Kind = Literal["hf", "gguf", "peft", "lora"]

@@ -28,15 +28,17 @@ from ..backend.devices import devices
 from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
+from ..files.hashes import verify
 from ..files.hub_file import HubFile
-from ..files.pulled import told_to_pull
-from ..files.recipe import DEFAULT_N_CTX, MAX_N_CTX, ModelSpec, Recipe, Sha256, verify
+from ..files.pulled import check_here, told_to_pull
+from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, Sha256, shared_contexts
 from ..files.recipe_vocabulary import reconcile_recipe
 from ..text.prompt_format import PromptFormat
 from ..text.vocabulary import CommonVocabulary
 from ..validate import whole
 from . import pairs
 from .contexts import ContextRunner, Contexts
+from .defaults import default_n_ctx
 from .request_state import OUTPUTS_PER_SLOT
 
 log = logging.getLogger(__name__)
@@ -137,18 +139,18 @@ def load(
             whole(name, value, low, high)
 
     # 1. What the files say of themselves, before native code sees them.
-    shared = recipe.contexts()
+    check_here(recipe)
+    roles = recipe.roles()
+    shared = shared_contexts(roles)
     with told_to_pull(recipe):
         verify(recipe)
-        roles = recipe.roles()
         headers = memory.headers(roles)
     pairs.check(recipe, headers)
     warnings = [
         *pairs.doubts(recipe, headers),
         *_unlike_asked(recipe, headers, n_ctx, n_threads, n_gpu_layers),
     ]
-    trained = min(header.n_ctx_train for header in headers.values())
-    n_ctx = n_ctx or min(recipe.n_ctx or DEFAULT_N_CTX, trained)
+    n_ctx = n_ctx or default_n_ctx(recipe.n_ctx, headers)
     threads, threads_reason = n_threads or 0, "as given"
     if n_threads is None:
         threads, threads_reason = default_threads()

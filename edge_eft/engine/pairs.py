@@ -62,7 +62,7 @@ def check(recipe: Recipe, headers: Mapping[str, GGUFHeader], *, weights: bool = 
 
 def doubts(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> Iterator[str]:
     """Yield a line for each thing that the user may not have meant; arguments as `check`."""
-    roles = recipe.roles(here=False)  # `pull` asks before the files are here
+    roles = recipe.roles()
     base = headers["base"]
     for name, delta in recipe.deltas.items():
         tuned, reference = headers[f"tuned:{name}"], headers[f"reference:{name}"]
@@ -118,7 +118,7 @@ def _unlike(
 
 def _size(header: GGUFHeader) -> tuple[int, int]:
     """Return layers and width, which tuning does not change; a vocabulary may grow in it."""
-    return header.n_layer, int(header.metadata.get(f"{header.architecture}.embedding_length", 0))
+    return header.n_layer, header.integer("embedding_length")
 
 
 def _names_say_so(

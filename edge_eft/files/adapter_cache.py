@@ -18,10 +18,10 @@ from pathlib import Path
 from ..errors import ModelFileError
 from ..system import cache_directory, versions
 from .gguf_check import GGUFHeader
+from .hashes import file_sha256
 from .peft import CONFIG, WEIGHTS, PeftAdapter
 from .peft_gguf import to_gguf
 from .plain_text import reason
-from .recipe import file_sha256
 
 KEPT = 16
 _IN_USE = 3600  # seconds after which nobody is about to open a file that was found or made

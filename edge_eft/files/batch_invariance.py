@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 
 from .gguf_check import GGUFHeader
+from .model_names import quantisation
 
 TYPES = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
-_IN_NAME = re.compile(r"(?i)(?<![a-z0-9])q8_0(?![a-z0-9_])")
 # Families with recurrent layers, as their files are called.
 _RECURRENT_NAME = re.compile(
     r"(?i)qwen3[._-]?5|qwen3-next|mamba|rwkv|jamba|lfm2|nemotron[._-]?h|falcon[._-]?h1|granite-4\.0-h"
@@ -41,4 +41,4 @@ def is_batch_invariant(header: GGUFHeader) -> bool:
 
 def is_named_batch_invariant(name: str) -> bool:
     """Return whether a file's name states such a type, where there is no header to look at."""
-    return bool(_IN_NAME.search(name)) and not _RECURRENT_NAME.search(name)
+    return quantisation(name) == "Q8_0" and not _RECURRENT_NAME.search(name)

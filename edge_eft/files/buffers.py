@@ -70,7 +70,7 @@ class _Widths:
         heads_kv = max(header.per_layer("attention.head_count_kv", heads), default=0)
         keys, values = _head_sizes(header)
         return cls(
-            hidden=_integer(header, "embedding_length"),
+            hidden=header.integer("embedding_length"),
             query=heads * max(keys, values),
             key=heads_kv * max(keys, values),
             heads=heads,
@@ -119,7 +119,7 @@ def layers_kv(header: GGUFHeader, size: ContextSize) -> tuple[int, ...]:
     # If it is not stated, every head has its own keys and values.
     heads_kv = header.per_layer("attention.head_count_kv", max(heads, default=0))
     n_cells = size.n_slots * size.cells_per_slot
-    shared = header.n_layer - _integer(header, "attention.shared_kv_layers")
+    shared = header.n_layer - header.integer("attention.shared_kv_layers")
     state = _recurrent_state(header) * size.n_slots
     layers = []
     for layer, (n_kv, recurrent) in enumerate(zip(heads_kv, _recurrent(header), strict=True)):
@@ -147,7 +147,7 @@ def graph(header: GGUFHeader, size: ContextSize, *, adapted: bool = False) -> in
     names = {tensor.name for tensor in header.tensors[:64]}
     post_norms = any("post_" in name and "norm" in name for name in names)
     feed_forward = _feed_forward(header, widths) + 3 * d
-    if not _integer(header, "expert_used_count"):  # experts leave no gaps beside them
+    if not header.integer("expert_used_count"):  # experts leave no gaps beside them
         feed_forward += max(q - d, 0) + (0 if rotated else d) + (2 * d if post_norms else 0)
     feed_forward += max(widths.feed_forward, d) if adapted else 0
     if size.flash_attn:
@@ -155,7 +155,7 @@ def graph(header: GGUFHeader, size: ContextSize, *, adapted: bool = False) -> in
     else:
         attention = (3 + n_masks) * d + 2 * q + 2 * k + widths.heads * size.cells_per_slot
     attention += q if adapted else 0
-    recurrent = 3 * d + 8 * _integer(header, "ssm.inner_size")
+    recurrent = 3 * d + 8 * header.integer("ssm.inner_size")
     mask = n_masks * size.cells_per_slot * (1 if size.flash_attn else 2) // 2
     n_outputs = min(size.n_outputs, N_UBATCH)
     output = n_outputs * (header.n_vocab + 2 * d) + N_UBATCH * (2 * d + 128)
@@ -170,8 +170,8 @@ def tables(header: GGUFHeader, size: ContextSize) -> int:
     (ggml/src/ggml-cpu/ggml-cpu.c, `ggml_graph_plan`), and, measured, the lists of nodes and cells.
     """
     widths = _Widths.of(header)
-    used = max(1, _integer(header, "expert_used_count"))
-    expert = _integer(header, "expert_feed_forward_length") * used
+    used = max(1, header.integer("expert_used_count"))
+    expert = header.integer("expert_feed_forward_length") * used
     widest = max(widths.feed_forward, expert, widths.query, widths.hidden)
     scratch = N_UBATCH * widest * 9 // 8 + (1 << 18)
     cells = size.n_slots * size.cells_per_slot
@@ -188,23 +188,22 @@ def logits(header: GGUFHeader, size: ContextSize) -> int:
 
 def _feed_forward(header: GGUFHeader, widths: _Widths) -> int:
     """Return the elements per token that feed-forward layers hold at once: gate, up and product."""
-    used = _integer(header, "expert_used_count")
+    used = header.integer("expert_used_count")
     if not used:
         return 3 * widths.feed_forward
-    expert = _integer(header, "expert_feed_forward_length", widths.feed_forward)
-    shared = _integer(
-        header,
+    expert = header.integer("expert_feed_forward_length", widths.feed_forward)
+    shared = header.integer(
         "expert_shared_feed_forward_length",
-        expert * _integer(header, "expert_shared_count"),
+        expert * header.integer("expert_shared_count"),
     )
     # The experts' outputs are held apart until they are weighted and added.
     experts = max(2 * used * widths.hidden + used * expert, 3 * used * expert)
-    experts += 4 * _integer(header, "expert_count")
+    experts += 4 * header.integer("expert_count")
     return max(experts + 3 * shared, 3 * widths.feed_forward if _has_dense_layers(header) else 0)
 
 
 def _has_dense_layers(header: GGUFHeader) -> bool:
-    return _integer(header, "leading_dense_block_count") > 0
+    return header.integer("leading_dense_block_count") > 0
 
 
 def _graph_nodes(header: GGUFHeader) -> int:
@@ -220,7 +219,7 @@ def _recurrent(header: GGUFHeader) -> tuple[bool, ...]:
         return tuple(map(bool, stated.values))
     if not _recurrent_state(header):
         return (False,) * header.n_layer
-    interval = _integer(header, "full_attention_interval")
+    interval = header.integer("full_attention_interval")
     if interval:
         return tuple((layer + 1) % interval != 0 for layer in range(header.n_layer))
     if header.architecture in {"qwen3next", "qwen35", "qwen35moe"}:
@@ -230,21 +229,16 @@ def _recurrent(header: GGUFHeader) -> tuple[bool, ...]:
 
 def _recurrent_state(header: GGUFHeader) -> int:
     """Return the bytes of one sequence's state in one recurrent layer (src/llama-hparams.cpp)."""
-    inner, state = _integer(header, "ssm.inner_size"), _integer(header, "ssm.state_size")
-    convolved = inner + 2 * _integer(header, "ssm.group_count") * state
-    kept = max(_integer(header, "ssm.conv_kernel") - 1, 0) * convolved
-    short = max(_integer(header, "shortconv.l_cache") - 1, 0)
-    return 4 * (kept + state * inner + short * _integer(header, "embedding_length"))
+    inner, state = header.integer("ssm.inner_size"), header.integer("ssm.state_size")
+    convolved = inner + 2 * header.integer("ssm.group_count") * state
+    kept = max(header.integer("ssm.conv_kernel") - 1, 0) * convolved
+    short = max(header.integer("shortconv.l_cache") - 1, 0)
+    return 4 * (kept + state * inner + short * header.integer("embedding_length"))
 
 
 def _head_sizes(header: GGUFHeader) -> tuple[int, int]:
     """Return the elements of a head's key and value."""
     heads = header.per_layer("attention.head_count")
-    size = _integer(header, "embedding_length") // max(*heads, 1)
-    keys = _integer(header, "attention.key_length", size)
-    return keys, _integer(header, "attention.value_length", size)
-
-
-def _integer(header: GGUFHeader, name: str, default: int = 0) -> int:
-    value = header.metadata.get(f"{header.architecture}.{name}", default)
-    return int(value) if isinstance(value, int | float) else default
+    size = header.integer("embedding_length") // max(*heads, 1)
+    keys = header.integer("attention.key_length", size)
+    return keys, header.integer("attention.value_length", size)

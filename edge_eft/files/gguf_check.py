@@ -67,12 +67,12 @@ class GGUFHeader:
     @property
     def n_ctx_train(self) -> int:
         """Context length of the training, in tokens; 0 for an adapter."""
-        return self._integer("context_length")
+        return self.integer("context_length")
 
     @property
     def n_layer(self) -> int:
         """Number of blocks; 0 for an adapter."""
-        return self._integer("block_count")
+        return self.integer("block_count")
 
     @property
     def n_vocab(self) -> int:
@@ -98,10 +98,11 @@ class GGUFHeader:
             counts[tensor.type] += math.prod(tensor.shape)
         return counts.most_common(1)[0][0] if counts else ""
 
-    def _integer(self, name: str) -> int:
+    def integer(self, name: str, default: int = 0) -> int:
+        """Return `ARCHITECTURE.name`, or `default` where the file states no integer."""
         value = self.metadata.get(f"{self.architecture}.{name}")
         # What an adapter states was not checked, and nothing rests on it.
-        return value if isinstance(value, int) and not self.is_adapter else 0
+        return value if isinstance(value, int) and not self.is_adapter else default
 
     def per_layer(self, name: str, default: int = 0) -> tuple[int, ...]:
         """Return `ARCHITECTURE.name` for each layer, whether stored once or per layer."""

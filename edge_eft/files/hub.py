@@ -77,11 +77,6 @@ def look_up(repo: str, revision: str | None = None) -> Repository:
     return Repository(repo, commit, MappingProxyType(files), licence, bool(info.gated))
 
 
-def cache_directory() -> Path:
-    """Return the cache that huggingface_hub shares with other programs."""
-    return Path(os.path.abspath(_hub().constants.HF_HUB_CACHE))
-
-
 def endpoint() -> str:
     """Return the hub's address, without a password that may be in it."""
     address = str(_hub().constants.ENDPOINT)

@@ -15,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError, RecipeError
+from ..system import at_home
 from .hub_file import check_file_name, check_repo
 from .plain_text import reason
 
@@ -44,6 +46,30 @@ class Place:
     partial: Path
     snapshot: Path
     lock: Path
+
+
+def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
+    """Return where the cache is, by huggingface_hub's variables; a test compares the two.
+
+    It is not asked itself: `doctor` works where it is broken, and `match` without it.
+
+    Args:
+        environment: in place of the process's.
+
+    Raises HubError if no home directory is known.
+    """
+    env = os.environ if environment is None else environment
+    user = env.get("USERPROFILE" if os.name == "nt" else "HOME") or "~"
+    caches = env.get("XDG_CACHE_HOME") or os.path.join(user, ".cache")
+    home = env.get("HF_HOME") or os.path.join(caches, "huggingface")
+    named = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
+    try:
+        place = at_home(os.path.expandvars(named or os.path.join(home, "hub")))
+        return Path(os.path.abspath(place))
+    except OSError as error:
+        raise HubError(
+            f"the cache of the hub has no place ({reason(error)}); HF_HOME names one"
+        ) from None
 
 
 def check_commit(commit: object) -> str:

@@ -14,15 +14,13 @@ from pathlib import Path
 
 from ..errors import HubError
 from ..system import mebibytes
-from .gguf_split import first_part, model_stem, part_paths
+from .gguf_split import first_part, part_paths
+from .model_names import quantisation
 
 # Of a file where none is named: the small pair's rounding errors enter at full weight, and a base
 # of this kind is what most people run.
 PAIR_KINDS = ("Q8_0", "F16", "BF16", "F32")
 BASE_KINDS = ("Q4_K_M", "Q4_0", "Q5_K_M", "Q6_K", "Q8_0")
-_KIND = re.compile(
-    r"(?i)(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_0|MXFP4\w*|NVFP4|BF16|F16|F32|FP16|FP32))(?=$|[-.])"
-)
 _NO_MODEL = re.compile(r"(?i)(?:^|[-._/])(?:mmproj|imatrix)")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _SHOWN = 12  # files in a message
@@ -67,12 +65,6 @@ class Repository:
         return found
 
 
-def kind_of(name: str) -> str:
-    """Return the quantisation that a file's name states, such as "Q8_0"; "" if it states none."""
-    found = _KIND.findall(model_stem(Path(name))) or _KIND.findall(name.rpartition("/")[0])
-    return found[-1].upper() if found else ""
-
-
 def choose(
     repository: Repository, wanted: str, usual: Sequence[str] = (), *, guessed: bool = False
 ) -> tuple[RemoteFile, ...]:
@@ -102,7 +94,7 @@ def choose(
         found = [name for name in models if name.lower() in (named, named.rpartition("/")[2])]
         found = found or [name for name in models if name.lower().endswith("/" + named)]
         if not found and guessed:
-            found = _of_kind(models, kind_of(wanted))
+            found = _of_kind(models, quantisation(wanted))
     elif wanted:
         found = _of_kind(models, wanted)
     else:
@@ -113,7 +105,7 @@ def choose(
         return models[found[0]]
     seen = f"has no {wanted!r:.120}" if wanted else "has several models, and none is the usual one"
     if found:
-        seen = f"has {len(found)} files for {wanted or kind_of(found[0])!r:.120}"
+        seen = f"has {len(found)} files for {wanted or quantisation(found[0])!r:.120}"
     raise HubError(
         f"{repository.repo} {seen}; name one of its files: {listing(models, near=wanted)}"
     )
@@ -131,8 +123,8 @@ def _lacking(repository: Repository) -> str:
 def _of_kind(models: Iterable[str], kind: str) -> list[str]:
     """Return the models of a quantisation, by its whole name if any has that, else without UD-."""
     kind = kind.upper()
-    same = [name for name in models if kind and kind_of(name) == kind]
-    return same or [name for name in models if kind and kind_of(name) == f"UD-{kind}"]
+    same = [name for name in models if kind and quantisation(name) == kind]
+    return same or [name for name in models if kind and quantisation(name) == f"UD-{kind}"]
 
 
 def listing(models: Mapping[str, tuple[RemoteFile, ...]], *, near: str = "") -> str:
@@ -155,9 +147,9 @@ def size_of(parts: Iterable[RemoteFile]) -> int:
 def smaller(repository: Repository, parts: tuple[RemoteFile, ...], at_most: int) -> str:
     """Return the largest other quantisation that takes `at_most` bytes, "" if there is none."""
     sizes = {
-        kind_of(name): size_of(other)
+        quantisation(name): size_of(other)
         for name, other in repository.models().items()
-        if kind_of(name) and other != parts
+        if quantisation(name) and other != parts
     }
     fitting = [kind for kind, size in sizes.items() if size <= at_most]
     return max(fitting, key=lambda kind: sizes[kind], default="")

@@ -125,7 +125,7 @@ def missing(repository: Repository, file: RemoteFile) -> int:
 
 def check_space(n_bytes: int) -> None:
     """Raise HubError if the cache's disk has not `n_bytes` free."""
-    cache = hub.cache_directory()
+    cache = hub_cache.cache_directory()
     there = next((place for place in (cache, *cache.parents) if place.exists()), cache)
     with contextlib.suppress(OSError):  # a disk that does not tell
         free = shutil.disk_usage(there).free
@@ -260,6 +260,5 @@ def _digest(path: Path, file: RemoteFile, shown: Shown) -> str:
 
 
 def _place(repository: Repository, file: RemoteFile) -> hub_cache.Place:
-    return hub_cache.place(
-        hub.cache_directory(), repository.repo, repository.commit, file.path, file.digest
-    )
+    cache = hub_cache.cache_directory()
+    return hub_cache.place(cache, repository.repo, repository.commit, file.path, file.digest)

@@ -157,8 +157,8 @@ class Demand:
         """Add the weights and the vocabulary. The embedding of tokens stays with the CPU."""
         per_layer, output = buffers.layers_weights(header), buffers.output_weights(header)
         taken = per_layer[self._first_on_gpu(header) :]
-        device = sum(taken) + (output if self._on_gpu(header) else 0)
-        copied = output if self._on_gpu(header) and buffers.is_tied(header) else 0
+        device = sum(taken) + (output if self._on_gpu() else 0)
+        copied = output if self._on_gpu() and buffers.is_tied(header) else 0
         weights = row.weights + header.n_bytes + copied + buffers.vocabulary(header)
         return replace(row, weights=weights, on_device=row.on_device + device)
 
@@ -167,7 +167,7 @@ class Demand:
         caches = buffers.layers_kv(header, self.size)
         graph = buffers.graph(header, self.size, adapted=adapted)
         device = sum(caches[self._first_on_gpu(header) :])
-        device += graph if self._on_gpu(header) else 0
+        device += graph if self._on_gpu() else 0
         return replace(
             row,
             kv_cache=row.kv_cache + sum(caches),
@@ -176,7 +176,7 @@ class Demand:
             on_device=row.on_device + device,
         )
 
-    def _on_gpu(self, header: GGUFHeader) -> bool:
+    def _on_gpu(self) -> bool:
         return self.n_gpu_layers is None or self.n_gpu_layers > 0
 
     def _first_on_gpu(self, header: GGUFHeader) -> int:

@@ -8,17 +8,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import psutil
-
+from .. import system
 from ..errors import NotEnoughMemoryError
-from ..system import container_limits, mebibytes
+from ..system import byte_size, mebibytes
 from .buffers import CELL_STEP
 
 if TYPE_CHECKING:
     from .memory import MemoryEstimate
 
+Fit = Literal["yes", "tight", "no"]
+
+_FOR_SYSTEM = 0.1  # of the machine's memory, which no closing of programs gives back
 # Bits per weight of whole files, as llama.cpp's tools/quantize/README.md has them for Llama 3.1 8B.
 _BITS_PER_WEIGHT = {
     "Q8_0": 8.5, "Q6_K": 6.56, "Q5_K_M": 5.7, "Q4_K_M": 4.89, "Q3_K_M": 4.0, "Q2_K": 3.16,
@@ -46,7 +48,7 @@ class Free:
     """What is to be had, in bytes.
 
     Attributes:
-        host: the machine's memory.
+        host: the machine's memory, or a container's part of it.
         device: of all GPUs together; None without one.
         unified: whether the GPUs use the machine's memory, so that all is in `host` as well.
     """
@@ -62,10 +64,7 @@ class Free:
         # files and live in that cache, so those of a file read before are in `available` already
         # and are weighed against it here, not added. Mapped weights that do not fit would not end
         # the process but be read from disk again for every token, so they are refused as well.
-        host = int(psutil.virtual_memory().available)
-        limit = container_limits()[0]
-        if limit is not None:  # what else runs in the container is not known
-            host = min(host, max(0, limit - psutil.Process().memory_info().rss))
+        host = system.memory().available
         gpus = [device for device in devices if device.kind in {"GPU", "integrated GPU"}]
         discrete = [gpu for gpu in gpus if not _is_unified(gpu)]
         chosen = discrete or gpus[:1]  # llama.cpp takes one integrated GPU, and only alone
@@ -145,6 +144,14 @@ def check(
         raise NotEnoughMemoryError(verdict.text)
 
 
+def fit(n_bytes: int) -> Fit:
+    """Return whether that much memory is to be had here: now, with programs closed, or not."""
+    memory = system.memory()
+    if n_bytes <= memory.available:
+        return "yes"
+    return "tight" if n_bytes <= memory.total * (1 - _FOR_SYSTEM) else "no"
+
+
 def _is_unified(device: Device) -> bool:
     # ggml calls Apple's GPU a GPU; that its memory is the machine's is not in what it tells.
     return device.kind == "integrated GPU" or device.name.startswith(("MTL", "Metal"))
@@ -216,7 +223,7 @@ def _said(verdict: Verdict) -> str:
     if verdict.role is None:
         choices.append("a smaller n_ctx, fewer slots or a smaller quantisation")
     elif verdict.role_type:
-        most = f"{verdict.role_bytes / 1e9:.1f} GB"
+        most = byte_size(verdict.role_bytes)
         choices.append(f"a {verdict.role} of {most} or less, such as {verdict.role_type}")
     elif not choices:
         choices.append("smaller models: no n_ctx and no quantisation of these would fit")

@@ -66,7 +66,7 @@ def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
     here: dict[str, str] = {}
     lacking: list[tuple[str, ModelSpec]] = []
     families = set()
-    for role, spec in recipe.roles(here=False).items():
+    for role, spec in recipe.roles().items():
         side = role.partition(":")[0]
         if spec.lora is not None:
             return None
@@ -95,7 +95,7 @@ def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
 def _unlike(recipe: Recipe, models: Sequence[Candidate]) -> tuple[int, int, str]:
     """Return a key that has recipes of the very files that are here first."""
     here = {each.title.lower() for each in models}
-    specs = recipe.roles(here=False).values()
+    specs = recipe.roles().values()
     others = sum(model_stem(spec.file).lower() not in here for spec in specs)
     return others, len(recipe.name), recipe.name
 

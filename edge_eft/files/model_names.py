@@ -10,6 +10,9 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from .gguf_split import model_stem
 
 # Whole words; `it` is Google's, `pt` its opposite.
 TUNED = frozenset({"instruct", "chat", "it", "assistant", "sft", "dpo", "rlhf"})
@@ -31,6 +34,9 @@ _QUANTISATION = re.compile(
 )
 _PACKING = re.compile(
     r"[-._](gguf|i?q\d[\w.]*|mxfp4|fp?16|bf16|f32|(unsloth-)?bnb-\d-?bit|\d-?bit|unsloth|hf)$"
+)
+_STATED = re.compile(
+    r"(?i)(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_0|MXFP4\w*|NVFP4|BF16|F16|F32|FP16|FP32))(?=$|[-.])"
 )
 _SIZE = re.compile(r"[ae]?\d+(?:\.\d+)?[bmt]|\d+x\d+(?:\.\d+)?b")
 _MARK = re.compile(r"\d{4}|v\d+(?:\.\d+)*")  # a date or a version
@@ -89,6 +95,12 @@ def model_name(text: str) -> ModelName:
     rest = [w for w in words if w not in labels | sizes | marks | _PUBLISHERS]
     core = frozenset(word for word in rest if not _NOISE.fullmatch(word))
     return ModelName(core, tuned, frozenset(marks), frozenset(sizes), not core & _NO_WRITER)
+
+
+def quantisation(name: str) -> str:
+    """Return the quantisation that a file's name or folder states, such as "Q8_0"; "" if none."""
+    found = _STATED.findall(model_stem(Path(name))) or _STATED.findall(name.rpartition("/")[0])
+    return found[-1].upper() if found else ""
 
 
 def words(name: str) -> frozenset[str]:

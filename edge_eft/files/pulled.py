@@ -16,7 +16,7 @@ import contextlib
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ModelFileError, RecipeError
@@ -47,8 +47,9 @@ def bytes_to_pull(models: Iterable[ModelSpec]) -> int | None:
     return sum(size for size in sizes.values() if size) if all(sizes.values()) else None
 
 
-def check_here(recipe: Recipe, roles: Mapping[str, ModelSpec]) -> None:
-    """Raise RecipeError, with the command, if a model of `roles` has to be pulled (again)."""
+def check_here(recipe: Recipe) -> None:
+    """Raise RecipeError, with the command, if a model of `recipe` has to be pulled (again)."""
+    roles = recipe.roles()
     missing = {role: spec for role, spec in roles.items() if spec.needs_pull}
     if missing:
         size = bytes_to_pull(missing.values())

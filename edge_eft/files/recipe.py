@@ -1,35 +1,31 @@
-"""A recipe as data: which models make one emulation, and whether their files are the ones stated.
+"""A recipe as data: which models make one emulation.
 
-`recipe_toml` reads and writes recipes as text. This module compares hashes; it opens no model and
-knows nothing of TOML, and of GGUF only how the parts of a split model are named.
+`recipe_toml` reads and writes recipes as text; `hashes` says whether the files are those stated.
+This module opens no file and knows nothing of TOML, and of GGUF only how split models are named.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import ModelFileError, PromptError, RecipeError
+from ..errors import PromptError, RecipeError
 from ..system import at_home
 from ..text.formats import CHOICES, FORMATS, check_template_kwargs, is_format
 from ..validate import checked_call, checked_init, did_you_mean, kind, number, whole
-from .gguf_split import model_stem, part_paths
+from .gguf_split import model_stem
 from .hub_file import HubFile
-from .plain_text import reason
 
 Sha256 = str | tuple[str, ...]  # of a file in hexadecimal; of a split model one for each part
 
 DEFAULT_N_CTX = 4096  # tokens, if a recipe states none and the models were trained on as many
 MAX_N_CTX = 2**24  # tokens, more than any model was trained on
 _A_MODEL = "a ModelSpec"
-VERIFIED_AT_LOAD = 64 << 20  # bytes; hashing this much takes about 0.1 s
-_BLOCK = 4 << 20  # bytes that are hashed between two words on the progress
 
 
 @checked_init(RecipeError)
@@ -160,14 +156,12 @@ class Recipe:
         kind("path", self.path, str | os.PathLike | None, "a path, or None", RecipeError)
         kind("provenance", self.provenance, Mapping, "a mapping", RecipeError)
 
-    def roles(self, *, here: bool = True) -> dict[str, ModelSpec]:
+    def roles(self) -> dict[str, ModelSpec]:
         """Return the model of each role: `base`, and `tuned:NAME`, `reference:NAME` of each delta.
 
-        Args:
-            here: whether all of them are to be on this machine.
+        Whether they are on this machine, `pulled.check_here` asks.
 
-        Raises RecipeError if the recipe names no base yet, or a model has to be pulled first, or
-        once more, with the command that does it.
+        Raises RecipeError if the recipe names no base yet.
         """
         if self.base is None:
             raise RecipeError(f"recipe {self.name!r} names no base model; give one: --base FILE")
@@ -183,29 +177,41 @@ class Recipe:
                     template_kwargs=reference.template_kwargs or base.template_kwargs,
                 )
             roles |= {f"tuned:{delta.name}": delta.tuned, f"reference:{delta.name}": reference}
-        if here:
-            from .pulled import check_here  # which imports this module
-
-            check_here(self, roles)
         return roles
 
-    def models(self) -> dict[str, ModelSpec]:
+    def models(self, *, instruct: bool = True) -> dict[str, ModelSpec]:
         """Return every model that the recipe names, as it names it: role, or "instruct" → model.
 
         Of an adapter, the model that it is put on is the reference's, which is there as well.
+
+        Args:
+            instruct: whether with the large instruct model, which only adapters need.
         """
-        models = {"base": self.base, "instruct": self.instruct}
-        for delta in self.deltas.values():
-            models |= {f"tuned:{delta.name}": delta.tuned}
-            models |= {f"reference:{delta.name}": delta.reference}
+        models = {"base": self.base, "instruct": self.instruct if instruct else None}
+        for name, delta in self.deltas.items():
+            models |= {f"tuned:{name}": delta.tuned, f"reference:{name}": delta.reference}
         return {role: spec for role, spec in models.items() if spec}
 
-    def contexts(self) -> list[tuple[tuple[str, ...], ModelSpec]]:
-        """Return the contexts that the roles need: the roles that share each, and their model.
+    def with_models(self, models: Mapping[str, ModelSpec]) -> Recipe:
+        """Return this recipe with other models in the roles that `models` names, as `models()`."""
+        deltas = {}
+        for name, delta in self.deltas.items():
+            reference = models.get(f"reference:{name}", delta.reference)
+            tuned = models.get(f"tuned:{name}", delta.tuned)
+            if tuned.lora:
+                tuned = replace(tuned, file=reference.file)
+            deltas[name] = replace(delta, tuned=tuned, reference=reference)
+        return replace(
+            self,
+            base=models.get("base", self.base),
+            instruct=models.get("instruct", self.instruct),
+            deltas=MappingProxyType(deltas),
+        )
 
-        Raises RecipeError if the recipe names no base yet.
-        """
-        return shared_contexts(self.roles())
+    @property
+    def needs_pull(self) -> bool:
+        """Whether only the hub has one of the models that running it takes."""
+        return any(spec.needs_pull for spec in self.models(instruct=False).values())
 
     def with_base(
         self, file: str | os.PathLike[str] | None = None, *, prompt: str | None = None
@@ -307,74 +313,6 @@ def from_files(
         deltas=MappingProxyType({delta.name: delta}),
         path=None,
     )
-
-
-def file_sha256(
-    path: str | os.PathLike[str], *, read: Callable[[int], object] | None = None
-) -> str:
-    """Return the sha256 of a file's content, in hexadecimal.
-
-    Args:
-        path: the file.
-        read: called with the bytes read so far, every few MiB.
-    """
-    with open(path, "rb") as file:
-        if read is None:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            read(file.tell())
-    return digest.hexdigest()
-
-
-def model_sha256(path: str | os.PathLike[str]) -> Sha256:
-    """Return the sha256 of a model's file, or those of all parts if `path` names the first."""
-    found = tuple(map(file_sha256, part_paths(Path(path))))
-    return found if len(found) > 1 else found[0]
-
-
-def verify(recipe: Recipe, *, all_sizes: bool = False) -> tuple[Path, ...]:
-    """Compare the files of `recipe` with the sha256 it states, each file once.
-
-    Files over `VERIFIED_AT_LOAD` bytes take seconds and are hashed only with `all_sizes`. A file
-    without a stated sha256 is not looked at. Returns what was passed over for its size, so that
-    nobody takes it for verified.
-
-    Raises ModelFileError if a file cannot be read or is not the one the recipe was made for.
-    """
-    skipped = []
-    specs = [spec for delta in recipe.deltas.values() for spec in (delta.tuned, delta.reference)]
-    specs += [recipe.base] if recipe.base else []
-    stated = {(spec.lora or spec.file, spec.sha256) for spec in specs if spec.sha256}
-    for path, expected in sorted(stated, key=str):
-        parts = part_paths(path)
-        hashes = (expected,) if isinstance(expected, str) else expected
-        if len(hashes) != len(parts):
-            raise ModelFileError(
-                f"{path}: is named as a model of {len(parts)} files, and the recipe states "
-                f"{len(hashes)} sha256; state one for each, in their order"
-            )
-        try:
-            if not all_sizes and sum(os.stat(part).st_size for part in parts) > VERIFIED_AT_LOAD:
-                skipped.append(path)
-                continue
-            for part, stated_hash in zip(parts, hashes, strict=True):
-                _compare(part, stated_hash)
-        except OSError as error:
-            raise ModelFileError(
-                f"{error.filename}: cannot be read ({reason(error)}); check the path"
-            ) from None
-    return tuple(skipped)
-
-
-def _compare(path: Path, expected: str) -> None:
-    found = file_sha256(path)
-    if found != expected:
-        raise ModelFileError(
-            f"{path}: sha256 is {found[:12]}…, the recipe states {expected[:12]}…;"
-            " the file was changed or is damaged: get it again, or correct the recipe"
-        )
 
 
 def check_prompt(where: str, prompt: str) -> None:

@@ -43,6 +43,13 @@ def own_recipes() -> dict[str, Path]:
         return {}
 
 
+def own_recipe(name: str) -> Path | None:
+    """Return the user's own recipe of a name, in any case of letters; None if there is none."""
+    own = own_recipes()
+    same = [path for known, path in own.items() if known.lower() == name.lower()]
+    return own.get(name) or next(iter(same), None)
+
+
 def list_recipes() -> dict[str, Path]:
     """Return every recipe that has a name here: name → TOML file."""
     return catalogue() | own_recipes() | embedded_recipes()
@@ -83,17 +90,17 @@ def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
     """
     name = recipe.name
     check_name(name)
-    same = [known for known in own_recipes() if known.lower() == name.lower()]
+    same = own_recipe(name)
     if same and not force:
         raise RecipeError(
-            f"there is a recipe {same[0]!r} already; take another name, or remove it first: "
-            f"edge-eft remove {same[0]}"
+            f"there is a recipe {same.stem!r} already; take another name, or remove it first: "
+            f"edge-eft remove {same.stem}"
         )
     try:
         directory = recipe_directory()
         directory.mkdir(parents=True, exist_ok=True)
         # On a file system that ignores case the old name would stay and stand for the new one.
-        path = directory / f"{same[0] if same else name}.toml"
+        path = same or directory / f"{name}.toml"
         _write(path, to_toml(recipe, directory))
     except OSError as error:
         raise RecipeError(

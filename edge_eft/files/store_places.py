@@ -6,6 +6,7 @@ where variables and settings say or by default. What is in them, `stores` finds 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import RecipeError
+from ..errors import HubError, RecipeError
+from .hub_cache import cache_directory
 from .plain_text import read_regular, utf8
 from .recipe import absolute
 
@@ -43,10 +45,8 @@ def store_places(environment: Mapping[str, str] | None = None) -> Iterator[Place
         data = programs = Path(env.get("LOCALAPPDATA") or home / "AppData" / "Local")
     else:
         programs = caches
-    hub = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
-    hub_home = Path(env.get("HF_HOME") or caches / "huggingface")
     candidates = [
-        ("Hugging Face", Path(hub) if hub else hub_home / "hub"),
+        *(("Hugging Face", each) for each in _hub(env)),
         *(("LM Studio", each) for each in _lm_studio(home)),
         *(("Ollama", each) for each in _ollama(env, home)),
         ("llama.cpp", Path(env.get("LLAMA_CACHE") or programs / "llama.cpp")),
@@ -64,6 +64,11 @@ def store_places(environment: Mapping[str, str] | None = None) -> Iterator[Place
         if key not in seen:
             seen.add(key)
             yield Place(owner, place, _is_directory(place))
+
+
+def _hub(env: Mapping[str, str]) -> Iterator[Path]:
+    with contextlib.suppress(HubError):  # without a home there is none
+        yield cache_directory(env)
 
 
 def _ollama(env: Mapping[str, str], home: Path) -> Iterator[Path]:

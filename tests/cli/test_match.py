@@ -10,8 +10,6 @@ from helpers import tiny_models
 from helpers.cli_tools import invoke
 from helpers.model_tree import CHAT, Shape, Stores, Tokens, Written
 
-from edge_eft.cli import match
-from edge_eft.engine.loader import DEFAULT_N_CTX
 from edge_eft.files.recipe_names import load_recipe
 
 SMALL = Shape("llama", 2, 256, 512, Tokens(9, 400, 390), 1)
@@ -194,10 +192,6 @@ def test_a_written_recipe_of_real_models_runs(tmp_path):
     done = invoke("run", "fam", "the red one", "--max-tokens", "4", environment=environment)
     assert done.exit_code == 0, done.output
     assert done.stdout
-
-
-def test_the_context_that_is_weighed_is_the_one_that_is_opened():
-    assert match.N_CTX == DEFAULT_N_CTX
 
 
 def test_it_works_in_a_process_without_a_home(tmp_path):

@@ -23,8 +23,9 @@ from helpers.hub_server import HubServer, use
 from edge_eft.cli.pull_wish import wish
 from edge_eft.files import hub_transfer
 from edge_eft.files.gguf_split import part_paths
+from edge_eft.files.hashes import verify
 from edge_eft.files.hub_file import HubFile
-from edge_eft.files.recipe import verify
+from edge_eft.files.pulled import check_here
 from edge_eft.files.recipe_names import load_recipe
 from edge_eft.files.recipe_toml import read_recipe
 
@@ -486,7 +487,7 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
     needs = [spec.needs_pull for spec in (recipe.instruct, chat.tuned, recipe.base, chat.reference)]
     assert needs == [False, False, True, True]
     pulled("family")
-    assert load_recipe("family").contexts()
+    check_here(load_recipe("family"))
 
 
 @pytest.mark.parametrize(
@@ -570,9 +571,9 @@ def wait_for(condition, seconds=20):
 def test_ctrl_c_keeps_what_came_and_says_so(server, home, models):
     path = write(home)
     server.fault(whole_file(models), pause=0.05)
-    child = process("pull", path, env=environment(server, home), start_new_session=True)
+    child = process("pull", path, env=environment(server, home))
     wait_for(lambda: any(each.stat().st_size for each in home.rglob("*Big*/*/*.incomplete")))
-    os.killpg(child.pid, signal.SIGINT)
+    child.send_signal(signal.SIGINT)  # to the supervisor, which hands it on once
     _, err = child.communicate(timeout=20)
     assert child.returncode == 130
     assert "MiB came, and the same command goes on from there" in err

@@ -14,6 +14,7 @@ from helpers.hub_cache import files_below, pulled_spec, recipe_of
 
 from edge_eft.cli.remove import carry_out, make_plan
 from edge_eft.errors import RecipeError
+from edge_eft.files.pulled import check_here
 from edge_eft.files.recipe import ModelSpec
 from edge_eft.files.recipe_names import load_recipe, own_recipes, save_recipe
 
@@ -174,7 +175,7 @@ def test_death_at_any_moment_leaves_no_recipe_that_claims_to_be_whole(
         assert all(spec.file.exists() for spec in specs)
     else:
         with pytest.raises(RecipeError, match="edge-eft pull mine"):
-            recipe.roles()
+            check_here(recipe)
     assert removed("mine")["removed"] == ["mine"]
 
 
@@ -196,7 +197,7 @@ def test_kill_9_while_removing_leaves_no_recipe_that_claims_to_be_whole(installe
     time.sleep(0.3)  # the command's own process hears of its parent's death
     if path.exists():
         with pytest.raises(RecipeError, match="edge-eft pull mine"):
-            load_recipe("mine").roles()
+            check_here(load_recipe("mine"))
         removed("mine")
     assert files_below(tmp_path / "hub") == set()
 

@@ -10,9 +10,10 @@ from helpers.cli_tools import complaint, invoke, process
 from helpers.gguf_parts import split_model
 from helpers.hub_cache import files_below, recipe_of
 
-from edge_eft.files import recipe as recipe_module
+from edge_eft.files import hashes as hashes_module
+from edge_eft.files.hashes import file_sha256, model_sha256
 from edge_eft.files.pulled import forget
-from edge_eft.files.recipe import ModelSpec, file_sha256, model_sha256
+from edge_eft.files.recipe import ModelSpec
 from edge_eft.files.recipe_names import load_recipe, own_recipes, save_recipe
 
 
@@ -42,7 +43,7 @@ def test_a_file_that_two_roles_have_is_read_once(installed, tiny, monkeypatch):
         save_recipe(recipe_of(name, spec, tuned, spec))
     read = []
     monkeypatch.setattr(
-        recipe_module, "file_sha256", lambda path, **_: read.append(path) or file_sha256(path)
+        hashes_module, "file_sha256", lambda path, **_: read.append(path) or file_sha256(path)
     )
     seen, _ = verdicts("mine", "other", status=0)
     assert seen == 2 * [(["base", "reference:chat"], "ok"), (["tuned:chat"], "ok")]
@@ -112,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_compared(
             raise PermissionError(13, "Permission denied")
         return file_sha256(path)
 
-    monkeypatch.setattr(recipe_module, "file_sha256", refused)
+    monkeypatch.setattr(hashes_module, "file_sha256", refused)
     seen, _ = verdicts("mine", status=2)
     assert [verdict for _, verdict in seen] == ["damaged", "ok", "ok"]
 

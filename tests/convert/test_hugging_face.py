@@ -17,7 +17,7 @@ from edge_eft.convert import ConversionError
 from edge_eft.convert.scripts import hf_to_gguf, lora_to_gguf
 from edge_eft.convert.worker import Worker
 from edge_eft.files.gguf_check import read_header
-from edge_eft.files.recipe import verify
+from edge_eft.files.hashes import verify
 from edge_eft.files.recipe_names import load_recipe
 
 pytestmark = pytest.mark.convert

@@ -9,7 +9,7 @@ from helpers.gguf_parts import split_model
 
 from edge_eft.errors import EdgeEftError
 from edge_eft.files.gguf_check import read_header
-from edge_eft.files.recipe import verify
+from edge_eft.files.hashes import verify
 from edge_eft.files.recipe_names import load_recipe
 
 

@@ -14,7 +14,7 @@ from edge_eft.convert import ConversionError
 from edge_eft.convert import workspace as workspaces
 from edge_eft.convert.options import Options
 from edge_eft.convert.workspace import Workspace, parse_size
-from edge_eft.files.recipe import verify
+from edge_eft.files.hashes import verify
 from edge_eft.files.recipe_names import load_recipe
 
 

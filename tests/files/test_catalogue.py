@@ -33,7 +33,7 @@ each_recipe = pytest.mark.parametrize("name", RECIPES)
 
 def sides(recipe: Recipe) -> dict[str, ModelSpec]:
     """Side → its model: base, tuned and reference, and the large tuned one if there is one."""
-    found = {role.partition(":")[0]: spec for role, spec in recipe.roles(here=False).items()}
+    found = {role.partition(":")[0]: spec for role, spec in recipe.roles().items()}
     return found | ({"instruct": recipe.instruct} if recipe.instruct else {})
 
 
@@ -49,7 +49,7 @@ def quantisation(spec: ModelSpec) -> str:
 
 
 def common(name: str) -> CommonVocabulary:
-    roles = RECIPES[name].roles(here=False)
+    roles = RECIPES[name].roles()
     models = {role: vocabulary(family_of(name), role.partition(":")[0])[0] for role in roles}
     return reconcile_recipe(RECIPES[name], roles, models)
 

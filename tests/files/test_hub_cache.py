@@ -1,6 +1,9 @@
 """Names that a hub states, places in the cache, and what is removed from it."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +136,31 @@ def test_without_links_the_file_itself_is_there(tmp_path, monkeypatch):
     path = pulled(tmp_path)
     assert not path.is_symlink()
     assert path.read_bytes() == b"12345"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"HF_HUB_CACHE": "/c/$NAME"},
+        {"HUGGINGFACE_HUB_CACHE": "~/c"},
+        {"HF_HOME": "/h"},
+        {"XDG_CACHE_HOME": "/x"},
+        {},
+    ],
+    ids=str,
+)
+def test_the_hubs_cache_is_where_huggingface_hub_has_it(variables, monkeypatch):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/home/u", "NAME": "n", **variables}.items():
+        monkeypatch.setenv(name, value)
+    code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE)"
+    theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"{hub_cache.cache_directory()}\n" == theirs.stdout
+
+
+def test_without_a_home_the_cache_has_no_place(monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(HubError, match="HF_HOME names one"):
+        hub_cache.cache_directory({})
+    assert hub_cache.cache_directory({"HF_HOME": "/h"}) == Path("/h/hub")

@@ -11,7 +11,6 @@ from edge_eft.files.hub_files import (
     RemoteFile,
     Repository,
     choose,
-    kind_of,
     smaller,
 )
 
@@ -23,24 +22,6 @@ def repository(*names, size=1 << 20):
 
 def chosen(repo, *arguments, **options):
     return [part.path for part in choose(repo, *arguments, **options)]
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    {
-        "Qwen3-8B-Base.Q4_K_M.gguf": "Q4_K_M",
-        "Model.i1-IQ3_XXS.gguf": "IQ3_XXS",
-        "smollm2-360m-instruct-q8_0.gguf": "Q8_0",
-        "Qwen3-4B-UD-Q4_K_XL.gguf": "UD-Q4_K_XL",
-        "gemma-BF16-00001-of-00002.gguf": "BF16",
-        "Q6_K/model-00001-of-00003.gguf": "Q6_K",
-        "gpt-oss-MXFP4_MOE.gguf": "MXFP4_MOE",
-        "model.gguf": "",
-        "qwen-f16-tuned.gguf": "F16",
-    }.items(),
-)
-def test_a_quantisation_is_read_from_a_name(name, kind):
-    assert kind_of(name) == kind
 
 
 MANY = repository("M.Q2_K.gguf", "M.Q4_0.gguf", "M.Q4_K_M.gguf", "M.Q8_0.gguf", "mmproj-M-f16.gguf")

@@ -6,12 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import psutil
 import pytest
 from helpers.tiny_models import write_random
 
 from edge_eft.errors import NotEnoughMemoryError
-from edge_eft.files import memory, memory_check
-from edge_eft.files.memory_check import Free
+from edge_eft.files import memory
+from edge_eft.files.memory_check import Free, fit
 from edge_eft.files.recipe import from_files
 
 MIB = 2**20
@@ -52,19 +53,10 @@ def test_check_refuses_with_numbers_just_above_what_is_free() -> None:
 
 def test_check_refuses_by_what_the_system_says_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     memory.check(by_hand(MIB))
-    free = SimpleNamespace(available=MIB - 1)
-    monkeypatch.setattr(memory_check.psutil, "virtual_memory", lambda: free)
+    free = SimpleNamespace(available=MIB - 1, total=16 << 30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     with pytest.raises(NotEnoughMemoryError):
         memory.check(by_hand(MIB))
-
-
-def test_a_containers_limit_counts_less_what_this_process_has(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(memory_check, "container_limits", lambda: (2**30, None))
-    assert 0 < Free.now().host < 2**30
-    monkeypatch.setattr(memory_check, "container_limits", lambda: (MIB, None))
-    assert Free.now().host == 0
 
 
 def test_what_is_advised_fits_and_the_next_larger_does_not(roles: dict) -> None:
@@ -94,7 +86,7 @@ def test_a_smaller_quantisation_of_the_largest_model_is_named_with_its_size(role
     assert verdict.role == "base"
     assert verdict.role_bytes == header.n_bytes - header.n_bytes // 3
     assert verdict.role_type == "Q4_K_M", "5.7 bits of Q8_0's 8.5 are more than two thirds"
-    assert verdict.text.endswith("GB or less, such as Q4_K_M")
+    assert verdict.text.endswith("MB or less, such as Q4_K_M")
 
 
 def test_what_no_choice_makes_fit_needs_smaller_models(roles: dict) -> None:
@@ -159,3 +151,9 @@ def test_an_estimate_that_fits_says_so_in_numbers(roles: dict, tmp_path: Path) -
     verdict = memory.fits(estimated(roles), Free(10**12))
     assert verdict.fits
     assert verdict.text.endswith("MiB of 953,674 MiB that are free")
+
+
+def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(available=6 << 30, total=16 << 30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert [fit(n << 30) for n in (6, 7, 14, 15, 100)] == ["yes", "tight", "tight", "no", "no"]

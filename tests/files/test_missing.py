@@ -131,7 +131,7 @@ def test_who_has_a_trio_is_not_told_of_other_bases_for_its_pair(lacking):
 
 def test_the_names_in_the_catalogue_say_what_its_roles_are():
     for path in catalogue().values():
-        for role, spec in load_recipe(path).roles(here=False).items():
+        for role, spec in load_recipe(path).roles().items():
             name = model_name(model_stem(spec.file))
             says = name.plainly_tuned if name.tuned is None else name.tuned
             if "codellama" not in name.core:  # tuned on code, and not by a chat

@@ -2,7 +2,13 @@
 
 import pytest
 
-from edge_eft.files.model_names import model_name, plain_name, says_before_tuning, words
+from edge_eft.files.model_names import (
+    model_name,
+    plain_name,
+    quantisation,
+    says_before_tuning,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -107,3 +113,21 @@ def test_words_are_told_apart_by_anything_but_letters_digits_and_dots():
 )
 def test_a_name_that_is_of_the_model_before_tuning(name, tuned, says):
     assert says_before_tuning(name, tuned) is says
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    {
+        "Qwen3-8B-Base.Q4_K_M.gguf": "Q4_K_M",
+        "Model.i1-IQ3_XXS.gguf": "IQ3_XXS",
+        "smollm2-360m-instruct-q8_0.gguf": "Q8_0",
+        "Qwen3-4B-UD-Q4_K_XL.gguf": "UD-Q4_K_XL",
+        "gemma-BF16-00001-of-00002.gguf": "BF16",
+        "Q6_K/model-00001-of-00003.gguf": "Q6_K",
+        "gpt-oss-MXFP4_MOE.gguf": "MXFP4_MOE",
+        "model.gguf": "",
+        "qwen-f16-tuned.gguf": "F16",
+    }.items(),
+)
+def test_a_quantisation_is_read_from_a_name(name, kind):
+    assert quantisation(name) == kind

@@ -228,13 +228,13 @@ def test_a_file_that_is_gone_is_told_with_the_command_that_gets_it(
     cache: Path, tmp_path: Path
 ) -> None:
     recipe, base = _pulled(cache)
-    check_here(recipe, recipe.roles())
+    check_here(recipe)
     forget([base])
     with pytest.raises(RecipeError, match=r"file of base .* edge-eft pull mine$"):
-        recipe.roles()
+        check_here(recipe)
     elsewhere = replace(recipe, path=tmp_path / "a b.toml")
     with pytest.raises(RecipeError, match=r"edge-eft pull '.*a b\.toml'$"):
-        elsewhere.roles()
+        check_here(elsewhere)
 
 
 @pytest.mark.usefixtures("home")
@@ -243,9 +243,9 @@ def test_what_is_to_be_pulled_is_told_with_its_size() -> None:
     unknown = ModelSpec("u.gguf", source=HubFile("o/n", "u.gguf"))
     recipe = recipe_of("large", spec, spec, spec)
     with pytest.raises(RecipeError, match=r"edge-eft pull large \(5\.0 GB to fetch\)$"):
-        recipe.roles()
+        check_here(recipe)
     with pytest.raises(RecipeError, match=r"base, tuned:chat, reference:chat .* pull large$"):
-        replace(recipe, base=unknown).roles()
+        check_here(replace(recipe, base=unknown))
 
 
 def test_all_parts_of_a_split_model_are_its_files(tmp_path: Path) -> None:

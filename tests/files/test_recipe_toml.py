@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import edge_eft
 from edge_eft.errors import RecipeError
 from edge_eft.files.hub_file import HubFile
+from edge_eft.files.pulled import check_here
 from edge_eft.files.recipe import Delta, ModelSpec, Recipe, from_files
 from edge_eft.files.recipe_names import load_recipe
 from edge_eft.files.recipe_toml import to_toml
@@ -200,11 +201,11 @@ def test_a_model_without_a_file_is_one_to_pull(tmp_path: Path) -> None:
     assert recipe.base == recipe.instruct == ModelSpec("b.Q8_0.gguf", source=source)
     assert recipe.base.needs_pull
     assert not recipe.deltas["d"].tuned.needs_pull
-    assert list(recipe.roles(here=False)) == ["base", "tuned:d", "reference:d"]
+    assert list(recipe.roles()) == ["base", "tuned:d", "reference:d"]
     with pytest.raises(
         RecipeError, match=r"base not on this machine yet; .* edge-eft pull .*mine\.toml"
     ):
-        recipe.roles()
+        check_here(recipe)
     again = load_recipe(write_toml(tmp_path, to_toml(recipe, tmp_path)))
     assert again == recipe
 

@@ -1,16 +1,14 @@
 """rough_memory: good enough to choose from a list by, before any header is here."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from edge_eft.files.gguf_check import GGUFHeader
 from edge_eft.files.gguf_header import TOKENS_KEY, GGUFArray, TensorInfo
 from edge_eft.files.memory import estimate
 from edge_eft.files.recipe import ModelSpec
-from edge_eft.files.rough_memory import fit, rough_estimate
+from edge_eft.files.rough_memory import rough_estimate
 
 # Published models: bytes of the file (10⁶), layers, heads of keys and values and of queries, the
 # size of one, widths of the embedding and the feed-forward, tokens.
@@ -75,9 +73,3 @@ def test_it_is_near_what_the_headers_will_say(base: str, pair: str, n_ctx: int) 
     # Of 2023's large models, with keys and values for every head, it says less.
     lowest = 0.75 if "Llama-2" in base else 0.9
     assert lowest < rough / known.total < 1.2
-
-
-def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = SimpleNamespace(available=6 << 30, total=16 << 30)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    assert [fit(n << 30) for n in (6, 7, 14, 15, 100)] == ["yes", "tight", "tight", "no", "no"]

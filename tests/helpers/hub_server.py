@@ -203,6 +203,7 @@ def use(server: HubServer, monkeypatch: Any, home: Path) -> Path:
     monkeypatch.setattr(hub_transfer, "_WAITS", (0.01, 0.01, 0.01))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("EDGE_EFT_HOME", str(home / "own"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     huggingface_hub.close_session()
     return home / "hub"
