@@ -176,9 +176,11 @@ class Planner:
             return cached
         try:
             self._repositories[key] = hub.look_up(asked.repo, asked.revision)
-        except hub.UnreachableError:
+        except hub.UnreachableError as error:
             if cached is None:
                 raise
+            if source:
+                _check_copy(cached, source, error)
             self.notes.append(f"{asked.repo}: the hub does not answer; the cache has it")
             return cached
         return self._repositories[key]
@@ -289,6 +291,16 @@ def _is_stated(cached: Repository, source: HubFile, spec: ModelSpec) -> bool:
     """Return whether the cache has what the recipe states, by size and name of the content."""
     found = {part.digest for part in cached.files.values()}
     return size_of(cached.files.values()) == source.size and found >= set(_hashes(spec))
+
+
+def _check_copy(cached: Repository, source: HubFile, error: HubError) -> None:
+    """Refuse a copy in the cache that is cut, while the hub cannot be asked for a whole one."""
+    size = size_of(cached.files.values())
+    if source.size and source.confidence is None and source.revision and size != source.size:
+        raise HubError(
+            f"{source}: your copy is damaged (it has {size:,} bytes of {source.size:,}), and a "
+            f"whole one is not to be had now: {error}"
+        )
 
 
 def _hashes(spec: ModelSpec) -> tuple[str, ...]:

@@ -261,6 +261,39 @@ def test_what_was_damaged_counts_as_fetched(server, at, tmp_path, models):
     assert about["bytes_fetched"] == len(models[BASE])
 
 
+def test_a_cut_file_is_to_be_fetched_and_not_taken_for_another(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.write_bytes(models[BASE][:500_000])
+    about = json.loads(invoke("pull", "family", "--dry-run", "--json").stdout)
+    assert about["bytes_to_fetch"] == len(models[BASE])
+    server.fault("", status=503)
+    line = refused("family")
+    assert f"your copy is damaged (it has 500,000 bytes of {len(models[BASE]):,})" in line
+    assert "has trouble of its own" in line
+    assert "--update" not in line
+    assert blob.stat().st_size == 500_000
+
+
+def test_a_cut_file_is_fetched_whole(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.write_bytes(models[BASE][:500_000])
+    told = pulled("family")
+    assert "damaged; it is fetched again" in told
+    assert "0.8 MiB were fetched" in told
+    assert blob.read_bytes() == models[BASE]
+
+
+def test_a_damaged_file_stays_while_the_hub_sends_no_other(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.write_bytes(models[BASE][:-1] + b"?")
+    server.fault("", status=503)
+    assert "until then the damaged copy stays" in refused("family")
+    assert blob.stat().st_size == len(models[BASE])
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1000], lambda data: data[:-1] + b"?"])
 def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_path, damage):
     pulled(write(tmp_path))
