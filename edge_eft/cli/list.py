@@ -136,6 +136,8 @@ def _notes(entry: Entry) -> Iterator[str]:
         yield "needs --base"
     if entry.state == "files missing":
         yield f"{len(entry.missing)} file{'s' * (len(entry.missing) > 1)} missing"
+    elif entry.for_lora:
+        yield "here for --lora"
     elif entry.state == "partly here" and entry.to_pull is not None:
         yield f"{byte_size(entry.to_pull)} to fetch"
     if entry.gated:
@@ -145,7 +147,9 @@ def _notes(entry: Entry) -> Iterator[str]:
 def _next(entries: Sequence[Entry]) -> Iterator[str]:
     """Yield what to type next."""
     for entry in entries:
-        if entry.kind == "pulled" and entry.state == "partly here":
+        if entry.for_lora:
+            yield f"edge-eft chat {entry.name} --lora ADAPTER runs; the rest is not here"
+        elif entry.kind == "pulled" and entry.state == "partly here":
             yield f"edge-eft pull {entry.name} completes it"
     to_get = "" if all(entry.is_here for entry in entries) else ", edge-eft pull NAME gets it"
     yield f"edge-eft show NAME says more of one{to_get}"

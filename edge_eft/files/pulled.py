@@ -47,6 +47,12 @@ def bytes_to_pull(models: Iterable[ModelSpec]) -> int | None:
     return sum(size for size in sizes.values() if size) if all(sizes.values()) else None
 
 
+def is_for_lora(recipe: Recipe) -> bool:
+    """Return whether `pull --for-lora` got a recipe's models, and no other pull the rest."""
+    large, small = recipe.instruct, next(iter(recipe.deltas.values())).tuned
+    return recipe.needs_pull and large is not None and not (large.needs_pull or small.needs_pull)
+
+
 def check_here(recipe: Recipe) -> None:
     """Raise RecipeError, with the command, if a model of `recipe` has to be pulled (again)."""
     roles = recipe.roles()

@@ -519,6 +519,14 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
     chat = recipe.deltas["chat"]
     needs = [spec.needs_pull for spec in (recipe.instruct, chat.tuned, recipe.base, chat.reference)]
     assert needs == [False, False, True, True]
+    verified = invoke("verify", "family", "--json")
+    assert (verified.exit_code, verified.stderr) == (0, "")
+    checked = [(each["roles"], each["verdict"]) for each in json.loads(verified.stdout)]
+    assert checked == [(["instruct"], "ok"), (["tuned:chat"], "ok")]
+    assert "here for --lora" in invoke("list", "family").stdout
+    shown = invoke("show", "family").stdout
+    assert "here for    edge-eft chat family --lora ADAPTER\nthe rest    edge-eft pull" in shown
+    assert shown.count("(as pulled)") == shown.count(" stated") == 2
     pulled("family")
     check_here(load_recipe("family"))
 
