@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -61,6 +62,8 @@ def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
     for each in found:
         if each.problem:
             say(f"edge-eft: {one_line(each.problem)}", err=True)
+    for line in () if as_json else _stopped():
+        say(line, err=True)
     if as_json:
         say(to_json([each.as_data() for each in picked]))
         return
@@ -72,6 +75,24 @@ def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
         say(line)
     for line in _next(entries) if sys.stdout.isatty() else ():
         talk(line)
+
+
+def _stopped() -> Iterator[str]:
+    """Yield what to do about pulls that have not ended."""
+    from ..errors import EdgeEftError
+    from ..files.pulled import is_for_lora
+    from ..files.recipe_names import load_recipe, own_recipes
+    from ..files.unfinished import unfinished
+
+    own = own_recipes()
+    for name, path in unfinished().items():
+        again = f"edge-eft pull {name}"
+        with contextlib.suppress(EdgeEftError):
+            again += " --for-lora" * is_for_lora(load_recipe(path))
+        what = f"{again} goes on with it, edge-eft remove {name} removes what came"
+        if name in own:  # an update, or models for adapters
+            what = "the same command goes on with it"
+        yield f"edge-eft: the pull of {one_line(name)} has not ended; {one_line(what)}"
 
 
 def _has(about: dict[str, object], words: Sequence[str]) -> bool:

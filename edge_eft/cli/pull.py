@@ -104,13 +104,15 @@ def _named(
     from ..errors import RecipeError
     from ..files.hub_file import HubFile
     from ..files.recipe_names import embedded_recipes, list_recipes, load_recipe
+    from ..files.unfinished import stopped_pull
     from .pull_wish import wish
 
     if given in embedded_recipes():
         raise RecipeError(
             f"{given!r} comes with edge_eft; it is here already: edge-eft chat {given}"
         )
-    recipe = load_recipe(given)
+    begun = None if given in list_recipes() else stopped_pull(given)
+    recipe = load_recipe(begun or given)
     wishes = {}
     if "base" in files:
         source = recipe.base.source if recipe.base else None
@@ -142,7 +144,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     from ..files import hub_transfer
     from ..files.recipe_names import check_name, save_recipe
     from ..files.recipe_toml import to_toml
-    from .pull_plan import Planner
+    from ..files.unfinished import begun, ended
     from .pull_wish import unpinned
 
     check_name(recipe.name)
@@ -151,10 +153,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
         recipe = replace(recipe, name=own.name)
     if own is not None and own.path != recipe.path:
         recipe, wishes = _as_pinned(recipe, wishes, own), {}
-    if sys.stderr.isatty() and not ways.quiet:
-        talk("asking the hub for names, sizes and headers …")
-    wanted = unpinned(recipe) if ways.update else recipe
-    plan = Planner().plan(wanted, wishes, for_lora=ways.for_lora)
+    plan = _plan(unpinned(recipe) if ways.update else recipe, wishes, ways)
     missing = sum(model.missing for model in plan.models)
     if ways.dry_run and ways.as_json:
         say(to_json(_about(plan, missing, None)))
@@ -166,15 +165,42 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
         return
     hub_transfer.check_space(missing)
     to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
-    plan, damaged = _fetch(plan, missing, ways)
+    if missing:
+        begun(plan.recipe)
+    plan, damaged = _fetch(plan, missing, ways, _again(plan.recipe.name, wishes, ways))
     missing += damaged
     unchanged = own is not None and plan.recipe == own
     path = own.path if own and unchanged else save_recipe(plan.recipe, force=own is not None)
+    ended(plan.recipe.name)
     if ways.as_json:
         say(to_json(_about(plan, missing, path)))
     if not ways.quiet:
         for line in _end(plan, missing, unchanged, ways):
             say(line, err=True)
+
+
+def _plan(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> Plan:
+    from .pull_plan import Planner
+
+    if sys.stderr.isatty() and not ways.quiet:
+        talk("asking the hub for names, sizes and headers …")
+    try:
+        return Planner().plan(recipe, wishes, for_lora=ways.for_lora)
+    except KeyboardInterrupt:
+        if not ways.quiet:
+            say("edge-eft: stopped; nothing was fetched yet", err=True)
+        raise
+
+
+def _again(name: str, wishes: dict[str, Wish], ways: Ways) -> str:
+    """Return what goes on with a pull that is stopped, and what undoes it."""
+    from ..files.recipe_names import list_recipes, own_recipes
+
+    again = f"edge-eft pull {name}{' --for-lora' * ways.for_lora}{' --anyway' * ways.anyway}"
+    if (wishes or ways.update) and name in list_recipes():
+        again = "the same command"  # the name alone stands for what has it
+    undo = "" if name in own_recipes() else f", edge-eft remove {name} removes what came"
+    return f"{again} goes on from there{undo}"
 
 
 def _own(name: str) -> Recipe | None:
@@ -228,8 +254,8 @@ def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
             talk(f"edge-eft: {one_line(str(error))}")
 
 
-def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
-    """Bring every file.
+def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]:
+    """Bring every file. `again` is what to say of it where it is stopped.
 
     Returns the plan with the hashes that the hub did not state, and the bytes of what was here and
     damaged, which were fetched again.
@@ -266,16 +292,13 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
         left = sum(model.missing for model in plan.models)
         if not ways.quiet:
             came = f"{mebibytes(missing - left, 1)} of {mebibytes(missing, 1)} MiB came"
-            say(f"edge-eft: stopped; {came}, and the same command goes on from there", err=True)
+            say(f"edge-eft: stopped; {came}; {again}", err=True)
         raise
     return replace(plan, recipe=plan.recipe.with_models(hashed)), damaged
 
 
 def _check_here(plan: Plan) -> None:
-    """Raise HubError if something took a file away while others came: no recipe names what is not.
-
-    `remove` of another recipe may: it does not know yet that this one needs it, too.
-    """
+    """Raise HubError if a file went away while others came: no recipe names what is not here."""
     from ..errors import HubError
     from ..files.pulled import model_files
 

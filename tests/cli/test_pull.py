@@ -206,7 +206,7 @@ def test_a_pull_that_broke_off_fetches_only_what_is_missing(server, at, tmp_path
     server.fault(whole_file(models), after=300_000, times=1)
     gone = server.fault("bytes=300000-", status=418)
     assert "HTTP status 418" in refused(path)
-    assert not (tmp_path / "own").exists()
+    assert not (tmp_path / "own/recipes").exists()
     total = sum(map(len, models.values()))
     assert server.sent() == looked_at + total - len(models[BASE]) + 300_000
     gone.times = 0
@@ -214,6 +214,49 @@ def test_a_pull_that_broke_off_fetches_only_what_is_missing(server, at, tmp_path
     pulled(path)
     assert server.sent() == len(models[BASE]) + len(models[BASE]) - 300_000  # the look, the rest
     assert (tmp_path / "own/recipes/family.toml").exists()
+
+
+def stopped(server, models, *arguments):
+    """Let a pull of three repositories end when 300,000 bytes of the base have come."""
+    server.fault(whole_file(models), after=300_000, times=1)
+    gone = server.fault("bytes=300000-", status=418)
+    refused(*arguments)
+    gone.times = 0
+
+
+def test_a_stopped_pull_goes_on_by_its_name(server, at, models):
+    stopped(server, models, *trio())
+    assert load_recipe(next(at.parent.glob("own/unfinished/*"))).name == "mine"
+    told = invoke("list").stderr
+    assert "the pull of mine has not ended; edge-eft pull mine goes on with it" in told
+    pulled("Mine")
+    assert server.log[-1].range == f"bytes=300000-{len(models[BASE]) - 1}"
+    assert load_recipe("mine").base.file.read_bytes() == models[BASE]
+    assert "not ended" not in invoke("list").stderr
+
+
+def test_a_stopped_pull_is_undone_by_remove(server, at, models):
+    stopped(server, models, *trio())
+    here = sum(len(data) for repo, data in models.items() if repo != BASE) + 300_000
+    about = json.loads(invoke("remove", "MINE", "--yes", "--json").stdout)
+    assert (about["removed"], about["freed"]) == (["mine"], here)
+    assert not list(at.glob("models--*"))
+    assert "not known" in complaint("remove", "mine", "--yes")
+    assert "not ended" not in invoke("list").stderr
+
+
+def test_what_others_need_of_a_stopped_pull_stays(server, at, models):
+    stopped(server, models, *trio())
+    server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
+    pulled(*trio(base=f"{BASE}:Q5_0", name="other"))
+    server.fault("bytes=300000-", status=418)
+    refused(*trio(base=f"{BASE}:Q8_0", name="third"))
+    about = json.loads(invoke("remove", "mine", "--yes", "--json").stdout)
+    assert about["freed"] == 0
+    assert {each["why"] for each in about["kept"]} == {"other needs it"}
+    about = json.loads(invoke("remove", "third", "--yes", "--json").stdout)
+    assert about["freed"] == 300_000
+    assert invoke("verify", "other").exit_code == 0
 
 
 def test_three_repositories_make_a_recipe(server, at, tmp_path):
@@ -333,7 +376,25 @@ def test_a_name_in_other_letters_is_the_one_that_is_there(server, at, tmp_path):
 def test_a_file_that_is_removed_while_others_come_is_told(
     server, at, tmp_path, monkeypatch, models
 ):
-    """By `remove` of a recipe that shares it: no recipe knows yet that this one needs it, too."""
+    pulled(*trio())
+    other = load_recipe("mine").deltas["tuned"].tuned.file
+    server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
+    fetch = hub_transfer.fetch
+
+    def slow(repository, file, *rest):
+        if "Q5_0" in file.path:
+            other.unlink()
+        return fetch(repository, file, *rest)
+
+    monkeypatch.setattr(hub_transfer, "fetch", slow)
+    line = refused(*trio(base=f"{BASE}:Q5_0", name="other"))
+    assert "was removed while the rest came; pull again" in line
+    assert [path.name for path in (tmp_path / "own/recipes").iterdir()] == ["mine.toml"]
+
+
+def test_what_a_pull_needs_stays_while_another_recipe_is_removed(
+    server, at, tmp_path, monkeypatch, models
+):
     server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
     pulled(*trio(base=f"{BASE}:Q8_0"), "--name", "first")
     fetch = hub_transfer.fetch
@@ -344,9 +405,8 @@ def test_a_file_that_is_removed_while_others_come_is_told(
         return fetch(repository, file, *rest)
 
     monkeypatch.setattr(hub_transfer, "fetch", slow)
-    line = refused(*trio(base=f"{BASE}:Q5_0"))
-    assert "was removed while the rest came; pull again" in line
-    assert not list((tmp_path / "own/recipes").iterdir())
+    pulled(*trio(base=f"{BASE}:Q5_0"))
+    assert invoke("verify", "mine").exit_code == 0
 
 
 def test_a_link_in_the_cache_to_something_else_is_put_right(server, at, tmp_path, models):
@@ -617,12 +677,14 @@ def test_ctrl_c_keeps_what_came_and_says_so(server, home, models):
     child.send_signal(signal.SIGINT)  # to the supervisor, which hands it on once
     _, err = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert "MiB came, and the same command goes on from there" in err
+    undo = "edge-eft remove family removes what came"
+    assert f"MiB came; edge-eft pull family goes on from there, {undo}" in err
     (partial,) = home.rglob("*.incomplete")
     have = partial.stat().st_size
     server.faults.clear()
     server.log.clear()
-    assert run(server, home, path)[0] == 0
+    assert run(server, home, "family")[0] == 0
+    assert not list((home / "own/unfinished").iterdir())
     assert server.log[-1].range == f"bytes={have}-{len(models[BASE]) - 1}"
 
 
