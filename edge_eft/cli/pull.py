@@ -105,8 +105,10 @@ def _named(
     from ..files.hub_file import HubFile
     from ..files.recipe_names import embedded_recipes, list_recipes, load_recipe
     from ..files.unfinished import stopped_pull
-    from .pull_wish import wish
+    from .pull_wish import no_recipe, wish
 
+    if told := no_recipe(given):
+        raise RecipeError(told)
     if given in embedded_recipes():
         raise RecipeError(
             f"{given!r} comes with edge_eft; it is here already: edge-eft chat {given}"
