@@ -44,7 +44,7 @@ class Ways:
 @click.option("--base", metavar=_REPO, help="The large model's repository, and file or kind.")
 @click.option("--tuned", metavar=_REPO, help="The small tuned model's.")
 @click.option("--reference", metavar=_REPO, help="The model's that `tuned` was tuned from.")
-@click.option("--name", metavar="NAME", help="What the recipe is to be called here.")
+@click.option("--name", metavar="NAME", help="What the recipe is called here [the base's name].")
 @click.option("--prompt", type=Text(), metavar="FORMAT", help=f"Of the base: {', '.join(FORMATS)}.")
 @click.option("--for-lora", is_flag=True, help="The instruct models, for `chat NAME --lora`.")
 @click.option("--update", is_flag=True, help="Take the newest files, not the pinned ones.")
@@ -82,8 +82,6 @@ def pull(
             "Name a recipe (`edge-eft list` shows them), or --base, --tuned and --reference, "
             "each OWNER/NAME of a repository on the hub."
         )
-    if recipe is None and name is None:
-        raise click.UsageError("Say with --name what the recipe is to be called.")
     if recipe is not None and (given.keys() - {"base"}):
         raise click.UsageError("--tuned and --reference go without a recipe; with one, --base.")
     if base is not None and ways["for_lora"]:
@@ -132,12 +130,12 @@ def _of_files(
 ) -> tuple[Recipe, dict[str, Wish]]:
     """Return a recipe of three repositories, and what was asked for of each."""
     from ..files.recipe import check_prompt
-    from .pull_wish import recipe_of, wish
+    from .pull_wish import name_of, recipe_of, wish
 
     if prompt is not None:
         check_prompt("--prompt", prompt)
     wishes = {role: wish(text) for role, text in files.items()}
-    recipe = recipe_of(wishes, name or "", prompt)
+    recipe = recipe_of(wishes, name or name_of(wishes["base"]), prompt)
     roles = {"base": "base", "tuned": "tuned:tuned", "reference": "reference:tuned"}
     return recipe, {roles[role]: each for role, each in wishes.items()}
 

@@ -47,6 +47,11 @@ def wish(text: str, usual_repo: str = "") -> Wish:
     return Wish(repo, file)
 
 
+def name_of(base: Wish) -> str:
+    """Return what a recipe is called after its base's repository: Big-8B-GGUF is big-8b."""
+    return re.sub(r"[-._]gguf$", "", base.repo.partition("/")[2].lower())[:64]
+
+
 def no_recipe(text: str) -> str | None:
     """Return what to say of a repository in the place of a recipe; None if `text` names none."""
     try:

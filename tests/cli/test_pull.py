@@ -216,6 +216,13 @@ def test_a_pull_that_broke_off_fetches_only_what_is_missing(server, at, tmp_path
     assert (tmp_path / "own/recipes/family.toml").exists()
 
 
+def test_a_recipe_has_its_bases_name_if_it_is_given_none(server, at):
+    models = ("--base", f"https://huggingface.co/{BASE}", "--tuned", TUNED, "--reference")
+    assert "next: edge-eft chat big-base\n" in pulled(*models, REFERENCE)
+    assert "big-base was here already" in pulled(*models, REFERENCE)
+    assert "with --name, or remove it first" in refused(*models, TUNED)
+
+
 def stopped(server, models, *arguments):
     """Let a pull of three repositories end when 300,000 bytes of the base have come."""
     server.fault(whole_file(models), after=300_000, times=1)
@@ -595,7 +602,7 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
     ("arguments", "words"),
     [
         ((), "Name a recipe"),
-        (("--base", "a/b", "--tuned", "c/d", "--reference", "e/f"), "--name"),
+        (("--base", "a/b", "--tuned", "c/d", "--reference", "e/f"), "a/b is not on the hub"),
         (("x", "--tuned", "c/d"), "go without a recipe"),
         (("x", "--base", "c/d", "--for-lora"), "--for-lora fetches no base"),
         (("atlas",), "comes with edge_eft"),
