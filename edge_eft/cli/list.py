@@ -37,7 +37,8 @@ _HEADINGS = ("size", "memory", "fits", "ratio", "drafts", "licence, notes")
 @click.option("--here", is_flag=True, help="Only what is on this machine.")
 @json_option
 def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
-    """List the recipes: what is here, and what can be pulled. A WORD picks those that have it.
+    """List the recipes: what is here, and what can be pulled. A WORD picks those that have it;
+    where none has, the status is 1.
 
     \b
     size    of all files
@@ -66,15 +67,16 @@ def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
         say(line, err=True)
     if as_json:
         say(to_json([each.as_data() for each in picked]))
-        return
-    if not entries:
+    elif not entries:
         what = f"no recipe has {' '.join(words)!r}" if words else "no recipe is here"
         say(f"edge-eft: {one_line(what)}; `edge-eft list` shows all there are", err=True)
-        return
-    for line in _table(entries):
-        say(line)
-    for line in _next(entries) if sys.stdout.isatty() else ():
-        talk(line)
+    else:
+        for line in _table(entries):
+            say(line)
+        for line in _next(entries) if sys.stdout.isatty() else ():
+            talk(line)
+    if words and not picked:
+        raise click.exceptions.Exit(1)
 
 
 def _stopped() -> Iterator[str]:

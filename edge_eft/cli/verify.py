@@ -187,9 +187,11 @@ def _advice(recipe: Recipe, name: str, bad: Sequence[Checked]) -> str:
 
     mine = [each for each in bad if each.recipe == name]
     count = f"{len(mine)} file{'s' * (len(mine) > 1)} of {name!r}"
+    get = f"{pull_command(recipe)} gets {'it' if len(mine) == 1 else 'them'}"
+    if all(each.verdict == "not pulled" for each in mine):
+        return f"{count} not on this machine yet; {get}"
     specs = recipe.models()
     if not all(isinstance(specs[each.roles[0]].source, HubFile) for each in mine):
         return f"{count} not as stated; put back what was there, or correct {recipe.path}"
     again = "" if any(each.verdict == "not pulled" for each in mine) else " again"
-    them = "it" if len(mine) == 1 else "them"
-    return f"{count} not as stated; {pull_command(recipe)} gets {them}{again}"
+    return f"{count} not as stated; {get}{again}"
