@@ -37,7 +37,7 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
       edge-eft show --base B.gguf --tuned T.gguf --reference R.gguf --json
     """
     from ..files.hashes import verify
-    from ..files.pulled import check_here
+    from ..files.pulled import check_here, told_to_pull
 
     recipe, _ = models.recipe(words, at_most=0)
     recipe.roles()  # none without a base
@@ -46,7 +46,8 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
         say(to_json(about) if as_json else compose(*show_source.as_lines(about), between="\n"))
         return
     check_here(recipe)  # a file of the hub's that is gone is known by what gets it again
-    verify(recipe, all_sizes=True)
+    with told_to_pull(recipe):
+        verify(recipe, all_sizes=True)
     with models.load(recipe) as emulator:
         record = emulator.record
     about, memory = description(recipe, record), record.memory.lines()

@@ -350,6 +350,7 @@ def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_p
     blob = load_recipe("family").base.file.resolve()
     blob.write_bytes(damage(blob.read_bytes()))
     assert "; edge-eft pull family mends it" in complaint("run", "family", "the red one")
+    assert "; edge-eft pull family mends it" in complaint("show", "family")
 
 
 @posix
