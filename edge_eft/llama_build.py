@@ -195,7 +195,10 @@ def install_command(
 
 def _compiler_takes(option: str) -> bool:
     """Return whether the C compiler knows `option`; without a compiler no build comes of it."""
-    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    try:
+        compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    except ValueError:  # a quote without its other
+        return True
     if shutil.which(compiler[0]) is None:
         return True
     command = [*compiler, option, "-E", "-x", "c", os.devnull, "-o", os.devnull]

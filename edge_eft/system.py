@@ -139,12 +139,12 @@ def versions(*packages: str) -> str:
 
 
 def mebibytes(n_bytes: int, digits: int = 0) -> str:
-    """Return a size in MiB for people, such as "1,234.5"; unit and width are the caller's."""
+    """Return a size of memory in MiB, such as "1,234.5"; unit and width are the caller's."""
     return f"{n_bytes / 2**20:,.{digits}f}"
 
 
 def byte_size(n_bytes: int) -> str:
-    """Return the size of a file as the hub and shops state it, such as "5.0 GB" (10⁹ bytes)."""
+    """Return the size of a file or disk as the hub and shops have it: "5.0 GB" is 5·10⁹ bytes."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6)):
         if n_bytes >= scale * 0.9995:
             size = n_bytes / scale

@@ -82,6 +82,13 @@ def test_what_the_compiler_does_not_know_is_left_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("x86_linux")
+@pytest.mark.parametrize("compiler", ["'", "gcc \\", "nowhere/cc", " "])
+def test_a_compiler_that_cannot_be_asked_changes_nothing(monkeypatch, compiler):
+    monkeypatch.setenv("CC", compiler)
+    assert "AVX512=ON" in llama_build.cmake_args(frozenset(llama_build.X86))
+
+
+@pytest.mark.usefixtures("x86_linux")
 def test_ones_own_arguments_come_last():
     assert llama_build.cmake_args(frozenset(llama_build.X86), "-DGGML_AVX2=OFF").endswith(
         " -DGGML_AVX2=OFF"

@@ -23,6 +23,7 @@ from .devices import backend_libraries, devices, system_info
 from .library import default_threads, gpu_available
 from .model import Model
 
+LAST = "end"  # the step without which the process ended too soon
 PROMPT_TOKENS = 40  # a batch has kernels of its own
 
 
@@ -36,6 +37,7 @@ def steps(model: str | None) -> Iterator[tuple[str, Any]]:
         yield "CPU", decode(model, n_gpu_layers=0)
         if gpu_available():
             yield "GPU", decode(model, n_gpu_layers=None)
+    yield LAST, None
 
 
 def decode(model: str, *, n_gpu_layers: int | None) -> bool:

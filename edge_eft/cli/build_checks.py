@@ -6,6 +6,7 @@ loads it. So all of this works where llama.cpp cannot be loaded at all.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -26,6 +27,8 @@ from .finding import NOTE, WARNING, Finding, foreign
 
 PROBE_SECONDS = 90  # some drivers take half a minute when they are first used
 _PROBE = "edge_eft.backend.probe"
+_LAST = "end"  # its last step
+_MAX_WORDS = 300  # characters of what a child said last
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
 _LIBRARY = "llama-cpp-python"
 # PCI vendors in Linux' /sys; what virtual machines show is none of them.
@@ -63,15 +66,16 @@ def try_out(model: Path | None, seconds: int = PROBE_SECONDS) -> Trial:
     except OSError as error:  # no more processes, no memory, or Python is not where it says
         return Trial({}, foreign(error.strerror or str(error)))
     steps = _steps(told)
-    if status == 0:
+    if status == 0 and _LAST in steps:
         return Trial(steps)
     if status is None or -status == getattr(signal, "SIGALRM", None):
         return Trial(steps, limit)
     said = words.decode("utf-8", "replace").strip().splitlines()
-    last = foreign(said[-1]) if said else "it gave no reason"
-    if status > 0:
+    last = foreign(said[-1][:_MAX_WORDS]) if said else "it gave no reason"
+    if status >= 0:
         return Trial(steps, last)
-    fatal = signal.Signals(-status).name
+    known = {number.value: number.name for number in signal.Signals}
+    fatal = known.get(-status, f"signal {-status}")
     return Trial(steps, f"it died of {fatal}" + (f" ({last})" if said else ""), fatal)
 
 
@@ -108,8 +112,12 @@ def embedded_model() -> Path | None:
 
 def _steps(told: bytes) -> dict[str, Any]:
     whole = told.decode("utf-8", "replace").rpartition("\n")[0]
-    events = (json.loads(line) for line in whole.splitlines())
-    return {event["step"]: event["result"] for event in events}
+    steps = {}
+    for line in whole.splitlines():
+        with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
+            event = json.loads(line)  # what a package prints while it is imported is none
+            steps[event["step"]] = event["result"]
+    return {step: result for step, result in steps.items() if isinstance(step, str)}
 
 
 def examine(trial: Trial) -> Iterator[Finding]:

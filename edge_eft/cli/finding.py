@@ -49,7 +49,9 @@ def foreign(text: str) -> str:
     """Return a stranger's text without what names this person or machine: paths, user, host."""
     for home in filter(None, (os.path.expanduser("~"), os.environ.get("HOME"))):
         if len(home) > 1 and home != "~":
-            text = text.replace(home, "~")
+            text = text.replace(
+                home, "/~"
+            )  # it may have blanks; the directories below it go as well
     text = _PATH.sub(r"\1", text)
     for name, stand_in in _private_names().items():
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", stand_in, text, flags=re.IGNORECASE)

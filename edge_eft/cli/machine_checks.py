@@ -19,7 +19,7 @@ import psutil
 from .. import system
 from ..errors import EdgeEftError, HubError
 from ..files.plain_text import reason
-from ..system import cache_directory, container_limits, mebibytes, state_dir
+from ..system import byte_size, cache_directory, container_limits, mebibytes, state_dir
 from .finding import NOTE, WARNING, Finding, foreign
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def disks() -> Iterator[Finding]:
             continue
         names.append(name)
     for names, free in places.values():
-        value = f"{mebibytes(free)} MiB free for the {', '.join(names)}"
+        value = f"{byte_size(free)} free for the {', '.join(names)}"
         data = {"places": names, "free": free}
         if "hub cache" in names and free < LOW_DISK:
             fix = "three files of a larger family may not fit; HF_HOME names another disk"

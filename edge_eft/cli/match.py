@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import system
-from ..system import mebibytes
+from ..system import byte_size, mebibytes
 from .options import HELP, json_option
 from .terminal import compose, dim, one_line, say, style, talk, to_json
 
@@ -193,7 +193,7 @@ def as_lines(report: Report) -> Iterator[str]:
         yield style("one model is missing", bold=True)
     for lack in report.lacking[:_LINES]:
         here = " and ".join(f"{title} ({role})" for role, title in lack.here)
-        size = f", about {mebibytes(lack.size)} MiB" if lack.size else ""
+        size = f", about {byte_size(lack.size)}" if lack.size else ""
         size = f" of {lack.repo}{size}" if lack.repo else size
         pull = f": edge-eft pull {lack.pull}" if lack.pull else ""
         verb = "are" if len(lack.here) > 1 else "is"
@@ -208,7 +208,7 @@ def _trio_lines(number: int, trio: Trio, available: int) -> Iterator[str]:
     width = max(len(one_line(each.title)) for _, each in roles)
     for index, (role, each) in enumerate(roles):
         kind = "LoRA" if each.header.is_adapter else each.header.quantisation
-        size = f"{kind:<6} {mebibytes(each.header.file_size, 1):>9} MiB"
+        size = f"{kind:<6} {byte_size(each.header.file_size):>7}"
         where = ", ".join(filter(None, (each.found.owner, each.found.name)))
         yield compose(
             style(f"{number if index == 0 else '':<3}", bold=True),

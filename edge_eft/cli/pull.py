@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..system import mebibytes
+from ..system import byte_size
 from ..text.formats import FORMATS
 from .options import HELP, Text, json_option
 from .terminal import Transfer, compose, dim, one_line, say, start_logging, style, talk, to_json
@@ -142,7 +142,7 @@ def _of_files(
 
 def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     from ..files import hub_transfer
-    from ..files.recipe_names import check_name, save_recipe
+    from ..files.recipe_names import check_name, check_place, save_recipe
     from ..files.recipe_toml import to_toml
     from ..files.unfinished import begun, ended
     from .pull_wish import unpinned
@@ -163,6 +163,8 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     _check_memory(plan, missing, ways)
     if ways.dry_run:
         return
+    if plan.recipe != own:
+        check_place()
     hub_transfer.check_space(missing)
     to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
     if missing:
@@ -264,7 +266,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]
     from ..files import hub_transfer
     from ..files.hashes import model_sha256
 
-    total = sum(part.size for model in plan.models for part in model.parts)
+    total = sum(model.n_bytes for model in plan.models)
     hashed: dict[str, ModelSpec] = {}
     damaged = 0
     try:
@@ -291,7 +293,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]
     except KeyboardInterrupt:
         left = sum(model.missing for model in plan.models)
         if not ways.quiet:
-            came = f"{mebibytes(missing - left, 1)} of {mebibytes(missing, 1)} MiB came"
+            came = f"{byte_size(missing - left)} of {byte_size(missing)} came"
             say(f"edge-eft: stopped; {came}; {again}", err=True)
         raise
     return replace(plan, recipe=plan.recipe.with_models(hashed)), damaged
@@ -315,17 +317,17 @@ def _lines(plan: Plan, missing: int) -> Iterator[str]:
     yield style(one_line("  ".join(filter(None, about))), bold=True)
     for model in sorted(plan.models, key=lambda model: _place_of(model.roles[0])):
         name = f"{model.repository.repo}/{model.parts[0].path}"
-        size = sum(part.size for part in model.parts)
+        size = model.n_bytes
         left = model.missing
         notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
         if 0 < left < size:
-            notes.append(f"{mebibytes(size - left, 1)} MiB of it here")
+            notes.append(f"{byte_size(size - left)} of it here")
         if len(model.parts) > 1:
             notes.append(f"{len(model.parts)} files")
-        said = f"{', '.join(model.roles):<22}{mebibytes(size, 1):>11} MiB  {one_line(name)}"
+        said = f"{', '.join(model.roles):<22}{byte_size(size):>9}  {one_line(name)}"
         yield compose(said, dim(f"  {', '.join(filter(None, notes))}".rstrip()))
-    yield f"{'to fetch':<22}{mebibytes(missing, 1):>11} MiB"
-    yield f"{'memory to run it':<22}{mebibytes(plan.memory.total, 1):>11} MiB"
+    yield f"{'to fetch':<22}{byte_size(missing):>9}"
+    yield f"{'memory to run it':<22}{byte_size(plan.memory.total):>9}"
     yield from (dim(one_line(note)) for note in plan.notes)
 
 
@@ -336,12 +338,12 @@ def _place_of(role: str) -> int:
 def _end(plan: Plan, missing: int, unchanged: bool, ways: Ways) -> Iterator[str]:
     """Yield what has been done, and the next command."""
     name, n_models = plan.recipe.name, len(plan.models)
-    total = sum(part.size for model in plan.models for part in model.parts)
-    models = f"{n_models} model{'s' * (n_models > 1)}, {mebibytes(total, 1)} MiB"
+    total = sum(model.n_bytes for model in plan.models)
+    models = f"{n_models} model{'s' * (n_models > 1)}, {byte_size(total)}"
     if unchanged and not missing:
         yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
     else:
-        yield f"{name} is here: {models}, of which {mebibytes(missing, 1)} MiB were fetched"
+        yield f"{name} is here: {models}, of which {byte_size(missing)} were fetched"
     yield f"next: edge-eft chat {name}{' --lora ADAPTER' * ways.for_lora}"
 
 
@@ -365,7 +367,7 @@ def _about_model(model: Model) -> dict[str, Any]:
         "repo": model.repository.repo,
         "file": model.parts[0].path,
         "revision": model.repository.commit,
-        "bytes": sum(part.size for part in model.parts),
+        "bytes": model.n_bytes,
         "sha256": model.spec.sha256,
         "gated": model.repository.gated,
         "license": model.repository.licence,

@@ -46,6 +46,11 @@ class Model:
     spec: ModelSpec
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes of all its parts."""
+        return size_of(self.parts)
+
+    @property
     def missing(self) -> int:
         """Bytes that are still to be fetched."""
         return sum(hub_transfer.missing(self.repository, part) for part in self.parts)
@@ -105,7 +110,7 @@ class Planner:
         self.notes += reconcile_recipe(pulled, roles, vocabularies).warnings
         estimate = default_memory(recipe.n_ctx, roles, headers)
         looked_at = sum(each.fetched for each in self._headers.values())
-        order = sorted(models, key=lambda model: size_of(model.parts))
+        order = sorted(models, key=lambda model: model.n_bytes)
         return Plan(pulled, tuple(order), estimate, tuple(self.notes), looked_at)
 
     def _models(
@@ -240,7 +245,7 @@ def check_memory(plan: Plan) -> None:
     if verdict.fits:
         return
     largest, over = plan.models[-1], verdict.needed - verdict.free
-    kind = smaller(largest.repository, largest.parts, size_of(largest.parts) - over)
+    kind = smaller(largest.repository, largest.parts, largest.n_bytes - over)
     choice = f"; of the base {kind} would fit (--base :{kind})"
     raise NotEnoughMemoryError(verdict.text + choice * bool(kind and largest.roles == ("base",)))
 

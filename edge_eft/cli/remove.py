@@ -131,7 +131,7 @@ def carry_out(plan: Plan) -> int:
     except OSError as error:
         raise RecipeError(
             f"{error.filename}: cannot be removed ({reason(error)}); the recipe stays, and "
-            "`edge-eft list` says what is left of it"
+            "`edge-eft list` says what is left of it; --keep-files removes the recipe alone"
         ) from None
     return freed
 

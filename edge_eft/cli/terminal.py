@@ -26,7 +26,7 @@ from typing import Any
 
 import click
 
-from ..system import mebibytes
+from ..system import byte_size
 
 # C0, DEL and C1 except \n and \t; every character with the property Bidi_Control, which can make
 # text read as what it is not (CVE-2021-42574); the separators that end a line or a paragraph;
@@ -218,7 +218,7 @@ class Transfer:
     def step(self, line: str, n_bytes: int) -> None:
         """Say what comes next, where there is no bar."""
         if self._bar is None:
-            self.note(f"{line} ({mebibytes(n_bytes, 1)} MiB)")
+            self.note(f"{line} ({byte_size(n_bytes)})")
 
     def note(self, line: str) -> None:
         """Say a line; the bar goes on below it."""
@@ -231,8 +231,8 @@ class Transfer:
     def _figures(self) -> str:
         seconds = self._recent[-1][0] - self._recent[0][0] if self._recent else 0.0
         rate = (self._recent[-1][1] - self._recent[0][1]) / seconds if seconds else 0.0
-        done, total = mebibytes(self._done, 1), mebibytes(self._total, 1)
-        return f"{done} of {total} MiB, {mebibytes(int(rate), 1)} MiB/s"
+        done, total = byte_size(self._done), byte_size(self._total)
+        return f"{done} of {total}, {byte_size(int(rate))}/s"
 
 
 class ReplyWriter:

@@ -95,7 +95,7 @@ class Emulator:
     def load(
         cls, recipe: Recipe | File, *, lora: File | None = None, **options: Unpack[LoadOptions]
     ) -> Emulator:
-        """Load a recipe: an embedded one by its name ("atlas"), or the path of a TOML file.
+        """Load a recipe by its name (`edge-eft list` shows them), or by the path of its TOML file.
 
         Args:
             recipe: name, path, or what `load_recipe` gave.
@@ -123,18 +123,13 @@ class Emulator:
             prompt: format of base and reference (None: plain); tuned has its own template.
             options: as of the class: n_ctx, n_threads, n_gpu_layers, n_slots.
         """
-        return cls(
-            from_files(base=base, tuned=tuned, reference=reference, prompt=prompt), **options
-        )
+        return cls(from_files(base, tuned, reference, prompt=prompt), **options)
 
     # -- the step loop ---------------------------------------------------------------------
 
     @checked_call()
     def submit(self, request: Request) -> int:
-        """Queue a request. It starts with the next `step` that finds a free slot.
-
-        Returns:
-            Its id.
+        """Queue a request and return its id. It starts with the next `step` with a free slot.
 
         Raises:
             PromptError: the prompt does not fit the context, or a template fails on it.

@@ -38,18 +38,28 @@ def converted(adapter: PeftAdapter, model: GGUFHeader) -> Path:
         directory = cache_directory() / "adapters"
         directory.mkdir(parents=True, exist_ok=True)
         for path in directory.glob(f"{key}-*.gguf"):
-            if path.stem == f"{key}-{file_sha256(path)}":
-                os.utime(path)
-                return path
-            path.unlink()
+            with contextlib.suppress(OSError):  # it is another's or gone, or the disk is read-only
+                if _is_whole(path, key):
+                    return path
+                path.unlink()
         made = _made(adapter, model, directory, key)
         _remove_old(directory)
     except OSError as error:
+        where = error.filename or cache_directory()  # a full disk is told without a name
         raise ModelFileError(
-            f"{adapter.path} cannot be kept as a GGUF adapter ({error.filename}: {reason(error)}); "
+            f"{adapter.path} cannot be kept as a GGUF adapter ({where}: {reason(error)}); "
             "EDGE_EFT_CACHE names another directory"
         ) from None
     return made
+
+
+def _is_whole(path: Path, key: str) -> bool:
+    """Return whether a file of the cache is as it was made, and note that it is in use."""
+    if path.is_symlink() or not path.is_file() or path.stem != f"{key}-{file_sha256(path)}":
+        return False
+    with contextlib.suppress(OSError):  # where nothing can be written, nothing is removed either
+        os.utime(path)
+    return True
 
 
 def _key(adapter: PeftAdapter, model: GGUFHeader) -> str:

@@ -215,7 +215,7 @@ def _graph_nodes(header: GGUFHeader) -> int:
 def _recurrent(header: GGUFHeader) -> tuple[bool, ...]:
     """Return of each layer whether it keeps a state instead of keys and values."""
     stated = header.metadata.get(f"{header.architecture}.attention.recurrent_layers")
-    if isinstance(stated, GGUFArray) and stated.count == header.n_layer:
+    if isinstance(stated, GGUFArray) and len(stated.values) == header.n_layer:
         return tuple(map(bool, stated.values))
     if not _recurrent_state(header):
         return (False,) * header.n_layer

@@ -99,10 +99,16 @@ class GGUFHeader:
         return counts.most_common(1)[0][0] if counts else ""
 
     def integer(self, name: str, default: int = 0) -> int:
-        """Return `ARCHITECTURE.name`, or `default` where the file states no integer."""
+        """Return `ARCHITECTURE.name`, of one per layer the largest.
+
+        `default` where it is missing or no number that llama.cpp would read; 0 for an adapter.
+        """
+        if self.is_adapter:  # what it states was not checked, and nothing rests on it
+            return 0
         value = self.metadata.get(f"{self.architecture}.{name}")
-        # What an adapter states was not checked, and nothing rests on it.
-        return value if isinstance(value, int) and not self.is_adapter else default
+        stated = value.values if isinstance(value, GGUFArray) else (value,)
+        sound = [n for n in stated if isinstance(n, int) and 0 <= n < 1 << 32]
+        return max(sound) if sound else default
 
     def per_layer(self, name: str, default: int = 0) -> tuple[int, ...]:
         """Return `ARCHITECTURE.name` for each layer, whether stored once or per layer."""
@@ -318,6 +324,8 @@ def _layers(layout: Layout, key: str, n_layer: int, high: int) -> tuple[int, ...
         return (layout.integer(key, 0, 0, high),) * n_layer
     if value.count != n_layer:
         raise layout.error(f"{key} has {value.count:,} values for {n_layer} layers")
-    if not all(isinstance(each, int) and 0 <= each <= high for each in value.values):
+    if len(value.values) != n_layer or not all(
+        isinstance(each, int) and 0 <= each <= high for each in value.values
+    ):
         raise layout.error(f"{key} has values outside 0 to {high:,} or of the wrong type")
     return tuple(int(each) for each in value.values)

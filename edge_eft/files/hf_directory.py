@@ -10,23 +10,23 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConversionError
 from ..text.formats import is_format
+from .hub_file import COMMIT
+from .plain_text import decode, read_regular, utf8
 
 MAX_JSON = 100 << 20  # safetensors' own limit for a header
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def shown_name(path: Path) -> str:
     """Return what people call a model's directory: of a hub snapshot, the repository's name."""
     path = Path(os.path.abspath(path))  # links not followed: those of a hub cache lead to hashes
     repository = path.parent.parent.name
-    if path.parent.name == "snapshots" and _COMMIT.fullmatch(path.name):
+    if path.parent.name == "snapshots" and COMMIT.fullmatch(path.name):
         return repository.rpartition("--")[2] or path.name
     return path.name
 
@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ConversionError(f"{path} is too large to be what its name says")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(utf8(read_regular(path, MAX_JSON)))
     except (OSError, ValueError, RecursionError) as error:
         raise ConversionError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(content, dict):
@@ -104,7 +104,7 @@ def chat_template(directory: Path) -> str | None:
 
 def _jinja(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decode(read_regular(path, MAX_JSON))
     except (OSError, ValueError) as error:
         raise ConversionError(f"{path} cannot be read as a template: {error}") from None
 

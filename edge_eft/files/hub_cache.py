@@ -21,10 +21,9 @@ from pathlib import Path
 
 from ..errors import HubError, RecipeError
 from ..system import at_home
-from .hub_file import check_file_name, check_repo
+from .hub_file import COMMIT, check_file_name, check_repo
 from .plain_text import reason
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")  # a sha256, or the git hash of a small file
 
 
@@ -67,14 +66,12 @@ def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
         place = at_home(os.path.expandvars(named or os.path.join(home, "hub")))
         return Path(os.path.abspath(place))
     except OSError as error:
-        raise HubError(
-            f"the cache of the hub has no place ({reason(error)}); HF_HOME names one"
-        ) from None
+        raise HubError(f"{reason(error)}; HF_HOME names a place for models") from None
 
 
 def check_commit(commit: object) -> str:
     """Return `commit` if it is a revision's full hash, else raise HubError."""
-    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise HubError(f"{commit!r:.60} is not a commit, 40 hexadecimal digits")
     return commit
 
@@ -92,7 +89,7 @@ def place(cache: Path, repo: str, commit: str, file: str, digest: str) -> Place:
     Raises HubError or RecipeError if one of the names cannot be one.
     """
     check_file_name(file)
-    folder = _folder(cache, repo)
+    folder = cache / folder_name(repo)
     blob = folder / "blobs" / check_digest(digest)
     return Place(
         folder=folder,
@@ -148,15 +145,15 @@ def link(where: Place) -> Path:
 def main_commit(cache: Path, repo: str) -> str | None:
     """Return the commit that the cache knows as `main`, None if it knows none."""
     try:
-        commit = (_folder(cache, repo) / "refs" / "main").read_text("ascii").strip()
+        commit = (cache / folder_name(repo) / "refs" / "main").read_text("ascii").strip()
     except (OSError, ValueError):
         return None
-    return commit if _COMMIT.fullmatch(commit) else None
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def files_of(cache: Path, repo: str, commit: str) -> dict[str, Path]:
     """Return the GGUF files that the cache has of a commit: path in the repository → path here."""
-    root = _folder(cache, repo) / "snapshots" / check_commit(commit)
+    root = cache / folder_name(repo) / "snapshots" / check_commit(commit)
     found = {}
     for folder, _, files in os.walk(root):
         for path in (Path(folder, name) for name in files):
@@ -174,9 +171,10 @@ def digest_of(path: Path) -> str | None:
     return name if path.is_symlink() and _DIGEST.fullmatch(name) else None
 
 
-def _folder(cache: Path, repo: str) -> Path:
+def folder_name(repo: str) -> str:
+    """Return what the cache calls the folder of a repository, or raise RecipeError."""
     check_repo(repo)
-    return cache / f"models--{repo.replace('/', '--')}"
+    return f"models--{repo.replace('/', '--')}"
 
 
 def _inside(path: Path, root: str) -> bool:

@@ -18,7 +18,7 @@ from ..validate import checked_init, kind, whole
 Confidence = Literal["exact", "named", "guessed"]
 
 MAX_BYTES = 1 << 50
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\\:*?"<>|\ud800-\udfff]')
 # Names that Windows gives to devices, whatever follows the dot.
@@ -50,7 +50,7 @@ class HubFile:
         check_repo(self.repo)
         check_file_name(self.file)
         kind("revision", self.revision, str | None, "a commit", RecipeError)
-        if self.revision is not None and not _COMMIT.fullmatch(self.revision):
+        if self.revision is not None and not COMMIT.fullmatch(self.revision):
             raise RecipeError(
                 f"revision is {self.revision!r:.60}, not a commit of 40 hexadecimal digits"
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError
-from ..system import mebibytes
+from ..system import byte_size
 from .gguf_split import first_part, part_paths
 from .model_names import quantisation
 
@@ -134,7 +134,7 @@ def listing(models: Mapping[str, tuple[RemoteFile, ...]], *, near: str = "") -> 
         for name in models
     }
     order = sorted(models, key=lambda name: (-likeness[name], name))
-    shown = [f"{name} ({mebibytes(size_of(models[name]))} MiB)" for name in order[:_SHOWN]]
+    shown = [f"{name} ({byte_size(size_of(models[name]))})" for name in order[:_SHOWN]]
     more = f" and {len(order) - _SHOWN} more" if len(order) > _SHOWN else ""
     return ", ".join(shown) + more
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import HubError
-from ..system import mebibytes
+from ..system import byte_size
 from . import hub, hub_cache
 from .hub_files import RemoteFile, Repository
 from .plain_text import reason
@@ -134,8 +134,8 @@ def check_space(n_bytes: int) -> None:
         free = shutil.disk_usage(there).free
         if free < n_bytes:
             raise HubError(
-                f"{mebibytes(n_bytes)} MiB are still to come, and {cache} has "
-                f"{mebibytes(free)} MiB free; make room, or name another place with HF_HOME"
+                f"{byte_size(n_bytes)} are still to come, and {cache} has {byte_size(free)} free; "
+                "make room, or name another place with HF_HOME"
             )
 
 
@@ -152,6 +152,14 @@ def fetch(repository: Repository, file: RemoteFile, shown: Shown, told: Told) ->
             stays for the next try, unless it is damaged.
     """
     where = _place(repository, file)
+    if where.snapshot.is_file() and not os.access(where.folder, os.W_OK):
+        # A cache that others keep: what it has is used, and needs no lock to be read.
+        if _digest(where.snapshot, file, shown) != file.digest:
+            raise HubError(
+                f"{where.snapshot}: is damaged, and the cache cannot be written; HF_HOME names "
+                "another place"
+            )
+        return where.snapshot
     hub_cache.prepare(where)
     with hub.locked(where.lock, file.path, told):
         damaged = _contents(where)
@@ -246,7 +254,7 @@ def _pause(
 ) -> None:
     """Wait before another try, or raise the error if there were enough."""
     seconds = next(waits, None)
-    kept = f"{mebibytes(have, 1)} of {mebibytes(file.size, 1)} MiB came, and the next pull goes on"
+    kept = f"{byte_size(have)} of {byte_size(file.size)} came, and the next pull goes on"
     asked = error.seconds or 0
     if seconds is None or not error.again or asked > _PATIENCE:
         raise HubError(f"{error}; {kept}") from None

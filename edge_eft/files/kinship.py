@@ -7,6 +7,7 @@ kilobytes tell relatives from strangers, where names only claim it.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +22,7 @@ RELATED = 0.98  # correlation that tuning leaves
 STRANGERS = 0.5  # correlation that no tuning goes below
 _SPREAD = 0.01  # of a norm's weights; less is rounding, and says nothing
 _AT_MOST = 16  # tensors that are read of each
+_MAX_BYTES = 1 << 18  # that are read of a tensor: more than the norm of any published model has
 
 
 def kinship(one: GGUFHeader, other: GGUFHeader) -> float | None:
@@ -55,9 +57,12 @@ def _values(header: GGUFHeader, tensors: list[TensorInfo]) -> NDArray[np.float64
     """Return the values of float32 tensors one after the other, each about its mean."""
     rows = []
     try:
-        for tensor in tensors:
-            with open(header.parts[tensor.part], "rb") as file:
-                row = _row(file, header.data_starts[tensor.part] + tensor.offset, tensor.n_bytes)
+        with ExitStack() as stack:
+            used = {tensor.part for tensor in tensors}
+            files = {n: stack.enter_context(open(header.parts[n], "rb")) for n in used}
+            for tensor in tensors:
+                start = header.data_starts[tensor.part] + tensor.offset
+                row = _row(files[tensor.part], start, min(tensor.n_bytes, _MAX_BYTES))
                 rows.append(row - row.mean())
     except OSError as error:
         raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None

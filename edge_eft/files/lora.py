@@ -20,12 +20,14 @@ from ..errors import ConversionError, EdgeEftError, ModelFileError, RecipeError
 from .adapter_cache import converted
 from .adapter_check import check_adapter_fits
 from .gguf_check import GGUFHeader, read_header
+from .gguf_header import quoted
 from .gguf_split import model_stem
 from .hf_directory import added_tokens, chat_template, end_tokens, first_of
 from .hub_file import HubFile
-from .model_names import plain_name, says_before_tuning
+from .model_names import MAX_NAME, plain_name, says_before_tuning
 from .peft import CONFIG, WEIGHTS, PeftAdapter, read_peft
 from .peft_gguf import places
+from .plain_text import reason
 from .recipe import Delta, ModelSpec, Recipe, absolute, check_prompt
 from .recipe_names import list_recipes, load_recipe
 
@@ -40,6 +42,7 @@ def with_lora(
     recipe: Recipe, adapter: str | os.PathLike[str], *, base: ModelSpec | None = None
 ) -> Recipe:
     """Return the recipe of an adapter on the small instruct model of `recipe`; see `Recipe`."""
+    found = inspect(absolute(adapter))  # before anybody pulls gigabytes for it
     large = base or recipe.instruct
     if large is None:
         raise RecipeError(
@@ -62,7 +65,7 @@ def with_lora(
         prompt=large.prompt or "template",
         template_kwargs=large.template_kwargs or small.template_kwargs,
     )
-    return _led(recipe, large, small, absolute(adapter))
+    return _led(recipe, large, small, found)
 
 
 def lora_on_files(
@@ -97,7 +100,7 @@ def lora_on_files(
         deltas=MappingProxyType({"tuned": Delta("tuned", 1.0, small, small)}),
         path=None,
     )
-    return _led(plain, large, small, absolute(adapter))
+    return _led(plain, large, small, inspect(absolute(adapter)))
 
 
 def small_instruct(recipe: Recipe) -> ModelSpec | None:
@@ -106,12 +109,11 @@ def small_instruct(recipe: Recipe) -> ModelSpec | None:
     return tuned if tuned.lora is None else None
 
 
-def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, path: Path) -> Recipe:
-    """Return `recipe` with these two models and the adapter at `path`."""
+def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, adapter: Adapter) -> Recipe:
+    """Return `recipe` with these two models and the adapter."""
     model = read_header(small.file)
     if model.is_adapter:
         raise ModelFileError(f"{small.file} is an adapter; --reference takes its model")
-    adapter = inspect(path)
     try:
         adapter.check(model)
     except ModelFileError as error:
@@ -120,6 +122,7 @@ def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, path: Path) -> Reci
         log.warning("%s", doubt)
     # Its maker's large and small model have the same tokens renamed, so that neither adopts any.
     small = replace(small, prompt=small.prompt or "template", adopt=())
+    path = adapter.path
     delta = Delta("tuned", 1.0, adapter.on(small, model), small)
     return replace(
         recipe,
@@ -155,10 +158,10 @@ class Adapter:
         """
         if isinstance(self.source, GGUFHeader):
             return replace(small, lora=self.path, sha256=None, source=None)
-        _check_tokens(self.source, small)
         try:
             template = chat_template(self.path)
             ends = end_tokens(self.path)
+            _check_tokens(self.source, small, ends)
         except ConversionError as error:
             raise ModelFileError(f"{str(error).partition(': ')[0]}; correct it there") from None
         if template in (None, model.metadata.get(_TEMPLATE_KEY)) or small.prompt != "template":
@@ -173,18 +176,22 @@ class Adapter:
         )
 
 
-def _check_tokens(adapter: PeftAdapter, small: ModelSpec) -> None:
+def _check_tokens(adapter: PeftAdapter, small: ModelSpec, ends: Sequence[int | str]) -> None:
     """Raise ModelFileError if the adapter was trained with tokens that its model lacks."""
     from .gguf_vocabulary import read_vocabulary  # not at the top: it needs NumPy
 
     added = added_tokens(adapter.path)
-    if not added:
+    if not added and not ends:
         return
     # Where SentencePiece writes ▁, GGUF has ▁ or a blank.
-    there = {
-        _blank(text.decode("utf-8", "replace"))
-        for text in read_vocabulary(small.file).token_texts()
-    }
+    texts = read_vocabulary(small.file).token_texts()
+    there = {_blank(text.decode("utf-8", "replace")) for text in texts}
+    for end in ends:
+        if _blank(end) not in there if isinstance(end, str) else not 0 <= end < len(texts):
+            raise ModelFileError(
+                f"{adapter.path} says that {end!r:.60} ends a reply, a token that {small.file.name}"
+                " lacks; give the model that it was trained on"
+            )
     if new := {text for text in added if _blank(text) not in there}:
         raise ModelFileError(
             f"{adapter.path} adds tokens to the vocabulary ({first_of(new)}), which an adapter of "
@@ -202,6 +209,12 @@ def inspect(path: Path) -> Adapter:
     Raises:
         ModelFileError: there is none, with what is there instead and what to do.
     """
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        pass  # said below, unless its name says more
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise ModelFileError(f"{path}: cannot be read ({reason(error)})") from None
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise ModelFileError(f"{path} {_no_adapter(path)}")
@@ -227,7 +240,7 @@ def inspect(path: Path) -> Adapter:
         )
     name = header.metadata.get("general.base_model.0.name")
     url = header.metadata.get("general.base_model.0.repo_url")
-    stated = [each for each in (url, name) if isinstance(each, str)]
+    stated = [each for each in (url, name) if isinstance(each, str) and len(each) <= MAX_NAME]
     return Adapter(path, header, next(iter(stated), ""))
 
 
@@ -248,7 +261,7 @@ def _no_adapter(path: Path) -> str:
 
 def _doubt(adapter: Adapter, names: Sequence[str], but: str) -> str:
     """Return what the name of the adapter's own model gives to think about it; "" if nothing."""
-    told = f"by its name, {adapter.path.name} was trained on {adapter.base_name}"
+    told = f"by its name, {adapter.path.name} was trained on {quoted(adapter.base_name)[1:-1]}"
     if says_before_tuning(adapter.base_name, names):
         return (
             f"{told}, which is the model before tuning, and not on {names[0]}; the large model "

@@ -275,6 +275,7 @@ def _pairs_for(base: Candidate, pairs: Sequence[Pair]) -> Iterator[Pair]:
     """Yield the pairs that a model can be the base of: of its own series, else of its kind."""
     fitting = [pair for pair in pairs if _can_lead(base, pair)]
     own = [pair for pair in fitting if pair.reference.name.core == base.name.core]
+    own = [pair for pair in own if _of_version(base, pair)] or own
     near = [pair for pair in fitting if pair.reference.name.series == base.name.series]
     # Another series' pair moves a pre-trained model; a maker's tune has its own manner.
     architecture = base.header.architecture
@@ -289,6 +290,12 @@ def _pairs_for(base: Candidate, pairs: Sequence[Pair]) -> Iterator[Pair]:
             and pair.reference.header.architecture == architecture
         )
     )
+
+
+def _of_version(base: Candidate, pair: Pair) -> bool:
+    """Return whether a pair has the version that the base's name states, if it states one."""
+    versions = {mark for mark in base.name.marks if mark.startswith("v")}
+    return versions <= pair.tuned.name.marks | pair.reference.name.marks
 
 
 def _can_lead(base: Candidate, pair: Pair) -> bool:

@@ -14,6 +14,10 @@ from pathlib import Path
 
 from .gguf_split import model_stem
 
+MAX_NAME = 512  # characters; what is longer is no name, and is not read to its end
+
+MAX_NAME = 512  # characters; what is longer is no name, and is not read to its end
+
 # Whole words; `it` is Google's, `pt` its opposite.
 TUNED = frozenset({"instruct", "chat", "it", "assistant", "sft", "dpo", "rlhf"})
 BASE = frozenset({"base", "pt", "pretrain", "pretrained", "foundation"})
@@ -113,7 +117,8 @@ def plain_name(name: str) -> str:
 
     Of "unsloth/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf" and "./Qwen3-0.6B" that is "qwen3-0.6b".
     """
-    found = re.split(r"[/\\]", name.strip().rstrip("/\\"))[-1].lower().replace(" ", "-")
+    found = re.split(r"[/\\]", name.strip().rstrip("/\\"))[-1][:MAX_NAME]
+    found = found.lower().replace(" ", "-")
     while (shorter := _PACKING.sub("", found)) != found and shorter:
         found = shorter
     return found
@@ -131,7 +136,7 @@ def says_before_tuning(name: str, tuned: Iterable[str]) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    plain = _QUANTISATION.sub(" ", text[:512].lower())
+    plain = _QUANTISATION.sub(" ", text[:MAX_NAME].lower())
     words = [word.strip(".") for word in re.split(r"[^a-z0-9.]+", plain)]
     words = [word for word in words if word]
     # "Qwen_Qwen3-8B": the publisher, again in the name.

@@ -8,14 +8,15 @@ names and settings promise is read here, before any of its numbers. What those n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFileError
+from .gguf_header import quoted
 from .hf_directory import read_json
+from .model_names import MAX_NAME
 from .safetensors_file import safetensors_shapes
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -46,6 +47,8 @@ _SAID_ELSEWHERE = {
     *("fan_in_fan_out", "megatron_config", "megatron_core", "runtime_config"),
     *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size"),
 }
+# Of an α: more would not stay finite on its way to float32, whatever the rank.
+_LARGEST = 1e30
 # Ways to begin that leave the model's own weights as they are; PiSSA and its like do not.
 _BEGINNINGS = ("gaussian", "eva", "orthogonal", "mica")
 
@@ -62,7 +65,7 @@ class PeftAdapter:
     def base_name(self) -> str:
         """The model that it says it was trained on, a repository or a directory; "" if none."""
         name = self.config.get("base_model_name_or_path")
-        return name if isinstance(name, str) else ""
+        return name if isinstance(name, str) and len(name) <= MAX_NAME else ""
 
 
 def read_peft(path: Path) -> PeftAdapter:
@@ -83,7 +86,7 @@ def peft_config(path: Path) -> dict[str, Any]:
     """
     config = read_json(path / CONFIG)
     if config.get("peft_type") != "LORA":
-        seen = f"is a PEFT adapter of type {config.get('peft_type')!r}"
+        seen = f"is a PEFT adapter of type {config.get('peft_type')!r:.60}"
         if "peft_type" not in config:
             seen = f"has an {CONFIG} that is not PEFT's (no peft_type)"
         raise ModelFileError(f"{path} {seen}; only LORA works")
@@ -93,9 +96,14 @@ def peft_config(path: Path) -> dict[str, Any]:
             seen += ", only a pickle (adapter_model.bin), which could run code when it is read"
         raise ModelFileError(f"{seen}; save it with safe_serialization=True")
     alpha = config.get("lora_alpha", 8)  # as PEFT has it
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ModelFileError(f"{path} has lora_alpha {alpha!r}, which is not a number")
+    if not is_number(alpha):
+        raise ModelFileError(f"{path} has lora_alpha {alpha!r:.40}, which is not a number")
     return config
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number that arithmetic in float32 can begin with."""
+    return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST  # type: ignore[operator]
 
 
 def beyond_lora(config: Mapping[str, Any], shapes: Shapes) -> tuple[str, str] | None:
@@ -105,7 +113,9 @@ def beyond_lora(config: Mapping[str, Any], shapes: Shapes) -> tuple[str, str] | 
             return what, key
     for name in shapes:
         if name.partition(".lora_")[2] not in ("A.weight", "B.weight"):
-            return next((what for mark, what in _OTHERS if mark in name), "is more than LoRA"), name
+            return next(
+                (what for mark, what in _OTHERS if mark in name), "is more than LoRA"
+            ), quoted(name)
     return None
 
 
@@ -117,8 +127,8 @@ def beyond_numbers(config: Mapping[str, Any]) -> tuple[str, str] | None:
     """
     begun = config.get("init_lora_weights", True)
     if isinstance(begun, str) and begun.lower() not in _BEGINNINGS:
-        return "may also have changed its model's weights", f"init_lora_weights {begun!r}"
+        return "may also have changed its model's weights", f"init_lora_weights {quoted(begun)}"
     for key in config.keys() - _SAID_ELSEWHERE - _CONFIGURED.keys():
         if config[key]:
-            return "has a setting that edge_eft does not know", key
+            return "has a setting that edge_eft does not know", quoted(key)
     return None

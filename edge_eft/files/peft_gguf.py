@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelFileError
 from .adapter_check import check_adapter_fits
 from .gguf_check import GGUFHeader
-from .gguf_header import TensorInfo
-from .peft import WEIGHTS, PeftAdapter, beyond_lora, beyond_numbers
+from .gguf_header import TensorInfo, quoted
+from .peft import WEIGHTS, PeftAdapter, beyond_lora, beyond_numbers, is_number
 from .plain_text import reason
 from .safetensors_file import safetensors_values
 
@@ -36,8 +36,11 @@ _PREFIX = "base_model.model."
 _QUERY, _KEY = re.compile(r"blk\.\d+\.attn_q\.weight"), re.compile(r"blk\.\d+\.attn_k\.weight")
 # Parts of a model that see and hear; a text meets none of them.
 _OTHER_SENSES = re.compile(r"(model\.)?(vision|visual|audio|multi_modal_projector)[._]?")
-# A pattern of PEFT's is a regular expression: of a stranger's only what cannot run for ever.
-_SAFE_PATTERN = re.compile(r"[\w.\\|()\[\]^$-]*")
+# A pattern of PEFT's is a regular expression: of a stranger's only what cannot run for ever, that
+# is, without repetition and with few ways through its alternatives.
+_SAFE_PATTERN = re.compile(r"[\w.\\|()\[\]^$-]{,1000}")
+_MAX_WAYS, _MAX_PATTERNS = 1000, 10_000
+_SMALLEST = 1e-30  # an α that float32 still has
 INSTEAD = (
     "merge it: edge-eft convert --reference MODEL-DIR --tuned ADAPTER-DIR, where MODEL-DIR is the "
     "Hugging Face directory that it was trained on"
@@ -74,8 +77,8 @@ def places(adapter: PeftAdapter, model: GGUFHeader) -> dict[str, str]:
         tensor = _gguf_name(path, model)
         if tensor is None or tensor in placed:
             raise ModelFileError(
-                f"{adapter.path} does not fit {model.path.name}: it changes {path}, which a "
-                f"{model.architecture} lacks; give the model that it was trained on"
+                f"{adapter.path} does not fit {model.path.name}: it changes {quoted(path)}, which "
+                f"a {model.architecture} lacks; give the model that it was trained on"
             )
         placed[tensor] = module
     if not placed:
@@ -137,9 +140,11 @@ def to_gguf(adapter: PeftAdapter, model: GGUFHeader, target: Path) -> None:
     except OSError as error:
         raise ModelFileError(f"{error.filename}: cannot be read ({reason(error)})") from None
     values = dict(safetensors_values(data, adapter.path / WEIGHTS))
-    alphas = {module: _alpha(adapter, module) for module in placed.values()}
+    alphas = _alphas(adapter, placed.values())
     alpha = max(alphas.values(), key=abs)
-    if not alpha or not any(values[f"{module}.lora_B.weight"].any() for module in alphas):
+    if abs(alpha) < _SMALLEST or not any(
+        values[f"{module}.lora_B.weight"].any() for module in alphas
+    ):
         raise ModelFileError(
             f"{adapter.path} was never trained: its B matrices, or its lora_alpha, are zero; give "
             "the trained one"
@@ -152,40 +157,60 @@ def to_gguf(adapter: PeftAdapter, model: GGUFHeader, target: Path) -> None:
     _write(target, model.architecture, alpha, adapter.base_name, pairs)
 
 
-def _alpha(adapter: PeftAdapter, module: str) -> float:
-    """Return a module's strength × its rank."""
-    config, name = adapter.config, module.removeprefix(_PREFIX)
-    rank = adapter.shapes[f"{module}.lora_A.weight"][0]
-    stated = _by_pattern(adapter, "rank_pattern", name, config.get("r", rank))
-    if stated != rank:
-        raise ModelFileError(
-            f"{adapter.path}: {name} is of rank {rank}, and its configuration says {stated!r}; "
-            "save the adapter again"
-        )
-    alpha = float(_by_pattern(adapter, "alpha_pattern", name, config.get("lora_alpha", 8)))
-    return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+def _alphas(adapter: PeftAdapter, modules: Iterable[str]) -> dict[str, float]:
+    """Return the strength × the rank of each module.
 
-
-def _by_pattern(adapter: PeftAdapter, key: str, name: str, default: float) -> float:
-    """Return the number of the first pattern that fits, as PEFT's `get_pattern_key` does."""
-    patterns: Any = adapter.config.get(key) or {}
-    for pattern, number in patterns.items() if isinstance(patterns, dict) else ():
-        if not _SAFE_PATTERN.fullmatch(pattern):
+    Raises ModelFileError if ranks are not those of the configuration, or patterns cannot be read.
+    """
+    config = adapter.config
+    ranks, strengths = (_Patterns(adapter, key) for key in ("rank_pattern", "alpha_pattern"))
+    alphas = {}
+    for module in modules:
+        name = module.removeprefix(_PREFIX)
+        rank = adapter.shapes[f"{module}.lora_A.weight"][0]
+        stated = ranks.of(name, config.get("r", rank))
+        if stated != rank:
             raise ModelFileError(
-                f"{adapter.path}: {key} has the expression {pattern!r:.60}, which only PEFT reads; "
-                f"{INSTEAD}"
+                f"{adapter.path}: {name} is of rank {rank}, and its configuration says "
+                f"{stated!r:.40}; save the adapter again"
             )
-        try:
-            fits = re.fullmatch(rf"(.*\.)?({pattern})", name)
-        except re.error:
-            raise ModelFileError(
-                f"{adapter.path}: {key} has {pattern!r:.60}, no expression"
-            ) from None
-        if fits:
-            if type(number) not in (int, float) or not math.isfinite(number):
-                raise ModelFileError(f"{adapter.path}: {key} has {number!r:.60}, not a number")
-            return number
-    return default
+        alpha = float(strengths.of(name, config.get("lora_alpha", 8)))
+        alphas[module] = alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+    return alphas
+
+
+class _Patterns:
+    """Numbers by expressions for the names of modules; the first that fits counts.
+
+    As in PEFT's `get_pattern_key`.
+    """
+
+    def __init__(self, adapter: PeftAdapter, key: str) -> None:
+        self._found: list[tuple[re.Pattern[str], Any]] = []
+        self._where = f"{adapter.path}: {key}"
+        patterns: Any = adapter.config.get(key) or {}
+        if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERNS:
+            raise ModelFileError(f"{self._where} is no table of modules; save the adapter again")
+        for pattern, value in patterns.items():
+            ways = math.prod(group.count("|") + 1 for group in re.split("[()]", pattern))
+            if not _SAFE_PATTERN.fullmatch(pattern) or ways > _MAX_WAYS:
+                raise ModelFileError(
+                    f"{self._where} has the expression {quoted(pattern)}, which only PEFT reads; "
+                    f"{INSTEAD}"
+                )
+            try:
+                self._found.append((re.compile(rf"(.*\.)?({pattern})"), value))
+            except (re.error, RecursionError):
+                raise ModelFileError(
+                    f"{self._where} has {quoted(pattern)}, no expression"
+                ) from None
+
+    def of(self, name: str, default: Any) -> Any:
+        """Return the number for a module, `default` if no pattern fits."""
+        value = next((value for each, value in self._found if each.fullmatch(name)), default)
+        if value is not default and not is_number(value):
+            raise ModelFileError(f"{self._where} has {value!r:.60}, not a number")
+        return value
 
 
 def _reordered(b: NDArray[np.float32], tensor: str, model: GGUFHeader) -> NDArray[np.float32]:

@@ -1,9 +1,7 @@
 """Models that `pull` got: whether they are here still, and how they leave the hub's cache.
 
-    CACHE/models--OWNER--NAME/blobs/DIGEST              the content
-                              snapshots/COMMIT/PATH     a link to it, which recipes name; on systems
-                                                        without links the content itself
-                              refs/main                 the commit of a branch
+`hub_cache` says how the cache is laid out; on systems without links the names in a snapshot are the
+contents themselves.
 
 The cache belongs to other programs as well. A file is taken for one of it by its path alone, which
 has to be the one that its recipe's source says; what is removed lies in its repository's folder,
@@ -22,12 +20,12 @@ from pathlib import Path
 from ..errors import ModelFileError, RecipeError
 from ..system import byte_size
 from .gguf_split import part_paths
-from .hub_file import HubFile
+from .hub_cache import folder_name
+from .hub_file import COMMIT, HubFile
 from .recipe import ModelSpec, Recipe
 from .recipe_names import list_recipes
 
 _REPOSITORY = re.compile(r"models--[\w.-]+", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def pull_command(recipe: Recipe) -> str:
@@ -97,8 +95,8 @@ def is_cached(spec: ModelSpec) -> bool:
     if not isinstance(source, HubFile) or spec.needs_pull:
         return False
     folder, inside = _in_snapshot(path) or (None, ())
-    repository = f"models--{source.repo.replace('/', '--')}"
-    return folder is not None and folder.name == repository and "/".join(inside) == source.file
+    is_there = folder is not None and folder.name == folder_name(source.repo)
+    return is_there and "/".join(inside) == source.file
 
 
 def forget(paths: Iterable[Path]) -> int:
@@ -168,7 +166,7 @@ def _in_snapshot(path: Path) -> tuple[Path, tuple[str, ...]] | None:
     path = Path(os.path.abspath(path))
     for depth, name in enumerate(path.parts[:-3]):
         below = path.parts[depth + 1 :]
-        if _REPOSITORY.fullmatch(name) and below[0] == "snapshots" and _COMMIT.fullmatch(below[1]):
+        if _REPOSITORY.fullmatch(name) and below[0] == "snapshots" and COMMIT.fullmatch(below[1]):
             return Path(*path.parts[: depth + 1]), below[2:]
     return None
 

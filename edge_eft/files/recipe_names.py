@@ -67,9 +67,9 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
     name = str(path_or_name)
     known = {} if os.path.dirname(name) else list_recipes()  # to look costs with each recipe there
     path = known.get(name) or absolute(path_or_name)
-    if not path.exists():  # as people write names of models elsewhere
+    if not os.path.exists(path):  # as people write names of models elsewhere
         spelled = name.lower().replace(":", "-")
-        path = {each.lower(): file for each, file in known.items()}.get(spelled, path)
+        path = {known_as.lower(): file for known_as, file in known.items()}.get(spelled, path)
     try:
         return read_recipe(path)
     except (OSError, ValueError) as error:
@@ -108,6 +108,22 @@ def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
             "EDGE_EFT_HOME names another directory"
         ) from None
     return path
+
+
+def check_place() -> None:
+    """Raise RecipeError if `save_recipe` could not write. Nothing is made."""
+    try:
+        directory = recipe_directory()
+    except OSError as error:
+        raise RecipeError(
+            f"{reason(error)}, where the recipe would go; EDGE_EFT_HOME names a directory"
+        ) from None
+    there = next(place for place in (directory, *directory.parents) if os.path.exists(place))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
+        raise RecipeError(
+            f"{there}: cannot be written, and the recipe is to go there; EDGE_EFT_HOME names "
+            "another directory"
+        )
 
 
 def check_name(name: str) -> None:

@@ -37,7 +37,7 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             header.pop("__metadata__", None)
             shapes = {str(k): tuple(int(n) for n in v["shape"]) for k, v in header.items()}
             end = max((int(v["data_offsets"][1]) for v in header.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+        except (ValueError, OverflowError, TypeError, LookupError, AttributeError, RecursionError):
             raise ModelFileError(f"{path} has a damaged safetensors header") from None
     if 8 + length + end > size:
         raise ModelFileError(f"{path} is truncated: {size:,} of {8 + length + end:,} bytes")

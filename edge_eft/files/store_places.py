@@ -21,7 +21,7 @@ from .plain_text import read_regular, utf8
 from .recipe import absolute
 
 _MAX_SETTINGS = 1 << 20  # bytes
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in no path that a recipe can name
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _lm_studio(home: Path) -> Iterator[Path]:
             folder = settings.get("downloadsFolder") if isinstance(settings, dict) else None
         except (OSError, ValueError, RecursionError):
             folder = None
-        if isinstance(folder, str) and os.path.isabs(folder) and not _CONTROL.search(folder):
+        if isinstance(folder, str) and os.path.isabs(folder) and not CONTROL.search(folder):
             named = Path(os.path.normpath(folder))
             if named != Path(named.anchor):  # a whole disk is nobody's folder of models
                 yield named

@@ -19,7 +19,7 @@ from ..errors import RecipeError
 from .gguf_split import first_part, part_paths
 from .plain_text import read_regular, reason, utf8
 from .recipe import absolute
-from .store_places import Place, store_places
+from .store_places import CONTROL, Place, store_places
 
 MAX_ENTRIES = 200_000  # of all folders together: a home directory, not a file system
 _MAX_DEPTH = 24
@@ -27,7 +27,6 @@ _MAX_MANIFEST = 1 << 20  # bytes; real ones have a few hundred
 _MAX_LAYERS = 64
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _LAYER = "application/vnd.ollama.image."
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in no path that a recipe can name
 _REPOSITORY = re.compile(r"models--(.+?)--(.+)")
 # Folders with thousands of files, none of which is a model.
 _PASSED_OVER = {".git", "node_modules", "__pycache__", "site-packages", ".venv"}
@@ -179,7 +178,7 @@ class _Search:
     def _take(self, file: Found) -> None:
         if first_part(file.path) not in ("", file.path.name):
             return  # a later part comes with the first
-        if _CONTROL.search(str(file.path)):
+        if CONTROL.search(str(file.path)):
             self._note(f"{file.path}: has control characters in its name; rename it")
             return
         for part in part_paths(file.path):

@@ -70,6 +70,30 @@ def test_an_illegal_instruction_in_a_decode_is_the_childs_death(tiny, startup):
     assert "--no-binary llama-cpp-python" in decode.command
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["print('hello')", "print('[1]\\nnull\\n{}\\n{\"step\": [], \"result\": 1}\\n' + '[' * 9999)"],
+)
+def test_what_a_package_prints_breaks_nothing(startup, code):
+    startup(code)
+    assert try_out(None).end == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        ("import os\nos._exit(0)\n", "it gave no reason"),
+        ("import os\nos.write(2, b'x' * 9999)\nos._exit(0)\n", "x" * 300),
+        ("import os\nos.kill(os.getpid(), 33)\n", "it died of signal 33"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="numbers of signals differ")
+def test_a_child_that_ends_too_soon_is_told(startup, code, end):
+    """Status 0 was taken for a trial that went well, as far as it went."""
+    startup(code)
+    assert one(try_out(None), "llama.cpp").value == f"cannot be loaded: {end}"
+
+
 def test_a_child_that_hangs_is_ended(startup):
     startup("import time\ntime.sleep(50)\n")
     finding = one(try_out(None, seconds=1), "llama.cpp")

@@ -18,7 +18,8 @@ def anna(monkeypatch):
     ("text", "shown"),
     [
         ("cannot load '/opt/annasmith/lib/libllama.so': no such file", "cannot load 'libllama.so'"),
-        ("in /home/anna smith/models/b.gguf", "in ~/models/b.gguf"),
+        ("in /home/anna smith/models/b.gguf", "in b.gguf"),
+        ("HOME is /home/anna smith", "HOME is ~"),
         ("at annasmith@annas-laptop: 12 tokens/s", "at USER@HOST: 12 tokens/s"),
         ("on annas-laptop.local, AnnaSmith", "on HOST, USER"),
         (r"C:\Users\annasmith\x.dll is missing", "x.dll is missing"),

@@ -149,7 +149,8 @@ def test_models_of_two_families_are_refused(smollm2_path, tiny):
 
 
 def test_what_does_not_fit_the_memory_is_refused(small, monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=9 << 20))
+    memory = SimpleNamespace(available=9 << 20, total=9 << 30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     assert "and 9 MiB are free" in complaint("run", small, "hi")
 
 

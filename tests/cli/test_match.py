@@ -45,10 +45,10 @@ def test_the_trios_are_listed_for_people(call):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert re.match(
-        r"1 +base +fam-8B-base\.Q4_0 +Q4_0 +[\d.]+ MiB +Hugging Face, x/fam-8B", lines[0]
+        r"1 +base +fam-8B-base\.Q4_0 +Q4_0 +[\d.]+ [kM]B +Hugging Face, x/fam-8B", lines[0]
     )
-    assert re.match(r" +tuned +fam-1B-it-Q8_0 +Q8_0 +[\d.]+ MiB +LM Studio, fam-1B-it", lines[1])
-    assert re.match(r" +reference +fam:1b-base +Q8_0 +[\d.]+ MiB +Ollama", lines[2])
+    assert re.match(r" +tuned +fam-1B-it-Q8_0 +Q8_0 +[\d.]+ [kM]B +LM Studio, fam-1B-it", lines[1])
+    assert re.match(r" +reference +fam:1b-base +Q8_0 +[\d.]+ [kM]B +Ollama", lines[2])
     assert re.match(
         r" +needs \d+ MiB of [\d,]+ free: fits; ratio 0\.\d\d; drafts are exact", lines[3]
     )
@@ -65,7 +65,7 @@ def test_what_is_missing_is_said_with_its_size_and_the_command_that_gets_it(tmp_
     assert result.stdout.splitlines() == [
         "one model is missing",
         "  Qwen3-8B-Base.Q4_K_M (base) and Qwen3-0.6B-Q8_0 (tuned) are here; missing: the "
-        "reference, Qwen3-0.6B-Base.Q8_0 of mradermacher/Qwen3-0.6B-Base-GGUF, about 610 MiB: "
+        "reference, Qwen3-0.6B-Base.Q8_0 of mradermacher/Qwen3-0.6B-Base-GGUF, about 639 MB: "
         "edge-eft pull qwen3-8b",
     ]
     (lack,) = json.loads(invoke("match", "--json", environment=kept.environment()).stdout)[

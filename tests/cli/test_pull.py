@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -20,6 +21,7 @@ from helpers.cli_tools import complaint, invoke, process
 from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
 
+import edge_eft
 from edge_eft.cli.pull_wish import wish
 from edge_eft.files import hub_transfer
 from edge_eft.files.gguf_split import part_paths
@@ -28,6 +30,7 @@ from edge_eft.files.hub_file import HubFile
 from edge_eft.files.pulled import check_here
 from edge_eft.files.recipe_names import load_recipe
 from edge_eft.files.recipe_toml import read_recipe
+from edge_eft.system import byte_size
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, limits and terminals of POSIX")
 
@@ -131,6 +134,13 @@ def write(folder, name="family", **sources):
         f"reference = {{ source = {{ {written['reference']} }} }}\n"
     )
     return path
+
+
+_NO_HOME = """
+import pwd
+def nobody(*_): raise KeyError("uid not found")
+pwd.getpwuid = pwd.getpwnam = nobody
+"""
 
 
 def whole_file(models):
@@ -305,7 +315,7 @@ def test_a_changed_recipe_keeps_its_pins(server, at, tmp_path, models):
 def test_what_was_damaged_counts_as_fetched(server, at, tmp_path, models):
     pulled(write(tmp_path))
     load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
-    assert "0.8 MiB were fetched" in pulled("family")
+    assert "808 kB were fetched" in pulled("family")
     load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
     about = json.loads(invoke("pull", "family", "--json", "--quiet").stdout)
     assert about["bytes_fetched"] == len(models[BASE])
@@ -331,7 +341,7 @@ def test_a_cut_file_is_fetched_whole(server, at, tmp_path, models):
     blob.write_bytes(models[BASE][:500_000])
     told = pulled("family")
     assert "damaged; it is fetched again" in told
-    assert "0.8 MiB were fetched" in told
+    assert f"{byte_size(len(models[BASE]))} were fetched" in told
     assert blob.read_bytes() == models[BASE]
 
 
@@ -351,6 +361,25 @@ def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_p
     blob.write_bytes(damage(blob.read_bytes()))
     assert "; edge-eft pull family mends it" in complaint("run", "family", "the red one")
     assert "; edge-eft pull family mends it" in complaint("show", "family")
+
+
+def test_a_cache_that_cannot_be_written_is_used(server, at, tmp_path, models, monkeypatch):
+    pulled(write(tmp_path))
+    before = {path: path.lstat().st_mtime_ns for path in at.rglob("*")}
+    shutil.rmtree(at / ".locks")
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(at)))
+    for options in ((), ("--name", "other")):
+        assert "here" in pulled(tmp_path / "family.toml", *options)
+    after = {path: path.lstat().st_mtime_ns for path in at.rglob("*")}
+    assert after.keys() < before.keys()
+    load_recipe("family").base.file.resolve().write_bytes(models[BASE][:-1] + b"?")
+    assert "is damaged, and the cache cannot be written; HF_HOME names" in refused("family")
+
+
+def test_a_place_for_recipes_that_cannot_be_written_is_said_before(server, at, tmp_path):
+    (tmp_path / "own").write_text("")
+    assert "own: cannot be written, and the recipe is to go there" in refused(write(tmp_path))
+    assert not at.exists()
 
 
 @posix
@@ -507,7 +536,7 @@ def test_a_disk_that_is_too_small_is_seen_before(server, at, tmp_path, models, m
     need = sum(map(len, models.values()))
     usage = shutil.disk_usage(tmp_path)._replace(free=need - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert "1 MiB are still to come" in refused(write(tmp_path))
+    assert " are still to come" in refused(write(tmp_path))
     assert not at.exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
     pulled(tmp_path / "family.toml")
@@ -662,7 +691,7 @@ def test_a_terminal_is_shown_one_bar_and_no_noise(server, home):
             shown += block
     os.close(ours)
     assert child.wait(60) == 0
-    assert b"MiB/s" in shown
+    assert b"B/s" in shown
     assert b"fetching" not in shown
     assert b"100%" in shown
     assert not re.search(rb"huggingface|HTTP|Warning|\\x1b]", shown)
@@ -690,7 +719,7 @@ def test_ctrl_c_keeps_what_came_and_says_so(server, home, models):
     _, err = child.communicate(timeout=20)
     assert child.returncode == 130
     undo = "edge-eft remove family removes what came"
-    assert f"MiB came; edge-eft pull family goes on from there, {undo}" in err
+    assert f"B came; edge-eft pull family goes on from there, {undo}" in err
     (partial,) = home.rglob("*.incomplete")
     have = partial.stat().st_size
     server.faults.clear()
@@ -735,6 +764,23 @@ def test_an_environment_that_is_wrong_is_one_line(server, home, more, words):
     status, _, err = run(server, home, write(home), **more)
     assert (status, len(err.splitlines())) == (2, 1), err
     assert words in err
+
+
+@posix
+@pytest.mark.parametrize("lacking", ["HF_HOME", "EDGE_EFT_HOME"])
+def test_without_a_home_nothing_is_put_anywhere(server, home, lacking):
+    """In a container a user may have neither $HOME nor an entry in passwd."""
+    (home / "sitecustomize.py").write_text(_NO_HOME)
+    path = os.pathsep.join((str(home), str(Path(edge_eft.__file__).parents[1])))
+    known = environment(server, home, PYTHONPATH=path)
+    for name in (lacking, "HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        known.pop(name, None)
+    child = process("pull", write(home), env=known, cwd=home)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "no home directory is known" in err.splitlines()[-1]
+    assert f"; {lacking} names" in err
+    assert not list(home.rglob("*.incomplete")) + list(home.glob("~"))
 
 
 def test_files_of_another_program_in_the_cache_are_used_offline(server, at, tmp_path, monkeypatch):

@@ -111,7 +111,7 @@ from edge_eft.files import recipe_names
 def exhausted():
     raise MemoryError
 
-recipe_names.list_recipes = exhausted
+recipe_names.own_recipes = exhausted
 sys.argv = ["edge-eft", "list"]
 main()
 """

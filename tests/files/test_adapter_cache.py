@@ -1,5 +1,6 @@
 """adapter_cache: a PEFT adapter is converted once; a damaged file is made anew, old ones go."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -60,6 +61,52 @@ def test_a_damaged_file_is_made_anew(tmp_path, model, cache, damage):
     path.write_bytes({"flipped": flipped, "cut": whole[:-32], "empty": b""}[damage])
     assert converted(peft, model) == path
     assert path.read_bytes() == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and FIFOs are POSIX's")
+@pytest.mark.parametrize("planted", ["endless", "fifo", "folder", "dangling", "elsewhere"])
+def test_what_is_no_file_of_the_cache_is_not_read(tmp_path, model, cache, planted):
+    """A FIFO, or a link to /dev/zero, was read for ever; a folder ended it."""
+    peft = adapter(tmp_path)
+    path = converted(peft, model)
+    key, whole = path.name.partition("-")[0], path.read_bytes()
+    other = path.rename(tmp_path / path.name)
+    place = path if planted == "elsewhere" else cache / f"{key}-x.gguf"
+    to = {"endless": "/dev/zero", "dangling": "/nowhere", "elsewhere": other}
+    if planted == "folder":
+        place.mkdir()
+    elif planted == "fifo":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(to[planted])
+    assert converted(peft, model) == path
+    assert path.read_bytes() == whole
+    assert not path.is_symlink()
+
+
+def test_a_file_that_cannot_be_marked_as_used_is_used(tmp_path, model, cache, monkeypatch):
+    """As on a disk that is read-only."""
+    peft = adapter(tmp_path)
+    path = converted(peft, model)
+
+    def refuse(*arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(adapter_cache, "to_gguf", lambda *arguments: pytest.fail("made again"))
+    assert converted(peft, model) == path
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_told_with_the_directory(tmp_path, model, cache, monkeypatch):
+    def fill(*arguments):
+        with open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"x")
+
+    monkeypatch.setattr(adapter_cache, "to_gguf", fill)
+    with pytest.raises(ModelFileError, match=rf"\({cache.parent}: No space left on device\)"):
+        converted(adapter(tmp_path), model)
+    assert os.listdir(cache) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")

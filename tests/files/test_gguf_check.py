@@ -132,6 +132,14 @@ VALUE_FAULTS = {
         with_key(b"llama.attention.head_count_kv", ARR, U32, [2, 1 << 20]),
         "has values outside 0 to 65,536",
     ),
+    "heads that are texts": (
+        with_key(b"llama.attention.head_count_kv", ARR, STR, [b"2", b"4"]),
+        "head_count_kv has values outside 0 to 65,536 or of the wrong type",
+    ),
+    "experts that are texts": (
+        with_key(b"llama.expert_used_count", ARR, STR, [b"2", b"4"]),
+        "expert_used_count has values outside 0 to 1,024 or of the wrong type",
+    ),
     "heads of a wrong type": (
         with_key(b"llama.attention.head_count_kv", ARR, F32, [2.0, 4.0]),
         "head_count_kv has values outside",

@@ -161,6 +161,6 @@ def test_the_hubs_cache_is_where_huggingface_hub_has_it(variables, monkeypatch):
 
 def test_without_a_home_the_cache_has_no_place(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(HubError, match="HF_HOME names one"):
+    with pytest.raises(HubError, match="HF_HOME names a place"):
         hub_cache.cache_directory({})
     assert hub_cache.cache_directory({"HF_HOME": "/h"}) == Path("/h/hub")

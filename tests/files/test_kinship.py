@@ -30,6 +30,20 @@ def test_two_trainings_are_strangers(related):
     assert related(Written(SHAPE), Written(replace(SHAPE, weights=2))) < STRANGERS
 
 
+def test_of_a_norm_without_end_the_beginning_is_read(tmp_path):
+    """Headers may state gigabytes that are a hole in a file; all of it was read."""
+    files = []
+    for i in range(2):
+        path = Written(SHAPE, tuned=0.05 * i).write(tmp_path / f"{i}.gguf")
+        data = path.read_bytes().replace(b"output_norm.weight", b"output_morn.weight")
+        path.write_bytes(data)
+        header = read_header(path)
+        norm = next(t for t in header.tensors if t.name == "blk.0.attn_norm.weight")
+        huge = replace(norm, name="output_norm.weight", shape=(1 << 34,), n_bytes=1 << 36)
+        files.append(replace(header, tensors=(*header.tensors, huge)))
+    assert kinship(*files) is not None
+
+
 def test_models_of_other_shapes_have_nothing_to_compare(related):
     assert related(Written(SHAPE), Written(replace(SHAPE, d=512))) is None
 

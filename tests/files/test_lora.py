@@ -2,9 +2,11 @@
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import pytest
@@ -146,6 +148,13 @@ def test_models_that_only_the_hub_has_are_to_be_pulled(family):
     assert "edge-eft pull mine --for-lora" in said
 
 
+@pytest.mark.parametrize("adapter", [5, b"x", ["a"], "", "nowhere", "a\0b"])
+def test_what_is_no_adapter_is_said_before_anything_is_to_be_pulled(family, adapter):
+    recipe = recipe_of(family, instruct=None)
+    said = refusal(EdgeEftError, recipe, adapter)
+    assert "instruct" not in said
+
+
 def test_a_tuned_side_that_is_an_adapter_carries_no_other(family):
     tuned = ModelSpec(family.small, lora=family.lora)
     deltas = {"chat": Delta("chat", 1.0, tuned, ModelSpec(family.small))}
@@ -238,6 +247,48 @@ def test_tokens_that_the_model_lacks_are_refused(family, tmp_path):
     )
 
 
+@pytest.mark.parametrize("end", [-1, 352, 10**30, "<|im_end|>", "", ["<reserved>", 352]])
+def test_an_end_that_the_model_lacks_is_told_of_the_adapter(family, tmp_path, end):
+    """It was told of a recipe's key that nobody had written."""
+    peft = peft_directory(tmp_path / "peft", random_pairs(MODULES))
+    (peft / "config.json").write_text(json.dumps({"eos_token_id": end}))
+    said = refusal(ModelFileError, recipe_of(family), peft)
+    assert said.startswith(f"{peft} says that ")
+    assert "ends a reply, a token that small-instruct.gguf lacks" in said
+
+
+@pytest.mark.parametrize("base", ["a" + "-gguf" * 100_000, "b/" + "-" * 10**6, "x-base\n\x1b[31m"])
+def test_a_name_that_is_none_is_soon_done_with(family, tmp_path, caplog, base):
+    """Taking a long one apart took minutes."""
+    peft = peft_directory(tmp_path / "peft", random_pairs(MODULES), base_model_name_or_path=base)
+    begun = perf_counter()
+    with caplog.at_level(logging.WARNING, logger="edge_eft"):
+        recipe_of(family).with_lora(peft)
+    assert perf_counter() - begun < 3
+    assert all(each.isprintable() and len(each) < 500 for each in caplog.messages)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+@pytest.mark.parametrize("kind", ["fifo", "endless"])
+def test_a_template_that_never_ends_is_refused(family, tmp_path, kind):
+    peft = peft_directory(tmp_path / "peft", random_pairs(MODULES))
+    place = peft / "chat_template.jinja"
+    os.mkfifo(place) if kind == "fifo" else place.symlink_to("/dev/zero")
+    assert "cannot be read as a template" in refusal(ModelFileError, recipe_of(family), peft)
+
+
+@pytest.mark.parametrize("number", ["1e999", "Infinity", "NaN", "-Infinity"])
+@pytest.mark.parametrize("key", ["shape", "data_offsets"])
+def test_numbers_that_are_none_in_a_safetensors_header_are_damage(family, tmp_path, key, number):
+    peft = peft_directory(tmp_path / "peft", random_pairs(MODULES))
+    path = peft / "adapter_model.safetensors"
+    found = json.loads(path.read_bytes()[8:].partition(b"}}")[0] + b"}}")
+    next(iter(found.values()))[key] = [4, "NUMBER"]
+    header = json.dumps(found).replace('"NUMBER"', number).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "damaged safetensors header" in refusal(ModelFileError, recipe_of(family), peft)
+
+
 def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
     """What people give by mistake → its path, and what is said."""
     folder.mkdir(exist_ok=True)
@@ -287,6 +338,7 @@ def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
         "broken": (broken, "cannot be read as JSON"),
         "cut": (cut, "is truncated"),
         "text": (text, "is a text file"),
+        "long": (folder / ("x" * 5000), "cannot be read (File name too long)"),
     }
 
 
@@ -294,7 +346,7 @@ def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
     "name",
     [
         *("nothing", "empty", "merged", "model", "prompt", "mlx", "pickle", "pickled", "dora"),
-        *("run", "kept", "part", "broken", "cut", "text"),
+        *("run", "kept", "part", "broken", "cut", "text", "long"),
     ],
 )
 def test_what_is_no_adapter_is_one_line(family, tmp_path, name):

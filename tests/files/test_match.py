@@ -324,6 +324,19 @@ def test_a_base_no_larger_than_the_pair_is_none(own):
     assert matched_in(own)[0] == []
 
 
+def test_of_two_versions_a_base_is_led_by_its_own(own):
+    (own / "fam-8B-base-Q4_0.gguf").unlink()
+    for i, version in enumerate(("v1", "v2")):
+        small = replace(TINY, weights=10 + i)
+        Written(small).write(own / f"fam-1B-{version}-base.gguf")
+        Written(small, **CHATTING).write(own / f"fam-1B-{version}-it.gguf")
+        Written(replace(BIG, weights=20 + i)).write(own / f"fam-8B-{version}-base.gguf")
+    trios, _ = matched_in(own)
+    assert [(trio.base.title, trio.tuned.title) for trio in trios] == [
+        (f"fam-8B-{version}-base", f"fam-1B-{version}-it") for version in ("v1", "v2")
+    ]
+
+
 def test_a_base_of_another_series_is_taken_only_if_it_has_the_architecture(own):
     pair_in(own)
     Written(replace(BIG, weights=6)).write(own / "other-9B-base.gguf")

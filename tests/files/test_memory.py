@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 from helpers.gguf_builder import (
     ARR,
+    F32,
+    F64,
+    I32,
+    STR,
     TOKENS,
     U16,
     U32,
+    U64,
     File,
     adapter,
     with_matrix,
 )
 from helpers.tiny_models import write_random
 
+from edge_eft.cli.machine_checks import bytes_read
 from edge_eft.errors import ModelFileError
 from edge_eft.files import buffers, memory
 from edge_eft.files.gguf_check import read_header
@@ -31,6 +38,27 @@ def model(path: Path, **keys: tuple[object, ...]) -> Path:
     file.keys |= {f"llama.{key.replace('__', '.')}".encode(): keys[key] for key in keys}
     path.write_bytes(file.build())
     return path
+
+
+ODD: tuple[tuple[object, ...], ...] = (
+    (F32, math.nan), (F32, math.inf), (F64, 1e308), (I32, -1), (U64, 2**64 - 1), (STR, b"x"),
+    (ARR, U32, []), (ARR, STR, [b"a", b"b"]), (ARR, F32, [math.nan, 1.0]), (ARR, U32, [1, 2, 3]),
+)  # fmt: skip
+UNCHECKED = (
+    "ssm.inner_size", "ssm.state_size", "ssm.conv_kernel", "shortconv.l_cache",
+    "full_attention_interval", "attention.recurrent_layers", "attention.shared_kv_layers",
+    "expert_feed_forward_length", "expert_shared_count", "leading_dense_block_count",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ODD, ids=str)
+def test_what_a_header_states_and_nobody_checks_gives_an_estimate_nevertheless(tmp_path, value):
+    """Tracebacks came of what llama.cpp itself would refuse, or not read at all."""
+    spec = ModelSpec(model(tmp_path / "m.gguf", **dict.fromkeys(UNCHECKED, value)))
+    needed = estimated({"base": spec}, n_gpu_layers=None)
+    assert all(part >= 0 for row in needed.roles for part in (row.kv_cache, row.compute))
+    assert not memory.fits(needed, memory.Free(0, 0)).fits
+    assert bytes_read(memory.headers({"base": spec})["base"]) > 0
 
 
 def estimated(roles: dict[str, ModelSpec], **changes: object) -> memory.MemoryEstimate:

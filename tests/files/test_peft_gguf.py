@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 import gguf
 import numpy as np
@@ -135,17 +136,40 @@ def test_strengths_of_single_modules_are_written_into_their_numbers(tmp_path, mo
         ({"init_lora_weights": "olora"}, "may also have changed its model's weights"),
         ({"alora_invocation_tokens": [1]}, r"\(aLoRA\)"),
         ({"layer_replication": [[0, 1]]}, "repeats layers"),
-        ({"use_qalora": True}, "has a setting that edge_eft does not know .use_qalora."),
-        ({"of_next_year": {"x": 1}}, "has a setting that edge_eft does not know .of_next_year."),
+        ({"use_qalora": True}, "has a setting that edge_eft does not know .*use_qalora"),
+        ({"of_next_year": {"x": 1}}, "has a setting that edge_eft does not know .*of_next_year"),
         ({"rank_pattern": {"(q+)+_proj": 4}}, "the expression .*which only PEFT reads"),
         ({"alpha_pattern": {"(q_proj": 4}}, "no expression"),
         ({"alpha_pattern": {"q_proj": "much"}}, "has 'much', not a number"),
+        ({"alpha_pattern": {"q_proj": 10**400}}, "not a number"),
+        ({"alpha_pattern": {"q_proj": 1e300}}, "has 1e\\+300, not a number"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is no table"),
+        ({"alpha_pattern": {"(.|.)" * 30 + "X": 4}}, "the expression .*which only PEFT reads"),
+        ({"alpha_pattern": {"(" * 900 + ")" * 900: 4}}, "the expression .*which only PEFT reads"),
+        ({"alpha_pattern": {"(" * 500 + ")" * 500: 4}}, "no expression"),
         ({"r": 8}, "of rank 4, and its configuration says 8"),
         ({"lora_alpha": 0}, "never trained"),
+        ({"lora_alpha": 1e-300}, "never trained"),
+        ({"\x1b[31m\n" + "k" * 9999: 1}, r"know \('\\x1b\[31m\\nkkk[k.]*'\)"),
     ],
 )
 def test_a_setting_that_a_gguf_adapter_cannot_have_is_refused(tmp_path, model, config, message):
     assert re.search(message, refusal(peft_directory(tmp_path / "a", PAIRS, **config), model))
+
+
+@pytest.mark.parametrize("alpha", [10**400, 1e39, float("inf"), -1e300, True, "8"])
+def test_a_strength_that_float32_has_not_is_refused(tmp_path, alpha):
+    with pytest.raises(ModelFileError, match=r"lora_alpha .* which is not a number"):
+        read_peft(peft_directory(tmp_path / "a", PAIRS, lora_alpha=alpha))
+
+
+def test_patterns_for_hundreds_of_modules_are_read_once(tmp_path, model):
+    patterns = {rf"model\.layers\.{i}\.self_attn\.q_proj": 8 for i in range(2000)}
+    patterns["layers.(0|1|2|3|4|5|6|7|8|9|10|11).self_attn.v_proj"] = 32
+    path = peft_directory(tmp_path / "a", PAIRS, alpha_pattern=patterns)
+    begun = perf_counter()
+    assert converted(path, model)[0] == 32
+    assert perf_counter() - begun < 5
 
 
 def test_harmless_settings_are_passed_over(tmp_path, model):
@@ -160,7 +184,10 @@ def test_harmless_settings_are_passed_over(tmp_path, model):
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        ({"layers.0.self_attn.z_proj": (64, 64)}, "changes model.layers.0.self_attn.z_proj, which"),
+        (
+            {"layers.0.self_attn.z_proj": (64, 64)},
+            "changes 'model.layers.0.self_attn.z_proj', which",
+        ),
         ({"layers.7.self_attn.q_proj": (64, 64)}, "blk.7.attn_q.weight|lacks"),
         ({QUERY: (64, 96)}, "blk.1.attn_q.weight.lora_a is 96 × 4, but .* is 64 × 64"),
         ({QUERY: (96, 64)}, "blk.1.attn_q.weight.lora_b is 4 × 96, but .* is 64 × 64"),

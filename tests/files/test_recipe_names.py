@@ -132,11 +132,6 @@ def test_a_half_written_recipe_is_none(installed: Path, own: Path) -> None:
     assert own_recipes() == {}
 
 
-def test_a_name_may_be_spelled_as_elsewhere(installed: Path, own: Path) -> None:
-    path = installed / "catalogue" / "large-8b.toml"
-    assert load_recipe("Large:8B").path == load_recipe("large-8b").path == path
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name")
 def test_a_pipe_is_no_recipe_and_is_not_waited_for(installed: Path, own: Path) -> None:
     own.mkdir(parents=True)
@@ -152,3 +147,13 @@ def test_a_path_is_read_without_a_look_at_what_else_there_is(
     path = save_recipe(recipe("mine"))
     monkeypatch.setattr(recipe_names, "list_recipes", lambda: pytest.fail("looked for all"))
     assert load_recipe(path).name == "mine"
+
+
+def test_a_name_may_be_spelled_as_elsewhere(installed: Path, own: Path) -> None:
+    path = installed / "catalogue" / "large-8b.toml"
+    assert load_recipe("Large:8B").path == load_recipe("large-8b").path == path
+
+
+def test_a_name_that_no_file_can_have_is_one_line(installed: Path, own: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe("x" * 300)
