@@ -121,7 +121,7 @@ def _named(
         if prompt is not None and recipe.base is not None:
             recipe = replace(recipe, base=replace(recipe.base, prompt=prompt))
     # What has a name here keeps it, whatever the file was called when that was written in it.
-    own = given if given in list_recipes() else recipe.name
+    own = begun.stem if begun else given if given in list_recipes() else recipe.name
     return replace(recipe, name=name or own), wishes
 
 

@@ -262,6 +262,20 @@ def test_a_stopped_pull_is_undone_by_remove(server, at, models):
     assert "not ended" not in invoke("list").stderr
 
 
+def test_a_stopped_pull_is_known_after_another_of_its_name(server, at, models):
+    stopped(server, models, *trio())
+    server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
+    pulled(*trio(base=f"{BASE}:Q5_0"))
+    assert "the pull of mine.2 has not ended" in invoke("list").stderr
+    server.fault("bytes=300000-", status=418, times=1)
+    refused("mine.2")
+    pulled("mine.2")
+    assert server.log[-1].range == f"bytes=300000-{len(models[BASE]) - 1}"
+    assert load_recipe("mine.2").base.source.file == FILES[BASE]
+    assert invoke("verify", "mine").exit_code == 0
+    assert "not ended" not in invoke("list").stderr
+
+
 def test_what_others_need_of_a_stopped_pull_stays(server, at, models):
     stopped(server, models, *trio())
     server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
