@@ -744,6 +744,17 @@ def test_ctrl_c_keeps_what_came_and_says_so(server, home, models):
 
 
 @posix
+def test_ctrl_c_while_headers_come_says_that_nothing_was_fetched(server, home):
+    server.fault("/store/", pause=1)
+    child = process("pull", write(home), env=environment(server, home))
+    wait_for(lambda: any("/store/" in asked.path for asked in server.log))
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert (child.returncode, err) == (130, "edge-eft: stopped; nothing was fetched yet\n")
+    assert not (home / "own").exists()
+
+
+@posix
 def test_a_full_disk_is_one_line_and_what_came_stays(server, at, tmp_path, models):
     import resource
 
