@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..system import mebibytes
+from ..system import byte_size, mebibytes
 from . import show_source
 from .options import HELP, Models, json_option, model_options, recipe_argument
 from .show_source import instruct_lines, prompt_name, source_line
@@ -117,7 +117,9 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
     for role, file in about["roles"].items():
         yield ""
         yield heading(role)
-        size = f"{mebibytes(file['bytes'], 1)} MiB, {file['parameters'] / 1e6:,.1f} M parameters"
+        count = file["parameters"]
+        parameters = f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count:,}"
+        size = f"{byte_size(file['bytes'])}, {parameters} parameters"
         yield f"  file      {one_line(file['file'])}"
         yield f"  holds     {file['type']} {one_line(file['architecture'])}, {size}"
         if file["source"]:
