@@ -207,6 +207,11 @@ def not_known(name: str, known: Iterable[str], otherwise: str = "") -> str:
 
 def _unread(name: str, known: Iterable[str], error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and not os.path.dirname(name):
+        from .unfinished import stopped_pull  # which imports this module
+
+        if begun := stopped_pull(name):
+            pull = f"edge-eft pull {begun.stem}"
+            return f"recipe {name!r} is not here yet: its pull has not ended; {pull} goes on"
         otherwise = ", or give the path of a TOML file"
         return not_known(name, known, otherwise + " before the prompt" * (" " in name.strip()))
     wanted = "the path of a TOML file or a name that `edge-eft list` shows (atlas)"

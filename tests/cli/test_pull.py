@@ -244,6 +244,7 @@ def stopped(server, models, *arguments):
 def test_a_stopped_pull_goes_on_by_its_name(server, at, models):
     stopped(server, models, *trio())
     assert load_recipe(next(at.parent.glob("own/unfinished/*"))).name == "mine"
+    assert "its pull has not ended; edge-eft pull mine goes on" in complaint("chat", "mine")
     told = invoke("list").stderr
     assert "the pull of mine has not ended; edge-eft pull mine goes on with it" in told
     pulled("Mine")
