@@ -11,14 +11,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
 from conftest import ATLAS
-from helpers.documents import ROOT, Block, blocks, commands, kind
+from helpers.documents import ROOT, Block, blocks, commands, kind, write_programs
 
 import edge_eft
 from edge_eft.cli.main import cli
@@ -100,11 +99,7 @@ def folder(tmp_path: Path) -> Path:
     for name, text in RECIPES.items():
         (tmp_path / name).write_text(text, "utf-8")
     (tmp_path / "tools").symlink_to(ROOT / "tools")
-    (tmp_path / "bin").mkdir()
-    for name, more in (("edge-eft", "-m edge_eft"), ("python", "")):
-        program = tmp_path / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {more} "$@"\n')
-        program.chmod(0o755)
+    write_programs(tmp_path)
     return tmp_path
 
 

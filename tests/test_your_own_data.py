@@ -10,12 +10,11 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-from helpers.documents import ROOT, blocks, commands, kind
+from helpers.documents import ROOT, blocks, commands, kind, write_programs
 from helpers.hugging_face import write_instruct_models
 
 import edge_eft
@@ -111,11 +110,7 @@ def folder(tmp_path_factory) -> Path:
     (recipes / "qwen3-8b.toml").write_text(text)
     (folder / "cache").mkdir()
     (folder / "cache" / scripts.name).symlink_to(scripts)
-    (folder / "bin").mkdir()
-    for name, more in (("edge-eft", "-m edge_eft"), ("python", "")):
-        program = folder / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {more} "$@"\n')
-        program.chmod(0o755)
+    write_programs(folder)
     return folder
 
 

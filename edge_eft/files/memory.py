@@ -115,7 +115,6 @@ class Demand:
 
     roles: Mapping[str, ModelSpec]
     headers: Mapping[str, GGUFHeader]
-    adapters: Mapping[str, GGUFHeader]
     size: ContextSize
     n_gpu_layers: int | None
 
@@ -133,7 +132,7 @@ class Demand:
             if model not in weights_of:
                 row = self._with_model(row, header)
             if spec.lora and _identity(spec, spec.lora) not in weights_of:
-                row = replace(row, weights=row.weights + self._adapter_size(role, spec))
+                row = replace(row, weights=row.weights + self._adapter_size(spec))
                 weights_of[_identity(spec, spec.lora)] = role
             if first[role] == role:
                 row = self._with_context(row, header, adapted=spec.lora is not None)
@@ -185,9 +184,7 @@ class Demand:
             return 0
         return min(max(header.n_layer + 1 - self.n_gpu_layers, 0), header.n_layer)
 
-    def _adapter_size(self, role: str, spec: ModelSpec) -> int:
-        if role in self.adapters:
-            return self.adapters[role].file_size
+    def _adapter_size(self, spec: ModelSpec) -> int:
         if spec.needs_pull and isinstance(spec.source, HubFile):
             return spec.source.size or 0
         return os.stat(spec.lora or spec.file).st_size
@@ -224,9 +221,8 @@ def estimate(
     kv_bytes: float = Q8_0_BYTES,
     flash_attn: bool = True,
     n_gpu_layers: int | None = 0,
-    adapters: Mapping[str, GGUFHeader] | None = None,
 ) -> MemoryEstimate:
-    """Return what `roles` need together; no file is needed but adapters without a header.
+    """Return what `roles` need together; no file is needed but adapters that are here.
 
     Roles of one side (base, tuned or reference) with the same model, adapter and prompt format
     share a context; roles with the same model share its weights.
@@ -240,10 +236,9 @@ def estimate(
         kv_bytes: bytes per element of the KV cache.
         flash_attn: whether attention's scores are never stored as a whole.
         n_gpu_layers: layers of each model on a GPU, its output included; None: all; 0: no GPU.
-        adapters: role → header of its LoRA adapter, where that is not on disk.
     """
     size = ContextSize(n_ctx, n_slots, n_outputs, kv_bytes, flash_attn)
-    return Demand(roles, headers, adapters or {}, size, n_gpu_layers).estimate()
+    return Demand(roles, headers, size, n_gpu_layers).estimate()
 
 
 def _identity(spec: ModelSpec, path: os.PathLike[str]) -> str:

@@ -168,13 +168,11 @@ def test_the_table_shows_every_role_and_the_sum(tmp_path: Path) -> None:
 
 
 def test_models_on_the_hub_are_estimated_from_their_headers_alone(tmp_path: Path) -> None:
-    """Two repositories have files of one name; the adapter is known by its header."""
-    path, lora = tmp_path / "r.gguf", tmp_path / "l.gguf"
+    """Two repositories have files of one name; of an adapter its size is known."""
+    path = tmp_path / "r.gguf"
     path.write_bytes(with_matrix().build())
-    lora.write_bytes(adapter().build())
-    header, adapted = read_header(path), read_header(lora)
+    header = read_header(path)
     path.unlink()
-    lora.unlink()
     name = Path("model.gguf")
     base = ModelSpec(name, source=HubFile("one/large", "model.gguf"))
     small = ModelSpec(name, source=HubFile("one/small", "model.gguf"))
@@ -186,9 +184,6 @@ def test_models_on_the_hub_are_estimated_from_their_headers_alone(tmp_path: Path
     assert first.weights == second.weights > 0, "two files, whatever their names"
     without = memory.estimate(roles | {"tuned:d": small}, headers, **options).roles[2].weights
     by_size = memory.estimate(roles, headers, **options).roles[2].weights
-    known = {"tuned:d": adapted}
-    by_header = memory.estimate(roles, headers, **options, adapters=known).roles[2].weights
-    assert by_header - by_size == adapted.file_size - 7
     assert by_size >= without + 7
 
 

@@ -1,6 +1,8 @@
 """The blocks of the documents: what kind each is, and the commands in it."""
 
 import re
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -70,3 +72,12 @@ def kind(block: Block) -> str | None:
     if block.language or any(typed):
         return "commands" if block.language in ("", "sh", "shell") and all(typed) else None
     return next((name for name, holds in KINDS.items() if holds(block.text)), None)
+
+
+def write_programs(folder: Path) -> None:
+    """Put `edge-eft` and `python` into the folder's bin/, as the documents call them."""
+    (folder / "bin").mkdir()
+    for name, more in (("edge-eft", "-m edge_eft"), ("python", "")):
+        program = folder / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {more} "$@"\n')
+        program.chmod(0o755)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 import gguf
-import numpy as np
 
 from edge_eft.backend import Model
 from edge_eft.files.gguf_vocabulary import HeaderVocabulary, read_vocabulary
 
 from .reference_templates import templates
+from .small_vocabularies import write_body
 
 Side = Literal["base", "tuned", "reference", "instruct"]
 _KIND = gguf.TokenType
@@ -297,17 +297,7 @@ def _write(path: Path, family: Published, side: Side) -> None:
         writer.add_add_space_prefix(family.space_prefix)
     if tuned and family.template:
         writer.add_chat_template(_template(family.template))
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(32)
-    writer.add_block_count(1)
-    writer.add_head_count(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 32), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_body(writer, len(tokens))
 
 
 def _template(name: str) -> str:

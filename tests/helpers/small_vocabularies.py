@@ -39,17 +39,7 @@ def write_sentencepiece_gguf(path: Path, *, add_space_prefix: bool = True) -> No
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(add_space_prefix)
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(32)
-    writer.add_block_count(1)
-    writer.add_head_count(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 32), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_body(writer, len(tokens))
 
 
 @functools.cache
@@ -89,3 +79,18 @@ class Vocabulary:
         assert parse_special
         texts = [text for text, _ in self.tokens]
         return [texts.index("Ġ" + word) if "Ġ" + word in texts else 0 for word in text.split()]
+
+
+def write_body(writer: gguf.GGUFWriter, n_tokens: int) -> None:
+    """Write what a model needs beside its vocabulary, as small as it can be, and close the file."""
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(32)
+    writer.add_block_count(1)
+    writer.add_head_count(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tensor("token_embd.weight", np.zeros((n_tokens, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
