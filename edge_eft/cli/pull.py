@@ -322,6 +322,8 @@ def _lines(plan: Plan, missing: int) -> Iterator[str]:
         notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
         if 0 < left < size:
             notes.append(f"{byte_size(size - left)} of it here")
+        if model.is_cut:
+            notes.append("damaged here")
         if len(model.parts) > 1:
             notes.append(f"{len(model.parts)} files")
         said = f"{', '.join(model.roles):<22}{byte_size(size):>9}  {one_line(name)}"

@@ -55,6 +55,11 @@ class Model:
         """Bytes that are still to be fetched."""
         return sum(hub_transfer.missing(self.repository, part) for part in self.parts)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether what is here of it has another size than it is to have."""
+        return any(hub_transfer.is_cut(self.repository, part) for part in self.parts)
+
 
 @dataclass(frozen=True)
 class Plan:

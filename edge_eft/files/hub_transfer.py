@@ -116,6 +116,11 @@ def found(repository: Repository, file: RemoteFile) -> Path | None:
     return next(has, None)
 
 
+def is_cut(repository: Repository, file: RemoteFile) -> bool:
+    """Return whether the cache has a file's content, but not all of it, or too much."""
+    return bool(_contents(_place(repository, file))) and found(repository, file) is None
+
+
 def missing(repository: Repository, file: RemoteFile) -> int:
     """Return how many bytes of a file are still to be fetched."""
     if found(repository, file):

@@ -342,6 +342,7 @@ def test_a_cut_file_is_to_be_fetched_and_not_taken_for_another(server, at, tmp_p
     blob.write_bytes(models[BASE][:500_000])
     about = json.loads(invoke("pull", "family", "--dry-run", "--json").stdout)
     assert about["bytes_to_fetch"] == len(models[BASE])
+    assert f"{FILES[BASE]}  damaged here\n" in invoke("pull", "family", "--dry-run").stdout
     server.fault("", status=503)
     line = refused("family")
     assert f"your copy is damaged (it has 500,000 bytes of {len(models[BASE]):,})" in line
