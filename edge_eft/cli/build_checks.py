@@ -135,11 +135,18 @@ def examine(trial: Trial) -> Iterator[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
-    names = ("edge-eft", _LIBRARY, "numpy", "gguf", "huggingface-hub", "jinja2", "click")
-    python = f"Python {platform.python_version()}"
-    value = f"{versions(*names)}, {python}"
-    yield _pinned(Finding("versions", value, data={"python": platform.python_version()}))
+    names = (_LIBRARY, "numpy", "gguf", "huggingface-hub", "jinja2", "click")
+    python, way = platform.python_version(), _way()
+    own = versions("edge-eft") or "edge-eft without metadata"
+    value = ", ".join(filter(None, (f"{own} ({way})", versions(*names), f"Python {python}")))
+    yield _pinned(Finding("versions", value, data={"python": python, "from": way}))
     yield _machine()
+
+
+def _way() -> str:
+    """Return what this package runs from."""
+    is_checkout = (Path(_PACKAGE_ROOT) / "pyproject.toml").is_file()
+    return "a checkout" if is_checkout else "installed as a wheel"
 
 
 def _pinned(finding: Finding) -> Finding:
@@ -181,6 +188,8 @@ def _machine() -> Finding:
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     if sys.platform == "darwin":
         system = f"macOS {platform.mac_ver()[0]} {platform.machine()}"
+    elif distribution := _distribution():
+        system = f"{distribution}, {system}"
     data = {"system": platform.system(), "machine": platform.machine(), "cpu": _processor()}
     value = ", ".join(filter(None, (system, _processor())))
     if (
@@ -195,6 +204,14 @@ def _machine() -> Finding:
             data=data,
         )
     return Finding("machine", value, data=data)
+
+
+def _distribution() -> str:
+    """Return which Linux this is, or ""; a container has its own."""
+    try:
+        return foreign(platform.freedesktop_os_release().get("PRETTY_NAME", ""))
+    except OSError:  # another system, or one that does not say
+        return ""
 
 
 def _processor() -> str:
@@ -295,7 +312,7 @@ def _devices(trial: Trial) -> Iterator[Finding]:
 
 
 def _gpu_left_out(trial: Trial) -> Iterator[Finding]:
-    """Yield a note on a GPU that is there, and that this build does not use."""
+    """Yield a note on a GPU that is there and that this build does not use, or that none is."""
     if trial.steps.get("gpu") or (trial.loaded and trial.end):
         return
     has = trial.steps["build"]["libraries"] if trial.loaded else []
@@ -308,7 +325,10 @@ def _gpu_left_out(trial: Trial) -> Iterator[Finding]:
             "check the driver (nvidia-smi, vulkaninfo), and in a container that it gets the device",
         )
         return
-    for vendor in gpu_vendors():
+    vendors = gpu_vendors()
+    if not vendors:
+        yield Finding("GPU", "none is seen here; the CPU does it all")
+    for vendor in vendors:
         backend = {"NVIDIA": "CUDA", "Apple": "METAL"}.get(vendor, "VULKAN")
         own = f"-DGGML_{backend}=ON"
         needs = {"CUDA": "the CUDA toolkit (nvcc)", "VULKAN": "the Vulkan SDK (glslc)"}

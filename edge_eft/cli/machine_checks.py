@@ -229,8 +229,7 @@ def hub(online: bool) -> Finding:
         answers, words = False, str(error)
     if answers:
         return Finding("hub", foreign(words))
-    fix = "check the network, HF_ENDPOINT and the proxies; all but pull works without"
-    return Finding("hub", foreign(words), WARNING, fix)
+    return Finding("hub", foreign(words), WARNING, "all but pull works without it")
 
 
 _VARIABLES = ("EDGE_EFT_", "HF_", "HUGGINGFACE_", "GGML_", "LLAMA_", "CUDA_", "OMP_", "GOMP_")

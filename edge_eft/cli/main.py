@@ -95,7 +95,7 @@ class Commands(click.Group):
         except click.ClickException as error:
             where = getattr(error, "ctx", None)
             hint = f" (see {where.command_path} --help)" if where else ""
-            status = fail(error.format_message() + hint)
+            status = fail(_about(error) + hint)
         except EdgeEftError as error:
             status = fail(str(error))
         except click.Abort:
@@ -111,6 +111,20 @@ class Commands(click.Group):
         """Run the command."""
         with _endings():
             return super().invoke(ctx)
+
+
+def _about(error: click.ClickException) -> str:
+    """Return what click says; of an option that there is not, with those that have its word."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return error.format_message()
+    word = error.option_name.lstrip("-")
+    params = error.ctx.command.get_params(error.ctx)
+    names = sorted(name for param in params for name in param.opts if name.startswith("--"))
+    meant = [name for name in names if word and name.startswith(f"--{word}")]
+    meant = meant or [name for name in names if len(word) > 2 and word in name]
+    if not meant:
+        return error.format_message()  # with those of like letters
+    return f"{error.message} Did you mean {', '.join(meant[:3])}?"
 
 
 @contextlib.contextmanager

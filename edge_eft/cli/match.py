@@ -6,6 +6,7 @@ stderr. Other programs' files are read and never written: a recipe names them wh
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .terminal import compose, dim, one_line, say, style, talk, to_json
 
 if TYPE_CHECKING:
     from ..files.candidates import Candidate
+    from ..files.families import Family
     from ..files.match import Trio
     from ..files.missing import Missing
     from ..files.stores import Findings
@@ -34,6 +36,7 @@ class Report:
     findings: Findings
     n_models: int
     trios: Sequence[Trio]
+    families: Sequence[Family]
     lacking: Sequence[Missing]
     notes: Sequence[str]
     available: int
@@ -50,8 +53,8 @@ def command(
     """Find models on this machine that make an emulation.
 
     Looks into the Hugging Face cache, into the folders of LM Studio, Ollama, llama.cpp, Jan and
-    GPT4All, and into each DIR, and proposes trios of base, tuned and reference. Nothing there is
-    changed, and no model is loaded.
+    GPT4All, and into each DIR, and proposes trios of base, tuned and reference; without one it
+    lists the models with what they lack. Nothing there is changed, and no model is loaded.
 
     \b
     Examples:
@@ -77,6 +80,8 @@ def command(
         talk(f"edge-eft show {name} says what running it means here; edge-eft chat {name}")
         return
     lines = [*as_lines(report)]
+    while lines and not lines[-1]:
+        lines.pop()
     if lines:
         say(compose(*lines, between="\n"))
     _say_next(report)
@@ -88,6 +93,7 @@ def look(directories: Sequence[str]) -> Report:
     Raises RecipeError if one of `directories` is none.
     """
     from ..files.candidates import read_candidates
+    from ..files.families import families
     from ..files.match import propose
     from ..files.missing import missing
     from ..files.recipe_names import catalogue, load_recipe
@@ -99,8 +105,9 @@ def look(directories: Sequence[str]) -> Report:
     trios, doubtful = propose(candidates, memory_of, available)
     recipes = [load_recipe(path) for path in catalogue().values()]
     lacking = missing(candidates, trios, recipes)
+    related = families(candidates, recipes, memory_of, available)
     notes = [*findings.notes, *left_out, *doubtful]
-    return Report(findings, len(candidates), trios, lacking, notes, available)
+    return Report(findings, len(candidates), trios, related, lacking, notes, available)
 
 
 def memory_of(trio: Trio) -> int:
@@ -151,6 +158,7 @@ def as_data(report: Report) -> dict[str, Any]:
         ],
         "models": report.n_models,
         "trios": [_trio_data(trio) for trio in report.trios],
+        "families": [_family_data(family) for family in report.families],
         "missing": [asdict(lack) | {"here": dict(lack.here)} for lack in report.lacking],
         "notes": list(report.notes),
         "available": report.available,
@@ -167,6 +175,20 @@ def _trio_data(trio: Trio) -> dict[str, Any]:
         "fits": trio.fits,
         "exact": trio.is_exact,
         "also": [str(each.path) for each in trio.also],
+    }
+
+
+def _family_data(family: Family) -> dict[str, Any]:
+    completion = family.completion
+    return {
+        "models": [_file_data(each) for each in family.models],
+        "lacks": family.lacks,
+        "pull": completion.name if completion else None,
+        "lacking": dict(completion.lacking) if completion else {},
+        "bytes_to_pull": completion.size if completion else None,
+        "for_lora": [
+            {"base": str(large.path), "reference": str(small.path)} for large, small in family.led
+        ],
     }
 
 
@@ -189,6 +211,8 @@ def as_lines(report: Report) -> Iterator[str]:
     for number, trio in enumerate(report.trios, 1):
         yield from _trio_lines(number, trio, report.available)
         yield ""
+    if not report.trios:
+        yield from _families_lines(report)
     if report.lacking:
         yield style("one model is missing", bold=True)
     for lack in report.lacking[:_LINES]:
@@ -231,6 +255,45 @@ def _trio_lines(number: int, trio: Trio, available: int) -> Iterator[str]:
         yield dim(f"   also here: {', '.join(titles)}")
 
 
+def _families_lines(report: Report) -> Iterator[str]:
+    told = {title for lack in report.lacking for _, title in lack.here}
+    for family in report.families:
+        names = [one_line(each.title) for each in family.models]
+        width = max(map(len, names))
+        for name, each in zip(names[:_LINES], family.models, strict=False):
+            header, kind = each.header, "tuned" if each.tuned else "base "
+            size = f"{header.quantisation:<6} {byte_size(header.file_size):>7}"
+            where = ", ".join(filter(None, (each.found.owner, each.found.name)))
+            yield compose(
+                f"{name:<{width}}  {kind}  {_count(header.n_parameters):>7}  {size}  ",
+                dim(one_line(where)),
+            )
+        if len(names) > _LINES:
+            yield f"and {len(names) - _LINES} more of this vocabulary, which --json lists"
+        if not told & {each.title for each in family.models}:
+            yield from (f"  {one_line(line)}" for line in _lack_lines(family))
+        for large, small in family.led[:_LINES]:
+            files = (("base", large), ("reference", small))
+            options = (f"--{role} {shlex.quote(str(each.path))}" for role, each in files)
+            yield f"  {one_line(f'an adapter of {small.title} leads {large.title} with')}"
+            yield f"    edge-eft chat {one_line(' '.join(options))} --lora ADAPTER"
+        yield ""
+
+
+def _count(n_parameters: int) -> str:
+    scale, unit = (1e9, "B") if n_parameters >= 1e9 else (1e6, "M")
+    return f"{n_parameters / scale:.1f} {unit}"
+
+
+def _lack_lines(family: Family) -> Iterator[str]:
+    yield family.lacks
+    if family.completion:
+        name, size = family.completion.name, family.completion.size
+        lacking = ", ".join(f"{role} {model}" for role, model in family.completion.lacking)
+        amount = f" ({byte_size(size)} to fetch)" if size else ""
+        yield f"missing of {name}: {lacking}; edge-eft pull {name}{amount}"
+
+
 def _say_notes(report: Report) -> None:
     for note in report.notes[:_LINES]:
         say(dim(one_line(note)), err=True)
@@ -239,7 +302,8 @@ def _say_notes(report: Report) -> None:
 
 
 def _say_next(report: Report) -> None:
-    if any(lack.pull for lack in report.lacking):
+    completed = () if report.trios else [family.completion for family in report.families]
+    if any(completed) or any(lack.pull for lack in report.lacking):
         talk(
             "edge-eft pull fetches what the Hugging Face cache lacks of a trio; one file that "
             "another program has fetched is matched as well"
@@ -248,8 +312,12 @@ def _say_next(report: Report) -> None:
         others = "; --trio N of another" if len(report.trios) > 1 else ""
         talk(f"edge-eft match --write NAME makes a recipe of the first{others}")
         return
-    say(f"edge-eft: no trio among the {report.n_models} models here; looked into", err=True)
-    for place in report.findings.places:
-        there = "" if place.there else " (is not there)"
-        talk(f"  {one_line(f'{place.owner}: {place.path}')}{there}")
+    if report.n_models:
+        among = f"among the {report.n_models} models" if report.n_models > 1 else "of one model"
+        say(f"edge-eft: no trio {among} here", err=True)
+    else:
+        say("edge-eft: no model was found; looked into", err=True)
+        for place in report.findings.places:
+            there = "" if place.there else " (is not there)"
+            talk(f"  {one_line(f'{place.owner}: {place.path}')}{there}")
     talk("name other folders: edge-eft match DIR; or get a trio: edge-eft list, edge-eft pull NAME")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..engine.settings import SETTINGS
+from ..errors import RecipeError
 from ..files.plain_text import decode
 from ..text.formats import FORMATS
 from .terminal import start_logging
@@ -59,7 +61,7 @@ class Models:
 
         With --reference there is no recipe among the words; `at_most` words may follow it.
         """
-        from ..files.recipe_names import list_recipes, load_recipe
+        from ..files.recipe_names import list_recipes
 
         recipes = list_recipes()
         self._check_files(recipes)
@@ -69,6 +71,10 @@ class Models:
             given, more = "--reference and --lora", "--reference"
         if not words and self.base is not None and not names_files:
             raise click.UsageError(f"--base alone needs a recipe; or add {more}.")
+        if not names_files and not words and self.lora is not None:
+            raise click.UsageError(
+                f"Name a recipe, or --base, {more}; {_lora_goes_with(self.lora)}."
+            )
         if not names_files and not words:
             raise click.UsageError(f"Name a recipe (atlas), or --base, {more}.")
         rest = list(words if names_files else words[1:])
@@ -78,14 +84,23 @@ class Models:
             raise click.UsageError(f"{rest[at_most]!r} is one word too many; {why}{what}.")
         if names_files:
             return self._of_files(), rest
+        _check_order(words, recipes)
         if self.base is not None and not (words[0] in recipes or os.path.lexists(words[0])):
             raise click.UsageError(
                 f"--base alone goes with a recipe, and {words[0]!r} is none; name one before the "
                 f"prompt, or add {more}."
             )
-        return self._of_recipe(load_recipe(words[0])), rest
+        return self._named(words[0]), rest
 
-    def _of_recipe(self, recipe: Recipe) -> Recipe:
+    def _named(self, word: str) -> Recipe:
+        from ..files.recipe_names import load_recipe
+
+        try:
+            recipe = load_recipe(word)
+        except RecipeError as error:
+            if self.lora is None or os.path.lexists(word):
+                raise
+            raise RecipeError(f"{error}; {_lora_goes_with(self.lora)}") from None
         if self.lora is not None:
             return recipe.with_lora(self.lora, base=self.base, prompt=self.prompt)
         return recipe.with_base(self.base, prompt=self.prompt)
@@ -136,6 +151,26 @@ class Models:
             n_gpu_layers=self.gpu_layers,
             n_slots=n_slots,
         )
+
+
+def _check_order(words: Sequence[str], recipes: Mapping[str, Path]) -> None:
+    """Raise UsageError if the recipe follows the prompt."""
+    known = words[0] in recipes or os.path.lexists(words[0])
+    if not known and len(words) > 1 and words[1] in recipes:
+        command = click.get_current_context().info_name
+        right = f"edge-eft {command} {words[1]} {shlex.quote(words[0])}"
+        raise click.UsageError(f"The recipe comes first: {right}.")
+
+
+def _lora_goes_with(adapter: str) -> str:
+    """Return which recipes an adapter can be used with, for a message."""
+    from ..files.lora import recipes_for
+    from ..files.recipe import absolute
+
+    found = recipes_for(absolute(adapter))
+    if not found:
+        return "--lora goes with a recipe that the adapter fits, and none here is known to"
+    return f"--lora goes with a recipe, and this adapter fits {', '.join(found)}"
 
 
 def model_options(command: Command) -> Command:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..errors import ConversionError, EdgeEftError, ModelFileError, RecipeError
+from ..system import byte_size
 from .adapter_cache import converted
 from .adapter_check import check_adapter_fits
 from .gguf_check import GGUFHeader, read_header
@@ -28,6 +29,7 @@ from .model_names import MAX_NAME, plain_name, says_before_tuning
 from .peft import CONFIG, WEIGHTS, PeftAdapter, read_peft
 from .peft_gguf import places
 from .plain_text import reason
+from .pulled import bytes_to_pull, pull_command
 from .recipe import Delta, ModelSpec, Recipe, absolute, check_prompt
 from .recipe_names import list_recipes, load_recipe
 
@@ -56,10 +58,7 @@ def with_lora(
             f"model to put another on; give files: {FILES}"
         )
     if large.needs_pull or small.needs_pull:
-        raise RecipeError(
-            f"the instruct models of {recipe.name!r} are not on this machine yet; get them with "
-            f"edge-eft pull {recipe.name} --for-lora"
-        )
+        raise _to_be_pulled(recipe, large, small, found)
     large = replace(
         large,
         prompt=large.prompt or "template",
@@ -109,8 +108,28 @@ def small_instruct(recipe: Recipe) -> ModelSpec | None:
     return tuned if tuned.lora is None else None
 
 
-def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, adapter: Adapter) -> Recipe:
-    """Return `recipe` with these two models and the adapter."""
+def _to_be_pulled(
+    recipe: Recipe, large: ModelSpec, small: ModelSpec, adapter: Adapter
+) -> RecipeError:
+    """Return the error that says what to pull; the adapter is looked at as far as can be."""
+    if small.needs_pull:
+        _say_doubt(adapter, list(_names(small)), recipe.name)
+    else:
+        _check_on(recipe, small, adapter)
+    lacking = {"large": large, "small": small}
+    lacking = {which: spec for which, spec in lacking.items() if spec.needs_pull}
+    size = bytes_to_pull(lacking.values())
+    amount = f" ({byte_size(size)} to fetch)" if size else ""
+    if small.needs_pull and not adapter.base_name:
+        amount += f"; {adapter.path.name} does not say which model it was trained on"
+    return RecipeError(
+        f"not on this machine yet: the {' and the '.join(lacking)} instruct model of "
+        f"{recipe.name!r}; get what is missing with {pull_command(recipe)} --for-lora{amount}"
+    )
+
+
+def _check_on(recipe: Recipe, small: ModelSpec, adapter: Adapter) -> GGUFHeader:
+    """Return the header of the small model, which the adapter fits; say if it may be another's."""
     model = read_header(small.file)
     if model.is_adapter:
         raise ModelFileError(f"{small.file} is an adapter; --reference takes its model")
@@ -118,8 +137,13 @@ def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, adapter: Adapter) -
         adapter.check(model)
     except ModelFileError as error:
         raise ModelFileError(f"{error}; {_others(adapter, recipe.name)}") from None
-    if doubt := _doubt(adapter, list(_names(small, model)), recipe.name):
-        log.warning("%s", doubt)
+    _say_doubt(adapter, list(_names(small, model)), recipe.name)
+    return model
+
+
+def _led(recipe: Recipe, large: ModelSpec, small: ModelSpec, adapter: Adapter) -> Recipe:
+    """Return `recipe` with these two models and the adapter."""
+    model = _check_on(recipe, small, adapter)
     # Its maker's large and small model have the same tokens renamed, so that neither adopts any.
     small = replace(small, prompt=small.prompt or "template", adopt=())
     path = adapter.path
@@ -259,6 +283,11 @@ def _no_adapter(path: Path) -> str:
     return f"is not a PEFT adapter: it has no {CONFIG}"
 
 
+def _say_doubt(adapter: Adapter, names: Sequence[str], but: str) -> None:
+    if doubt := _doubt(adapter, names, but):
+        log.warning("%s", doubt)
+
+
 def _doubt(adapter: Adapter, names: Sequence[str], but: str) -> str:
     """Return what the name of the adapter's own model gives to think about it; "" if nothing."""
     told = f"by its name, {adapter.path.name} was trained on {quoted(adapter.base_name)[1:-1]}"
@@ -273,6 +302,15 @@ def _doubt(adapter: Adapter, names: Sequence[str], but: str) -> str:
     found = _recipes(but, lambda small: wanted in map(plain_name, _names(small)))
     instead = f", the small model of {', '.join(found)}" if found else ""
     return f"{told}{instead}, and not on {names[0]}; if that is another model, replies will be off"
+
+
+def recipes_for(path: Path) -> list[str]:
+    """Return the recipes of whose small instruct model the adapter at `path` is, or may be.
+
+    Raises as `inspect`.
+    """
+    adapter = inspect(path)
+    return _recipes("", lambda small: _fits(adapter, small))
 
 
 def _others(adapter: Adapter, but: str) -> str:

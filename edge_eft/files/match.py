@@ -138,7 +138,7 @@ def propose(
     for variants in models:
         for pair in _pairs_for(variants[0], pairs):
             trio = _with_base(variants, pair, memory_of, available)
-            if _one_vocabulary(trio):
+            if is_one_vocabulary(trio):
                 trios.append(trio)
     return sorted(trios, key=_rank), notes
 
@@ -211,12 +211,17 @@ def _pair(tuned: Variants, reference: Variants, why: str) -> Pair:
 
     def rank(files: tuple[Candidate, Candidate]) -> tuple[object, ...]:
         a, b = (each.header.quantisation for each in files)
-        places = [_PAIR_TYPES.index(t) if t in _PAIR_TYPES else len(_PAIR_TYPES) for t in (a, b)]
-        return a != b and not files[0].header.is_adapter, sum(places)
+        return a != b and not files[0].header.is_adapter, sum(map(pair_rank, files))
 
     one, other = min(itertools.product(tuned, reference), key=rank)
     also = tuple(each for each in (*tuned, *reference) if each not in (one, other))
     return Pair(one, other, why, also)
+
+
+def pair_rank(model: Candidate) -> int:
+    """Return how good a file's quantisation is for a pair: 0 for the best."""
+    kind = model.header.quantisation
+    return _PAIR_TYPES.index(kind) if kind in _PAIR_TYPES else len(_PAIR_TYPES)
 
 
 def _problem(pair: Pair) -> str:
@@ -327,7 +332,8 @@ def _with_base(
     )
 
 
-def _one_vocabulary(trio: Trio) -> bool:
+def is_one_vocabulary(trio: Trio) -> bool:
+    """Return whether the vocabularies of all three can be combined."""
     sources = {"base": trio.base.vocabulary, "reference": trio.reference.vocabulary}
     sources |= {"tuned": trio.tuned.vocabulary}
     try:

@@ -71,7 +71,7 @@ def _of_recipe(recipe: Recipe, models: Sequence[Candidate]) -> Missing | None:
         if spec.lora is not None:
             return None
         name = _name_of(spec)
-        match = next((each for each in models if _is(each, name, side == "tuned")), None)
+        match = next((each for each in models if is_model(each, name, side == "tuned")), None)
         if match:
             here[side] = match.title
             families.add(match.family)
@@ -104,7 +104,8 @@ def _name_of(spec: ModelSpec) -> ModelName:
     return model_name(model_stem(spec.file))
 
 
-def _is(model: Candidate, name: ModelName, tuned: bool) -> bool:
+def is_model(model: Candidate, name: ModelName, tuned: bool) -> bool:
+    """Return whether a file is the model of a name, whatever its quantisation."""
     return (
         bool(name.core)
         and (model.name.core, model.tuned) == (name.core, tuned)

@@ -127,7 +127,7 @@ def plain_name(name: str) -> str:
 def says_before_tuning(name: str, tuned: Iterable[str]) -> bool:
     """Return whether `name` says that it is what one of the `tuned` names was tuned from."""
     here = words(plain_name(name))
-    if here & TUNED:
+    if not here or here & TUNED:
         return False
     return bool(here & BASE) or any(
         words(plain_name(other)) & TUNED and words(plain_name(other)) - TUNED == here

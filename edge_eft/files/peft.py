@@ -36,12 +36,13 @@ _OTHERS = (
 _CONFIGURED = {
     "alora_invocation_tokens": "acts only after certain tokens (aLoRA)",
     "layer_replication": "repeats layers",
+    "use_dora": "uses DoRA",  # what PEFT does without the magnitudes is no plain LoRA either
 }
 # Keys that say who made an adapter and how, or what its tensors' names and shapes say as well.
 _SAID_ELSEWHERE = {
     *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode", "revision"),
     *("base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "rank_pattern"),
-    *("alpha_pattern", "use_rslora", "use_dora", "lora_bias", "bias", "init_lora_weights"),
+    *("alpha_pattern", "use_rslora", "lora_bias", "bias", "init_lora_weights"),
     *("target_modules", "exclude_modules", "target_parameters", "modules_to_save"),
     *("layers_to_transform", "layers_pattern", "trainable_token_indices", "ensure_weight_tying"),
     *("fan_in_fan_out", "megatron_config", "megatron_core", "runtime_config"),

@@ -1,6 +1,7 @@
 """build_checks: what is said of an installation, also of one that dies, hangs or does not load."""
 
 import os
+import platform
 import sys
 import time
 from importlib import metadata
@@ -54,7 +55,29 @@ def test_this_installation_works(tiny):
     assert trial.end == ""
     assert one(trial, "decode").verdict == OK
     assert one(trial, "llama.cpp").verdict == OK
-    assert not found(trial, "GPU")
+    assert all(finding.verdict == OK for finding in found(trial, "GPU"))
+
+
+def test_that_there_is_no_gpu_is_said():
+    assert one(Trial(STEPS), "GPU").value == "none is seen here; the CPU does it all"
+
+
+def test_the_distribution_and_what_edge_eft_runs_from_are_said(monkeypatch, tmp_path):
+    """Whoever reads a bug report asks for them first."""
+    named = {"PRETTY_NAME": "Plan 10 (Bookworm)"}
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: named)
+    monkeypatch.setattr(build_checks.sys, "platform", "linux")
+    assert one(Trial(STEPS), "machine").value.startswith("Plan 10 (Bookworm), ")
+    version = f"edge-eft {metadata.version('edge-eft')}"
+    assert one(Trial(STEPS), "versions").value.startswith(f"{version} (a checkout), llama-cpp")
+    monkeypatch.setattr(build_checks, "_PACKAGE_ROOT", str(tmp_path))
+    assert one(Trial(STEPS), "versions").data["from"] == "installed as a wheel"
+
+    def unsaid():
+        raise OSError
+
+    monkeypatch.setattr(platform, "freedesktop_os_release", unsaid)
+    assert one(Trial(STEPS), "machine").value.startswith(platform.system())
 
 
 def test_an_illegal_instruction_in_a_decode_is_the_childs_death(tiny, startup):

@@ -193,6 +193,14 @@ def test_what_the_hub_says_is_shown(monkeypatch):
     assert machine_checks.hub(online=True).verdict == WARNING
 
 
+def test_what_to_do_without_a_network_is_said_once(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    finding = machine_checks.hub(online=True)
+    assert finding.verdict == WARNING
+    assert f"{finding.value} {finding.advice}".count("HF_ENDPOINT") == 1
+
+
 def test_a_broken_huggingface_hub_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "edge_eft.files.hub", None)
     assert machine_checks.hub(online=True).verdict == WARNING

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -62,7 +63,7 @@ def test_what_is_missing_is_said_with_its_size_and_the_command_that_gets_it(tmp_
     chat = Written(shapes[0], tuned=0.02, template=CHAT)
     kept.in_lm_studio("x/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", chat)
     result = invoke("match", environment=kept.environment())
-    assert result.stdout.splitlines() == [
+    assert result.stdout.splitlines()[-2:] == [
         "one model is missing",
         "  Qwen3-8B-Base.Q4_K_M (base) and Qwen3-0.6B-Q8_0 (tuned) are here; missing: the "
         "reference, Qwen3-0.6B-Base.Q8_0 of mradermacher/Qwen3-0.6B-Base-GGUF, about 639 MB: "
@@ -151,13 +152,57 @@ def test_where_nothing_is_found_it_says_where_it_looked_and_what_to_do(tmp_path)
     assert result.exit_code == 0
     assert result.stdout == ""
     said = result.stderr.splitlines()
-    assert said[0] == "edge-eft: no trio among the 0 models here; looked into"
+    assert said[0] == "edge-eft: no model was found; looked into"
     assert f"  folder: {tmp_path}" in said
     assert f"  Ollama: {empty.ollama} (is not there)" in said
     assert said[-1].startswith("name other folders: edge-eft match DIR")
     written = invoke("match", "--write", "x", environment=empty.environment())
     assert written.exit_code == 2
     assert "there is no trio to write" in written.stderr
+
+
+@pytest.fixture
+def tuned_only(tmp_path):
+    """What most people have: chat models of Ollama and LM Studio, of two vocabularies."""
+    kept = Stores(tmp_path / "home")
+    for name, shape in (("qwen3:8b", LARGE), ("qwen3:0.6b", SMALL)):
+        qwen = Written(replace(shape, architecture="qwen3"), "Q4_0", tuned=0.02, template=CHAT)
+        kept.in_ollama(name, qwen)
+    llama = Written(replace(LARGE, tokens=Tokens(3, 300, 290)), tuned=0.02, template=CHAT)
+    kept.in_lm_studio("m/Llama-3.1-8B-GGUF", "Llama-3.1-8B-Instruct-Q8_0.gguf", llama)
+    return kept
+
+
+def test_without_a_trio_the_models_are_listed_with_what_completes_them(tuned_only):
+    result = invoke("match", environment=tuned_only.environment())
+    assert result.exit_code == 0, result.output
+    large, small, lacks, missing, leads, chat, gap, llama, _, of_llama = result.stdout.splitlines()
+    assert re.match(r"qwen3:8b +tuned +[\d.]+ M +Q4_0 +[\d.]+ [kMG]B +Ollama", large)
+    assert re.match(r"qwen3:0\.6b +tuned +[\d.]+ M", small)
+    assert lacks.startswith("  tuned only: ")
+    assert missing == (
+        "  missing of qwen3-8b: base Qwen3-8B-Base.Q4_K_M, reference Qwen3-0.6B-Base.Q8_0; "
+        "edge-eft pull qwen3-8b (6.3 GB to fetch)"
+    )
+    assert leads == "  an adapter of qwen3:0.6b leads qwen3:8b with"
+    assert re.fullmatch(
+        r" +edge-eft chat --base \S+/sha256-\w+ --reference \S+/sha256-\w+ --lora ADAPTER", chat
+    )
+    assert gap == ""
+    assert re.match(r"Llama-3\.1-8B-Instruct-Q8_0 +tuned", llama)
+    assert "edge-eft pull llama3.1-8b-q8" in of_llama or "edge-eft pull llama3.1-8b (" in of_llama
+    assert "edge-eft: no trio among the 3 models here\n" in result.stderr
+    assert "(is not there)" not in result.stderr, "places are of interest if nothing was found"
+
+
+def test_json_has_the_families_too(tuned_only):
+    about = json.loads(invoke("match", "--json", environment=tuned_only.environment()).stdout)
+    qwen = next(family for family in about["families"] if len(family["models"]) == 2)
+    assert (qwen["pull"], qwen["bytes_to_pull"] > 6e9) == ("qwen3-8b", True)
+    assert qwen["lacking"].keys() == {"base", "reference"}
+    ((pair),) = qwen["for_lora"]
+    assert pair["base"] == qwen["models"][0]["file"]
+    assert pair["reference"] == qwen["models"][1]["file"]
 
 
 def test_names_drive_no_terminal(call, stores):
@@ -198,3 +243,17 @@ def test_it_works_in_a_process_without_a_home(tmp_path):
     environment = dict.fromkeys(("HOME", "USERPROFILE", "HF_HOME", "HF_HUB_CACHE"))
     result = invoke("match", tmp_path, environment=environment | {"OLLAMA_MODELS": os.devnull})
     assert result.exit_code == 0, result.output
+
+
+def test_the_command_for_an_adapter_runs(tmp_path):
+    own = tmp_path / "my own"
+    own.mkdir()
+    tiny_models.write_random(own / "fam-8m-chat.gguf", seed=1, d=128, n_layer=3)
+    tiny_models.write_random(own / "fam-1m-chat.gguf", seed=2)
+    adapter = tiny_models.write_adapter(tmp_path / "lora.gguf")
+    environment = Stores(tmp_path / "home").environment()
+    shown = invoke("match", own, environment=environment).stdout
+    (line,) = re.findall("edge-eft (chat .*) ADAPTER", shown)
+    done = invoke(*shlex.split(line), adapter, stdin="hello\n/bye\n", environment=environment)
+    assert done.exit_code == 0, done.output
+    assert done.stdout

@@ -1,6 +1,7 @@
 """options: --lora puts an adapter on the small instruct model, in every command that loads one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,9 @@ import pytest
 from helpers import tiny_models
 from helpers.cli_tools import complaint, invoke
 from helpers.hugging_face import peft_directory, random_pairs
+
+from edge_eft.files.recipe import ModelSpec
+from edge_eft.files.recipe_names import load_recipe, save_recipe
 
 
 class Files(NamedTuple):
@@ -74,7 +78,8 @@ def test_what_does_not_go_together_is_one_line(files, tmp_path):
     for arguments, message in (
         (("run", "--lora", files.lora, "--tuned", files.small, "x"), "leave out --tuned"),
         (("run", "--lora", files.lora, "--reference", files.small, "x"), "--base, --reference and"),
-        (("run", "--lora", files.lora), "Name a recipe (atlas), or --base, --reference."),
+        (("run", "--lora", files.lora), "Name a recipe, or --base, --reference; --lora goes with"),
+        (("run", "--lora", tmp_path / "no", "hello"), "no such adapter"),
         (("run", files.recipe, "--lora", "", "x"), "--lora is empty; name a LoRA adapter"),
         (("run", files.recipe, "--lora", "atlas", "x"), "'atlas' is a recipe"),
         (("run", files.without, "--lora", files.lora, "x"), "names no large instruct model"),
@@ -84,3 +89,20 @@ def test_what_does_not_go_together_is_one_line(files, tmp_path):
         (("chat", files.recipe, "--lora", tmp_path / "no"), "no such adapter"),
     ):
         assert message in complaint(*arguments), arguments
+
+
+def test_who_names_no_recipe_with_an_adapter_is_told_which_it_fits(files, tmp_path, monkeypatch):
+    said = complaint("run", "--lora", files.lora, "What is it?")
+    assert "recipe 'What is it?' is not known" in said
+    assert "none here is known to" in said
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
+    save_recipe(replace(load_recipe(files.recipe), base=ModelSpec(files.large), name="mine"))
+    for words in (["What is it?"], []):
+        said = complaint("run", "--lora", files.lora, *words)
+        assert "--lora goes with a recipe, and this adapter fits mine" in said
+
+
+def test_a_prompt_before_the_recipe_is_told_the_order():
+    said = complaint("run", "What's it?", "atlas", "--temperature", 0)
+    assert """The recipe comes first: edge-eft run atlas 'What'"'"'s it?'.""" in said
+    assert "'hello' is one word too many" in complaint("run", "atlas", "atlas", "hello")

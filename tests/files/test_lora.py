@@ -23,7 +23,6 @@ from edge_eft.files.recipe_names import load_recipe, save_recipe
 MODULES = {
     f"layers.{layer}.self_attn.{name}_proj": (64, 64) for layer in (0, 1) for name in ("q", "v")
 }
-COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
 class Family(NamedTuple):
@@ -141,11 +140,44 @@ def test_a_recipe_without_a_large_instruct_model_says_what_to_do(family):
     assert led.roles()["base"].prompt == "template"
 
 
+def on_hub(name: str, size: int | None = None) -> ModelSpec:
+    """A model that has to be pulled."""
+    place = hub_file.HubFile(f"org/{name}-GGUF", f"{name}-Q8_0.gguf", size=size)
+    return ModelSpec(Path(place.file), source=place, prompt="template")
+
+
+def not_pulled(family: Family) -> Recipe:
+    """A recipe of the catalogue: neither instruct model is here."""
+    tuned = on_hub("Wide-0.6B", 639_447_744)
+    deltas = {"x": Delta("x", 1.0, tuned, on_hub("Wide-0.6B-Base"))}
+    return recipe_of(family, deltas=deltas, instruct=on_hub("Wide-8B", 5_027_784_512))
+
+
 def test_models_that_only_the_hub_has_are_to_be_pulled(family):
-    place = hub_file.HubFile("org/Large-GGUF", "large.gguf")
-    there = ModelSpec(Path("large.gguf"), source=place)
-    said = refusal(RecipeError, recipe_of(family, instruct=there), family.lora)
-    assert "edge-eft pull mine --for-lora" in said
+    said = refusal(RecipeError, recipe_of(family, instruct=on_hub("Large")), family.lora)
+    assert said == (
+        "not on this machine yet: the large instruct model of 'mine'; get what is missing with "
+        "edge-eft pull mine --for-lora"
+    )
+    said = refusal(RecipeError, not_pulled(family), family.lora)
+    assert "the large and the small instruct model of 'mine'" in said
+    assert said.endswith(
+        "edge-eft pull mine --for-lora (5.7 GB to fetch); lora.gguf does not say which model it "
+        "was trained on"
+    )
+
+
+def test_before_a_pull_the_adapter_is_looked_at(family, tmp_path, caplog):
+    """Gigabytes were asked for, whatever lay there."""
+    assert "no such adapter" in refusal(ModelFileError, not_pulled(family), tmp_path / "typo")
+    wide = tiny_models.write_adapter(tmp_path / "wide-lora.gguf", d=96)
+    half_here = recipe_of(family, instruct=on_hub("Large"))
+    assert "does not fit small-instruct.gguf" in refusal(ModelFileError, half_here, wide)
+    peft = peft_directory(
+        tmp_path / "peft", random_pairs(MODULES), base_model_name_or_path="Org/Wide-1.7B"
+    )
+    refusal(RecipeError, not_pulled(family), peft)
+    assert "was trained on Org/Wide-1.7B, and not on org/Wide-0.6B-GGUF" in caplog.text
 
 
 @pytest.mark.parametrize("adapter", [5, b"x", ["a"], "", "nowhere", "a\0b"])
@@ -180,8 +212,7 @@ def test_an_adapter_for_another_size_names_the_recipes_that_fit(family, tmp_path
 
 
 def test_a_recipe_that_is_not_pulled_is_known_by_the_name_of_its_small_model(family, tmp_path):
-    place = hub_file.HubFile("unsloth/Wide-0.6B-GGUF", "Wide-0.6B-Q8_0.gguf", revision=COMMIT)
-    there = ModelSpec(Path("Wide-0.6B-Q8_0.gguf"), prompt="template", source=place)
+    there = on_hub("Wide-0.6B")
     save_recipe(
         recipe_of(family, "wide", deltas={"x": Delta("x", 1.0, there, ModelSpec(family.reference))})
     )
@@ -222,6 +253,18 @@ def test_what_the_name_of_its_model_gives_to_think_is_said(family, tmp_path, cap
         recipe_of(family).with_lora(peft)
     assert len(caplog.messages) == bool(said)
     assert said in caplog.text
+
+
+@pytest.mark.parametrize("base", ["", None, " ", "/"])
+def test_a_name_that_says_nothing_gives_no_doubt(family, tmp_path, caplog, base):
+    """Of a model called chat it was said to be the model before tuning."""
+    small = ModelSpec(tmp_path / "chat.gguf", prompt="template")
+    shutil.copy(family.small, small.file)
+    recipe = recipe_of(family, deltas={"x": Delta("x", 1.0, small, ModelSpec(family.reference))})
+    peft = peft_directory(tmp_path / "peft", random_pairs(MODULES), base_model_name_or_path=base)
+    recipe.with_lora(peft)
+    recipe.with_lora(family.lora)
+    assert caplog.messages == []
 
 
 def test_the_template_and_end_of_the_training_go_with_the_adapter(family, tmp_path):
@@ -305,6 +348,7 @@ def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
         folder / "dora",
         others={"base_model.model.model.layers.0.q_proj.lora_magnitude_vector": (64,)},
     )
+    bare_dora = adapter_directory(folder / "bare-dora", use_dora=True)
     run = folder / "run"
     adapter_directory(run / "checkpoint-20")
     kept = folder / "kept"
@@ -329,6 +373,7 @@ def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
         "pickle": (pickle, "only a pickle (adapter_model.bin), which could run code"),
         "pickled": (torch_file, "is a pickle, which could run code"),
         "dora": (dora, "uses DoRA"),
+        "bare-dora": (bare_dora, "uses DoRA (use_dora)"),
         "run": (run, "checkpoint-20 in it is one; give that"),
         "kept": (kept, "give the .gguf file in it, such as mine-lora.gguf"),
         "part": (
@@ -346,7 +391,7 @@ def wrong_things(folder: Path, family: Family) -> dict[str, tuple[Path, str]]:
     "name",
     [
         *("nothing", "empty", "merged", "model", "prompt", "mlx", "pickle", "pickled", "dora"),
-        *("run", "kept", "part", "broken", "cut", "text", "long"),
+        *("bare-dora", "run", "kept", "part", "broken", "cut", "text", "long"),
     ],
 )
 def test_what_is_no_adapter_is_one_line(family, tmp_path, name):
