@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -36,7 +37,8 @@ _HEADINGS = ("size", "memory", "fits", "ratio", "drafts", "licence, notes")
 @click.option("--here", is_flag=True, help="Only what is on this machine.")
 @json_option
 def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
-    """List the recipes: what is here, and what can be pulled. A WORD picks those that have it.
+    """List the recipes: what is here, and what can be pulled. A WORD picks those that have it;
+    where none has, the status is 1.
 
     \b
     size    of all files
@@ -61,17 +63,38 @@ def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
     for each in found:
         if each.problem:
             say(f"edge-eft: {one_line(each.problem)}", err=True)
+    for line in () if as_json else _stopped():
+        say(line, err=True)
     if as_json:
         say(to_json([each.as_data() for each in picked]))
-        return
-    if not entries:
+    elif not entries:
         what = f"no recipe has {' '.join(words)!r}" if words else "no recipe is here"
         say(f"edge-eft: {one_line(what)}; `edge-eft list` shows all there are", err=True)
-        return
-    for line in _table(entries):
-        say(line)
-    for line in _next(entries) if sys.stdout.isatty() else ():
-        talk(line)
+    else:
+        for line in _table(entries):
+            say(line)
+        for line in _next(entries) if sys.stdout.isatty() else ():
+            talk(line)
+    if words and not picked:
+        raise click.exceptions.Exit(1)
+
+
+def _stopped() -> Iterator[str]:
+    """Yield what to do about pulls that have not ended."""
+    from ..errors import EdgeEftError
+    from ..files.pulled import is_for_lora
+    from ..files.recipe_names import load_recipe, own_recipes
+    from ..files.unfinished import unfinished
+
+    own = own_recipes()
+    for name, path in unfinished().items():
+        again = f"edge-eft pull {name}"
+        with contextlib.suppress(EdgeEftError):
+            again += " --for-lora" * is_for_lora(load_recipe(path))
+        what = f"{again} goes on with it, edge-eft remove {name} removes what came"
+        if name in own:  # an update, or models for adapters
+            what = "the same command goes on with it"
+        yield f"edge-eft: the pull of {one_line(name)} has not ended; {one_line(what)}"
 
 
 def _has(about: dict[str, object], words: Sequence[str]) -> bool:
@@ -136,6 +159,8 @@ def _notes(entry: Entry) -> Iterator[str]:
         yield "needs --base"
     if entry.state == "files missing":
         yield f"{len(entry.missing)} file{'s' * (len(entry.missing) > 1)} missing"
+    elif entry.for_lora:
+        yield "here for --lora"
     elif entry.state == "partly here" and entry.to_pull is not None:
         yield f"{byte_size(entry.to_pull)} to fetch"
     if entry.gated:
@@ -145,7 +170,9 @@ def _notes(entry: Entry) -> Iterator[str]:
 def _next(entries: Sequence[Entry]) -> Iterator[str]:
     """Yield what to type next."""
     for entry in entries:
-        if entry.kind == "pulled" and entry.state == "partly here":
+        if entry.for_lora:
+            yield f"edge-eft chat {entry.name} --lora ADAPTER runs; the rest is not here"
+        elif entry.kind == "pulled" and entry.state == "partly here":
             yield f"edge-eft pull {entry.name} completes it"
     to_get = "" if all(entry.is_here for entry in entries) else ", edge-eft pull NAME gets it"
     yield f"edge-eft show NAME says more of one{to_get}"

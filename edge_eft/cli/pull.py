@@ -44,7 +44,7 @@ class Ways:
 @click.option("--base", metavar=_REPO, help="The large model's repository, and file or kind.")
 @click.option("--tuned", metavar=_REPO, help="The small tuned model's.")
 @click.option("--reference", metavar=_REPO, help="The model's that `tuned` was tuned from.")
-@click.option("--name", metavar="NAME", help="What the recipe is to be called here.")
+@click.option("--name", metavar="NAME", help="What the recipe is called here [the base's name].")
 @click.option("--prompt", type=Text(), metavar="FORMAT", help=f"Of the base: {', '.join(FORMATS)}.")
 @click.option("--for-lora", is_flag=True, help="The instruct models, for `chat NAME --lora`.")
 @click.option("--update", is_flag=True, help="Take the newest files, not the pinned ones.")
@@ -82,8 +82,6 @@ def pull(
             "Name a recipe (`edge-eft list` shows them), or --base, --tuned and --reference, "
             "each OWNER/NAME of a repository on the hub."
         )
-    if recipe is None and name is None:
-        raise click.UsageError("Say with --name what the recipe is to be called.")
     if recipe is not None and (given.keys() - {"base"}):
         raise click.UsageError("--tuned and --reference go without a recipe; with one, --base.")
     if base is not None and ways["for_lora"]:
@@ -104,13 +102,17 @@ def _named(
     from ..errors import RecipeError
     from ..files.hub_file import HubFile
     from ..files.recipe_names import embedded_recipes, list_recipes, load_recipe
-    from .pull_wish import wish
+    from ..files.unfinished import stopped_pull
+    from .pull_wish import no_recipe, wish
 
+    if told := no_recipe(given):
+        raise RecipeError(told)
     if given in embedded_recipes():
         raise RecipeError(
             f"{given!r} comes with edge_eft; it is here already: edge-eft chat {given}"
         )
-    recipe = load_recipe(given)
+    begun = None if given in list_recipes() else stopped_pull(given)
+    recipe = load_recipe(begun or given)
     wishes = {}
     if "base" in files:
         source = recipe.base.source if recipe.base else None
@@ -119,7 +121,7 @@ def _named(
         if prompt is not None and recipe.base is not None:
             recipe = replace(recipe, base=replace(recipe.base, prompt=prompt))
     # What has a name here keeps it, whatever the file was called when that was written in it.
-    own = given if given in list_recipes() else recipe.name
+    own = begun.stem if begun else given if given in list_recipes() else recipe.name
     return replace(recipe, name=name or own), wishes
 
 
@@ -128,12 +130,12 @@ def _of_files(
 ) -> tuple[Recipe, dict[str, Wish]]:
     """Return a recipe of three repositories, and what was asked for of each."""
     from ..files.recipe import check_prompt
-    from .pull_wish import recipe_of, wish
+    from .pull_wish import name_of, recipe_of, wish
 
     if prompt is not None:
         check_prompt("--prompt", prompt)
     wishes = {role: wish(text) for role, text in files.items()}
-    recipe = recipe_of(wishes, name or "", prompt)
+    recipe = recipe_of(wishes, name or name_of(wishes["base"]), prompt)
     roles = {"base": "base", "tuned": "tuned:tuned", "reference": "reference:tuned"}
     return recipe, {roles[role]: each for role, each in wishes.items()}
 
@@ -142,7 +144,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     from ..files import hub_transfer
     from ..files.recipe_names import check_name, check_place, save_recipe
     from ..files.recipe_toml import to_toml
-    from .pull_plan import Planner
+    from ..files.unfinished import begun, ended
     from .pull_wish import unpinned
 
     check_name(recipe.name)
@@ -151,10 +153,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
         recipe = replace(recipe, name=own.name)
     if own is not None and own.path != recipe.path:
         recipe, wishes = _as_pinned(recipe, wishes, own), {}
-    if sys.stderr.isatty() and not ways.quiet:
-        talk("asking the hub for names, sizes and headers …")
-    wanted = unpinned(recipe) if ways.update else recipe
-    plan = Planner().plan(wanted, wishes, for_lora=ways.for_lora)
+    plan = _plan(unpinned(recipe) if ways.update else recipe, wishes, ways)
     missing = sum(model.missing for model in plan.models)
     if ways.dry_run and ways.as_json:
         say(to_json(_about(plan, missing, None)))
@@ -168,15 +167,42 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
         check_place()
     hub_transfer.check_space(missing)
     to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
-    plan, damaged = _fetch(plan, missing, ways)
+    if missing:
+        begun(plan.recipe)
+    plan, damaged = _fetch(plan, missing, ways, _again(plan.recipe.name, wishes, ways))
     missing += damaged
     unchanged = own is not None and plan.recipe == own
     path = own.path if own and unchanged else save_recipe(plan.recipe, force=own is not None)
+    ended(plan.recipe.name)
     if ways.as_json:
         say(to_json(_about(plan, missing, path)))
     if not ways.quiet:
         for line in _end(plan, missing, unchanged, ways):
             say(line, err=True)
+
+
+def _plan(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> Plan:
+    from .pull_plan import Planner
+
+    if sys.stderr.isatty() and not ways.quiet:
+        talk("asking the hub for names, sizes and headers …")
+    try:
+        return Planner().plan(recipe, wishes, for_lora=ways.for_lora)
+    except KeyboardInterrupt:
+        if not ways.quiet:
+            say("edge-eft: stopped; nothing was fetched yet", err=True)
+        raise
+
+
+def _again(name: str, wishes: dict[str, Wish], ways: Ways) -> str:
+    """Return what goes on with a pull that is stopped, and what undoes it."""
+    from ..files.recipe_names import list_recipes, own_recipes
+
+    again = f"edge-eft pull {name}{' --for-lora' * ways.for_lora}{' --anyway' * ways.anyway}"
+    if (wishes or ways.update) and name in list_recipes():
+        again = "the same command"  # the name alone stands for what has it
+    undo = "" if name in own_recipes() else f", edge-eft remove {name} removes what came"
+    return f"{again} goes on from there{undo}"
 
 
 def _own(name: str) -> Recipe | None:
@@ -230,8 +256,8 @@ def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
             talk(f"edge-eft: {one_line(str(error))}")
 
 
-def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
-    """Bring every file.
+def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]:
+    """Bring every file. `again` is what to say of it where it is stopped.
 
     Returns the plan with the hashes that the hub did not state, and the bytes of what was here and
     damaged, which were fetched again.
@@ -268,16 +294,13 @@ def _fetch(plan: Plan, missing: int, ways: Ways) -> tuple[Plan, int]:
         left = sum(model.missing for model in plan.models)
         if not ways.quiet:
             came = f"{byte_size(missing - left)} of {byte_size(missing)} came"
-            say(f"edge-eft: stopped; {came}, and the same command goes on from there", err=True)
+            say(f"edge-eft: stopped; {came}; {again}", err=True)
         raise
     return replace(plan, recipe=plan.recipe.with_models(hashed)), damaged
 
 
 def _check_here(plan: Plan) -> None:
-    """Raise HubError if something took a file away while others came: no recipe names what is not.
-
-    `remove` of another recipe may: it does not know yet that this one needs it, too.
-    """
+    """Raise HubError if a file went away while others came: no recipe names what is not here."""
     from ..errors import HubError
     from ..files.pulled import model_files
 
@@ -299,6 +322,8 @@ def _lines(plan: Plan, missing: int) -> Iterator[str]:
         notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
         if 0 < left < size:
             notes.append(f"{byte_size(size - left)} of it here")
+        if model.is_cut:
+            notes.append("damaged here")
         if len(model.parts) > 1:
             notes.append(f"{len(model.parts)} files")
         said = f"{', '.join(model.roles):<22}{byte_size(size):>9}  {one_line(name)}"

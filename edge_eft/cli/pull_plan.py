@@ -55,6 +55,11 @@ class Model:
         """Bytes that are still to be fetched."""
         return sum(hub_transfer.missing(self.repository, part) for part in self.parts)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether what is here of it has another size than it is to have."""
+        return any(hub_transfer.is_cut(self.repository, part) for part in self.parts)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -181,9 +186,11 @@ class Planner:
             return cached
         try:
             self._repositories[key] = hub.look_up(asked.repo, asked.revision)
-        except hub.UnreachableError:
+        except hub.UnreachableError as error:
             if cached is None:
                 raise
+            if source:
+                _check_copy(cached, source, error)
             self.notes.append(f"{asked.repo}: the hub does not answer; the cache has it")
             return cached
         return self._repositories[key]
@@ -294,6 +301,16 @@ def _is_stated(cached: Repository, source: HubFile, spec: ModelSpec) -> bool:
     """Return whether the cache has what the recipe states, by size and name of the content."""
     found = {part.digest for part in cached.files.values()}
     return size_of(cached.files.values()) == source.size and found >= set(_hashes(spec))
+
+
+def _check_copy(cached: Repository, source: HubFile, error: HubError) -> None:
+    """Refuse a copy in the cache that is cut, while the hub cannot be asked for a whole one."""
+    size = size_of(cached.files.values())
+    if source.size and source.confidence is None and source.revision and size != source.size:
+        raise HubError(
+            f"{source}: your copy is damaged (it has {size:,} bytes of {source.size:,}), and a "
+            f"whole one is not to be had now: {error}"
+        )
 
 
 def _hashes(spec: ModelSpec) -> tuple[str, ...]:

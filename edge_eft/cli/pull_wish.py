@@ -5,15 +5,18 @@ Names only. `pull_plan` looks up what they mean.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from ..errors import RecipeError
 from ..files.hub_file import HubFile, check_repo
 from ..files.model_names import quantisation
 from ..files.recipe import Delta, ModelSpec, Recipe
+from ..files.recipe_names import catalogue, load_recipe, natural
 
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
 _PAGE = re.compile(r"([^/:]+/[^/:]+)/(?:tree/main/?|(?:blob|resolve)/main/([^?]+))(?:\?.*)?")
@@ -42,6 +45,33 @@ def wish(text: str, usual_repo: str = "") -> Wish:
     repo = repo.strip("/") or usual_repo
     check_repo(repo)
     return Wish(repo, file)
+
+
+def name_of(base: Wish) -> str:
+    """Return what a recipe is called after its base's repository: Big-8B-GGUF is big-8b."""
+    return re.sub(r"[-._]gguf$", "", base.repo.partition("/")[2].lower())[:64]
+
+
+def no_recipe(text: str) -> str | None:
+    """Return what to say of a repository in the place of a recipe; None if `text` names none."""
+    try:
+        repo = wish(text).repo
+    except RecipeError:
+        return None
+    if os.path.exists(text) or text.lower().endswith(".toml"):
+        return None
+    known = [
+        name
+        for name, path in sorted(catalogue().items(), key=lambda item: natural(item[0]))
+        for role, spec in load_recipe(path).models().items()
+        if role in ("base", "instruct")
+        if isinstance(spec.source, HubFile) and spec.source.repo == repo
+    ]
+    told = f"{text!r:.120} is a repository of one model, and a recipe has three"
+    if known:
+        names = ", ".join(dict.fromkeys(known))
+        return f"{told}; it is in {names} of the catalogue: edge-eft pull {known[0]}"
+    return f"{told}: give them with --base {text:.120}, --tuned and --reference"
 
 
 def is_meant(source: object, wish: Wish) -> bool:

@@ -26,14 +26,18 @@ class Plan:
 
     Attributes:
         recipes: name → its TOML file.
+        stopped: those of pulls of these names that have not ended.
         files: in the hub's cache, which nothing else needs; `n_bytes` is their size.
+        partials: what has come of files that are not whole, and the names they would get.
         kept: file → why it stays.
     """
 
     recipes: dict[str, Path]
+    stopped: tuple[Path, ...]
     files: tuple[Path, ...]
     n_bytes: int
     kept: dict[Path, str]
+    partials: dict[Path, Path]
 
 
 @click.command("remove", context_settings=HELP)
@@ -44,7 +48,8 @@ class Plan:
 def command(names: tuple[str, ...], yes: bool, keep_files: bool, as_json: bool) -> None:
     """Remove recipes of your own, and the models that were pulled for them.
 
-    A model that another recipe needs stays, and so does every file that pull did not get.
+    A model that another recipe needs stays, and so does every file that pull did not get. Of a pull
+    that was stopped, what has come goes.
 
     \b
     Examples:
@@ -58,7 +63,7 @@ def command(names: tuple[str, ...], yes: bool, keep_files: bool, as_json: bool) 
     freed = carry_out(plan)
     if as_json:
         kept = [{"file": str(file), "why": why} for file, why in plan.kept.items()]
-        gone = [str(file) for file in plan.files]
+        gone = [str(file) for file in (*plan.files, *plan.partials)]
         say(to_json({"removed": [*plan.recipes], "files": gone, "freed": freed, "kept": kept}))
         return
     say(f"removed {one_line(', '.join(plan.recipes))}; {byte_size(freed)} freed")
@@ -71,14 +76,18 @@ def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
 
     Raises RecipeError if one is not the user's own.
     """
-    from ..files.pulled import is_cached, model_files
+    from ..files.pulled import is_cached, model_files, partial_files
     from ..files.recipe_names import load_recipe
+    from ..files.unfinished import unfinished
 
     recipes = {path.stem: path for path in map(_own, names)}
-    needed, unread = _needed_by_others(set(recipes.values()))
+    begun = unfinished()
+    stopped = tuple(begun[name] for name in recipes if name in begun)
+    needed, unread = _needed_by_others({*recipes.values(), *stopped})
+    partials: dict[Path, Path] = {}
     files: dict[str, Path] = {}
     kept: dict[Path, str] = {}
-    for path in recipes.values():
+    for path in dict.fromkeys([*recipes.values(), *stopped]):
         try:
             recipe = load_recipe(path)
         except EdgeEftError:
@@ -98,8 +107,11 @@ def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
                     kept[file] = f"whether {unread} needs it is not known: it cannot be read"
                 else:
                     files[os.path.abspath(file)] = file
-    sizes = {os.path.realpath(file): _size(file) for file in files.values()}
-    return Plan(recipes, tuple(files.values()), sum(sizes.values()), kept)
+            if path in stopped and not (keep_files or unread):
+                found = partial_files(spec).items()
+                partials |= {at: name for at, name in found if os.path.realpath(at) not in needed}
+    sizes = {os.path.realpath(file): _size(file) for file in (*files.values(), *partials)}
+    return Plan(recipes, stopped, tuple(files.values()), sum(sizes.values()), kept, partials)
 
 
 def carry_out(plan: Plan) -> int:
@@ -110,11 +122,11 @@ def carry_out(plan: Plan) -> int:
 
     Raises RecipeError if a file cannot be removed.
     """
-    from ..files.pulled import forget
+    from ..files.pulled import forget, forget_partials
 
     try:
-        freed = forget(plan.files)
-        for path in plan.recipes.values():
+        freed = forget(plan.files) + forget_partials(plan.partials)
+        for path in (*plan.recipes.values(), *plan.stopped):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise RecipeError(
@@ -133,8 +145,9 @@ def _own(name: str) -> Path:
         own_recipe,
         own_recipes,
     )
+    from ..files.unfinished import stopped_pull
 
-    if path := own_recipe(name):
+    if path := own_recipe(name) or stopped_pull(name):
         return path
     if name in embedded_recipes():
         raise RecipeError(f"{name!r} comes with edge_eft and stays; remove takes recipes of yours")
@@ -164,8 +177,13 @@ def _needed_by_others(going: set[Path]) -> tuple[dict[str, str], str]:
 
 def _staying(going: set[Path]) -> Iterator[tuple[str, Recipe | None]]:
     from ..files.recipe_names import embedded_recipes, load_recipe, own_recipes
+    from ..files.unfinished import unfinished
 
-    for name, path in [*own_recipes().items(), *embedded_recipes().items()]:
+    for name, path in [
+        *own_recipes().items(),
+        *embedded_recipes().items(),
+        *unfinished().items(),
+    ]:
         if path not in going:
             try:
                 yield name, load_recipe(path)
@@ -175,7 +193,9 @@ def _staying(going: set[Path]) -> Iterator[tuple[str, Recipe | None]]:
 
 def _all_files(spec: Any) -> Iterator[Path]:
     from ..files.gguf_split import part_paths
+    from ..files.pulled import partial_files
 
+    yield from partial_files(spec)
     if not spec.needs_pull:
         for path in filter(None, (spec.file, spec.lora)):
             yield from part_paths(path)
@@ -184,7 +204,7 @@ def _all_files(spec: Any) -> Iterator[Path]:
 def _ask(plan: Plan) -> None:
     """Ask on the terminal, and exit if the answer is no; an error where nobody can be asked."""
     names = ", ".join(plan.recipes)
-    size = f" and free about {byte_size(plan.n_bytes)}" if plan.files else ""
+    size = f" and free about {byte_size(plan.n_bytes)}" if plan.n_bytes else ""
     answer = agreed(f"Remove {names}{size}?")
     if answer is None:
         raise click.UsageError(f"Nobody can be asked here whether to remove {names}; add --yes.")

@@ -18,7 +18,7 @@ from ..files import memory
 from ..files.batch_invariance import is_batch_invariant, is_named_batch_invariant
 from ..files.hub_file import HubFile
 from ..files.memory_check import Fit, fit
-from ..files.pulled import model_files, told_to_pull
+from ..files.pulled import is_for_lora, model_files, told_to_pull
 from ..files.recipe import DEFAULT_N_CTX, ModelSpec, Recipe
 from ..files.recipe_names import catalogue, embedded_recipes, load_recipe, natural, own_recipes
 from ..files.rough_memory import rough_estimate
@@ -68,6 +68,11 @@ class Entry:
         )
 
     @property
+    def for_lora(self) -> bool:
+        """Whether what `chat --lora` needs is here, and was meant to be all."""
+        return self.kind == "pulled" and is_for_lora(self.recipe)
+
+    @property
     def is_here(self) -> bool:
         """Whether there is something of it on this machine, more than in others' recipes."""
         return self.kind != "catalogue" and self.state != "to pull"
@@ -88,6 +93,7 @@ class Entry:
             "description": recipe.description,
             "license": recipe.license,
             "gated": self.gated,
+            "for_lora": self.for_lora,
             "n_ctx": recipe.n_ctx,
             "bytes": self.n_bytes,
             "bytes_to_pull": self.to_pull,

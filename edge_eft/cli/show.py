@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..system import mebibytes
+from ..system import byte_size, mebibytes
 from . import show_source
 from .options import HELP, Models, json_option, model_options, recipe_argument
 from .show_source import instruct_lines, prompt_name, source_line
@@ -37,7 +37,7 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
       edge-eft show --base B.gguf --tuned T.gguf --reference R.gguf --json
     """
     from ..files.hashes import verify
-    from ..files.pulled import check_here
+    from ..files.pulled import check_here, told_to_pull
 
     recipe, _ = models.recipe(words, at_most=0)
     recipe.roles()  # none without a base
@@ -46,7 +46,8 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
         say(to_json(about) if as_json else compose(*show_source.as_lines(about), between="\n"))
         return
     check_here(recipe)  # a file of the hub's that is gone is known by what gets it again
-    verify(recipe, all_sizes=True)
+    with told_to_pull(recipe):
+        verify(recipe, all_sizes=True)
     with models.load(recipe) as emulator:
         record = emulator.record
     about, memory = description(recipe, record), record.memory.lines()
@@ -116,7 +117,9 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
     for role, file in about["roles"].items():
         yield ""
         yield heading(role)
-        size = f"{mebibytes(file['bytes'], 1)} MiB, {file['parameters'] / 1e6:,.1f} M parameters"
+        count = file["parameters"]
+        parameters = f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count:,}"
+        size = f"{byte_size(file['bytes'])}, {parameters} parameters"
         yield f"  file      {one_line(file['file'])}"
         yield f"  holds     {file['type']} {one_line(file['architecture'])}, {size}"
         if file["source"]:

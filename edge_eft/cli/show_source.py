@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _CONFIDENCE = {
     None: "as pulled",
-    "exact": "size or hash seen",
-    "named": "file name seen, size about right",
+    "exact": "size or hash seen by the catalogue's authors",
+    "named": "file name seen by the catalogue's authors, size about right",
     "guessed": "named as its author names files, not seen; pull looks for it",
 }
 _FITS = {
@@ -64,7 +64,10 @@ def as_lines(about: Mapping[str, Any]) -> Iterator[str]:
         memory = f"about {byte_size(about['memory'])} at n_ctx {n_ctx}: {_FITS[about['fits']]}"
         yield f"{'memory':<12}{memory}"
     size = "" if about["bytes_to_pull"] is None else f"  ({byte_size(about['bytes_to_pull'])})"
-    yield f"{'get it with':<12}{one_line(about['pull'])}{size}"
+    if about["for_lora"]:
+        yield f"{'here for':<12}edge-eft chat {one_line(about['name'])} --lora ADAPTER"
+    get = "the rest" if about["for_lora"] else "get it with"
+    yield f"{get:<12}{one_line(about['pull'])}{size}"
     if about["gated"]:
         yield f"{'':<12}gated: accept the licence on the hub's page first"
 
@@ -80,10 +83,10 @@ def source_line(source: Mapping[str, Any] | str) -> str:
     if isinstance(source, str):
         return one_line(source)
     revision = f" at {source['revision'][:12]}" if source["revision"] else ", newest revision"
+    is_looked_up = source["revision"] or source["confidence"]
+    known = _CONFIDENCE[source["confidence"]] if is_looked_up else "pull looks for it"
     gated = "; gated" if source["gated"] else ""
-    return (
-        f"{source['repo']} {source['file']}{revision} ({_CONFIDENCE[source['confidence']]}{gated})"
-    )
+    return f"{source['repo']} {source['file']}{revision} ({known}{gated})"
 
 
 def prompt_name(prompt: str) -> str:

@@ -94,17 +94,18 @@ def _all_here() -> list[str]:
 
 def check(recipe: Recipe, name: str, hashed: dict[str, str]) -> Iterator[Checked]:
     """Yield what comes of each file of `recipe`; `hashed` keeps real path → sha256."""
-    from ..files.pulled import model_files
+    from ..files.pulled import is_for_lora, model_files
 
     models: dict[Any, list[str]] = {}
     specs = recipe.models()
     for role, spec in specs.items():
         key = spec.source if spec.needs_pull else (spec.lora or spec.file, spec.sha256)
         models.setdefault(key, []).append(role)
+    for_lora = is_for_lora(recipe)
     for roles in models.values():
         spec = specs[roles[0]]
         if spec.needs_pull:
-            if roles != ["instruct"]:  # which only adapters need
+            if roles != ["instruct"] and not for_lora:  # the one only adapters need, the rest not
                 yield Checked(name, tuple(roles), str(spec.source), "not pulled")
             continue
         files = model_files(spec)
@@ -186,9 +187,11 @@ def _advice(recipe: Recipe, name: str, bad: Sequence[Checked]) -> str:
 
     mine = [each for each in bad if each.recipe == name]
     count = f"{len(mine)} file{'s' * (len(mine) > 1)} of {name!r}"
+    get = f"{pull_command(recipe)} gets {'it' if len(mine) == 1 else 'them'}"
+    if all(each.verdict == "not pulled" for each in mine):
+        return f"{count} not on this machine yet; {get}"
     specs = recipe.models()
     if not all(isinstance(specs[each.roles[0]].source, HubFile) for each in mine):
         return f"{count} not as stated; put back what was there, or correct {recipe.path}"
     again = "" if any(each.verdict == "not pulled" for each in mine) else " again"
-    them = "it" if len(mine) == 1 else "them"
-    return f"{count} not as stated; {pull_command(recipe)} gets {them}{again}"
+    return f"{count} not as stated; {get}{again}"

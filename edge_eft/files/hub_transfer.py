@@ -108,9 +108,17 @@ class _Remote(io.RawIOBase):
 
 
 def found(repository: Repository, file: RemoteFile) -> Path | None:
-    """Return a file's content in the cache, not compared with its digest; None if it lacks it."""
-    where = _place(repository, file)
-    return next((there for there in (where.blob, where.snapshot) if there.is_file()), None)
+    """Return a file's content in the cache, None if it lacks it, or has it cut.
+
+    It is not compared with its digest.
+    """
+    has = (there for there in _contents(_place(repository, file)) if _is_whole(there, file))
+    return next(has, None)
+
+
+def is_cut(repository: Repository, file: RemoteFile) -> bool:
+    """Return whether the cache has a file's content, but not all of it, or too much."""
+    return bool(_contents(_place(repository, file))) and found(repository, file) is None
 
 
 def missing(repository: Repository, file: RemoteFile) -> int:
@@ -159,16 +167,30 @@ def fetch(repository: Repository, file: RemoteFile, shown: Shown, told: Told) ->
         return where.snapshot
     hub_cache.prepare(where)
     with hub.locked(where.lock, file.path, told):
-        for there in (where.blob, where.snapshot):  # the latter in a cache without links
-            if not there.is_file():
-                continue
-            if _digest(there, file, shown) == file.digest:
-                return hub_cache.link(where) if there == where.blob else there
+        damaged = _contents(where)
+        for there in damaged:
+            if _is_whole(there, file):
+                if _digest(there, file, shown) == file.digest:
+                    return hub_cache.link(where) if there == where.blob else there
+                shown(-file.size)
             told(f"{file.path}: what the cache holds is damaged; it is fetched again")
-            shown(-there.stat().st_size)
-            _remove(there)
-        _complete(repository, file, where, shown, told)
+        try:
+            _complete(repository, file, where, damaged, shown, told)
+        except HubError as error:
+            if not damaged:
+                raise
+            raise HubError(f"{error}; until then the damaged copy stays") from None
         return hub_cache.link(where)
+
+
+def _contents(where: hub_cache.Place) -> list[Path]:
+    """Return the files in which a content may lie: the second in a cache without links."""
+    found = [there for there in (where.blob, where.snapshot) if there.is_file()]
+    return found[:1] if len(found) == 2 and os.path.samefile(*found) else found
+
+
+def _is_whole(there: Path, file: RemoteFile) -> bool:
+    return there.stat().st_size == file.size
 
 
 def _remove(path: Path) -> None:
@@ -182,10 +204,14 @@ def _complete(
     repository: Repository,
     file: RemoteFile,
     where: hub_cache.Place,
+    damaged: list[Path],
     shown: Shown,
     told: Told,
 ) -> None:
-    """Fetch what the partial file lacks, compare the whole, and give it the blob's name."""
+    """Fetch what the partial file lacks, compare the whole, and give it the blob's name.
+
+    What is `damaged` stays as long as the hub sends nothing in its place.
+    """
     name = f"{repository.repo}/{file.path}"
     try:
         with _opened(where.partial) as out:
@@ -199,6 +225,8 @@ def _complete(
             while (begin := out.tell()) < file.size:
                 try:
                     for block in hub.stream(repository, file, begin, file.size):
+                        while damaged:
+                            _remove(damaged.pop())
                         out.write(block)
                         digest.update(block)
                         shown(len(block))

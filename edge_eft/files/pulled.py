@@ -14,7 +14,7 @@ import contextlib
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import ModelFileError, RecipeError
@@ -43,6 +43,12 @@ def bytes_to_pull(models: Iterable[ModelSpec]) -> int | None:
     """Return what `models` that only the hub has are together; None if a size is not known."""
     sizes = {spec.source: spec.source.size for spec in models if isinstance(spec.source, HubFile)}
     return sum(size for size in sizes.values() if size) if all(sizes.values()) else None
+
+
+def is_for_lora(recipe: Recipe) -> bool:
+    """Return whether `pull --for-lora` got a recipe's models, and no other pull the rest."""
+    large, small = recipe.instruct, next(iter(recipe.deltas.values())).tuned
+    return recipe.needs_pull and large is not None and not (large.needs_pull or small.needs_pull)
 
 
 def check_here(recipe: Recipe) -> None:
@@ -121,6 +127,37 @@ def forget(paths: Iterable[Path]) -> int:
             freed += status.st_size * (status.st_nlink == 1)
         path.unlink(missing_ok=True)
         _tidy(folder, path, folder / "snapshots" / path.parts[-len(inside) - 1])
+    return freed
+
+
+def partial_files(spec: ModelSpec) -> dict[Path, Path]:
+    """Return where what has come of a model lies until it is whole: place → its name then."""
+    found = _in_snapshot(spec.file) if is_cached(spec) else None
+    if found is None or spec.sha256 is None:
+        return {}
+    hashes = (spec.sha256,) if isinstance(spec.sha256, str) else spec.sha256
+    blobs = found[0] / "blobs"
+    names = zip(hashes, model_files(spec), strict=False)
+    return {blobs / f"{sha256}.incomplete": file for sha256, file in names}
+
+
+def forget_partials(partials: Mapping[Path, Path]) -> int:
+    """Remove what has come of files that are not whole. Returns the bytes that were freed.
+
+    Args:
+        partials: as `partial_files` returns them; what is not there is passed over.
+
+    Raises OSError if something is there and cannot be removed.
+    """
+    freed = 0
+    for partial, name in partials.items():
+        folder, inside = _in_snapshot(name) or (None, ())
+        if folder is None or not _lies_in(partial.parent, folder):
+            continue
+        if partial.is_file() and not partial.is_symlink():
+            freed += partial.stat().st_size
+            partial.unlink()
+        _tidy(folder, name, folder / "snapshots" / name.parts[-len(inside) - 1])
     return freed
 
 

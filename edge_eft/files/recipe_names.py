@@ -27,18 +27,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def embedded_recipes() -> dict[str, Path]:
     """Return the recipes that come with their models: name → TOML file, by name."""
-    return _recipes_in(_models())
+    return recipes_in(_models())
 
 
 def catalogue() -> dict[str, Path]:
     """Return the recipes whose models are on the hub: name → TOML file, by name."""
-    return _recipes_in(_models() / "catalogue")
+    return recipes_in(_models() / "catalogue")
 
 
 def own_recipes() -> dict[str, Path]:
     """Return the recipes in the user's directory: name → TOML file. Empty if there are none."""
     try:
-        return _recipes_in(recipe_directory())
+        return recipes_in(recipe_directory())
     except OSError:  # no home: nobody has put anything there
         return {}
 
@@ -101,7 +101,7 @@ def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         # On a file system that ignores case the old name would stay and stand for the new one.
         path = same or directory / f"{name}.toml"
-        _write(path, to_toml(recipe, directory))
+        write_whole(path, to_toml(recipe, directory))
     except OSError as error:
         raise RecipeError(
             f"recipe {name!r} cannot be saved ({reason(error)}: {error.filename}); "
@@ -137,7 +137,8 @@ def check_name(name: str) -> None:
         raise RecipeError(f"{name!r} is a recipe that comes with edge_eft; take another name")
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is whole or not there: it gets its name when it is on the disk."""
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8", newline="\n") as file:
@@ -160,7 +161,8 @@ def _models() -> Path:
     return models
 
 
-def _recipes_in(directory: Path) -> dict[str, Path]:
+def recipes_in(directory: Path) -> dict[str, Path]:
+    """Return the recipes in a directory: name → TOML file, by name."""
     # Hidden files are half-written ones, and what editors leave. To open a pipe may wait for ever.
     found = sorted(path for path in directory.glob("*.toml") if not path.name.startswith("."))
     return {path.stem: path for path in found if not _may_wait(path)}
@@ -205,6 +207,11 @@ def not_known(name: str, known: Iterable[str], otherwise: str = "") -> str:
 
 def _unread(name: str, known: Iterable[str], error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and not os.path.dirname(name):
+        from .unfinished import stopped_pull  # which imports this module
+
+        if begun := stopped_pull(name):
+            pull = f"edge-eft pull {begun.stem}"
+            return f"recipe {name!r} is not here yet: its pull has not ended; {pull} goes on"
         otherwise = ", or give the path of a TOML file"
         return not_known(name, known, otherwise + " before the prompt" * (" " in name.strip()))
     wanted = "the path of a TOML file or a name that `edge-eft list` shows (atlas)"

@@ -87,8 +87,10 @@ def test_words_pick_recipes(installed):
     assert list(listed("LARGE", "8b")) == ["large-8b"]
     assert list(listed("--here")) == ["family"]
     result = invoke("list", "nothing")
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert (result.exit_code, result.stdout) == (1, "")
     assert "no recipe has 'nothing'" in result.stderr
+    assert invoke("list", "nothing", "--json").exit_code == 1
+    assert invoke("list", "--here").exit_code == 0
 
 
 def test_a_pulled_recipe_takes_the_place_of_the_catalogues(installed, pull, tmp_path):

@@ -30,6 +30,7 @@ from edge_eft.files.hub_file import HubFile
 from edge_eft.files.pulled import check_here
 from edge_eft.files.recipe_names import load_recipe
 from edge_eft.files.recipe_toml import read_recipe
+from edge_eft.system import byte_size
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, limits and terminals of POSIX")
 
@@ -215,7 +216,7 @@ def test_a_pull_that_broke_off_fetches_only_what_is_missing(server, at, tmp_path
     server.fault(whole_file(models), after=300_000, times=1)
     gone = server.fault("bytes=300000-", status=418)
     assert "HTTP status 418" in refused(path)
-    assert not (tmp_path / "own").exists()
+    assert not (tmp_path / "own/recipes").exists()
     total = sum(map(len, models.values()))
     assert server.sent() == looked_at + total - len(models[BASE]) + 300_000
     gone.times = 0
@@ -223,6 +224,71 @@ def test_a_pull_that_broke_off_fetches_only_what_is_missing(server, at, tmp_path
     pulled(path)
     assert server.sent() == len(models[BASE]) + len(models[BASE]) - 300_000  # the look, the rest
     assert (tmp_path / "own/recipes/family.toml").exists()
+
+
+def test_a_recipe_has_its_bases_name_if_it_is_given_none(server, at):
+    models = ("--base", f"https://huggingface.co/{BASE}", "--tuned", TUNED, "--reference")
+    assert "next: edge-eft chat big-base\n" in pulled(*models, REFERENCE)
+    assert "big-base was here already" in pulled(*models, REFERENCE)
+    assert "with --name, or remove it first" in refused(*models, TUNED)
+
+
+def stopped(server, models, *arguments):
+    """Let a pull of three repositories end when 300,000 bytes of the base have come."""
+    server.fault(whole_file(models), after=300_000, times=1)
+    gone = server.fault("bytes=300000-", status=418)
+    refused(*arguments)
+    gone.times = 0
+
+
+def test_a_stopped_pull_goes_on_by_its_name(server, at, models):
+    stopped(server, models, *trio())
+    assert load_recipe(next(at.parent.glob("own/unfinished/*"))).name == "mine"
+    assert "its pull has not ended; edge-eft pull mine goes on" in complaint("chat", "mine")
+    told = invoke("list").stderr
+    assert "the pull of mine has not ended; edge-eft pull mine goes on with it" in told
+    pulled("Mine")
+    assert server.log[-1].range == f"bytes=300000-{len(models[BASE]) - 1}"
+    assert load_recipe("mine").base.file.read_bytes() == models[BASE]
+    assert "not ended" not in invoke("list").stderr
+
+
+def test_a_stopped_pull_is_undone_by_remove(server, at, models):
+    stopped(server, models, *trio())
+    here = sum(len(data) for repo, data in models.items() if repo != BASE) + 300_000
+    about = json.loads(invoke("remove", "MINE", "--yes", "--json").stdout)
+    assert (about["removed"], about["freed"]) == (["mine"], here)
+    assert not list(at.glob("models--*"))
+    assert "not known" in complaint("remove", "mine", "--yes")
+    assert "not ended" not in invoke("list").stderr
+
+
+def test_a_stopped_pull_is_known_after_another_of_its_name(server, at, models):
+    stopped(server, models, *trio())
+    server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
+    pulled(*trio(base=f"{BASE}:Q5_0"))
+    assert "the pull of mine.2 has not ended" in invoke("list").stderr
+    server.fault("bytes=300000-", status=418, times=1)
+    refused("mine.2")
+    pulled("mine.2")
+    assert server.log[-1].range == f"bytes=300000-{len(models[BASE]) - 1}"
+    assert load_recipe("mine.2").base.source.file == FILES[BASE]
+    assert invoke("verify", "mine").exit_code == 0
+    assert "not ended" not in invoke("list").stderr
+
+
+def test_what_others_need_of_a_stopped_pull_stays(server, at, models):
+    stopped(server, models, *trio())
+    server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
+    pulled(*trio(base=f"{BASE}:Q5_0", name="other"))
+    server.fault("bytes=300000-", status=418)
+    refused(*trio(base=f"{BASE}:Q8_0", name="third"))
+    about = json.loads(invoke("remove", "mine", "--yes", "--json").stdout)
+    assert about["freed"] == 0
+    assert {each["why"] for each in about["kept"]} == {"other needs it"}
+    about = json.loads(invoke("remove", "third", "--yes", "--json").stdout)
+    assert about["freed"] == 300_000
+    assert invoke("verify", "other").exit_code == 0
 
 
 def test_three_repositories_make_a_recipe(server, at, tmp_path):
@@ -270,12 +336,47 @@ def test_what_was_damaged_counts_as_fetched(server, at, tmp_path, models):
     assert about["bytes_fetched"] == len(models[BASE])
 
 
+def test_a_cut_file_is_to_be_fetched_and_not_taken_for_another(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.write_bytes(models[BASE][:500_000])
+    about = json.loads(invoke("pull", "family", "--dry-run", "--json").stdout)
+    assert about["bytes_to_fetch"] == len(models[BASE])
+    assert f"{FILES[BASE]}  damaged here\n" in invoke("pull", "family", "--dry-run").stdout
+    server.fault("", status=503)
+    line = refused("family")
+    assert f"your copy is damaged (it has 500,000 bytes of {len(models[BASE]):,})" in line
+    assert "has trouble of its own" in line
+    assert "--update" not in line
+    assert blob.stat().st_size == 500_000
+
+
+def test_a_cut_file_is_fetched_whole(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.write_bytes(models[BASE][:500_000])
+    told = pulled("family")
+    assert "damaged; it is fetched again" in told
+    assert f"{byte_size(len(models[BASE]))} were fetched" in told
+    assert blob.read_bytes() == models[BASE]
+
+
+def test_a_damaged_file_stays_while_the_hub_sends_no_other(server, at, tmp_path, models):
+    pulled(write(tmp_path))
+    blob = load_recipe("family").base.file.resolve()
+    blob.write_bytes(models[BASE][:-1] + b"?")
+    server.fault("", status=503)
+    assert "until then the damaged copy stays" in refused("family")
+    assert blob.stat().st_size == len(models[BASE])
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1000], lambda data: data[:-1] + b"?"])
 def test_a_damaged_file_is_told_with_the_command_that_mends_it(server, at, tmp_path, damage):
     pulled(write(tmp_path))
     blob = load_recipe("family").base.file.resolve()
     blob.write_bytes(damage(blob.read_bytes()))
     assert "; edge-eft pull family mends it" in complaint("run", "family", "the red one")
+    assert "; edge-eft pull family mends it" in complaint("show", "family")
 
 
 def test_a_cache_that_cannot_be_written_is_used(server, at, tmp_path, models, monkeypatch):
@@ -328,7 +429,25 @@ def test_a_name_in_other_letters_is_the_one_that_is_there(server, at, tmp_path):
 def test_a_file_that_is_removed_while_others_come_is_told(
     server, at, tmp_path, monkeypatch, models
 ):
-    """By `remove` of a recipe that shares it: no recipe knows yet that this one needs it, too."""
+    pulled(*trio())
+    other = load_recipe("mine").deltas["tuned"].tuned.file
+    server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
+    fetch = hub_transfer.fetch
+
+    def slow(repository, file, *rest):
+        if "Q5_0" in file.path:
+            other.unlink()
+        return fetch(repository, file, *rest)
+
+    monkeypatch.setattr(hub_transfer, "fetch", slow)
+    line = refused(*trio(base=f"{BASE}:Q5_0", name="other"))
+    assert "was removed while the rest came; pull again" in line
+    assert [path.name for path in (tmp_path / "own/recipes").iterdir()] == ["mine.toml"]
+
+
+def test_what_a_pull_needs_stays_while_another_recipe_is_removed(
+    server, at, tmp_path, monkeypatch, models
+):
     server.add(BASE, {"Big-Base.Q5_0.gguf": models[BASE][:-1] + b"5"})
     pulled(*trio(base=f"{BASE}:Q8_0"), "--name", "first")
     fetch = hub_transfer.fetch
@@ -339,9 +458,8 @@ def test_a_file_that_is_removed_while_others_come_is_told(
         return fetch(repository, file, *rest)
 
     monkeypatch.setattr(hub_transfer, "fetch", slow)
-    line = refused(*trio(base=f"{BASE}:Q5_0"))
-    assert "was removed while the rest came; pull again" in line
-    assert not list((tmp_path / "own/recipes").iterdir())
+    pulled(*trio(base=f"{BASE}:Q5_0"))
+    assert invoke("verify", "mine").exit_code == 0
 
 
 def test_a_link_in_the_cache_to_something_else_is_put_right(server, at, tmp_path, models):
@@ -514,6 +632,14 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
     chat = recipe.deltas["chat"]
     needs = [spec.needs_pull for spec in (recipe.instruct, chat.tuned, recipe.base, chat.reference)]
     assert needs == [False, False, True, True]
+    verified = invoke("verify", "family", "--json")
+    assert (verified.exit_code, verified.stderr) == (0, "")
+    checked = [(each["roles"], each["verdict"]) for each in json.loads(verified.stdout)]
+    assert checked == [(["instruct"], "ok"), (["tuned:chat"], "ok")]
+    assert "here for --lora" in invoke("list", "family").stdout
+    shown = invoke("show", "family").stdout
+    assert "here for    edge-eft chat family --lora ADAPTER\nthe rest    edge-eft pull" in shown
+    assert shown.count("(as pulled)") == shown.count(" stated") == 2
     pulled("family")
     check_here(load_recipe("family"))
 
@@ -522,11 +648,15 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
     ("arguments", "words"),
     [
         ((), "Name a recipe"),
-        (("--base", "a/b", "--tuned", "c/d", "--reference", "e/f"), "--name"),
+        (("--base", "a/b", "--tuned", "c/d", "--reference", "e/f"), "a/b is not on the hub"),
         (("x", "--tuned", "c/d"), "go without a recipe"),
         (("x", "--base", "c/d", "--for-lora"), "--for-lora fetches no base"),
         (("atlas",), "comes with edge_eft"),
         (("no-such-recipe",), "is not known"),
+        (("x/y-GGUF",), "three: give them with --base x/y-GGUF, --tuned and --reference"),
+        (("hf.co/x/y:Q4_K_M",), "is a repository of one model"),
+        (("Qwen/Qwen3-8B-GGUF",), "of the catalogue: edge-eft pull qwen3-"),
+        (("gone/family.toml",), "cannot be read"),
         (("",), "a path is empty"),
         (trio(name="../x"), "cannot be the name of a recipe"),
         (trio(name="nul"), "cannot be the name of a recipe"),
@@ -604,13 +734,26 @@ def test_ctrl_c_keeps_what_came_and_says_so(server, home, models):
     child.send_signal(signal.SIGINT)  # to the supervisor, which hands it on once
     _, err = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert "B came, and the same command goes on from there" in err
+    undo = "edge-eft remove family removes what came"
+    assert f"B came; edge-eft pull family goes on from there, {undo}" in err
     (partial,) = home.rglob("*.incomplete")
     have = partial.stat().st_size
     server.faults.clear()
     server.log.clear()
-    assert run(server, home, path)[0] == 0
+    assert run(server, home, "family")[0] == 0
+    assert not list((home / "own/unfinished").iterdir())
     assert server.log[-1].range == f"bytes={have}-{len(models[BASE]) - 1}"
+
+
+@posix
+def test_ctrl_c_while_headers_come_says_that_nothing_was_fetched(server, home):
+    server.fault("/store/", pause=1)
+    child = process("pull", write(home), env=environment(server, home))
+    wait_for(lambda: any("/store/" in asked.path for asked in server.log))
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert (child.returncode, err) == (130, "edge-eft: stopped; nothing was fetched yet\n")
+    assert not (home / "own").exists()
 
 
 @posix

@@ -8,6 +8,8 @@ from helpers.gguf_parts import split_model
 from helpers.recipe_files import write_toml
 from helpers.tiny_models import KIND, OTHER_END, RESERVED
 
+from edge_eft.system import byte_size
+
 
 def test_show_tells_what_running_it_means(small):
     about = json.loads(invoke("show", small, "--json", "--threads", "1").stdout)
@@ -36,6 +38,9 @@ def test_vocabularies_of_other_widths_are_said_to_be_fine(tiny, tmp_path):
     assert "padding" not in shown.stderr, "it is no warning"
     vocabulary = json.loads(invoke("show", *files, "--json").stdout)["vocabulary"]
     assert vocabulary["padding"] == said
+    sizes = [each.stat().st_size for each in (base, tiny.tuned)]
+    assert f"llama, {byte_size(sizes[0])}, " in shown.stdout
+    assert f"llama, {byte_size(sizes[1])}, 0.1 M parameters" in shown.stdout
     assert vocabulary["widths"] == {"base": 2352, "tuned:tuned": 352, "reference:tuned": 352}
     assert (vocabulary["warnings"], vocabulary["adopted"]) == ([], [])
 

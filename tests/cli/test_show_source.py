@@ -25,7 +25,7 @@ def test_what_is_not_pulled_is_shown_without_loading(installed):
         "large-8b  Large, led by small",
         "  file      to be pulled, 5.0 GB",
         "  source    o/large-8b-GGUF Large-8B.Q4_K_M.gguf, newest revision "
-        "(file name seen, size about right; gated)",
+        "(file name seen by the catalogue's authors, size about right; gated)",
         "instruct  the base for --lora ADAPTER",
         "drafts      0.12 of the base's bytes for each drafted token; texts equal up to rounding",
         "get it with edge-eft pull large-8b  (6.2 GB)",
@@ -55,9 +55,12 @@ def test_what_is_here_is_shown_with_its_source_and_the_instruct_model(installed,
 
 
 def test_a_source_is_one_line():
-    assert source_line(SOURCE) == f"o/n m.gguf at {COMMIT[:12]} (size or hash seen; gated)"
+    assert (
+        source_line(SOURCE)
+        == f"o/n m.gguf at {COMMIT[:12]} (size or hash seen by the catalogue's authors; gated)"
+    )
     assert source_line(SOURCE | {"revision": None, "gated": False, "confidence": None}) == (
-        "o/n m.gguf, newest revision (as pulled)"
+        "o/n m.gguf, newest revision (pull looks for it)"
     )
     assert source_line("build/x\n\x1b[2Jy") == "build/x y"
 
