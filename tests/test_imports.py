@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "text": {"errors", "validate"},
     "logits": {"errors", "validate"},
     "files": {"errors", "validate", "system", "text"},
+    "match": {"errors", "validate", "system", "text", "files"},
     "backend": {"errors", "files"},
     "engine": {"errors", "validate", "system", "text", "logits", "files", "backend"},
     "evaluate": {"errors", "validate", "files", "logits", "engine"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "bench": {"errors", "text", "logits", "files", "backend", "engine", "evaluate"},
     "cli": {
         *("errors", "validate", "system", "child", "text", "logits", "files", "backend"),
-        *("engine", "evaluate", "convert", "bench", "llama_build"),
+        *("match", "engine", "evaluate", "convert", "bench", "llama_build"),
     },
     "": {"errors", "engine", "logits"},  # __init__: the public names
     "__main__": {"cli"},

@@ -20,11 +20,11 @@ from .options import HELP, json_option
 from .terminal import compose, dim, one_line, say, style, talk, to_json
 
 if TYPE_CHECKING:
-    from ..files.candidates import Candidate
-    from ..files.families import Family
-    from ..files.match import Trio
-    from ..files.missing import Missing
-    from ..files.stores import Findings
+    from ..match.candidates import Candidate
+    from ..match.families import Family
+    from ..match.missing import Missing
+    from ..match.stores import Findings
+    from ..match.trios import Trio
 
 _LINES = 10  # of notes, and of what is missing, that people are shown
 
@@ -92,12 +92,12 @@ def look(directories: Sequence[str]) -> Report:
 
     Raises RecipeError if one of `directories` is none.
     """
-    from ..files.candidates import read_candidates
-    from ..files.families import families
-    from ..files.match import propose
-    from ..files.missing import missing
     from ..files.recipe_names import catalogue, load_recipe
-    from ..files.stores import search
+    from ..match.candidates import read_candidates
+    from ..match.families import families
+    from ..match.missing import missing
+    from ..match.stores import search
+    from ..match.trios import propose
 
     findings = search(directories)
     candidates, left_out = read_candidates(findings.files)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelFileError
-from .gguf_check import GGUFHeader
-from .gguf_header import TensorInfo
-from .plain_text import reason
+from ..files.gguf_check import GGUFHeader
+from ..files.gguf_header import TensorInfo
+from ..files.plain_text import reason
 
 RELATED = 0.98  # correlation that tuning leaves
 STRANGERS = 0.5  # correlation that no tuning goes below

@@ -7,11 +7,11 @@ from types import MappingProxyType
 import pytest
 from helpers.model_tree import CHAT, Shape, Tokens, Written
 
-from edge_eft.files.candidates import read_candidates
-from edge_eft.files.families import families
 from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import Delta, ModelSpec, Recipe
-from edge_eft.files.stores import Found
+from edge_eft.match.candidates import read_candidates
+from edge_eft.match.families import families
+from edge_eft.match.stores import Found
 
 SMALL = Shape("qwen3", 2, 256, 512, Tokens(9, 400, 390), 1)
 LARGE = Shape("qwen3", 8, 512, 1024, Tokens(9, 400, 390), 2)

@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from ..errors import ModelFileError, VocabularyError
+from ..files.adapter_check import check_adapter_fits
+from ..files.batch_invariance import is_batch_invariant
+from ..files.gguf_check import GGUFHeader
+from ..files.model_names import ModelName
+from ..files.recipe import Delta, ModelSpec, Recipe
+from ..files.same_weights import same_beginnings
 from ..text import vocabulary
-from .adapter_check import check_adapter_fits
-from .batch_invariance import is_batch_invariant
 from .candidates import BY_TEMPLATE, Candidate
-from .gguf_check import GGUFHeader
 from .kinship import RELATED, STRANGERS, kinship
-from .model_names import ModelName
-from .recipe import Delta, ModelSpec, Recipe
-from .same_weights import same_beginnings
 
 TIMES_LARGER = 1.5  # than the pair a base is at least, in parameters
 # What a pair is taken in, if there is a choice: its errors enter at full weight.

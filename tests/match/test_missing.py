@@ -7,15 +7,15 @@ from types import MappingProxyType
 import pytest
 from helpers.model_tree import CHAT, Shape, Tokens, Written
 
-from edge_eft.files.candidates import read_candidates
 from edge_eft.files.gguf_split import model_stem
 from edge_eft.files.hub_file import HubFile
-from edge_eft.files.match import propose
-from edge_eft.files.missing import Missing, missing
 from edge_eft.files.model_names import model_name
 from edge_eft.files.recipe import Delta, ModelSpec, Recipe
 from edge_eft.files.recipe_names import catalogue, load_recipe
-from edge_eft.files.stores import Found
+from edge_eft.match.candidates import read_candidates
+from edge_eft.match.missing import Missing, missing
+from edge_eft.match.stores import Found
+from edge_eft.match.trios import propose
 
 SMALL = Shape("qwen3", 2, 256, 512, Tokens(9, 400, 390), 1)
 LARGE = Shape("qwen3", 8, 512, 1024, Tokens(9, 400, 390), 2)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..files.gguf_split import model_stem
+from ..files.hub_file import HubFile
+from ..files.model_names import model_name
+from ..files.pulled import bytes_to_pull
+from ..files.recipe import ModelSpec, Recipe
 from .candidates import Candidate
-from .gguf_split import model_stem
-from .hub_file import HubFile
-from .match import TIMES_LARGER, Trio, is_one_vocabulary, pair_rank
 from .missing import is_model
-from .model_names import model_name
-from .pulled import bytes_to_pull
-from .recipe import ModelSpec, Recipe
+from .trios import TIMES_LARGER, Trio, is_one_vocabulary, pair_rank
 
 
 @dataclass(frozen=True)

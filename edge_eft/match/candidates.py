@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ModelFileError, VocabularyError
+from ..files.gguf_check import GGUFHeader, checked_header, read_layout
+from ..files.gguf_header import Walked
+from ..files.gguf_split import model_stem
+from ..files.gguf_vocabulary import HeaderVocabulary, vocabulary_of
+from ..files.model_names import ModelName, model_name
 from ..text import vocabulary
-from .gguf_check import GGUFHeader, checked_header, read_layout
-from .gguf_header import Walked
-from .gguf_split import model_stem
-from .gguf_vocabulary import HeaderVocabulary, vocabulary_of
-from .model_names import ModelName, model_name
 from .stores import Found
 
 _MAX_TOKENS = 1 << 24  # of all different vocabularies together

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError, RecipeError
-from .hub_cache import cache_directory
-from .plain_text import read_regular, utf8
-from .recipe import absolute
+from ..files.hub_cache import cache_directory
+from ..files.plain_text import read_regular, utf8
+from ..files.recipe import absolute
 
 _MAX_SETTINGS = 1 << 20  # bytes
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in no path that a recipe can name

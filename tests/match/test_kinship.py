@@ -7,7 +7,7 @@ from helpers import tiny_models
 from helpers.model_tree import Shape, Tokens, Written
 
 from edge_eft.files.gguf_check import read_header
-from edge_eft.files.kinship import RELATED, STRANGERS, kinship
+from edge_eft.match.kinship import RELATED, STRANGERS, kinship
 
 SHAPE = Shape("llama", 4, 256, 512, Tokens(9, 400, 390), 1)
 

@@ -10,10 +10,10 @@ import pytest
 from helpers.model_tree import Shape, Stores, Tokens, Written, adapter
 
 from edge_eft.errors import RecipeError
-from edge_eft.files import stores as stores_module
-from edge_eft.files.candidates import read_candidates
-from edge_eft.files.store_places import store_places
-from edge_eft.files.stores import search
+from edge_eft.match import stores as stores_module
+from edge_eft.match.candidates import read_candidates
+from edge_eft.match.store_places import store_places
+from edge_eft.match.stores import search
 
 SMALL = Shape("llama", 2, 64, 128, Tokens(9, 400, 390), 1)
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links and pipes of Unix")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..files.gguf_split import model_stem
+from ..files.hub_file import HubFile
+from ..files.model_names import ModelName, model_name
+from ..files.recipe import ModelSpec, Recipe
 from .candidates import Candidate
-from .gguf_split import model_stem
-from .hub_file import HubFile
-from .match import TIMES_LARGER, Trio
-from .model_names import ModelName, model_name
-from .recipe import ModelSpec, Recipe
+from .trios import TIMES_LARGER, Trio
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from helpers.model_tree import (
     adapter,
 )
 
-from edge_eft.files.candidates import read_candidates
 from edge_eft.files.gguf_check import read_header
-from edge_eft.files.match import propose
-from edge_eft.files.stores import search
+from edge_eft.match.candidates import read_candidates
+from edge_eft.match.stores import search
+from edge_eft.match.trios import propose
 
 Q3_06 = Shape("qwen3", 28, 1024, 3072, QWEN3, 31)
 Q3_17 = Shape("qwen3", 28, 2048, 6144, QWEN3, 32)

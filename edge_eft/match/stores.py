@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import RecipeError
-from .gguf_split import first_part, part_paths
-from .plain_text import read_regular, reason, utf8
-from .recipe import absolute
+from ..files.gguf_split import first_part, part_paths
+from ..files.plain_text import read_regular, reason, utf8
+from ..files.recipe import absolute
 from .store_places import CONTROL, Place, store_places
 
 MAX_ENTRIES = 200_000  # of all folders together: a home directory, not a file system
