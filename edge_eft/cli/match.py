@@ -61,12 +61,12 @@ def command(
       edge-eft match
       edge-eft match ~/models --write mine
     """
-    from ..files.recipe_names import check_name
+    from ..files.recipe_names import check_new_name
 
     if trio is not None and name is None:
         raise click.UsageError("--trio goes with --write NAME.")
     if name is not None:
-        check_name(name)
+        check_new_name(name)
     report = look(directories)
     written = None
     if name is not None:

@@ -130,12 +130,15 @@ def _of_files(
 ) -> tuple[Recipe, dict[str, Wish]]:
     """Return a recipe of three repositories, and what was asked for of each."""
     from ..files.recipe import check_prompt
+    from ..files.recipe_names import check_new_name
     from .pull_wish import name_of, recipe_of, wish
 
     if prompt is not None:
         check_prompt("--prompt", prompt)
     wishes = {role: wish(text) for role, text in files.items()}
-    recipe = recipe_of(wishes, name or name_of(wishes["base"]), prompt)
+    name = name or name_of(wishes["base"])
+    check_new_name(name)
+    recipe = recipe_of(wishes, name, prompt)
     roles = {"base": "base", "tuned": "tuned:tuned", "reference": "reference:tuned"}
     return recipe, {roles[role]: each for role, each in wishes.items()}
 

@@ -137,6 +137,16 @@ def check_name(name: str) -> None:
         raise RecipeError(f"{name!r} is a recipe that comes with edge_eft; take another name")
 
 
+def check_new_name(name: str) -> None:
+    """Raise RecipeError as `check_name`, or if `name` means a recipe of the catalogue to others."""
+    check_name(name)
+    if name.lower() in catalogue():
+        raise RecipeError(
+            f"{name!r} is a recipe of the catalogue, for which another would stand; take another "
+            "name"
+        )
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is whole or not there: it gets its name when it is on the disk."""
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)

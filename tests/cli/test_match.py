@@ -146,6 +146,13 @@ def test_a_name_that_is_taken_is_refused(call, tmp_path):
     assert recipes(tmp_path) == ["mine.toml"]
 
 
+def test_a_name_of_the_catalogue_is_not_taken(call, tmp_path):
+    result = call("--write", "Qwen3-8B")
+    assert result.exit_code == 2
+    assert "'Qwen3-8B' is a recipe of the catalogue" in result.stderr
+    assert recipes(tmp_path) == []
+
+
 def test_where_nothing_is_found_it_says_where_it_looked_and_what_to_do(tmp_path):
     empty = Stores(tmp_path)
     result = invoke("match", tmp_path, environment=empty.environment())

@@ -661,6 +661,7 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
         (trio(name="../x"), "cannot be the name of a recipe"),
         (trio(name="nul"), "cannot be the name of a recipe"),
         (trio(name="atlas"), "comes with edge_eft"),
+        (trio(name="qwen3-8b"), "is a recipe of the catalogue"),
         (trio(base="../b"), "not the name of a repository"),
         (trio(base="gone/away"), "is not on the hub, or is private"),
         (trio(base=f"{BASE}:../x.gguf"), "name one of its files"),
