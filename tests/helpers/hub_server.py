@@ -231,8 +231,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.log.append(self.asked)
         self.fault = self._planted(path)
         if self.fault and self.fault.status:
-            self._send(self.fault.status, self.fault.body, self.fault.headers)
-            self.close_connection = True  # the length in the headers may be a lie
+            # Closed, because the length in the headers may be a lie; said, lest the client asks
+            # again on a connection that is about to go.
+            about = {"Connection": "close", **self.fault.headers}
+            self._send(self.fault.status, self.fault.body, about)
         elif self.name == "store":
             self._stored(path)
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
