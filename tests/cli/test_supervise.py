@@ -243,9 +243,10 @@ def test_ctrl_c_sent_to_the_parent_alone_is_130(chatting):
     chat, worker = chatting
     chat.send_signal(signal.SIGINT)
     begun = time.monotonic()
+    chat.wait(timeout=20)  # `communicate` closes stdin, whose end would end the chat as well
+    assert time.monotonic() - begun < 1
     _, talk = chat.communicate(timeout=20)
     assert (chat.returncode, "Traceback" in talk) == (130, False)
-    assert time.monotonic() - begun < 1
     assert gone(worker)
 
 
