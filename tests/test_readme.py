@@ -7,19 +7,16 @@ in a test is in NOT_RUN, with the reason.
 """
 
 import json
-import os
 import re
 import shlex
-import subprocess
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
 from conftest import ATLAS
-from helpers.documents import ROOT, Block, blocks, commands, kind, write_programs
+from helpers.documents import ROOT, Block, blocks, commands, kind, run_as_typed, write_programs
 
-import edge_eft
 from edge_eft.cli.main import cli
 
 # One whole path, which trains: test_your_own_data.py goes it.
@@ -105,25 +102,9 @@ def folder(tmp_path: Path) -> Path:
 
 def run(command: str, folder: Path) -> str:
     """What it says on stdout, or in the file that stdout goes to; its exit status is 0."""
-    added = [options for word, options in ADDED.items() if word in command.split()]
-    environment = {
-        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(edge_eft.__file__).resolve().parents[1]),
-        "EDGE_EFT_HOME": str(folder / "home"),
-    }
-    done = subprocess.run(
-        " ".join([command.replace(" … ", f" {ELLIPSIS} "), *added]),
-        shell=True,
-        input="hello\n/bye\n" if " chat " in command else "",
-        capture_output=True,
-        encoding="utf-8",
-        cwd=folder,
-        env=os.environ | environment,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
+    said = run_as_typed(command.replace(" … ", f" {ELLIPSIS} "), folder, ADDED, "hello")
     redirected = re.search(r" > (\S+)$", command)
-    return (folder / redirected[1]).read_text("utf-8") if redirected else done.stdout
+    return (folder / redirected[1]).read_text("utf-8") if redirected else said
 
 
 def as_parameter(where: str, text: str) -> object:

@@ -6,18 +6,15 @@ programs and every command are the page's own.
 
 import ast
 import json
-import os
 import re
 import shlex
-import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
-from helpers.documents import ROOT, blocks, commands, kind, write_programs
+from helpers.documents import ROOT, blocks, commands, kind, run_as_typed, write_programs
 from helpers.hugging_face import write_instruct_models
 
-import edge_eft
 from edge_eft.cli.main import cli
 from edge_eft.convert.scripts import find_scripts, hf_to_gguf
 
@@ -76,8 +73,6 @@ def test_examples_and_programs_are_what_they_say():
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("edge-eft ")])
 def test_every_command_has_the_options_that_it_is_given(command):
-    if command == "edge-eft pull qwen3-8b --for-lora" and "pull" not in cli.lazy:
-        pytest.skip("there is no pull here")
     _, name, *words = shlex.split(command)
     known = {option for p in cli.get_command(None, name).params for option in p.opts}
     assert {word for word in words if word.startswith("--")} <= known
@@ -116,26 +111,8 @@ def folder(tmp_path_factory) -> Path:
 
 def run(command: str, folder: Path) -> str:
     """What it says on stdout; its exit status is 0."""
-    added = [options for word, options in ADDED.items() if word in command.split()]
-    environment = {
-        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(edge_eft.__file__).resolve().parents[1]),
-        "EDGE_EFT_HOME": str(folder / "home"),
-        "EDGE_EFT_CACHE": str(folder / "cache"),
-        "HF_HUB_OFFLINE": "1",
-    }
-    done = subprocess.run(
-        " ".join([command, *added]),
-        shell=True,
-        input="My parcel is lost.\n/bye\n" if " chat " in command else "",
-        capture_output=True,
-        encoding="utf-8",
-        cwd=folder,
-        env=os.environ | environment,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    cache = {"EDGE_EFT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    return run_as_typed(command, folder, ADDED, "My parcel is lost.", **cache)
 
 
 @pytest.mark.convert

@@ -1,11 +1,15 @@
-"""The blocks of the documents: what kind each is, and the commands in it."""
+"""The blocks of the documents: what kind each is, the commands in it, and running them."""
 
+import os
 import re
 import shlex
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+import edge_eft
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,3 +85,30 @@ def write_programs(folder: Path) -> None:
         program = folder / "bin" / name
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {more} "$@"\n')
         program.chmod(0o755)
+
+
+def run_as_typed(
+    command: str, folder: Path, added: Mapping[str, str], said: str, **more: str
+) -> str:
+    """What a command, typed in `folder` with its programs, says on stdout; its exit status is 0.
+
+    `added` has options for commands with a word, `said` is told to a chat, `more` is environment.
+    """
+    options = [each for word, each in added.items() if word in command.split()]
+    environment = {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(edge_eft.__file__).resolve().parents[1]),
+        "EDGE_EFT_HOME": str(folder / "home"),
+    }
+    done = subprocess.run(
+        " ".join([command, *options]),
+        shell=True,
+        input=f"{said}\n/bye\n" if " chat " in command else "",
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder,
+        env=os.environ | environment | more,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
