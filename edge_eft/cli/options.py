@@ -66,7 +66,7 @@ class Models:
         recipes = list_recipes()
         self._check_files(recipes)
         names_files = self.tuned is not None or self.reference is not None
-        given, more = "--tuned and --reference", "--tuned and --reference"
+        given = more = "--tuned and --reference"
         if self.lora is not None:
             given, more = "--reference and --lora", "--reference"
         if not words and self.base is not None and not names_files:

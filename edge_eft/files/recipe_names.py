@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import RecipeError
@@ -45,9 +45,13 @@ def own_recipes() -> dict[str, Path]:
 
 def own_recipe(name: str) -> Path | None:
     """Return the user's own recipe of a name, in any case of letters; None if there is none."""
-    own = own_recipes()
-    same = [path for known, path in own.items() if known.lower() == name.lower()]
-    return own.get(name) or next(iter(same), None)
+    return named(name, own_recipes())
+
+
+def named(name: str, recipes: Mapping[str, Path]) -> Path | None:
+    """Return the one of `recipes` that `name` means, in any case of letters; None if none."""
+    same = (path for known, path in recipes.items() if known.lower() == name.lower())
+    return recipes.get(name) or next(same, None)
 
 
 def list_recipes() -> dict[str, Path]:
@@ -68,8 +72,7 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
     known = {} if os.path.dirname(name) else list_recipes()  # to look costs with each recipe there
     path = known.get(name) or absolute(path_or_name)
     if not os.path.exists(path):  # as people write names of models elsewhere
-        spelled = name.lower().replace(":", "-")
-        path = {known_as.lower(): file for known_as, file in known.items()}.get(spelled, path)
+        path = named(name.replace(":", "-"), known) or path
     try:
         return read_recipe(path)
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from ..system import recipe_directory
 from .plain_text import reason
 from .pulled import model_files, partial_files
 from .recipe import Recipe
-from .recipe_names import load_recipe, recipes_in, write_whole
+from .recipe_names import load_recipe, named, recipes_in, write_whole
 from .recipe_toml import to_toml
 
 
@@ -31,8 +31,7 @@ def unfinished() -> dict[str, Path]:
 
 def stopped_pull(name: str) -> Path | None:
     """Return the recipe of a pull that has not ended, by its name in any case of letters."""
-    same = (path for known, path in unfinished().items() if known.lower() == name.lower())
-    return next(same, None)
+    return named(name, unfinished())
 
 
 def begun(recipe: Recipe) -> None:
