@@ -16,16 +16,17 @@ export CMAKE_ARGS
 # TORCH may name a CPU build; plain torch can bring gigabytes of CUDA.
 TORCH ?= torch
 
-.PHONY: demo test test-fast test-convert lint clean
+.PHONY: demo test test-slow test-convert lint clean
 
 demo: .venv/installed
 	@$(BIN)/edge-eft demo
 
 test: .venv/tested
-	$(BIN)/python -m pytest -m "not convert"
-
-test-fast: .venv/tested
 	$(BIN)/python -m pytest -m "not slow and not convert"
+
+# What takes more than a few seconds each: kills at random moments, real terminals, long replies.
+test-slow: .venv/tested
+	$(BIN)/python -m pytest -m "slow and not convert"
 
 # Needs torch and transformers, some gigabytes: a virtual environment of its own.
 test-convert: .venv-convert/installed

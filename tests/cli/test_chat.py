@@ -408,7 +408,7 @@ def test_ctrl_z_at_the_prompt_suspends_and_fg_goes_on(tmp_path):
     """It was typed into the message, as a control character."""
     environment = os.environ | {"EDGE_EFT_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
     shell = Terminal([], environment, ("bash", "--norc", "-i"))
-    shell.type(f"PS1='READY> '; {sys.executable} -m edge_eft chat atlas\r")
+    shell.type(f"PS1='READY> '; {sys.executable} -m edge_eft chat atlas --temperature 0\r")
     shell.wait_for("›")
     time.sleep(0.3)
     shell.type("\x1a")
