@@ -6,6 +6,7 @@ knows nothing of roles, contexts or logits. How no text of a message becomes a c
 how none is lost, is in `stand_ins.py`.
 """
 
+import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,10 +17,12 @@ from ..errors import PromptError
 from .bounds import Budget
 from .formats import NAMED, check_format, check_template_kwargs
 from .messages import Message, check_messages, check_unicode, joined
+from .reply_form import ReplyForm, reply_form
 from .sandbox import budget_for
 from .stand_ins import Drawer, Drawing
 from .template_format import TemplateFormat, Way
 from .tokenizer import SafeTokenizer, TokenizerSource
+from .tools import Tool, check_tools
 
 CHATML = (
     "{% for message in messages %}"
@@ -99,9 +102,37 @@ class PromptFormat:
         return self._template is not None and variable in self._template.reads
 
     @property
+    def source(self) -> str:
+        """The Jinja source; "" for the formats that are not Jinja."""
+        return self._source
+
+    @property
     def folds_system(self) -> bool:
         """Whether the template has no system role: such a message is put into the first turn."""
         return self._template is not None and self._template.folds
+
+    @functools.cached_property
+    def reply_form(self) -> ReplyForm:
+        """What form the replies take, as far as the template tells."""
+        return reply_form(self._source, self._tokens.control_texts)
+
+    def reply_form_after(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> ReplyForm:
+        """Return the form of the reply to these messages; nothing is rendered if it cannot think.
+
+        Raises:
+            PromptError: as `encode`.
+        """
+        if self.reply_form.reasoning is None:
+            return self.reply_form
+        prompt = self.render(messages, template_kwargs=template_kwargs, tools=tools)
+        last = _check(messages)[-1]
+        return self.reply_form.after(prompt, last["content"] if last["role"] == "assistant" else "")
 
     def encode(
         self,
@@ -109,6 +140,7 @@ class PromptFormat:
         *,
         replies: Mapping[str, Sequence[int]] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[int]:
         """Return the prompt as token ids, BOS included if the model wants one.
 
@@ -118,20 +150,22 @@ class PromptFormat:
                 text (apart from outer white space) is given back as these ids, where the format
                 shows it whole.
             template_kwargs: variables for the template, over those of the format.
+            tools: as in `tools.check_tools`; a format that does not show tools goes without.
 
         Raises:
-            PromptError: a message is not one, the template fails on them or leaves out the last
-                user message or a tool's last answer, or no token comes out.
+            PromptError: a message or tool is not one, the template fails on them or leaves out the
+                last user message or a tool's last answer, or no token comes out.
         """
         checked = _check(messages)
         kwargs = self._kwargs | check_template_kwargs(template_kwargs or {})
         kept = self._recall(checked, replies or {})
-        budget = budget_for(checked)
-        drawing = self._draw(checked, kept, kwargs, budget)
+        shown = self._shown(tools)
+        budget = budget_for(checked, shown)
+        drawing = self._draw(checked, kept, kwargs, shown, budget)
         ids = self._tokens.assemble(drawing.text, drawing.show, drawing.spliced)
         if ids is None:
             # The model's tokenizer cannot continue in mid-text: without the splices, then.
-            drawing = self._draw(checked, {}, kwargs, budget)
+            drawing = self._draw(checked, {}, kwargs, shown, budget)
             ids = self._tokens.assemble(drawing.text, drawing.show, {})
         return self._tokens.with_bos(ids or [])
 
@@ -140,12 +174,18 @@ class PromptFormat:
         messages: Iterable[Mapping[str, Any]],
         *,
         template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """Return the prompt as text to look at, not to be tokenised."""
         checked = _check(messages)
         kwargs = self._kwargs | check_template_kwargs(template_kwargs or {})
-        drawing = self._draw(checked, self._recall(checked, {}), kwargs, budget_for(checked))
+        kept, shown = self._recall(checked, {}), self._shown(tools)
+        drawing = self._draw(checked, kept, kwargs, shown, budget_for(checked, shown))
         return drawing.text.translate(drawing.show)
+
+    def _shown(self, tools: Sequence[Mapping[str, Any]]) -> list[Tool]:
+        """The definitions that the format shows: all or none."""
+        return check_tools(tools) if tools and self.reads("tools") else []
 
     def _recall(
         self, messages: list[Message], replies: Mapping[str, Sequence[int]]
@@ -176,22 +216,24 @@ class PromptFormat:
         messages: list[Message],
         kept: Mapping[int, tuple[int, ...]],
         kwargs: Mapping[str, Any],
+        tools: list[Tool],
         budget: Budget,
     ) -> Drawing:
         """Render messages with stand-ins: the template's first way that loses nothing."""
-        drawer = Drawer(self.spec, self._source, self._tokens, messages, kept, kwargs)
+        drawer = Drawer(self.spec, self._source, self._tokens, messages, kept, kwargs, tools)
         if self._template is None:
             to_text = _TEXT_FORMATS[self.spec]
-            return drawer.draw(lambda told: to_text(told, drawer.continued))
+            return drawer.draw(lambda told, _: to_text(told, drawer.continued))
         template = self._template
 
         def draw(way: Way) -> Drawing:
             return drawer.draw(
-                lambda told: template.render(
+                lambda told, shown: template.render(
                     template.handed_over(told, way),
                     budget,
                     drawer.kwargs,
                     continued=drawer.continued,
+                    tools=shown,
                 )
             )
 

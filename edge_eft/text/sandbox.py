@@ -149,9 +149,10 @@ class ChatTemplate:
         )
 
 
-def budget_for(messages: Sequence[Mapping[str, Any]]) -> Budget:
-    """Return what may be spent on a conversation."""
-    return Budget(sum(map(len, texts(list(messages)))), len(messages))
+def budget_for(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = ()) -> Budget:
+    """Return what may be spent on a conversation; a definition of a tool counts as a message."""
+    told = [*messages, *tools]
+    return Budget(sum(map(len, texts(told))), len(told))
 
 
 class TemplateRefusedError(PromptError):

@@ -1,10 +1,10 @@
 """A conversation rendered with stand-ins: what is the scaffold's, and what came through.
 
-**Control tokens come from the format's scaffold only.** Messages are rendered with stand-ins, which
-are characters that occur nowhere else, for the characters of their texts that control tokens are
-made of. A control token's text in the result is then the scaffold's own, however texts are
-nested, joined or cut apart. The result is split there, the stand-ins are turned back, and the
-pieces are tokenised with special parsing off (`tokenizer.py`).
+**Control tokens come from the format's scaffold only.** Messages and definitions of tools are
+rendered with stand-ins, which are characters that occur nowhere else, for the characters of their
+texts that control tokens are made of. A control token's text in the result is then the scaffold's
+own, however texts are nested, joined or cut apart. The result is split there, the stand-ins are
+turned back, and the pieces are tokenised with special parsing off (`tokenizer.py`).
 
 A template may look into contents (to cut a `<think>` block, say) and so render them otherwise than
 without stand-ins. In that case it is rendered again with only the spelled-out control texts hidden.
@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from ..errors import PromptError
 from .messages import Message, change_texts, changed, joined, texts
 from .tokenizer import Reply, SafeTokenizer
+from .tools import Tool, changed_tools
 
 _STAND_INS = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))  # private use, planes 15 and 16
 _WORD = re.compile(r"[\w .-]*")
@@ -90,6 +91,7 @@ class Drawer:
         messages: list[Message],
         kept: Mapping[int, tuple[int, ...]],
         kwargs: Mapping[str, Any],
+        tools: Sequence[Tool] = (),
     ) -> None:
         self._spec = spec
         self._tokens = tokens
@@ -102,7 +104,7 @@ class Drawer:
                 "add what the tools answered"
             )
         in_use = set(source)
-        for text in texts([*messages, dict(kwargs)]):
+        for text in texts([*messages, dict(kwargs), *tools]):
             in_use.update(text)
         self._stand_ins = _stand_ins(in_use)
         self._hide = {ord(c): next(self._stand_ins) for c in self._tokens.alphabet if c in in_use}
@@ -114,6 +116,10 @@ class Drawer:
             changed(m, lambda text: self._tokens.hide_controls(text, self._hide)) for m in messages
         ]
         self._seeing = [*seeing[:-1], self._open_ended(seeing[-1])]
+        self._blind_tools = changed_tools(tools, lambda text: text.translate(self._hide))
+        self._seeing_tools = changed_tools(
+            tools, lambda text: self._tokens.hide_controls(text, self._hide)
+        )
         self.kwargs = {
             name: change_texts(
                 value, lambda text: text if _WORD.fullmatch(text) else text.translate(self._hide)
@@ -156,19 +162,19 @@ class Drawer:
             return message
         return {**message, "content": message["content"] + self._marks.end + " "}
 
-    def draw(self, to_text: Callable[[list[Message]], str]) -> Drawing:
-        """Return what `to_text` makes of the messages.
+    def draw(self, to_text: Callable[[list[Message], list[Tool]], str]) -> Drawing:
+        """Return what `to_text` makes of the messages and the definitions of tools.
 
         Raises:
             PromptError: it fails, or a continued message does not come out whole.
         """
-        text = to_text(self._blind)
+        text = to_text(self._blind, self._blind_tools)
         lacks = self._marks.lost(text, self._messages)
         if lacks == "user":
             return Drawing(text, self._show, self._spliced, lacks)
         text = self._cut(text)
-        if self._blind != self._seeing:
-            seen = self._cut(to_text(self._seeing))
+        if self._blind != self._seeing or self._blind_tools != self._seeing_tools:
+            seen = self._cut(to_text(self._seeing, self._seeing_tools))
             if seen.translate(self._show) != text.translate(self._show):
                 controls = [span.ids for span in self._tokens.controls(text)]
                 if controls == [span.ids for span in self._tokens.controls(seen)]:

@@ -16,6 +16,7 @@ from ..errors import PromptError
 from .bounds import Budget
 from .messages import Message, check_unicode, joined, with_text_arguments
 from .sandbox import ChatTemplate
+from .tools import Tool
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class TemplateFormat:
         variables: Mapping[str, Any],
         *,
         continued: bool,
+        tools: Sequence[Tool] = (),
     ) -> str:
         """Return the text of messages that `handed_over` made; `continued`: the last is not closed.
 
@@ -97,7 +99,7 @@ class TemplateFormat:
             budget=budget,
             **{**self._variables, **variables},
             add_generation_prompt=not continued,
-            tools=None,
+            tools=list(tools) or None,
             documents=None,
         )
         check_unicode(text, f"what the chat template of {self._name} writes")  # by its escapes

@@ -93,6 +93,11 @@ class SafeTokenizer:
         """Return a token's text as templates write it; "" for no token."""
         return "" if token is None else self._model.token_texts()[token].decode("utf-8", "replace")
 
+    @property
+    def control_texts(self) -> frozenset[str]:
+        """The texts of all control tokens."""
+        return frozenset(self._controls)
+
     def controls(self, text: str) -> list[Span]:
         """Find the control tokens that `text` spells: the leftmost first, the longest of those."""
         spans: list[Span] = []

@@ -76,7 +76,8 @@ class CommonVocabulary:
             slot. Below the role's own width, which may be above `n_vocab`. Never empty unless
             `end_token` is None: a role without end tokens gives the slot its own value there.
         masked: (n,) int32, ids below `n_vocab` that are −inf in the combined row: the roles' end
-            tokens except `end_token`, and the ids that mean different tokens.
+            tokens except `end_token`, and `renamed`.
+        renamed: the ids that mean different tokens, unless they end the replies of every role.
         silent: text → the ids, below `n_vocab`, of the tokens that print nothing and have this text
             in a role's vocabulary: control tokens. A stop string can name one.
         warnings: lines for the user.
@@ -92,6 +93,7 @@ class CommonVocabulary:
     end_token: int | None
     end_tokens: dict[str, np.ndarray]
     masked: np.ndarray
+    renamed: frozenset[int]
     silent: Mapping[str, frozenset[int]]
     warnings: tuple[str, ...]
     adopted: Mapping[int, str]
@@ -177,6 +179,7 @@ def reconcile(
         end_token,
         end_tokens,
         masked,
+        frozenset(renamed).difference(frozenset.intersection(*ends.values())),
         _silent(models, n_vocab, adopters),
         tuple(warnings),
         MappingProxyType(adopted),

@@ -44,6 +44,44 @@ CONVERSATIONS = {
     "parts": [{"role": "user", "content": [{"type": "text", "text": t} for t in ("Hi", "you")]}],
 }
 
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather at a place: <b>now</b> & 'later'.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string", "description": 'Where; "Zürich", say.'},
+                    "unit": {"type": "string", "enum": ["C", "F"], "description": "Or K"},
+                    "days": {"type": ["integer", "string"], "description": "How many"},
+                    "hours": {
+                        "type": "array",
+                        "items": {"type": "integer"},
+                        "description": "Which",
+                    },
+                },
+                "required": ["city"],
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "noop",
+            "description": "Does nothing.",
+            "parameters": {"type": "object", "properties": {}},
+        },
+    },
+]
+WITH_TOOLS = {
+    "tools": [HI],
+    "tools and a system message": [SYSTEM, HI],
+    "tools and a call": [HI, {**CALL, "content": ""}, ANSWER, HELLO, BYE],
+    "tools and an answer": [SYSTEM, HI, {**CALL, "content": ""}, ANSWER],
+}
+
 
 def templates():
     """Name → source."""
@@ -62,12 +100,14 @@ def meant(source, messages):
 
 
 def folded(messages):
-    """The system message at the head of the first user message."""
+    """A system message at the head of the first user message."""
+    if messages[0]["role"] != "system":
+        return messages
     system, user, *rest = messages
     return [{**user, "content": system["content"] + "\n\n" + user["content"]}, *rest]
 
 
-def by_transformers(source, messages):
+def by_transformers(source, messages, tools=None):
     """transformers' text, or what it says when it fails."""
     from transformers.utils import chat_template_utils
 
@@ -82,6 +122,7 @@ def by_transformers(source, messages):
     def render(told):
         return chat_template_utils.render_jinja_template(
             [told],
+            tools=tools,
             chat_template=source,
             add_generation_prompt=not continued,
             continue_final_message=continued,
@@ -89,20 +130,24 @@ def by_transformers(source, messages):
         )[0][0]
 
     messages = meant(source, messages)
-    try:
-        text = render(messages)
-        if messages[0]["role"] != "system" or SYSTEM["content"] in text:
-            return text
-    except Exception as error:
-        if messages[0]["role"] != "system":
-            return f"{type(error).__name__}: {error}".splitlines()[0]
-    return render(folded(messages))
+    said = ""
+    for told in (messages, folded(messages)):
+        try:
+            text = render(told)
+            if messages[0]["role"] != "system" or SYSTEM["content"] in text:
+                return text
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+    return said
 
 
 def main():
     """Write RENDERINGS."""
     found = {
-        name: {what: by_transformers(source, chat) for what, chat in CONVERSATIONS.items()}
+        name: {
+            what: by_transformers(source, chat, TOOLS if what in WITH_TOOLS else None)
+            for what, chat in (CONVERSATIONS | (WITH_TOOLS if "tools" in source else {})).items()
+        }
         for name, source in templates().items()
     }
     RENDERINGS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")

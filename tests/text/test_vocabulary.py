@@ -67,6 +67,7 @@ def test_renamed_reserved_tokens_are_masked_and_listed_shortly():
         }
     )
     assert common.masked.tolist() == list(range(2, 10))
+    assert common.renamed == frozenset(range(2, 10))
     (warning,) = [w for w in common.warnings if "never generated" in w]
     assert "'<reserved_0>' → '<tool_0>'" in warning
     assert "and 3 more" in warning
@@ -288,6 +289,7 @@ def test_an_end_of_both_is_not_called_never_generated():
     models["tuned:r1"].tokens[0] = ("<end>", CONTROL)
     common = reconcile(models)
     assert (common.warnings, common.end_token, common.masked.tolist()) == ((), 0, [])
+    assert common.renamed == frozenset()
 
 
 def test_one_text_that_prints_in_tuned_alone_is_adopted_to_print():
