@@ -8,10 +8,12 @@ what was seen and what to do about it. Anything else that escapes is a defect of
     +-- RecipeError
     +-- VocabularyError
     +-- PromptError
+    |   +-- ContextLengthError
     +-- RequestError
     +-- NotEnoughMemoryError
     +-- ConversionError
     +-- HubError
+    +-- ServerError
     +-- EngineError
         +-- AbortedError
 """
@@ -37,6 +39,18 @@ class PromptError(EdgeEftError):
     """A prompt or chat template cannot be turned into tokens, or does not fit the context."""
 
 
+class ContextLengthError(PromptError):
+    """A prompt is too long for the context.
+
+    Attributes:
+        n_prompt_tokens, n_ctx: its length, and the context's.
+    """
+
+    def __init__(self, message: str, n_prompt_tokens: int, n_ctx: int) -> None:
+        super().__init__(message)
+        self.n_prompt_tokens, self.n_ctx = n_prompt_tokens, n_ctx
+
+
 class RequestError(EdgeEftError):
     """A parameter of a generation is out of its range."""
 
@@ -53,8 +67,18 @@ class HubError(EdgeEftError):
     """The Hugging Face hub cannot be reached, refuses, or has something else than was asked for."""
 
 
+class ServerError(EdgeEftError):
+    """The server cannot listen where it is to, or one of its options does not fit."""
+
+
 class EngineError(EdgeEftError):
-    """llama.cpp failed, or a model produced NaN or infinite logits."""
+    """llama.cpp failed, or a model produced NaN or infinite logits.
+
+    Attributes:
+        request_id: of the request that failed alone, among others that go on; None: all failed.
+    """
+
+    request_id: int | None = None
 
 
 class AbortedError(EngineError):

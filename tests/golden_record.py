@@ -147,8 +147,8 @@ def in_slots(emulator: Emulator) -> Iterator[tuple[str, Entry]]:
         running[identity] = f"four slots, {i}", []
         if i % 5 == 4:
             emulator.cancel(identity)
-    while steps := emulator.step():
-        for step in steps:
+    while emulator.busy:
+        for step in emulator.step():
             running[step.request_id][1].append(step)
     for name, steps in running.values():
         yield name, entry_of(steps)

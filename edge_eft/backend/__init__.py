@@ -1,4 +1,4 @@
-"""llama.cpp, behind two classes: `Model` (weights and vocabulary) and `Context` (tokens and KV).
+"""llama.cpp behind `Model` (weights, vocabulary), `Context` (tokens, KV) and `Grammar`.
 
 The only package that imports llama_cpp. It uses the low-level API: the `Llama` class copies
 logits, reserves n_batch × n_vocab scores and tokenises content with special tokens on. It knows
@@ -8,7 +8,8 @@ llama.cpp aborts the process of a caller that misuses it (GGML_ASSERT), so every
 trip an assertion is checked in Python first.
 """
 
-from .context import Context, common_prefix
+from .context import N_BATCH, Context, common_prefix
+from .grammar import Grammar, GrammarTokens
 from .library import (
     CACHE_LADDER,
     EXACT_CACHE,
@@ -21,8 +22,11 @@ from .model import Model
 __all__ = [
     "CACHE_LADDER",
     "EXACT_CACHE",
+    "N_BATCH",
     "CacheKind",
     "Context",
+    "Grammar",
+    "GrammarTokens",
     "Model",
     "common_prefix",
     "default_threads",

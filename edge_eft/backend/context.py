@@ -66,6 +66,7 @@ class Context:
             raise EngineError(f"{model.name} was loaded without its weights")
         self.model = model
         self.n_ctx = n_ctx
+        self.n_slots = n_slots
         self.n_threads = n_threads
         self.cache = cache
         params = L.llama_context_default_params()
@@ -122,6 +123,24 @@ class Context:
         """Return (n,) int32, a view: the tokens whose KV the cache holds for `sequence`."""
         held = self._sequences[sequence]
         return held.tokens[: held.n]
+
+    def kept(self, sequence: int, tokens: NDArray[np.int32]) -> int:
+        """Return how many of the first `tokens` the cache holds and can go on from."""
+        held = self.tokens(sequence)
+        n = common_prefix(held, tokens)
+        return n if self.can_roll_back or n == len(held) < len(tokens) else 0
+
+    def copy(self, source: int, target: int, n: int) -> None:
+        """Let `target` hold the first `n` tokens of `source`, instead of what it held.
+
+        The whole sequence is copied, and then cut: llama.cpp aborts on less where slots have
+        caches of their own. Not for models that cannot roll back.
+        """
+        held = self._sequences[target]
+        held.n, held.unsure = 0, True  # as in `_roll_back`
+        L.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        held.tokens[:n] = self._sequences[source].tokens[:n]
+        self._roll_back(target, n)
 
     def abort(self) -> None:
         """Stop the decode that is under way; from any thread. See `resume`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from ..engine.request import Prompt
+from ..engine.request import Messages, Prompt
 from ..errors import RecipeError
 from ..evaluate.questions import load_questions, pick
 from ..files.recipe import Recipe
@@ -38,10 +38,10 @@ def default_prompts(recipe: Recipe) -> list[Prompt]:
 
 
 def last_text(prompt: Prompt) -> str:
-    """Return what the user said last."""
+    """Return what the user said last; prompts here are texts or messages."""
     if isinstance(prompt, str):
         return prompt
-    return text_of(prompt[-1]["content"])
+    return text_of(cast(Messages, prompt)[-1]["content"])
 
 
 def text_of(content: Any) -> str:
@@ -56,4 +56,4 @@ def next_turn(prompt: Prompt, reply: str, question: str) -> Sequence[dict[str, A
     if isinstance(prompt, str):
         return None
     turns = [{"role": "assistant", "content": reply}, {"role": "user", "content": question}]
-    return [*map(dict, prompt), *turns]
+    return [*map(dict, cast(Messages, prompt)), *turns]

@@ -144,11 +144,14 @@ def conclude(table: str, result: Mapping[str, Any]) -> None:
 
 def read_file(file: str) -> list[Prompt]:
     """Return the prompts of a file of JSON lines; their settings do not count here."""
+    from ..engine.request import is_ids
     from ..engine.settings import Defaults
     from .run import read_prompts
 
     asked = read_prompts(file, Defaults({}, raw=False, system=None))
     prompts = [one.request.prompt for one in asked]
+    if any(map(is_ids, prompts)):
+        raise RequestError(f"{file}: has a prompt of token ids; the bench needs texts or messages")
     if len(prompts) < 2:
         raise RequestError(f"{file}: holds one prompt; give two or more")
     return prompts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..engine.reply import ReplyBuilder
+from ..engine.request import is_raw
 from ..engine.settings import Defaults
 from ..errors import EdgeEftError, RequestError
 from ..files.plain_text import decode, read_at_most, reason, utf8
@@ -65,8 +66,9 @@ def run(
     """Answer a prompt, or many.
 
     PROMPT comes from stdin where it is left out (less one line end). The lines of an --input file
-    are JSON: a string, or an object with "prompt" or "messages" and, if wanted, "id", "raw",
-    "system" and any setting ("alpha", "max_tokens" …), which goes before the option of its name.
+    are JSON: a string, or an object with "prompt" (a text, or token ids) or "messages" and, if
+    wanted, "id", "raw", "system" and any setting ("alpha", "max_tokens" …), which goes before the
+    option of its name.
 
     \b
     Examples:
@@ -208,7 +210,7 @@ def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     writer = ReplyWriter()
 
     def show(text: str) -> None:
-        if not isinstance(request.prompt, str) and not reply.begun:
+        if not is_raw(request.prompt) and not reply.begun:
             text = text.lstrip()  # a reply may begin with the template's space
         writer.write(text)
 
@@ -254,7 +256,7 @@ def _print(emulator: Emulator, prompt: Asked, done: Generation, as_json: bool) -
     if sys.stderr.isatty():
         talk(f"{prompt.id}:")
     # As in `run_one`: a reply to messages may begin with the template's space.
-    text = done.text if isinstance(prompt.request.prompt, str) else done.text.lstrip()
+    text = done.text if is_raw(prompt.request.prompt) else done.text.lstrip()
     ReplyWriter().write(f"{text.strip() if sys.stdout.isatty() else text}\n")
 
 

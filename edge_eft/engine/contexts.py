@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..backend import Context, Model, common_prefix
-from ..errors import PromptError, RequestError
+from ..errors import ContextLengthError, RequestError
 from ..text.prompt_format import PromptFormat, ReplyCache, encode_raw
-from .request import Prompt
+from .request import Messages, Prompt, is_ids
 from .request_state import RequestState
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,16 @@ class ContextRunner:
         prompt: Prompt,
         replies: ReplyCache | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[int]:
         """Return a prompt as this context's model is told it."""
         if isinstance(prompt, str):
             return encode_raw(prompt, self.model)
-        return self.prompt.encode(prompt, replies=replies, template_kwargs=template_kwargs)
+        if is_ids(prompt):
+            return list(prompt)
+        return self.prompt.encode(
+            cast(Messages, prompt), replies=replies, template_kwargs=template_kwargs, tools=tools
+        )
 
     def advance(self, targets: Targets) -> dict[int, NDArray[np.float32]]:
         """`Context.advance`, timed."""
@@ -69,6 +74,12 @@ class ContextRunner:
             return self.context.advance(targets)
         finally:
             self.seconds += perf_counter() - begun
+
+    def give_rows(self, targets: Targets, rows: Mapping[int, Rows]) -> None:
+        """Advance, and put the logits into `rows`, slot → role → logits, for all roles here."""
+        for slot, logits in self.advance(targets).items():
+            for role in self.roles:
+                rows[slot][role] = logits
 
 
 class Contexts(Sequence[ContextRunner]):
@@ -83,9 +94,11 @@ class Contexts(Sequence[ContextRunner]):
     def __init__(self, runners: Sequence[ContextRunner], n_ctx: int, stack: ExitStack) -> None:
         self._runners = list(runners)
         self.n_ctx = n_ctx
+        self.n_slots = runners[0].context.n_slots
         self.close = stack.close
         self.can_roll_back = all(runner.context.can_roll_back for runner in runners)
         self._said = False
+        self._said_tools = False
 
     def pieces(self, adopters: Mapping[int, str]) -> Callable[..., bytes]:
         """Return `Model.piece` for replies: the base's, but for tokens that are another role's.
@@ -137,13 +150,16 @@ class Contexts(Sequence[ContextRunner]):
             for i, runner in enumerate(self._runners)
             if request.explain or runner.enters(coefficients)
         )
+        variables, tools = request.chat_template_kwargs, request.tools
         new = {
-            i: self._runners[i].encode(request.prompt, replies, request.chat_template_kwargs)
+            i: self._runners[i].encode(request.prompt, replies, variables, tools)
             for i in needed
             if i not in state.sequences
         }
-        self._refuse_unread(request.chat_template_kwargs)
+        self._refuse_unread(variables)
         self._say_what_folds()
+        if tools:
+            self._say_if_nobody_shows_tools()
         for i, ids in new.items():
             self._check_room(self._runners[i].name, len(ids), n_given)
         for i, ids in new.items():  # all or none: what is refused changes nothing
@@ -170,12 +186,22 @@ class Contexts(Sequence[ContextRunner]):
                 ", ".join(folding),
             )
 
+    def _say_if_nobody_shows_tools(self) -> None:
+        """Log, once, that the definitions of a request's tools reach no model."""
+        shown = any(runner.prompt.reads("tools") for runner in self._runners)
+        if not shown and not self._said_tools:
+            self._said_tools = True
+            log.warning("no role's prompt format shows tools, so the models do not know of them")
+
     def _check_room(self, name: str, n_prompt: int, n_reply: int) -> None:
         if n_prompt + n_reply >= self.n_ctx:
             reply = f" and {n_reply} of the reply" if n_reply else ""
-            raise PromptError(
+            raise ContextLengthError(
                 f"the prompt is {n_prompt} tokens for {name}{reply}, and {self.n_ctx - 1} fit "
-                f"(n_ctx {self.n_ctx} less one for the reply); shorten it, or raise n_ctx (--n-ctx)"
+                f"(n_ctx {self.n_ctx} less one for the reply); shorten it, or raise n_ctx "
+                "(--n-ctx)",
+                n_prompt,
+                self.n_ctx,
             )
 
     def advance(
@@ -203,9 +229,7 @@ class Contexts(Sequence[ContextRunner]):
                 else:
                     targets[state.slot] = (state.view(i), keep_last or len(state.draft) + 1)
             if targets:
-                for slot, logits in runner.advance(targets).items():
-                    for role in runner.roles:
-                        rows[slot][role] = logits
+                runner.give_rows(targets, rows)
         for state in states:
             state.catches_up = False
         return rows

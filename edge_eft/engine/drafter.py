@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..logits.combiner import Combiner, log_partition
-from ..logits.sampling import sample
+from .constrained import choose
 from .contexts import Contexts, Targets
 from .draft_policy import DraftPolicy
 from .request import MAX_DRAFT
@@ -155,7 +155,9 @@ class Drafter:
         counts = state.counts + Counter(state.draft) if state.draft else state.counts
         log_z = log_partition(logits, self._scratch)[0]
         index = len(state.tokens) + len(state.draft)
-        token = sample(logits[0], state.request, index, counts)
+        if state.grammar is not None and state.draft_grammar is None:
+            state.draft_grammar = state.grammar.copy()
+        token = choose(logits[0], state.request, index, counts, state.draft_grammar)
         confidence = math.exp(min(0.0, float(logits[0, token] - log_z)))
         return Proposal(token, confidence, token == self._combiner.end_token)
 

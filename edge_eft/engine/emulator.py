@@ -28,15 +28,19 @@ from ..logits.weights import Weights
 from ..text.detokenizer import TextStream
 from ..text.prompt_format import ReplyCache
 from ..validate import checked_call, kind
+from .constrained import Grammars
 from .contexts import Rows
 from .draft_policy import DraftPolicy
 from .drafter import Drafter
-from .loader import LoadOptions, load
-from .reply import Generation, ReplyBuilder, Step
+from .loader import LoadOptions, ModelPool, load
+from .prefill import Prefill
+from .prompt_scores import PromptScorer
+from .readers import collect, steps_of
+from .reply import Generation, ReplyBuilder, Step, Timings
 from .request import Prompt, Request, as_request
 from .request_state import RequestState
 from .scheduler import Scheduler
-from .score import completion_ids, score
+from .score import completion_ids, request_to_score, score
 from .verifier import Verifier
 
 File = str | os.PathLike[str]
@@ -52,6 +56,7 @@ class Emulator:
         n_threads: of every decode; None: the physical cores.
         n_gpu_layers: of every model; None: all that the backend offers.
         n_slots: requests that are decoded together; more wait in a queue.
+        pool: shares the weights of files that other emulators of this process have loaded.
 
     Attributes:
         contexts: one for every group of roles that can share it, the base's first.
@@ -72,20 +77,30 @@ class Emulator:
         n_threads: int | None = None,
         n_gpu_layers: int | None = None,
         n_slots: int = 1,
+        pool: ModelPool | None = None,
     ) -> None:
         kind("recipe", recipe, Recipe, "a Recipe; Emulator.load takes names and paths", RecipeError)
         self.recipe = recipe
         self.deltas = {delta.name: delta.weight for delta in recipe.deltas.values()}
         self.contexts, self.record = load(
-            recipe, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, n_slots=n_slots
+            recipe,
+            n_ctx=n_ctx,
+            n_threads=n_threads,
+            n_gpu_layers=n_gpu_layers,
+            n_slots=n_slots,
+            pool=pool,
         )
         self.n_ctx, self.n_slots = self.record.n_ctx, n_slots
         self.vocabulary = v = self.record.vocabulary
         combiner = Combiner(v.n_vocab, v.end_token, v.end_tokens, v.masked)
         self._piece = self.contexts.pieces(v.adopters)
+        self._grammar = Grammars(self.contexts, v).begin
         self._scheduler = Scheduler(n_slots, self.contexts.kept)
+        self._prefill = Prefill(self.contexts)
         self._drafter = Drafter(self.contexts, combiner)
         self._verifier = Verifier(combiner, self.deltas, self._piece, self.n_ctx)
+        fail = self._scheduler.end
+        self._prompts = PromptScorer(self.contexts, self._verifier, v, self._piece, fail)
         self._settled = True
         self._ids = itertools.count()
         self._replies = ReplyCache()
@@ -133,7 +148,7 @@ class Emulator:
 
         Raises:
             PromptError: the prompt does not fit the context, or a template fails on it.
-            RequestError: the weights name what the recipe does not have.
+            RequestError: the weights name what the recipe lacks, or a grammar cannot be read.
         """
         kind("request", request, Request, "a Request; generate and stream take text and messages")
         state = self._prepare(request)
@@ -144,13 +159,15 @@ class Emulator:
         """Go on with every request that runs, in one batch per model.
 
         Returns:
-            At least one Step per running request, several where drafts were accepted; [] when
-            there is nothing to do. A step with a `finish_reason` is its request's last.
+            At least one Step per running request, several where drafts were accepted, and none
+            of those whose prompt is still coming, a chunk a call, or that pause. So [] does not
+            mean that there is nothing to do: `busy` says that. A step with a `finish_reason` is
+            its request's last.
 
         Raises:
             EngineError: llama.cpp failed; requests keep running and contexts are consistent. Or
-                one request failed (a model gave NaN, its bias leaves no token): it has ended, the
-                others go on, and what they had ready was given out before.
+                one request, `request_id`, failed (a model gave NaN, its bias leaves no token): it
+                has ended, the others go on, and what they had ready was given out before.
             AbortedError: `interrupt`.
         """
         self._scheduler.raise_failures()
@@ -162,11 +179,13 @@ class Emulator:
     def _run_block(self) -> None:
         """Choose tokens for every running request; their steps are pending until given out."""
         self._settle()
-        # 1. Schedule: free slots go to requests that wait.
-        states = self._scheduler.admit()
+        begun = perf_counter()
+        # 1. Schedule: free slots go to requests that wait; a prompt that is to be scored gets a
+        # block of scores, and a long one a chunk nearer.
+        states = self._prefill.bring_near(self._prompts.advance(self._scheduler.admit()))
         if not states:
             return
-        begun = perf_counter()
+        ready = perf_counter()
         self.contexts.start_clock()
         self._settled = False
         # 2. Propose: tuned models draft, one token at a time.
@@ -175,7 +194,7 @@ class Emulator:
         rows = self.contexts.advance(states)
         # 4. Verify: as many tokens as were drafted right, and one more.
         chosen = [self._verify(state, rows[state.slot], begun) for state in states]
-        self._drafter.observe(states, chosen, perf_counter() - begun)
+        self._drafter.observe(states, chosen, perf_counter() - ready)
         for state in states:  # sequences end where replies do
             state.drop_draft()
         self._settled = True
@@ -198,8 +217,11 @@ class Emulator:
                     timings = step.timings
                     decodes = timings.prefill if step.with_prompt else timings.decode
                     decodes.update(self.contexts.seconds())
+                    step.timings.add(state.prefill)
+                    state.prefill = Timings()
                 now = perf_counter()
-                step.timings.total, started = now - started, now
+                step.timings.total += now - started
+                started = now
                 self._scheduler.note(state, step)
                 if step.finish_reason:
                     self._remember(state)
@@ -233,6 +255,25 @@ class Emulator:
             self._remember(state)
         self._scheduler.forget(request_id)
 
+    @checked_call()
+    def pause(self, request_id: int) -> None:
+        """Let a request keep its slot and its caches, and give no steps until `unpause`.
+
+        Raises:
+            RequestError: no such request is in work.
+        """
+        self._scheduler.find(request_id).paused = True
+
+    @checked_call()
+    def unpause(self, request_id: int) -> None:
+        """Take `pause` back; raises as it."""
+        self._scheduler.find(request_id).paused = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has anything to do: a request is in work, and does not pause."""
+        return self._scheduler.busy
+
     def interrupt(self) -> None:
         """Stop the decode that is under way, within milliseconds; from any thread.
 
@@ -243,6 +284,12 @@ class Emulator:
     def resume(self) -> None:
         """Take `interrupt` back."""
         self.contexts.resume()
+
+    def prompt_of(self, request_id: int) -> dict[str, NDArray[np.int32]]:
+        """Return role → (n,) token ids: a request's prompt as the contexts in use are told it."""
+        state = self._scheduler.find(request_id)
+        used = ((self.contexts[i].name, state.sequences[i]) for i in state.contexts)
+        return {name: sequence.tokens[: sequence.n_prompt] for name, sequence in used}
 
     @property
     def drafts(self) -> DraftPolicy:
@@ -256,10 +303,10 @@ class Emulator:
     # -- one request -----------------------------------------------------------------------
 
     def _prepare(self, request: Request) -> RequestState:
-        request.check_vocabulary(self.vocabulary.n_vocab)
-        text = TextStream(self._piece, request.stop)
+        request = request.for_vocabulary(self.vocabulary)
         stops = self.vocabulary.silent_tokens(request.stop)
-        state = RequestState(next(self._ids), request, text, stop_tokens=stops)
+        state = RequestState(next(self._ids), request, TextStream(self._piece, request.stop))
+        state.stop_tokens, state.grammar = stops, self._grammar(request, stops)
         self._weigh(state, request.weights)
         return state
 
@@ -271,11 +318,12 @@ class Emulator:
         n_given = self._scheduler.n_given(state)
         needed = self.contexts.enter(state, coefficients, self._replies, n_given)
         catches_up = not set(needed) <= set(state.contexts)
+        scores = state.prompt_scores if n_given else self._prompts.begin(state, needed)
         request = replace(state.request, weights=weights)
         drafter = self._drafter.choose(coefficients)
         # All at once: an interrupt must not leave coefficients without their rows.
         state.catches_up, state.contexts, state.coefficients = catches_up, needed, coefficients
-        state.request, state.drafter = request, drafter
+        state.request, state.drafter, state.prompt_scores = request, drafter, scores
         state.prompt_tokens = state.sequences[needed[0]].n_prompt
 
     def _remember(self, state: RequestState) -> None:
@@ -302,11 +350,7 @@ class Emulator:
         """Steps until this request ends; those of other requests stay pending for them."""
         try:
             self._scheduler.submit(state)
-            while state in self._scheduler:
-                if not self._scheduler.has_pending(state):
-                    self._run_block()
-                yield from self._scheduler.give_out(state)
-                self._scheduler.raise_failure(state)
+            yield from steps_of(state, self._scheduler, self._run_block)
         finally:
             self.cancel(state.id)
 
@@ -332,24 +376,7 @@ class Emulator:
         Raises:
             RequestError: a request is not in work; and as `step`.
         """
-        left = self._scheduler.find_all(request_ids)
-        replies = {i: ReplyBuilder(state.request) for i, state in left.items()}
-        try:
-            while left:
-                # Slots are given in the order of ids, so no later ones can have anything.
-                first = list(itertools.islice(left.values(), self.n_slots))
-                if not any(map(self._scheduler.has_pending, first)):
-                    self._run_block()
-                for state in first:
-                    for step in self._scheduler.give_out(state):
-                        replies[state.id].take(step)
-                    self._scheduler.raise_failure(state)
-                    if state not in self._scheduler:
-                        del left[state.id]
-                        yield state.id, replies.pop(state.id).generation()
-        finally:
-            for i in left:
-                self.cancel(i)
+        return collect(request_ids, self._scheduler, self._run_block, self.cancel)
 
     @checked_call()
     def score(
@@ -376,13 +403,7 @@ class Emulator:
             EngineError: all slots are in use.
         """
         ids = completion_ids(completion, self.contexts[0].model)
-        request = Request(
-            prompt,
-            weights=Weights() if weights is None else weights,
-            conservative=conservative,
-            max_tokens=max(1, len(ids)),
-        )
-        state = self._prepare(request)
+        state = self._prepare(request_to_score(prompt, ids, weights, conservative))
         self._scheduler.place(state)  # for as long as this call: it is not in work
         return score(state, ids, self.contexts, self._verifier, self.vocabulary)
 

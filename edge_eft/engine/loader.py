@@ -48,6 +48,37 @@ log = logging.getLogger(__name__)
 SMALL = 32 << 20
 
 
+class ModelPool:
+    """The models that are loaded in a process, so that several emulators share their weights."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, int | None], tuple[Model, int]] = {}
+
+    def open(
+        self,
+        path: os.PathLike[str],
+        n_gpu_layers: int | None,
+        header: GGUFHeader,
+        stack: contextlib.ExitStack,
+    ) -> Model:
+        """Return the model of a file, loaded if it is not; it is free once all `stack`s closed."""
+        key = (os.path.realpath(path), n_gpu_layers)
+        model, users = self._models.get(key) or (
+            Model(path, n_gpu_layers=n_gpu_layers, header=header),
+            0,
+        )
+        self._models[key] = model, users + 1
+        stack.callback(self._release, key)
+        return model
+
+    def _release(self, key: tuple[str, int | None]) -> None:
+        model, users = self._models.pop(key)
+        if users > 1:
+            self._models[key] = model, users - 1
+        else:
+            model.close()
+
+
 class LoadOptions(TypedDict, total=False):
     """How models are loaded; see `Emulator`."""
 
@@ -55,6 +86,7 @@ class LoadOptions(TypedDict, total=False):
     n_threads: int | None
     n_gpu_layers: int | None
     n_slots: int
+    pool: ModelPool | None
 
 
 @dataclass(frozen=True)
@@ -122,6 +154,7 @@ def load(
     n_threads: int | None,
     n_gpu_layers: int | None,
     n_slots: int,
+    pool: ModelPool | None = None,
 ) -> tuple[Contexts, LoadRecord]:
     """Load what a recipe names; arguments as of `Emulator`.
 
@@ -161,7 +194,7 @@ def load(
         adapts = n_threads is None
         plan = _Plan(roles, headers, n_ctx, n_slots, threads, n_gpu_layers, adapts=adapts)
         plan.weigh(CACHE_LADDER[0])
-        models = _load_models(roles, headers, n_gpu_layers, stack)
+        models = _load_models(roles, headers, n_gpu_layers, stack, pool or ModelPool())
         common = reconcile_recipe(recipe, roles, models)
 
         # 3. Contexts, with the first kind of cache that all of them take.
@@ -320,14 +353,12 @@ def _load_models(
     headers: Mapping[str, GGUFHeader],
     n_gpu_layers: int | None,
     stack: contextlib.ExitStack,
+    pool: ModelPool,
 ) -> dict[str, Model]:
-    loaded: dict[str, Model] = {}
-    for role, spec in roles.items():
-        path = os.path.realpath(spec.file)
-        if path not in loaded:
-            loaded[path] = Model(spec.file, n_gpu_layers=n_gpu_layers, header=headers[role])
-            stack.callback(loaded[path].close)
-    return {role: loaded[os.path.realpath(spec.file)] for role, spec in roles.items()}
+    return {
+        role: pool.open(spec.file, n_gpu_layers, headers[role], stack)
+        for role, spec in roles.items()
+    }
 
 
 def _unread_variables(

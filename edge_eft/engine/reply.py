@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from .request import Request
@@ -74,12 +74,77 @@ class RoleView:
     logprob: float
     top: tuple[tuple[int, str, float], ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"logprob": _or_none(self.logprob), "top": [list(entry) for entry in self.top]}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RoleView:
         """Return the view that was turned into plain data."""
         return cls(
             _or_impossible(values["logprob"]), tuple(tuple(entry) for entry in values["top"])
         )
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token in a list of the likeliest.
+
+    Attributes:
+        token: its id.
+        piece: what it prints by itself; control tokens have their text.
+        logprob: its log-probability in the combined distribution.
+    """
+
+    token: int
+    piece: bytes
+    logprob: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; the piece's bytes are Latin-1 text there."""
+        return {
+            "token": self.token,
+            "piece": self.piece.decode("latin-1"),
+            "logprob": _or_none(self.logprob),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TokenLogprob:
+        """Return what `to_dict` described."""
+        piece = values["piece"].encode("latin-1")
+        return cls(values["token"], piece, _or_impossible(values["logprob"]))
+
+
+@dataclass(frozen=True)
+class PromptToken:
+    """A token of the prompt, as likely as the combined distribution found it after those before.
+
+    Attributes:
+        token: its id.
+        piece: what it prints by itself; control tokens have their text.
+        logprob: its log-probability, as `Step.logprob`; None where nothing comes before it.
+        top: the likeliest tokens in its place; a token has the same number in both.
+    """
+
+    token: int
+    piece: bytes
+    logprob: float | None
+    top: tuple[TokenLogprob, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; without a log-probability where there is none."""
+        values = TokenLogprob(self.token, self.piece, self.logprob or 0.0).to_dict()
+        if self.logprob is None:
+            del values["logprob"]
+        return values | {"top": [entry.to_dict() for entry in self.top]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PromptToken:
+        """Return what `to_dict` described."""
+        as_entry = TokenLogprob.from_dict({"logprob": 0.0, **values})
+        logprob = as_entry.logprob if "logprob" in values else None
+        top = tuple(map(TokenLogprob.from_dict, values["top"]))
+        return cls(as_entry.token, as_entry.piece, logprob, top)
 
 
 @dataclass(frozen=True)
@@ -92,8 +157,8 @@ class Step:
         token: its id; the end token in the step that ends a reply by it.
         text: what can now be shown; empty while a character or a possible stop string is
             incomplete, more than the token's own text afterwards.
-        logprob: log-probability of the token in the combined distribution, before temperature
-            and all other sampling options.
+        logprob: log-probability of the token in the combined distribution, before a grammar's
+            mask, temperature and all other sampling options.
         timings: of this step.
         finish_reason: in the last step of a reply: "stop" (end token or stop string) or "length".
         explain: role → RoleView, where asked for.
@@ -103,6 +168,11 @@ class Step:
         with_prompt: whether it came of the same decodes as the prompt: the first token, and
             drafts after it.
         prompt_tokens: length of the prompt, as `Generation` has it.
+        piece: what the token prints by itself; control tokens have their text.
+        top_logprobs: the likeliest tokens of the combined distribution, best first, where asked
+            for; a token has the same number there and in `logprob`.
+        prompt_logprobs: in the first step, where asked for: the tokens of the prompt.
+        cached_tokens: how many of these were found in the cache, and not decoded.
     """
 
     request_id: int
@@ -117,28 +187,49 @@ class Step:
     is_end_token: bool = False
     with_prompt: bool = False
     prompt_tokens: int = 0
+    piece: bytes = b""
+    top_logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[PromptToken, ...] = ()
+    cached_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON, which has no −inf: what is impossible has None."""
-        values = asdict(self)
-        for view in (values, *(values["explain"] or {}).values()):
-            if view["logprob"] == -math.inf:
-                view["logprob"] = None
+        """Return plain data for JSON; what has its default is left out.
+
+        JSON has no −inf, so what is impossible has None, and no bytes: they are Latin-1 text.
+        """
+        values = {name: v for name, v in vars(self).items() if v != _DEFAULTS.get(name)}
+        values |= {"logprob": _or_none(self.logprob), "timings": dict(vars(self.timings))}
+        if self.piece:
+            values["piece"] = self.piece.decode("latin-1")
+        if self.explain is not None:
+            values["explain"] = {role: view.to_dict() for role, view in self.explain.items()}
+        for name in ("top_logprobs", "prompt_logprobs"):
+            if name in values:
+                values[name] = [entry.to_dict() for entry in values[name]]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Step:
         """Return the step that `to_dict` described."""
-        explain = values["explain"]
-        return cls(
-            **{
-                **values,
-                "logprob": _or_impossible(values["logprob"]),
-                "timings": Timings(**values["timings"]),
-                "explain": explain
-                and {role: RoleView.from_dict(view) for role, view in explain.items()},
-            }
-        )
+        given = dict(values)
+        given["logprob"] = _or_impossible(given["logprob"])
+        given["timings"] = Timings(**given["timings"])
+        if "piece" in given:
+            given["piece"] = given["piece"].encode("latin-1")
+        if "explain" in given:
+            views = given["explain"].items()
+            given["explain"] = {role: RoleView.from_dict(view) for role, view in views}
+        for name, kind in (("top_logprobs", TokenLogprob), ("prompt_logprobs", PromptToken)):
+            if name in given:
+                given[name] = tuple(map(kind.from_dict, given[name]))
+        return cls(**given)
+
+
+_DEFAULTS = {f.name: f.default for f in fields(Step) if f.default is not MISSING}
+
+
+def _or_none(logprob: float) -> float | None:
+    return None if logprob == -math.inf else logprob
 
 
 def _or_impossible(logprob: float | None) -> float:
@@ -160,6 +251,7 @@ class Generation:
         drafts_tested, drafts_accepted: drafted tokens that were compared, and that were right.
         came_with_prompt: tokens, the end token included, of the step that also worked through the
             prompt: the first one, and drafts after it.
+        cached_tokens: how many tokens of the prompt were found in the cache, and not decoded.
     """
 
     text: str
@@ -171,6 +263,7 @@ class Generation:
     drafts_tested: int = 0
     drafts_accepted: int = 0
     came_with_prompt: int = 1
+    cached_tokens: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -236,4 +329,5 @@ class ReplyBuilder:
             drafts_tested=self._n_tested,
             drafts_accepted=self._n_accepted,
             came_with_prompt=self._n_with_prompt,
+            cached_tokens=last.cached_tokens if last else 0,
         )

@@ -9,16 +9,23 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from ..errors import PromptError, RequestError
 from ..logits.sampling_params import Sampling
 from ..logits.weights import Weights
 from ..text.formats import check_template_kwargs
+from ..text.tools import check_tools
 from ..validate import checked_init, did_you_mean, kind, number, whole
+from .constraint import Constraint
+
+if TYPE_CHECKING:
+    from ..text.vocabulary import CommonVocabulary
 
 MAX_DRAFT = 15  # a block of 16 with the token after it
-Prompt = str | Sequence[Mapping[str, Any]]
+MAX_TOP = 100  # likeliest tokens that a step or a prompt token comes with
+Messages = Sequence[Mapping[str, Any]]
+Prompt = str | Sequence[int] | Messages
 
 
 @checked_init()
@@ -27,8 +34,9 @@ class Request(Sampling):
     """One generation: a prompt, the weights of the models, and all of `Sampling`'s options.
 
     Attributes:
-        prompt: a string is raw text, given as it is to every role; a list of
-            {"role": …, "content": …} messages goes through each role's prompt format.
+        prompt: a string is raw text, given as it is to every role; a list of token ids likewise,
+            and no BOS is added; a list of {"role": …, "content": …} messages goes through each
+            role's prompt format.
         weights: how much of each model enters.
         max_tokens: at most so many tokens are generated; the context's end may come first.
         seed: None draws one, which is then readable here.
@@ -37,8 +45,16 @@ class Request(Sampling):
         conservative: P of EFT's conservative decoding, in (0, 1]; None is off.
         explain: with n > 0 every step says what each role thought: the log-probability of the
             chosen token and the role's own n likeliest.
+        top_logprobs: with n > 0 every step lists the n likeliest tokens of the combined
+            distribution.
+        prompt_logprobs: with a number n ≥ 0 the first step has the combined log-probability of
+            every token of the prompt, and the n likeliest in its place; of raw text and ids alone.
+        ignore_eos: the end token is never chosen; stop strings still end the reply.
         chat_template_kwargs: variables for the roles' chat templates, over those of the recipe,
             such as {"enable_thinking": False}; formats that are no templates have no use for them.
+        tools: definitions of tools, as in `text.tools.check_tools`, for the roles' chat templates
+            that show them; the other roles go without.
+        constraint: the grammar or schema that the reply obeys, unless max_tokens cuts it.
 
     Raises:
         RequestError: a value is out of its range; the message names it.
@@ -52,24 +68,26 @@ class Request(Sampling):
     stop: Sequence[str] = ()
     conservative: float | None = None
     explain: int = 0
+    top_logprobs: int = 0
+    prompt_logprobs: int | None = None
+    ignore_eos: bool = False
     draft: int | Literal["auto"] = "auto"
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if self.seed is None:
             object.__setattr__(self, "seed", secrets.randbits(32))
         super().__post_init__()
-        if not isinstance(self.prompt, str | Sequence) or not all(
-            isinstance(message, str | Mapping) for message in self.prompt
-        ):
-            raise RequestError(f"prompt is {self.prompt!r:.40}; it must be text or messages")
-        if not isinstance(self.prompt, str):  # the caller's list grows as a conversation goes on
-            object.__setattr__(self, "prompt", _copied(self.prompt))
+        self._check_prompt()
         try:
             kwargs = check_template_kwargs(self.chat_template_kwargs)
+            tools = tuple(check_tools(self.tools))
         except PromptError as error:
             raise RequestError(str(error)) from None
         object.__setattr__(self, "chat_template_kwargs", kwargs)
+        object.__setattr__(self, "tools", tools)
         stop = self.stop
         stop = () if stop is None else (stop,) if isinstance(stop, str) else stop
         if not isinstance(stop, Sequence) or not all(isinstance(s, str) and s for s in stop):
@@ -77,23 +95,58 @@ class Request(Sampling):
         object.__setattr__(self, "stop", tuple(stop))
         whole("max_tokens", self.max_tokens, 1)
         whole("explain", self.explain, 0)
+        whole("top_logprobs", self.top_logprobs, 0, MAX_TOP)
+        kind("ignore_eos", self.ignore_eos, bool, "true or false")
         if not (isinstance(self.draft, str) and self.draft == "auto"):
             whole("draft, unless auto,", self.draft, 0, MAX_DRAFT)
         if self.conservative is not None:
             number("conservative", self.conservative, 0.0, 1.0, open_low=True)
         if not isinstance(self.weights, Weights):
             raise RequestError(f"weights is {self.weights!r:.40}; it must be a Weights")
+        kind("constraint", self.constraint, Constraint | None, "a Constraint")
+
+    def _check_prompt(self) -> None:
+        prompt = self.prompt
+        is_list = isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray)
+        if not is_list or not (
+            is_raw(prompt) or all(isinstance(message, str | Mapping) for message in prompt)
+        ):
+            raise RequestError(f"prompt is {prompt!r:.40}; it must be text, token ids or messages")
+        if not isinstance(prompt, str):  # the caller's list grows as a conversation goes on
+            object.__setattr__(self, "prompt", _copied(list(prompt)))
+        if self.prompt_logprobs is not None:
+            whole("prompt_logprobs", self.prompt_logprobs, 0, MAX_TOP)
+            if not is_raw(prompt):
+                raise RequestError(
+                    "prompt_logprobs needs a prompt of raw text or token ids: messages are other "
+                    "tokens for every role"
+                )
 
     def with_weights(self, weights: Weights) -> Request:
         """Return the same request under other weights."""
         return replace(self, weights=weights)
+
+    def for_vocabulary(self, vocabulary: CommonVocabulary) -> Request:
+        """Return the request as sampling takes it, with the end token forbidden if it is ignored.
+
+        Raises:
+            RequestError: a token id of the prompt or of `logit_bias` is not one of all models.
+        """
+        self.check_vocabulary(vocabulary.n_vocab)
+        if is_ids(self.prompt):
+            check_ids(self.prompt, vocabulary)
+        if not self.ignore_eos or vocabulary.end_token is None:
+            return self
+        return replace(self, logit_bias={**self.logit_bias, vocabulary.end_token: -math.inf})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, which has no −inf: a forbidden token's bias is None."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         bias = {str(t): None if b == -math.inf else b for t, b in self.logit_bias.items()}
         more = {"weights": self.weights.to_dict(), "stop": list(self.stop), "logit_bias": bias}
-        return values | more
+        if self.constraint is not None:
+            more["constraint"] = self.constraint.to_dict()
+        return values | more | {"tools": list(self.tools)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
@@ -112,6 +165,8 @@ class Request(Sampling):
         options = {name: value for name, value in values.items() if value is not None}
         if "weights" in options:
             options["weights"] = Weights.from_dict(options["weights"])
+        if "constraint" in options:
+            options["constraint"] = Constraint.from_dict(options["constraint"])
         if isinstance(bias := options.get("logit_bias"), Mapping):
             try:
                 options["logit_bias"] = {
@@ -123,6 +178,30 @@ class Request(Sampling):
                     f"logit_bias is {bias!r:.40}; it must map token ids to numbers"
                 ) from None
         return cls(**options)
+
+
+def check_ids(ids: Sequence[int], vocabulary: CommonVocabulary) -> None:
+    """Raise RequestError if one of a prompt's ids is not the same token to all models."""
+    for token in ids:
+        if not 0 <= token < vocabulary.n_vocab:
+            raise RequestError(
+                f"the prompt has token {token}; the ids are 0 … {vocabulary.n_vocab - 1}"
+            )
+        if token in vocabulary.renamed:
+            raise RequestError(
+                f"the prompt has token {token}, which means different things to the models; "
+                "leave it out, or have the recipe adopt it"
+            )
+
+
+def is_raw(prompt: Prompt) -> bool:
+    """Return whether a prompt is text or token ids, which every role is given as they are."""
+    return isinstance(prompt, str) or is_ids(prompt)
+
+
+def is_ids(prompt: Prompt) -> TypeGuard[Sequence[int]]:
+    """Return whether a prompt is token ids."""
+    return bool(prompt) and all(type(token) is int for token in prompt)
 
 
 def as_request(prompt: Prompt | Request, options: Mapping[str, Any]) -> Request:

@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..text.detokenizer import TextStream
-from .reply import FinishReason
+from .reply import FinishReason, Timings
 from .request import MAX_DRAFT, Request
+
+if TYPE_CHECKING:
+    from ..backend import Grammar
+    from .prompt_scores import PromptScores
 
 OUTPUTS_PER_SLOT = MAX_DRAFT + 1  # logit rows of one decode: a draft and the token after it
 
@@ -34,6 +38,11 @@ class TokenSequence:
         self.n_prompt = len(prompt)
         self.tokens = np.empty(capacity, np.int32)
         self.tokens[: self.n_prompt] = prompt
+
+    @property
+    def prompt(self) -> NDArray[np.int32]:
+        """(n_prompt,) int32, not a copy."""
+        return self.tokens[: self.n_prompt]
 
 
 class Proposal(NamedTuple):
@@ -61,13 +70,21 @@ class RequestState:
         drafter: number of the context that drafts; None where drafts cannot help.
         sequences: context number → its tokens, for every context that was ever needed.
         prompt_tokens: length of the prompt in the first context that is needed.
+        cached_tokens: how many of these were found in the cache; None before it was looked at.
+        prefill: the time of chunks that were decoded before its first block.
         longest_prompt: in tokens, over all sequences.
+        prompt_scores: how likely the prompt is, if that is asked for; the first token is chosen
+            when all of it is scored.
         status: "waiting" for a slot, "running" in `slot`, or "ended" by `outcome`; its last steps
             may still be pending then.
         slot: sequence number in every context, while it is running.
+        paused: whether it is to keep its place and not to go on.
+        near: whether its slot holds all but what one block is to decode.
         catches_up: whether a context that is needed anew has yet to decode what came before.
         outcome: why it ended: a finish reason, or the error that it failed with.
         stop_tokens: ids of tokens that print nothing and whose text is a stop string.
+        grammar: after the reply so far, of a request with a constraint.
+        draft_grammar: after the draft, while there is one.
         tokens, counts: the reply so far.
         noted: how many of the tokens a step tells of; all, but in the midst of choosing one.
         proposals: what the drafting model said at each position of the block, the last of which
@@ -86,12 +103,19 @@ class RequestState:
     drafter: int | None = None
     sequences: dict[int, TokenSequence] = field(default_factory=dict)
     prompt_tokens: int = 0
+    cached_tokens: int | None = None
+    prefill: Timings = field(default_factory=Timings)
     longest_prompt: int = 0
+    prompt_scores: PromptScores | None = None
     status: Literal["waiting", "running", "ended"] = "waiting"
     slot: int = -1
+    paused: bool = False
+    near: bool = False
     catches_up: bool = False
     outcome: FinishReason | EngineError | None = None
     stop_tokens: frozenset[int] = frozenset()
+    grammar: Grammar | None = None
+    draft_grammar: Grammar | None = None
     tokens: list[int] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
     noted: int = 0
@@ -124,15 +148,20 @@ class RequestState:
         self._put(len(self.tokens), token)
         self.tokens.append(token)
         self.counts[token] += 1
+        if self.grammar is not None:
+            self.grammar.accept(token)
 
     def propose(self, token: int) -> None:
         """Extend the draft by a token."""
         self._put(len(self.tokens) + len(self.draft), token)
         self.draft.append(token)
+        if self.draft_grammar is not None:
+            self.draft_grammar.accept(token)
 
     def drop_draft(self) -> None:
         """Forget the draft: every view ends where the reply does."""
         self.draft, self.proposals, self.draft_rows = [], [], None
+        self.draft_grammar = None
 
     def cut(self) -> None:
         """Let the reply end after the tokens that a step tells of, whatever came of the others."""
@@ -140,6 +169,8 @@ class RequestState:
         del self.tokens[self.noted :]
         self.counts = Counter(self.tokens)
         self.text = self.text.again(self.tokens)
+        if self.grammar is not None:
+            self.grammar = self.grammar.after(self.tokens)
 
     def _put(self, index: int, token: int) -> None:
         for sequence in self.sequences.values():

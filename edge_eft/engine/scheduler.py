@@ -45,16 +45,16 @@ class Scheduler:
         self._requests[state.id] = state
 
     def admit(self) -> list[RequestState]:
-        """Give the free slots to requests that wait. Returns those that run."""
+        """Give the free slots to requests that wait. Returns those that run and do not pause."""
         running = self._running()
         if len(running) < self.n_slots:
             for state in self._requests.values():
-                if state.status == "waiting":
+                if state.status == "waiting" and not state.paused:
                     self.place(state)
                     running.append(state)
                     if len(running) == self.n_slots:
                         break
-        return running
+        return [state for state in running if not state.paused]
 
     def place(self, state: RequestState) -> None:
         """Let a request run in the slot whose caches it continues, else the one longest unused.
@@ -76,7 +76,7 @@ class Scheduler:
             best = max(free, key=lambda one: shares[one])
             slot = best if shares[best] >= 0.5 else slot
         self._slots.move_to_end(slot)
-        state.slot, state.status = slot, "running"
+        state.slot, state.status, state.near = slot, "running", False
 
     def _running(self) -> list[RequestState]:
         running = (state for state in self._requests.values() if state.status == "running")
@@ -128,9 +128,18 @@ class Scheduler:
         state.status, state.outcome = "ended", outcome
 
     @property
+    def busy(self) -> bool:
+        """Whether a request that is not paused is in work."""
+        return any(not state.paused for state in self._requests.values())
+
+    @property
     def pending(self) -> bool:
-        """Whether steps of any request are still to be given out."""
-        return any(self._pending.values())
+        """Whether steps of any request are still to be given out, but for those that pause."""
+        return any(steps and not self._pauses(i) for i, steps in self._pending.items())
+
+    def _pauses(self, request_id: int) -> bool:
+        state = self._requests.get(request_id)
+        return state is not None and state.paused
 
     def has_pending(self, state: RequestState) -> bool:
         """Whether steps of a request are still to be given out."""
@@ -150,29 +159,31 @@ class Scheduler:
             yield step
 
     def give_out_all(self) -> list[Step]:
-        """Return the pending steps of all requests, in the order of ids."""
-        steps = [step for _, one in sorted(self._pending.items()) for step in one]
+        """Return the pending steps of all requests that do not pause, in the order of ids."""
+        kept = {i: steps for i, steps in self._pending.items() if self._pauses(i)}
+        steps = [step for i, one in sorted(self._pending.items()) if i not in kept for step in one]
         for step in steps:
             if step.finish_reason:
                 self._requests.pop(step.request_id, None)
         # Until here an interrupt loses nothing: what is pending is given out by the next call. No
         # signal is looked at between a store and a return.
-        self._pending = {}
+        self._pending = kept
         return steps
 
     def raise_failures(self) -> None:
         """As `raise_failure`, of the first request that has failed."""
         for state in self._requests.values():
-            if state.outcome is not None:
+            if state.outcome is not None and not state.paused:
                 self.raise_failure(state)
 
     def raise_failure(self, state: RequestState) -> None:
         """Raise what a request failed with, once its steps are given out.
 
         Raises:
-            EngineError: the failure. The request is no longer in work.
+            EngineError: the failure, with its `request_id`. The request is no longer in work.
         """
         if isinstance(state.outcome, EngineError) and not self.has_pending(state):
+            state.outcome.request_id = state.id
             self._pending.pop(state.id, None)
             del self._requests[state.id]  # and no call between this and the next line, as above
             raise state.outcome

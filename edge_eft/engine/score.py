@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from ..backend import Model
 from ..errors import PromptError
+from ..logits.weights import Weights
 from ..text.prompt_format import continue_raw
 from ..text.vocabulary import CommonVocabulary
 from ..validate import kind
 from .contexts import Contexts
+from .request import Prompt, Request
 from .request_state import OUTPUTS_PER_SLOT, RequestState
 from .verifier import Verifier
 
@@ -34,6 +36,18 @@ def completion_ids(completion: str | Iterable[int], model: Model) -> list[int]:
     for token in ids:
         kind("a token of the completion", token, int | np.integer, "a token id")
     return [int(token) for token in ids]
+
+
+def request_to_score(
+    prompt: Prompt, completion: Sequence[int], weights: Weights | None, conservative: float | None
+) -> Request:
+    """Return the request whose reply might be the completion."""
+    return Request(
+        prompt,
+        weights=Weights() if weights is None else weights,
+        conservative=conservative,
+        max_tokens=max(1, len(completion)),
+    )
 
 
 def score(

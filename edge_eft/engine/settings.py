@@ -88,7 +88,12 @@ SETTINGS = {
     "seed": Setting(int, "N", "The same seed gives the same text. Default: another each time."),
 }
 _OF_WEIGHTS = ("alpha", "beta", "mix", "only")
-_KINDS = {"prompt": "a text", "messages": "a list", "system": "a text", "raw": "true or false"}
+_KINDS = {
+    "prompt": "a text or token ids",
+    "messages": "a list",
+    "system": "a text",
+    "raw": "true or false",
+}
 
 
 def request_for(prompt: Prompt, settings: Mapping[str, Any]) -> Request:
@@ -128,21 +133,27 @@ class Defaults:
         if (prompt is None) == (messages is None):
             raise RequestError('give either "prompt" or "messages"')
         for name, value, kind in (
-            ("prompt", prompt, str | None),
+            ("prompt", prompt, str | list | None),
             ("messages", messages, list | None),
             ("system", system, str | None),
             ("raw", raw, bool),
         ):
             if not isinstance(value, kind):
                 raise RequestError(f"{name} is {value!r:.60}; it must be {_KINDS[name]}")
-        if prompt is not None and not prompt.strip():
+        is_ids = isinstance(prompt, list)
+        if prompt is not None and not (prompt if is_ids else prompt.strip()):
             raise RequestError("the prompt is empty; say something")
+        if is_ids and not all(isinstance(token, int) for token in prompt):
+            raise RequestError(f"prompt is {prompt!r:.60}; it must be {_KINDS['prompt']}")
         if isinstance(given.get("mix"), str):
             given["mix"] = parse_mix(given["mix"])
         settings = {**self.settings, **given}
-        if raw:
+        if raw or is_ids:
             if system or messages is not None:
-                raise RequestError("a raw prompt is one text, without system message or messages")
+                raise RequestError(
+                    "a raw prompt is one text or a list of token ids, without system message or "
+                    "messages"
+                )
             return request_for(prompt or "", settings)
         turns: list[Any] = messages or [{"role": "user", "content": prompt}]
         return request_for(

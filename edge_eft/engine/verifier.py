@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..logits.combiner import Combiner, log_partition
-from ..logits.sampling import sample
+from .constrained import choose
 from .contexts import Rows
 from .explain import explain
+from .logprobs import likeliest, logprob_of
 from .reply import FinishReason, Step, Timings
 from .request_state import OUTPUTS_PER_SLOT, RequestState
 
@@ -105,12 +107,10 @@ class Verifier:
                 draft = proposals[j].token
             index, request = len(state.tokens), state.request
             t1 = perf_counter()
-            token = sample(logits[j], request, index, state.counts)
+            token = choose(logits[j], request, index, state.counts, state.grammar)
             t2 = perf_counter()
-            views = None
-            if request.explain:
-                at = {role: block[j : j + 1] for role, block in rows.items()}
-                views = explain(at, token, request.explain, self._combiner, self._piece)
+            at = {role: block[j : j + 1] for role, block in rows.items()} if request.explain else {}
+            more = self._more(state, token, logits[j], log_z[j], at)
             t3 = perf_counter()
             is_end = token == self._combiner.end_token or token in state.stop_tokens
             text, finish_reason = self._take(state, token, is_end)
@@ -122,17 +122,37 @@ class Verifier:
                 index,
                 token,
                 text,
-                float(logits[j, token]) - float(log_z[j]) + 0.0,  # −0.0 is 0
+                logprob_of(token, logits[j], log_z[j]),
                 timings,
                 finish_reason,
-                views,
-                accepted,
+                accepted=accepted,
                 is_end_token=is_end,
                 with_prompt=with_prompt,
                 prompt_tokens=state.prompt_tokens,
+                cached_tokens=state.cached_tokens or 0,
+                **more,
             )
             if finish_reason or not accepted:
                 return
+
+    def _more(
+        self,
+        state: RequestState,
+        token: int,
+        logits: NDArray[np.float32],
+        log_z: np.float32,
+        rows: Rows,
+    ) -> dict[str, Any]:
+        """Return what a step has beyond the token: its piece, and what the request asks for."""
+        request = state.request
+        more: dict[str, Any] = {"piece": self._piece(token, special=True)}
+        if request.top_logprobs:
+            more["top_logprobs"] = likeliest(request.top_logprobs, logits, log_z, self._piece)
+        if request.explain:
+            more["explain"] = explain(rows, token, request.explain, self._combiner, self._piece)
+        if state.prompt_scores and not state.tokens:
+            more["prompt_logprobs"] = tuple(state.prompt_scores.scored)
+        return more
 
     def _take(
         self, state: RequestState, token: int, is_end: bool

@@ -86,6 +86,14 @@ def read_recipe(path: Path) -> Recipe:
         )
     if len(data) > _MAX_RECIPE_BYTES:
         raise RecipeError(f"{path}: is larger than {_MAX_RECIPE_BYTES:,} bytes: not a recipe")
+    return parse_recipe(data, path)
+
+
+def parse_recipe(data: bytes, path: Path) -> Recipe:
+    """Return the recipe that `data` is the text of, as if it were in the file at `path`.
+
+    Raises RecipeError as `read_recipe`.
+    """
     try:
         return _Reader(path).recipe(tomllib.loads(utf8(data).decode()))
     except (ValueError, OverflowError, RecursionError) as error:  # numbers beyond TOML's, too

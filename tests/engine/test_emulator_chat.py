@@ -233,3 +233,27 @@ def test_a_variable_that_no_template_reads_is_refused_or_said(tmp_path, tiny):
         assert emulator.generate(request).tokens
         with pytest.raises(RequestError, match="has 'thinkin', which no role's template reads"):
             emulator.generate([user("one")], chat_template_kwargs={"thinkin": True})
+
+
+TOOL = {"type": "function", "function": {"name": "the"}}
+
+
+def test_tools_reach_the_roles_whose_templates_read_them(tmp_path, tiny, caplog):
+    path = recipe(tmp_path, tiny, base="plain", reference="plain")
+    template = "'[user]{{ messages[-1].content }}{{ tools[0].function.name if tools }}'"
+    path.write_text(path.read_text().replace("'template'", template))
+    with Emulator.load(path, n_ctx=100, n_threads=1) as emulator:
+        lengths = []
+        for tools in ((), [TOOL]):
+            emulator.generate(Request([user("one")], max_tokens=1, tools=tools, draft=0))
+            lengths.append({r.name: len(r.context.tokens(0)) for r in emulator.contexts})
+    assert lengths[1]["tuned:chat"] > lengths[0]["tuned:chat"]
+    assert lengths[1]["base"] == lengths[0]["base"]
+    assert "shows tools" not in caplog.text
+
+
+def test_tools_that_reach_nobody_are_said_once(tmp_path, tiny, caplog):
+    with Emulator.load(recipe(tmp_path, tiny), n_ctx=100, n_threads=1) as emulator:
+        for prompt in ([user("one")], [user("two")], "three"):
+            assert emulator.generate(Request(prompt, max_tokens=1, tools=[TOOL])).tokens
+    assert caplog.text.count("no role's prompt format shows tools") == 1

@@ -90,7 +90,7 @@ def test_after_ctrl_c_in_a_native_call_the_next_reply_is_right(
 def test_after_ctrl_c_in_python_code_the_next_reply_is_right(tiny, monkeypatch, target, nth):
     owner, name = {
         "combiner": (edge_eft.logits.combiner.Combiner, "combine"),
-        "sampler": (edge_eft.engine.verifier, "sample"),
+        "sampler": (edge_eft.engine.verifier, "choose"),
         "text": (edge_eft.text.detokenizer.TextStream, "push"),
     }[target]
     request = Request("it is the red one", max_tokens=6, seed=2)

@@ -4,7 +4,18 @@ import json
 import math
 from dataclasses import replace
 
-from edge_eft.engine.reply import Generation, ReplyBuilder, RoleView, Step, Timings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_eft.engine.reply import (
+    Generation,
+    PromptToken,
+    ReplyBuilder,
+    RoleView,
+    Step,
+    Timings,
+    TokenLogprob,
+)
 from edge_eft.engine.request import Request
 
 
@@ -26,6 +37,29 @@ def test_a_token_of_probability_zero_survives_json():
     step = Step(3, 0, 7, "a", -math.inf, Timings(), None, {"base": view}, **facts)
     plain = json.loads(json.dumps(step.to_dict(), allow_nan=False))
     assert (plain["logprob"], plain["explain"]["base"]["logprob"]) == (None, None)
+    assert Step.from_dict(plain) == step
+
+
+logprobs = st.one_of(st.just(-math.inf), st.floats(-1000, 0))
+tokens = st.builds(TokenLogprob, st.integers(0, 300_000), st.binary(), logprobs)
+prompt_tokens = st.builds(
+    PromptToken,
+    st.integers(0, 300_000),
+    st.binary(),
+    st.one_of(st.none(), logprobs),
+    st.lists(tokens, max_size=3).map(tuple),
+)
+
+
+@given(
+    st.binary(),
+    st.lists(tokens, max_size=3).map(tuple),
+    st.lists(prompt_tokens, max_size=4).map(tuple),
+)
+def test_pieces_and_log_probabilities_survive_json(piece, top, prompt):
+    """Any bytes, what is impossible, and what has no log-probability at all."""
+    step = Step(3, 0, 7, "", -0.5, Timings(), piece=piece, top_logprobs=top, prompt_logprobs=prompt)
+    plain = json.loads(json.dumps(step.to_dict(), allow_nan=False))
     assert Step.from_dict(plain) == step
 
 

@@ -23,9 +23,10 @@ weights = st.one_of(
     ),
     st.builds(Weights.only, st.sampled_from(["base", "tuned", "reference:chat"])),
 )
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 requests = st.builds(
     Request,
-    st.one_of(st.text(), st.just(MESSAGES)),
+    st.one_of(st.text(), st.just(MESSAGES), st.lists(st.integers(0, 300_000), min_size=1)),
     weights=weights,
     temperature=st.floats(0, 100),
     top_k=st.integers(0, 1000),
@@ -42,14 +43,37 @@ requests = st.builds(
     stop=st.lists(st.text(min_size=1)),
     conservative=st.one_of(st.none(), st.floats(0, 1, exclude_min=True)),
     explain=st.integers(0, 20),
+    top_logprobs=st.integers(0, 100),
+    ignore_eos=st.booleans(),
     draft=st.one_of(st.just("auto"), st.integers(0, 15)),
     chat_template_kwargs=st.sampled_from([{}, {"enable_thinking": False, "a": [1, {"b": None}]}]),
+    tools=st.sampled_from([(), [TOOL]]),
 )
 
 
 @given(requests)
 def test_a_request_survives_json(request):
     assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+
+
+@given(st.one_of(st.text(), st.lists(st.integers(0, 300_000), min_size=1)), st.integers(0, 100))
+def test_a_request_for_the_prompts_log_probabilities_survives_json(prompt, n):
+    request = Request(prompt, prompt_logprobs=n)
+    assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+
+
+def test_messages_have_no_log_probabilities():
+    for messages in (MESSAGES, []):
+        with pytest.raises(RequestError, match="needs a prompt of raw text or token ids"):
+            Request(messages, prompt_logprobs=0)
+
+
+def test_token_ids_are_copied():
+    ids = [1, 300]
+    request = Request(ids)
+    ids.append(301)
+    assert request.prompt == [1, 300]
+    assert Request((1, 300)).prompt == [1, 300]
 
 
 def test_a_forbidden_token_survives_strict_json():
@@ -67,6 +91,7 @@ def test_a_request_has_the_documented_defaults():
     assert request.presence_penalty == request.frequency_penalty == 0.0
     assert (request.logit_bias, request.stop) == ({}, ())
     assert (request.conservative, request.explain, request.draft) == (None, 0, "auto")
+    assert (request.top_logprobs, request.prompt_logprobs, request.ignore_eos) == (0, None, False)
     assert Request.from_dict({"prompt": "Hello", "seed": request.seed}) == request
 
 
@@ -116,7 +141,23 @@ def test_one_stop_string_is_one_and_not_its_letters():
         ("draft", np.array([1, 2])),
         ("logit_bias", {5: np.array([1.0, 2.0])}),
         ("prompt", None),
-        ("prompt", [1, 2]),
+        ("prompt", 5),
+        ("prompt", b"text"),
+        ("prompt", [1, "two"]),
+        ("prompt", [1, True]),
+        ("prompt", [1, 2.0]),
+        ("prompt", [1, None]),
+        ("prompt", np.array([1, 2])),
+        ("top_logprobs", -1),
+        ("top_logprobs", 101),
+        ("top_logprobs", None),
+        ("top_logprobs", True),
+        ("prompt_logprobs", -1),
+        ("prompt_logprobs", 101),
+        ("prompt_logprobs", 1.0),
+        ("prompt_logprobs", True),
+        ("ignore_eos", 1),
+        ("ignore_eos", None),
         ("weights", 1.0),
         ("weights", {"alpha": 1}),
         ("seed", -1),
@@ -162,3 +203,13 @@ def test_variables_of_templates_are_copied_and_checked():
     for wrong in ({"tools": []}, [1], {"a": object()}):
         with pytest.raises(RequestError, match="chat_template_kwargs"):
             Request(MESSAGES, chat_template_kwargs=wrong)
+
+
+def test_tools_are_copied_and_checked():
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    request = Request("x", tools=[tool])
+    tool["function"]["name"] = "g"
+    assert request.tools == ({"type": "function", "function": {"name": "f", "parameters": {}}},)
+    for wrong in (tool, [3], [{"type": "function"}], None):
+        with pytest.raises(RequestError, match="tool"):
+            Request("x", tools=wrong)

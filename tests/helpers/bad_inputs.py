@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from edge_eft import EdgeEftError, Emulator, Request, Weights
-from edge_eft.backend import Context, Model
+from edge_eft.backend import Context, Grammar, GrammarTokens, Model
+from edge_eft.engine.constraint import Constraint
 from edge_eft.files import recipe
 from edge_eft.files.recipe_names import load_recipe
 from helpers import families, tiny_models
@@ -52,13 +53,109 @@ GENERATIONS = {
     "logit_bias ['a']": lambda: {"logit_bias": ["a"]},
 }
 
+
+def _nested(n):
+    schema = {}
+    for _ in range(n):
+        schema = {"items": schema}
+    return schema
+
+
+def _chain(kind, n):
+    """References from one definition to the next, each twice."""
+    places = {f"a{i}": {kind: [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(n)}
+    return {"$ref": "#/$defs/a0", "$defs": places | {f"a{n}": {"type": "null"}}}
+
+
+SCHEMAS = {
+    "schema false": lambda: False,
+    "schema not": lambda: {"not": {}},
+    "schema if": lambda: {"if": {}, "then": {}},
+    "schema patternProperties": lambda: {"patternProperties": {"a": {}}},
+    "schema propertyNames": lambda: {"propertyNames": {"maxLength": 3}},
+    "schema contains": lambda: {"type": "array", "contains": {}},
+    "schema dependentRequired": lambda: {"dependentRequired": {"a": ["b"]}},
+    "schema remote $ref": lambda: {"$ref": "https://example.com/schema.json"},
+    "schema file $ref": lambda: {"$ref": "file:///etc/passwd"},
+    "schema $ref nowhere": lambda: {"$ref": "#/$defs/a"},
+    "schema $ref itself": lambda: {"$ref": "#"},
+    "schema $ref 5": lambda: {"$ref": 5},
+    "schema $ref circle": lambda: {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]},
+    "schema allOf circle": lambda: {"allOf": [{"$ref": "#"}]},
+    "schema endless": lambda: {"properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+    "schema chain": lambda: _chain("anyOf", 1000),
+    "schema doubling allOf": lambda: _chain("allOf", 30),
+    "schema deep": lambda: _nested(10_000),
+    "schema large": lambda: {"enum": ["x" * 1000] * 1000},
+    "schema wide": lambda: {"properties": {f"a{i}": {} for i in range(50_000)}},
+    "schema enum []": lambda: {"enum": []},
+    "schema enum 5": lambda: {"enum": 5},
+    "schema enum of another type": lambda: {"type": "string", "enum": [1, None]},
+    "schema nan": lambda: {"const": math.nan},
+    "schema bytes": lambda: {"const": b"x"},
+    "schema surrogate": lambda: {"const": "\ud800"},
+    "schema type 'strin'": lambda: {"type": "strin"},
+    "schema type []": lambda: {"type": []},
+    "schema type {}": lambda: {"type": {}},
+    "schema properties 5": lambda: {"properties": 5},
+    "schema required 5": lambda: {"required": 5},
+    "schema items 5": lambda: {"items": 5},
+    "schema allOf 5": lambda: {"allOf": 5},
+    "schema anyOf []": lambda: {"anyOf": []},
+    "schema oneOf overlaps": lambda: {"oneOf": [{"type": "integer"}, {"type": "number"}]},
+    "schema minItems 10^9": lambda: {"type": "array", "minItems": 10**9},
+    "schema minLength 1.5": lambda: {"minLength": 1.5},
+    "schema uniqueItems": lambda: {"type": "array", "uniqueItems": True},
+    "schema minProperties 3": lambda: {"type": "object", "minProperties": 3},
+    "schema minimum 'x'": lambda: {"minimum": "x"},
+    "schema minimum over maximum": lambda: {"minimum": 5, "maximum": 3},
+    "schema multipleOf 0.1": lambda: {"type": "number", "multipleOf": 0.1},
+    "schema multipleOf 0": lambda: {"type": "number", "multipleOf": 0},
+    "schema format 5": lambda: {"format": 5},
+    "schema format regex": lambda: {"type": "string", "format": "regex"},
+    "schema pattern 5": lambda: {"pattern": 5},
+    "schema pattern (": lambda: {"pattern": "("},
+    "schema pattern ((((": lambda: {"pattern": "(" * 499 + ")" * 499},
+    "schema pattern (a*)*": lambda: {"pattern": "(a*)*"},
+    "schema pattern lookahead": lambda: {"pattern": "(?=a)b"},
+    "schema pattern back": lambda: {"pattern": "(a)\\1"},
+    "schema pattern long": lambda: {"pattern": "a" * 1001},
+    "schema pattern and length": lambda: {"pattern": "a", "maxLength": 5},
+}
+
+GRAMMARS = {
+    "gbnf ''": lambda: "",
+    "gbnf (": lambda: "root ::= (",
+    "gbnf ((((": lambda: "root ::= " + "(" * 50_000,
+    "gbnf [": lambda: "root ::= [a-z",
+    "gbnf escape": lambda: 'root ::= "\\q"',
+    "gbnf no root": lambda: 'x ::= "a"',
+    "gbnf undefined": lambda: "root ::= a",
+    "gbnf nul": lambda: 'root ::= "\0"',
+    "gbnf surrogate": lambda: 'root ::= "\ud800"',
+    "gbnf a{5,2}": lambda: 'root ::= "a"{5,2}',
+    "gbnf a{0,99999}": lambda: 'root ::= "a"{0,99999}',
+    "gbnf many repetitions": lambda: "root ::= " + "[a-z]{0,2000} " * 100,
+    "gbnf left recursion": lambda: 'root ::= root "a" | "b"',
+    "gbnf hidden left recursion": lambda: 'root ::= b root "x" | "y"\nb ::= c\nc ::= ""',
+    "gbnf empty repeated": lambda: 'root ::= ("a"?)*',
+    "gbnf endless": lambda: 'root ::= "a" root',
+    "gbnf token": lambda: "root ::= <[5]>",
+    "gbnf not token": lambda: "root ::= !<[5]>",
+    "gbnf large": lambda: 'root ::= "' + "a" * 400_000 + '"',
+    "gbnf doubling": lambda: "\n".join(
+        ["root ::= a0", 'a40 ::= "z"']
+        + [f'a{i} ::= a{i + 1} "x" | a{i + 1} "y"' for i in range(40)]
+    ),
+}
+
 PROMPTS = {
     "prompt None": None,
     "prompt 5": 5,
     "prompt b'abc'": b"abc",
     "prompt []": [],
     "prompt ['abc']": ["abc"],
-    "prompt [5]": [5],
+    "prompt [5.5]": [5.5],
     "prompt {}": {},
     "prompt no content": [{"role": "user"}],
     "prompt no role": [{"content": "the"}],
@@ -200,6 +297,20 @@ def cases(folder: Path, good: Path):
         yield name, lambda prompt=prompt: emulator.generate(prompt, max_tokens=2)
         yield f"score {name}", lambda prompt=prompt: emulator.score(prompt, "the")
         yield f"submit {name}", lambda prompt=prompt: emulator.submit(Request(prompt))
+    for field, constraints in (("json_schema", SCHEMAS), ("gbnf", GRAMMARS)):
+        for name, make in constraints.items():
+            yield (
+                name,
+                lambda field=field, make=make: emulator.generate(
+                    "the", constraint=Constraint(**{field: make()})
+                ),
+            )
+    end = emulator.vocabulary.end_token
+    for text in ("root ::= (", "x ::= y", 'root ::= root "a"', "root ::= <[5]"):
+        yield (
+            f"grammar {text}",
+            lambda text=text: Grammar(GrammarTokens(Model(good), str, 9), text, end),
+        )
     for name, (call, _) in CALLS.items():
         yield f"call {name}", lambda call=call: call(emulator)
     yield "request field", lambda: Request.from_dict({"prompt": "the", "volume": 11})
@@ -246,6 +357,8 @@ def cases(folder: Path, good: Path):
     yield "closed emulator chat", lambda: emulator.generate([{"role": "user", "content": "a"}])
     yield "closed emulator score", lambda: emulator.score("the", "the")
     yield "closed emulator submit", lambda: emulator.submit(Request("the"))
+    any_json = Request("the", constraint=Constraint(json_schema=True))
+    yield "closed emulator constraint", lambda: emulator.submit(any_json)
 
 
 def main() -> None:

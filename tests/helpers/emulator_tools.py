@@ -22,10 +22,9 @@ def run(emulator, n_max=500):
     """Steps until nothing is left to do: request id → its steps."""
     replies = {}
     for _ in range(n_max):
-        steps = emulator.step()
-        if not steps:
+        if not emulator.busy:
             return replies
-        for step in steps:
+        for step in emulator.step():
             replies.setdefault(step.request_id, []).append(step)
     raise AssertionError(f"there is still work after {n_max} calls of step()")
 

@@ -112,8 +112,8 @@ def work(emulator: Emulator) -> None:
     prompt = "It is the year of the one in a"
     for seed in range(emulator.n_slots):
         emulator.submit(Request(prompt, max_tokens=40, temperature=0.7, seed=seed, explain=3))
-    while emulator.step():
-        pass
+    while emulator.busy:
+        emulator.step()
 
 
 def forget_peak() -> None:

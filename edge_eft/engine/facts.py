@@ -1,0 +1,55 @@
+"""What a loaded emulator is, as plain data for a process that has no native code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..text.reply_form import reply_form
+from ..text.tokenizer import SafeTokenizer
+from .emulator import Emulator
+
+
+def facts(emulator: Emulator) -> dict[str, Any]:
+    """Return what a front end in another process needs to know of an emulator.
+
+    Returns:
+        n_ctx, n_slots, n_ctx_train, n_vocab, n_threads; cache: its kind; memory: bytes; deltas:
+        name → weight; bos, eos: texts of the base's tokens; templates: role → source of its chat
+        template, "" without one; reply_forms: role → `ReplyForm`; files: role → its file.
+    """
+    record = emulator.record
+    tokenizer = SafeTokenizer(emulator.contexts[0].model)
+    base = emulator.contexts[0].model
+    templates: dict[str, str] = {}
+    forms: dict[str, dict[str, Any]] = {}
+    for runner in emulator.contexts:
+        controls = SafeTokenizer(runner.model).control_texts
+        form = reply_form(runner.prompt.source, controls).to_dict()
+        templates |= dict.fromkeys(runner.roles, runner.prompt.source)
+        forms |= dict.fromkeys(runner.roles, form)
+    return {
+        "n_ctx": record.n_ctx,
+        "n_slots": record.n_slots,
+        "n_ctx_train": min(file.n_ctx_train for file in record.files.values()),
+        "n_vocab": emulator.vocabulary.n_vocab,
+        "n_threads": record.n_threads,
+        "cache": str(record.cache),
+        "memory": record.memory.total,
+        "deltas": dict(emulator.deltas),
+        "bos": tokenizer.text(base.bos_token),
+        "eos": tokenizer.text(base.eos_token),
+        "templates": templates,
+        "reply_forms": forms,
+        "files": {
+            role: {
+                "name": file.path.name,
+                "n_bytes": file.n_bytes,
+                "n_parameters": file.n_parameters,
+                "quantisation": file.quantisation,
+                "architecture": file.architecture,
+                "prompt": file.prompt,
+                "end_tokens": list(file.end_tokens.values()),
+            }
+            for role, file in record.files.items()
+        },
+    }
