@@ -9,13 +9,23 @@ module imports nothing of ours.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO
+
+_PACKAGE_ROOT = str(Path(__file__).parents[1])
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment, for children that import this package."""
+    path = [_PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "GGML_NO_BACKTRACE": "1"}
 
 
 class Child:
@@ -47,6 +57,11 @@ class Child:
         self._errors: deque[str] = deque(maxlen=40)
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
         self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     @property
     def stdout(self) -> IO[str]:

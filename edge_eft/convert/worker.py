@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..child import Child
+from ..child import Child, environment
 from ..errors import ConversionError
 
 Progress = Callable[[int, int], None]
 
 _TASKS = "edge_eft.convert.tasks"
-_PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
 class Worker:
@@ -44,7 +43,7 @@ class Worker:
             ConversionError: the task failed, or its process died (then with the signal's name).
         """
         if self._child is None:
-            self._child = Child(["-m", _TASKS], _environment())
+            self._child = Child(["-m", _TASKS], environment())
         job = {key: os.fspath(v) if isinstance(v, Path) else v for key, v in arguments.items()}
         self._child.send(json.dumps({"task": task, **job}))
         for line in self._child.stdout:
@@ -58,8 +57,3 @@ class Worker:
         reason = self._child.end()
         self._child = None
         raise ConversionError(f"{task} stopped: {reason}")
-
-
-def _environment() -> dict[str, str]:
-    path = [_PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "GGML_NO_BACKTRACE": "1"}

@@ -1,0 +1,289 @@
+"""`edge-eft serve`: recipes behind the HTTP interfaces that programs know."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import RecipeError, ServerError
+from ..files.plain_text import reason
+from .options import HELP, Models, complete_here, model_options
+from .terminal import say, talk, to_json
+
+if TYPE_CHECKING:
+    from ..files.recipe import Recipe
+    from ..server.served import ServedRecipe
+
+_KEY_VARIABLE = "EDGE_EFT_API_KEY"
+_MAX_KEY_FILE = 64 << 10  # bytes
+_KEY = re.compile(r"[!-~]{1,512}")  # what a header can carry
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType):
+    """Seconds, or a number with s, m, h or d; 0 is at once, and never (or -1) is None."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.strip().lower() in ("-1", "never"):
+            return -1.0
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)", value.strip().lower())
+        if found is None:
+            self.fail(f"{value!r:.40} is not a duration; take 5m, 300s, 0 or never.", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+@click.command(context_settings=HELP)
+@click.argument("words", nargs=-1, metavar="[RECIPE]…", shell_complete=complete_here)
+@model_options
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Listen there.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free."
+)
+@click.option("--api-key", metavar="K", help="Ask clients for it; other users may see it here.")
+@click.option("--api-key-file", metavar="F", help="Keys, one a line, that only you may read.")
+@click.option("--no-api-key", is_flag=True, help="Ask for none, whoever can reach the server.")
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="Requests that are answered together.",
+)
+@click.option(
+    "--queue",
+    type=click.IntRange(0, 10_000),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Requests that may wait; more are refused.",
+)
+@click.option(
+    "--keep-alive",
+    type=Duration(),
+    default="5m",
+    show_default=True,
+    metavar="T",
+    help="Unload after T without requests.",
+)
+@click.option("--cors", multiple=True, metavar="ORIGIN", help="Serve pages of ORIGIN; * is all.")
+@click.option("--max-deaths", type=click.IntRange(1), default=3, hidden=True)
+@click.option("--allow-host", multiple=True, metavar="H", help="A further name of this server.")
+def command(
+    models: Models,
+    words: tuple[str, ...],
+    host: str,
+    port: int,
+    api_key: str | None,
+    api_key_file: str | None,
+    no_api_key: bool,
+    slots: int,
+    queue: int,
+    keep_alive: float,
+    cors: tuple[str, ...],
+    allow_host: tuple[str, ...],
+    max_deaths: int,
+) -> None:
+    """Serve recipes to programs that speak OpenAI's HTTP interface.
+
+    The key comes from an option or from EDGE_EFT_API_KEY; one is needed where other machines can
+    connect. The address is printed on stdout when it can be used.
+
+    \b
+    Examples:
+      edge-eft serve atlas
+      edge-eft serve atlas atlas-down --port 0 --slots 8
+      edge-eft serve atlas --host 0.0.0.0 --api-key-file key.txt
+    """
+    _check_extra()
+    from ..server.options import ServeOptions
+
+    keys = _keys(api_key, api_key_file, no_api_key)
+    _check_host(host, has_key=bool(keys) or no_api_key)
+    options = ServeOptions(
+        recipes=_served(models, words),
+        host=host,
+        port=port,
+        api_keys=keys,
+        slots=slots,
+        queue=queue,
+        keep_alive=None if keep_alive < 0 else keep_alive,
+        origins=_origins(cors),
+        hosts=_hosts(allow_host),
+        n_ctx=models.n_ctx,
+        threads=models.threads,
+        gpu_layers=models.gpu_layers,
+        max_deaths=max_deaths,
+    )
+    from ..server.app import serve
+
+    name = options.recipes[0].name
+    serve(options, lambda url: _introduce(url, name, bool(keys)))
+
+
+def _introduce(url: str, model: str, needs_key: bool) -> None:
+    """Print the address, which is data, and say how to use it."""
+    say(url)
+    key = ' -H "Authorization: Bearer $EDGE_EFT_API_KEY"' if needs_key else ""
+    asked = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+    body = shlex.quote(to_json(asked))
+    talk(f"serving {model}; Ctrl-C ends it. An example:")
+    talk(f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {body}")
+
+
+def _check_host(host: str, *, has_key: bool) -> None:
+    """Raise UsageError if others could connect to `host` and nobody has thought of a key."""
+    from ..server.guard import is_loopback
+
+    if not host.strip():
+        raise click.UsageError("--host is empty; give an address, as 127.0.0.1 or 0.0.0.0.")
+    if not (is_loopback(host.lower()) or has_key):
+        raise click.UsageError(
+            f"--host {host} lets other machines in: give --api-key-file or {_KEY_VARIABLE}, or "
+            "say --no-api-key."
+        )
+
+
+def _origins(given: Sequence[str]) -> tuple[str, ...]:
+    from ..server.guard import origin_of
+
+    read = {word: origin_of(word) for word in given}
+    for word, origin in read.items():
+        if origin is None:
+            raise click.UsageError(
+                f"--cors {word!r:.80} is not an origin; take SCHEME://HOST[:PORT], without a path."
+            )
+    return tuple(filter(None, read.values()))
+
+
+def _hosts(given: Sequence[str]) -> tuple[str, ...]:
+    from ..server.guard import host_name
+
+    read = {word: host_name(word) for word in given}
+    for word, host in read.items():
+        if host is None:
+            raise click.UsageError(f"--allow-host {word!r:.80} is not a host's name or address.")
+    return tuple(filter(None, read.values()))
+
+
+def _check_extra() -> None:
+    """Raise ServerError if the extra is not installed."""
+    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ServerError(
+            f"serve needs {' and '.join(missing)}; pip install 'edge-eft[serve]' adds what it takes"
+        )
+
+
+def _served(models: Models, words: Sequence[str]) -> tuple[ServedRecipe, ...]:
+    """Return what is served, each recipe with its files looked at."""
+    from ..files.recipe_toml import to_toml
+    from ..server.served import ServedRecipe
+
+    several = len(words) > 1
+    if several and any((models.base, models.tuned, models.reference, models.lora, models.prompt)):
+        raise click.UsageError(
+            "--base, --tuned, --reference, --lora and --prompt go with one recipe; "
+            f"{len(words)} are named."
+        )
+    named = [[word] for word in words] if several else [words]
+    recipes = [models.recipe(each, at_most=0)[0] for each in named]
+    served: dict[str, ServedRecipe] = {}
+    for recipe in recipes:
+        if recipe.name in served:
+            raise RecipeError(
+                f"two recipes are named {recipe.name!r}; clients could not tell which they mean"
+            )
+        _check_files(recipe)
+        served[recipe.name] = ServedRecipe(
+            recipe.name,
+            to_toml(recipe, os.devnull),  # no file is below a device: the paths are absolute
+            path=str(recipe.path or recipe.name),
+            description=recipe.description,
+            parts=_parts(recipe),
+        )
+    return tuple(served.values())
+
+
+def _parts(recipe: Recipe) -> tuple[str, ...]:
+    """Return the models of a recipe that clients can use by themselves, by their short names."""
+    active = [delta.name for delta in recipe.deltas.values() if delta.weight]
+    names = ["tuned"] if len(active) == 1 else []
+    names += [f"tuned:{name}" for name in recipe.deltas if names == [] or name not in active]
+    return ("base", *names)
+
+
+def _check_files(recipe: Recipe) -> None:
+    """Raise an EdgeEftError if a model is missing, or its header shows that it cannot be run."""
+    from ..files import memory
+    from ..files.pulled import check_here, told_to_pull
+
+    check_here(recipe)
+    with told_to_pull(recipe):
+        memory.headers(recipe.roles())
+
+
+# -- keys ----------------------------------------------------------------------------------
+
+
+def _keys(key: str | None, file: str | None, none: bool) -> tuple[str, ...]:
+    """Return the keys that clients are asked for, from the one place that is given."""
+    given = [name for name, value in (("--api-key", key), ("--api-key-file", file)) if value]
+    if key == "" or file == "":
+        raise click.UsageError("--api-key and --api-key-file take a value that is not empty.")
+    if len(given) + none > 1:
+        names = [*given, "--no-api-key"][:2] if none else given
+        raise click.UsageError(f"{' and '.join(names)} exclude each other.")
+    if none:
+        return ()
+    if file is not None:
+        return _keys_of(file)
+    named = "--api-key"
+    if key is None:
+        key, named = os.environ.get(_KEY_VARIABLE), _KEY_VARIABLE
+    return (_checked(key, named),) if key else ()
+
+
+def _checked(key: str, where: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ServerError(
+            f"the key of {where} cannot be sent in a header; take up to 512 letters, digits and "
+            "signs of ASCII, without spaces"
+        )
+    return key
+
+
+def _keys_of(file: str) -> tuple[str, ...]:
+    """Return the keys in a file, which nobody but its owner may read."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as opened:
+            about = os.fstat(opened.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise ServerError(f"{file}: is not a file; --api-key-file takes one with a key")
+            if os.name == "posix" and about.st_mode & 0o077:
+                raise ServerError(
+                    f"{file}: others may use it (mode {about.st_mode & 0o777:04o}), and the key is "
+                    f"a secret; chmod 600 {file}"
+                )
+            data = opened.read(_MAX_KEY_FILE)
+    except OSError as error:
+        raise ServerError(
+            f"{file}: cannot be read ({reason(error)}); it is to hold a key"
+        ) from None
+    lines = [line.strip() for line in data.decode("ascii", "replace").splitlines()]
+    keys = tuple(_checked(line, file) for line in lines if line)
+    if not keys:
+        raise ServerError(f"{file}: holds no key; write one into it, on a line of its own")
+    return keys

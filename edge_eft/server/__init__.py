@@ -1,0 +1,1 @@
+"""The HTTP server: starlette, without native code; the engine lives in a child process."""

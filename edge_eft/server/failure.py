@@ -1,0 +1,52 @@
+"""What the engine's process could not do, as an answer to a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import EdgeEftError
+from .api_error import ApiError
+
+# Of what is not a fault of ours; all else is a 500.
+_STATUS = {
+    "Busy": 429,
+    "EngineDown": 503,
+    "EngineStopped": 503,
+    "NotEnoughMemoryError": 503,
+    "PromptError": 400,
+    "RequestError": 400,
+    "ContextLengthError": 400,
+}
+_CODES = {
+    "Busy": "queue_full",
+    "ContextLengthError": "context_length_exceeded",
+    "EngineDied": "engine_died",
+    "EngineDown": "engine_down",
+}
+
+
+class UnservedError(ApiError):
+    """The engine refused a request, or could not finish it.
+
+    Attributes:
+        cause: the class of `edge_eft.errors`, or what happened to the engine: "Busy", "EngineDied",
+            "EngineDown", "EngineStopped", or "Defect".
+    """
+
+    def __init__(self, cause: str, message: str, numbers: dict[str, int] | None = None) -> None:
+        status = _STATUS.get(cause, 500)
+        super().__init__(
+            status,
+            message,
+            code=_CODES.get(cause),
+            headers={"Retry-After": "1"} if status in (429, 503) else None,
+            more=numbers,
+        )
+        self.cause = cause
+
+
+def refused(error: EdgeEftError, fields: Iterable[str] = ()) -> ApiError:
+    """Return the answer to a body that is wrong; its `param` is what the message begins with."""
+    message = str(error)
+    param = next((name for name in fields if message.startswith(name)), None)
+    return ApiError(400, message, param=param)

@@ -1,0 +1,270 @@
+"""One generator of chunks behind every interface, streamed or not.
+
+A dialect (`openai_chat.py`, `anthropic.py` …) makes an `Ask` of a body, and writes chunks in its
+own words. It knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..engine.reply import Generation, ReplyBuilder, Step
+from ..engine.request import Request
+from ..text.reply_form import ReplyForm
+from .engine import Engine
+from .reply import Reply
+from .reply_parser import Piece, ReplyParser, ToolCallStart
+from .served import NamedModel, role_of
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a client asks for, in one form for all interfaces.
+
+    Attributes:
+        model: of which recipe, and which part of it.
+        requests: one per choice.
+        parses_tools: whether calls in the reply become tool calls.
+        parses_reasoning: whether what is said between reasoning marks is told apart.
+        ignored: fields of the body that were not read.
+    """
+
+    model: NamedModel
+    requests: tuple[Request, ...]
+    parses_tools: bool = False
+    parses_reasoning: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a choice ended."""
+
+    finish_reason: FinishReason
+    generation: Generation
+    stop_string: str | None = None  # which one ended it
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """Tokens, as OpenAI counts them."""
+        prompt, completion = self.generation.prompt_tokens, self.n_predicted
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": self.generation.cached_tokens},
+        }
+
+    @property
+    def n_predicted(self) -> int:
+        """Tokens of the reply, the end token not included."""
+        return len(self.generation.tokens)
+
+    @property
+    def timings(self) -> dict[str, Any]:
+        """What took how long, as llama-server has it."""
+        done, times = self.generation, self.generation.timings
+        prompt_ms = 1000 * sum(times.prefill.values())
+        predicted_ms = 1000 * times.after_prompt
+        prompt_n = done.prompt_tokens - done.cached_tokens
+        return {
+            "cache_n": done.cached_tokens,
+            "prompt_n": prompt_n,
+            "prompt_ms": prompt_ms,
+            "prompt_per_second": 1000 * prompt_n / prompt_ms if prompt_ms else 0.0,
+            "predicted_n": self.n_predicted,
+            "predicted_ms": predicted_ms,
+            "predicted_per_second": done.tokens_per_second,
+            "draft_n": done.drafts_tested,
+            "draft_n_accepted": done.drafts_accepted,
+        }
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What has come of one choice since the last chunk of it."""
+
+    index: int
+    pieces: tuple[Piece, ...] = ()
+    steps: tuple[Step, ...] = ()
+    done: Done | None = None
+
+
+@dataclass
+class Generating:
+    """An `Ask` that the engine has taken."""
+
+    ask: Ask
+    replies: list[Reply]
+    parsers: list[ReplyParser]
+    form: ReplyForm
+    listener: Callable[[Chunk], object] = lambda _: None
+
+    def cancel(self) -> None:
+        """Cancel what has not ended."""
+        for reply in self.replies:
+            reply.cancel()
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """Yield what comes of all choices; the last one of each has `done`."""
+        async for chunk in self._merged():
+            self.listener(chunk)
+            yield chunk
+
+    async def _merged(self) -> AsyncIterator[Chunk]:
+        streams = [self._choice(i) for i in range(len(self.replies))]
+        if len(streams) == 1:
+            async for chunk in streams[0]:
+                yield chunk
+            return
+        queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue(8)
+
+        async def feed(stream: AsyncIterator[Chunk]) -> None:
+            try:
+                async for chunk in stream:
+                    await queue.put(chunk)
+                await queue.put(None)
+            except Exception as error:
+                await queue.put(error)
+
+        tasks = [asyncio.ensure_future(feed(stream)) for stream in streams]
+        try:
+            left = len(tasks)
+            while left:
+                got = await queue.get()
+                if isinstance(got, BaseException):
+                    raise got
+                if got is None:
+                    left -= 1
+                else:
+                    yield got
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _choice(self, index: int) -> AsyncIterator[Chunk]:
+        parser, called, ended = self.parsers[index], False, False
+        reply = ReplyBuilder(self.ask.requests[index])
+        stop = _StopString(self.ask.requests[index].stop)
+
+        def chunk(pieces: list[Piece], steps: list[Step]) -> Chunk:
+            nonlocal called
+            called = called or any(isinstance(piece, ToolCallStart) for piece in pieces)
+            done = self._done(reply.generation(), called, stop.found) if ended else None
+            return Chunk(index, tuple(pieces), tuple(steps), done)
+
+        async for steps in self.replies[index].steps():
+            for step in steps:
+                reply.take(step)
+                stop.take(step)
+            pieces = parser.push("".join(self._text(step) for step in steps))
+            if steps[-1].finish_reason:
+                pieces += parser.flush()
+                ended = True
+            yield chunk(pieces, steps)
+        if not ended:  # it was stopped by the control route
+            ended = True
+            yield chunk(parser.flush(), [])
+
+    def _text(self, step: Step) -> str:
+        """Return what a step says, and the text of a mark that prints nothing."""
+        if step.text or not self.form.controls or step.is_end_token:
+            return step.text
+        text = step.piece.decode("utf-8", "replace")
+        return text if text in self.form.controls else ""
+
+    @staticmethod
+    def _done(generation: Generation, called: bool, stop_string: str | None) -> Done:
+        if generation.finish_reason == "length":
+            return Done("length", generation)
+        return Done("tool_calls" if called else "stop", generation, stop_string)
+
+
+class _StopString:
+    """Finds out which of a request's stop strings ended the reply.
+
+    Attributes:
+        found: the one, once the last step is taken; None if it ended in another way.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = {text: text.encode() for text in stop}
+        self._longest = max(map(len, self._stop.values()), default=0)
+        self._tail = b""
+        self.found: str | None = None
+
+    def take(self, step: Step) -> None:
+        """Take the next step."""
+        if not self._stop:
+            return
+        before = len(self._tail)
+        self._tail += step.piece
+        if step.finish_reason == "stop":
+            # What a control token stands for, or what the last token made complete; of several
+            # the one that text/detokenizer.py ended the text at.
+            ends = [
+                (at + len(data), at, text)
+                for text, data in self._stop.items()
+                if (at := self._tail.find(data, max(0, before - len(data) + 1))) >= 0
+            ]
+            self.found = min(ends)[2] if ends else None
+        self._tail = self._tail[-self._longest :]
+
+
+async def begin(engine: Engine, ask: Ask, known_as: str) -> Generating:
+    """Submit what is asked, and return once the engine has taken it.
+
+    Args:
+        known_as: the id that the client will know it by, for the control route.
+
+    Raises:
+        UnservedError: the engine refuses it, or cannot be had.
+    """
+    recipe = ask.model.recipe
+    replies = await engine.submit(recipe, [request.to_dict() for request in ask.requests])
+    try:
+        tails = []
+        for reply in replies:
+            reply.known_as = known_as
+            tails.append(await reply.accepted())
+    except BaseException:
+        for reply in replies:
+            reply.cancel()
+        raise
+    form = reply_form(engine, ask.model)
+    if ask.parses_tools and form.tool_calls is None:  # as a reply is held to, if a call is asked
+        form = form.calling()
+    parsers = []
+    for request, tail in zip(ask.requests, tails, strict=True):
+        of_reply = form.after(tail, _continued(request))
+        parsers.append(
+            ReplyParser(
+                of_reply,
+                tools=ask.parses_tools,
+                reasoning=ask.parses_reasoning,
+                in_reasoning=of_reply.opens_reasoning and request.constraint is None,
+            )
+        )
+    return Generating(ask, replies, parsers, form)
+
+
+def reply_form(engine: Engine, model: NamedModel) -> ReplyForm:
+    """Return the form of a loaded model's replies: the tuned model's, or the base's alone."""
+    facts = engine.facts(model.recipe)
+    assert facts is not None  # it is loaded
+    forms = facts["reply_forms"]
+    return ReplyForm.from_dict(forms[role_of(forms, model)])
+
+
+def _continued(request: Request) -> str:
+    """Return the assistant's message that a reply continues, "" if it does not."""
+    last = request.prompt[-1] if request.prompt else None
+    if isinstance(last, Mapping) and last.get("role") == "assistant":
+        content = last.get("content")
+        return content if isinstance(content, str) else ""
+    return ""

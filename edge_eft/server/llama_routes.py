@@ -1,0 +1,160 @@
+"""llama-server's own routes: completion, tokens, templates, and what the server is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ..engine.request import Request as EngineRequest
+from . import llama_server, openai_chat
+from .answers import Answering, body_of, is_stream, new_id
+from .engine import Engine
+from .fields import Fields
+from .guard import App
+from .openai_words import FINGERPRINT
+from .served import NamedModel, facts_of, find, role_of
+
+
+def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
+    """Return the routes. `/completions` is OpenAI's here."""
+
+    async def complete(request: Request) -> App:
+        body = await body_of(request)
+        model, id = find(engine, body.get("model")), new_id("cmpl-")
+        return await answering.answer(
+            request,
+            llama_server.ask(body, engine, model),
+            llama_server.LlamaWriter(model.id, body),
+            id=id,
+            stream=is_stream(body),
+            last=None,
+        )
+
+    async def tokenize(request: Request) -> Response:
+        return JSONResponse({"tokens": await _tokenize(engine, await body_of(request))})
+
+    async def detokenize(request: Request) -> Response:
+        return JSONResponse({"content": await _detokenize(engine, await body_of(request))})
+
+    async def apply_template(request: Request) -> Response:
+        return JSONResponse({"prompt": await _prompt(engine, await body_of(request))})
+
+    async def props(request: Request) -> Response:
+        model = find(engine, request.query_params.get("model"))
+        return JSONResponse(await _props(engine, model))
+
+    async def slots(request: Request) -> Response:
+        model = find(engine, request.query_params.get("model"))
+        return JSONResponse(await _slots(engine, model))
+
+    return [
+        Route("/completion", complete, methods=["POST"]),
+        Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/detokenize", detokenize, methods=["POST"]),
+        Route("/apply-template", apply_template, methods=["POST"]),
+        Route("/props", props, methods=["GET"]),
+        Route("/slots", slots, methods=["GET"]),
+    ]
+
+
+async def _tokenize(engine: Engine, body: Mapping[str, Any]) -> list[Any]:
+    fields = Fields(body, ("content", "add_special", "parse_special", "with_pieces", "model"))
+    model = find(engine, body.get("model"))
+    content = fields.get("content", str | list, "a text, or a list of texts and token ids", "")
+    parts = [content] if isinstance(content, str) else content
+    parse = fields.get("parse_special", bool, "true or false", True)
+    with_pieces = fields.flag("with_pieces")
+    found: list[Any] = []
+    for i, part in enumerate(parts):
+        special = fields.flag("add_special") and i == 0
+        if not with_pieces or type(part) is int:
+            own = await llama_server.joined_tokens(
+                engine, model, [part], "content", add_special=special, parse_special=parse
+            )
+            found += [{"id": token} for token in own] if with_pieces else own
+            continue
+        if not isinstance(part, str):
+            raise fields.wrong("content", "it must be a text, or a list of texts and token ids")
+        asked = {"add_special": special, "parse_special": parse}
+        rows = await engine.ask(model.recipe, "tokenize", text=part, **asked)
+        found += [{"id": token, "piece": _piece(piece)} for token, piece in rows]
+    return found
+
+
+def _piece(latin_1: str) -> str | list[int]:
+    """Return what a token prints: a text, or bytes where it is only a part of a character."""
+    data = latin_1.encode("latin-1")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
+
+
+async def _detokenize(engine: Engine, body: Mapping[str, Any]) -> str:
+    fields = Fields(body, ("tokens", "model"))
+    model = find(engine, body.get("model"))
+    tokens = fields.get("tokens", list, "a list of token ids", [])
+    n_vocab = (await engine.ready(model.recipe))["n_vocab"]
+    if not all(type(token) is int and 0 <= token < n_vocab for token in tokens):
+        raise fields.wrong("tokens", f"it must be a list of token ids in [0, {n_vocab - 1}]")
+    return str(await engine.ask(model.recipe, "detokenize", tokens=tokens))
+
+
+async def _prompt(engine: Engine, body: Mapping[str, Any]) -> str:
+    """Return the prompt that messages become for the tuned model, or the one that is named."""
+    model = find(engine, body.get("model"))
+    asked = await openai_chat.ask(body, engine, model)
+    request = asked.requests[0].to_dict()
+    prompts = await engine.ask(model.recipe, "prompts", request=request)
+    return str(prompts[role_of(prompts, model)]["text"])
+
+
+async def _props(engine: Engine, model: NamedModel) -> dict[str, Any]:
+    facts = await facts_of(engine, model)
+    defaults = EngineRequest("", max_tokens=facts["n_ctx"])
+    params = llama_server.settings(defaults.to_dict()) | {"seed": -1, "n_predict": -1}
+    return {
+        "default_generation_settings": {
+            **_slot(0, facts["n_ctx"]),
+            "params": {**params, "max_tokens": -1, "stop": [], "grammar": ""},
+        },
+        "total_slots": facts["n_slots"],
+        "model_alias": model.id,
+        "model_path": facts["files"]["base"]["name"],
+        "modalities": {"vision": False, "audio": False},
+        "chat_template": facts["templates"][role_of(facts["templates"], model)],
+        "bos_token": facts["bos"],
+        "eos_token": facts["eos"],
+        "build_info": FINGERPRINT,
+        "is_sleeping": not engine.is_loaded(model.recipe),
+    }
+
+
+def _slot(index: int, n_ctx: int) -> dict[str, Any]:
+    return {
+        "id": index,
+        "id_task": -1,
+        "n_ctx": n_ctx,
+        "speculative": True,
+        "is_processing": False,
+    }
+
+
+async def _slots(engine: Engine, model: NamedModel) -> list[dict[str, Any]]:
+    """Return what each slot does: counts and dials.
+
+    llama-server shows prompts here; ours are other people's, so none of their words is.
+    """
+    facts = await facts_of(engine, model)
+    slots = [_slot(i, facts["n_ctx"]) for i in range(facts["n_slots"])]
+    for slot, reply in zip(slots, engine.replies(model.recipe), strict=False):
+        left = reply.request["max_tokens"] - reply.n_decoded
+        about = {"has_next_token": True, "n_remain": left, "n_decoded": reply.n_decoded}
+        params = llama_server.settings(reply.request)
+        task = int(reply.id.removeprefix("r"))
+        slot |= {"id_task": task, "is_processing": True, "params": params, "next_token": about}
+    return slots

@@ -1,0 +1,266 @@
+"""OpenAI's chat completions: a body → an `Ask`, and its chunks in OpenAI's words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from ..engine.constraint import Constraint
+from ..engine.reply import Step
+from ..errors import EdgeEftError
+from ..text.reply_form import ReplyForm
+from .api_error import ApiError
+from .engine import Engine
+from .fields import MAX_CHOICES, SAMPLING, Fields
+from .generation import Ask, Chunk, Done, Generating, reply_form
+from .openai_words import base, explained, merged_usage, token_logprob
+from .reply_parser import (
+    Content,
+    Piece,
+    Reasoning,
+    ToolCallArguments,
+    ToolCallStart,
+)
+from .served import NamedModel
+from .tool_choice import tool_constraint
+
+KNOWN = (
+    *SAMPLING,
+    *("messages", "max_completion_tokens", "logprobs", "top_logprobs", "response_format"),
+    *("tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "reasoning_format"),
+)
+
+
+async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
+    """Return what a body asks for.
+
+    Raises:
+        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
+    """
+    fields = Fields(body, KNOWN)
+    messages = fields.get("messages", list, "a list of messages")
+    if not messages:
+        raise ApiError(400, "messages is missing; give at least one", param="messages")
+    facts = await engine.ready(model.recipe)
+    tools = usable_tools(fields)
+    choice = _tool_choice(fields, tools)
+    constraint = fields.constraint()
+    if constraint is None and tools and choice not in ("auto", "none"):
+        form = reply_form(engine, model)
+        name = None if choice == "required" else choice.removeprefix("function:")
+        constraint = call_constraint(fields, form, tools, name)
+    n_top = fields.count("top_logprobs", 0, 20, 0)
+    more: dict[str, Any] = {"max_tokens": fields.max_tokens(_LENGTHS, facts["n_ctx"])}
+    if n_top and "explain" not in fields:
+        more["top_logprobs"] = n_top
+    if tools and choice != "none":
+        more["tools"] = tools
+    if constraint is not None:
+        more["constraint"] = constraint
+    if variables := fields.get("chat_template_kwargs", dict, "an object"):
+        more["chat_template_kwargs"] = variables
+    n = fields.count("n", 1, MAX_CHOICES, 1)
+    reasoning = fields.get("reasoning_format", str, "a text", "auto") != "none"
+    return Ask(
+        model,
+        tuple(fields.choices(messages, model, n, **more)),
+        parses_tools=bool(tools) and choice != "none",
+        parses_reasoning=reasoning,
+        ignored=tuple(fields.ignored),
+    )
+
+
+def thinking(facts: Mapping[str, Any], thinks: bool) -> dict[str, bool]:
+    """Return the template variables that turn reasoning on or off, where a template reads any."""
+    sources = facts["templates"].values()
+    reads = any("enable_thinking" in (source or "") for source in sources)
+    return {"enable_thinking": thinks} if reads else {}
+
+
+_LENGTHS = ("max_completion_tokens", "max_tokens")
+
+
+def usable_tools(fields: Fields) -> list[dict[str, Any]]:
+    """Return the tools that are functions; others are noted as ignored."""
+    tools = fields.get("tools", list, "a list of tools", [])
+    usable = []
+    for i, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise fields.wrong("tools", f"tools[{i}] must be an object")
+        if tool.get("type", "function") != "function":
+            fields.ignored.append(f"tools[{i}] ({tool['type']})")
+            continue
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise fields.wrong("tools", f"tools[{i}] must have a function with a name")
+        usable.append(tool)
+    return usable
+
+
+def call_constraint(
+    fields: Fields, form: ReplyForm, tools: list[dict[str, Any]], name: str | None
+) -> Constraint:
+    """Return what holds a reply to a call of a tool, of the one of that name if one is given."""
+    choice = {"type": "function", "function": {"name": name}} if name else "required"
+    try:
+        held = tool_constraint(form, tools, choice)
+        return Constraint(json_schema=held.json_schema, before=held.before, after=held.after)
+    except EdgeEftError as error:
+        raise ApiError(400, f"tools: {error}", param="tools") from None
+
+
+def _tool_choice(fields: Fields, tools: list[dict[str, Any]]) -> str:
+    """Return "auto", "none", "required", or the name of a function."""
+    choice = fields.get("tool_choice", str | dict, "auto, none, required or a function", "auto")
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        names = [tool["function"]["name"] for tool in tools]
+        if name not in names:
+            raise fields.wrong("tool_choice", f"it must name one of the tools: {', '.join(names)}")
+        return f"function:{name}"
+    if choice not in ("auto", "none", "required"):
+        raise fields.wrong("tool_choice", "it must be auto, none, required or a function")
+    if choice == "required" and not tools:
+        raise fields.wrong("tool_choice", "there are no tools to choose from")
+    return str(choice)
+
+
+# -- answers -------------------------------------------------------------------------------
+
+
+class ChatWriter:
+    """Writes chunks as chat completions.
+
+    Args:
+        id: of the answer.
+        model: as the client named it.
+        body: of the request.
+    """
+
+    def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
+        self._id, self._model = id, model
+        options = body.get("stream_options")
+        self._with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        self._logprobs = bool(body.get("logprobs"))
+        self._explains = bool(body.get("explain"))
+
+    async def events(self, generating: Generating) -> AsyncIterator[dict[str, Any]]:
+        """Yield the objects of a stream, without its end mark."""
+        done: dict[int, Done] = {}
+        for i in range(len(generating.replies)):
+            yield self._chunk(i, {"role": "assistant", "content": ""})
+        async for chunk in generating.chunks():
+            for event in self._deltas(chunk):
+                yield event
+            if chunk.done:
+                done[chunk.index] = chunk.done
+                last = self._chunk(chunk.index, {}, finish_reason=chunk.done.finish_reason)
+                yield last | {"timings": chunk.done.timings}
+        if self._with_usage:
+            usage = merged_usage(done, len(done))
+            yield base(self._id, "chat.completion.chunk", self._model) | {
+                "choices": [],
+                "usage": usage,
+            }
+
+    def _deltas(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """Return the objects for what came; the first of them tells of the tokens."""
+        events = [self._chunk(chunk.index, delta) for delta in map(_delta, chunk.pieces)]
+        about = self._about(chunk.steps)
+        if about and not events and any(about.values()):
+            events = [self._chunk(chunk.index, {"content": ""})]
+        if events:
+            events[0]["choices"][0] |= about
+        return events
+
+    def _about(self, steps: tuple[Step, ...]) -> dict[str, Any]:
+        about: dict[str, Any] = {}
+        if self._logprobs:
+            told = [token_logprob(step) for step in steps if not step.is_end_token]
+            about["logprobs"] = {"content": told, "refusal": None} if told else None
+        if self._explains:
+            about["explain"] = explained(steps)
+        return about
+
+    def _chunk(
+        self, index: int, delta: dict[str, Any], finish_reason: str | None = None
+    ) -> dict[str, Any]:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": None,
+            "finish_reason": finish_reason,
+        }
+        return base(self._id, "chat.completion.chunk", self._model) | {"choices": [choice]}
+
+    async def whole(self, generating: Generating) -> dict[str, Any]:
+        """Return the answer as one object."""
+        n = len(generating.replies)
+        messages = [Message() for _ in range(n)]
+        steps: list[list[Step]] = [[] for _ in range(n)]
+        done: dict[int, Done] = {}
+        async for chunk in generating.chunks():
+            messages[chunk.index].take(chunk.pieces)
+            steps[chunk.index] += chunk.steps
+            if chunk.done:
+                done[chunk.index] = chunk.done
+        choices = [
+            {
+                "index": i,
+                "message": messages[i].to_dict(),
+                "logprobs": None,
+                "finish_reason": done[i].finish_reason,
+                **self._about(tuple(steps[i])),
+            }
+            for i in range(n)
+        ]
+        return base(self._id, "chat.completion", self._model) | {
+            "choices": choices,
+            "usage": merged_usage(done, len(done)),
+            "timings": done[0].timings,
+        }
+
+
+class Message:
+    """An assistant's message as its pieces come."""
+
+    def __init__(self) -> None:
+        self.content = ""
+        self.reasoning = ""
+        self.tool_calls: list[dict[str, Any]] = []
+
+    def take(self, pieces: tuple[Piece, ...]) -> None:
+        """Add pieces."""
+        for piece in pieces:
+            if isinstance(piece, Content):
+                self.content += piece.text
+            elif isinstance(piece, Reasoning):
+                self.reasoning += piece.text
+            elif isinstance(piece, ToolCallStart):
+                function = {"name": piece.name, "arguments": ""}
+                self.tool_calls.append({"id": piece.id, "type": "function", "function": function})
+            else:
+                self.tool_calls[piece.index]["function"]["arguments"] += piece.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return OpenAI's message."""
+        content = self.content if self.content or not self.tool_calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = self.tool_calls
+        return message
+
+
+def _delta(piece: Piece) -> dict[str, Any]:
+    if isinstance(piece, Content):
+        return {"content": piece.text}
+    if isinstance(piece, Reasoning):
+        return {"reasoning_content": piece.text}
+    if isinstance(piece, ToolCallArguments):
+        return {"tool_calls": [{"index": piece.index, "function": {"arguments": piece.text}}]}
+    function = {"name": piece.name, "arguments": ""}
+    call = {"index": piece.index, "id": piece.id, "type": "function", "function": function}
+    return {"tool_calls": [call]}

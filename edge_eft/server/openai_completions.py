@@ -1,0 +1,229 @@
+"""OpenAI's completions, the older interface: raw text or token ids, and their log-probabilities.
+
+With `echo` and `logprobs` the prompt's own tokens are scored under the emulation, which is what
+lm-evaluation-harness asks for.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..engine.reply import PromptToken, Step, TokenLogprob
+from ..engine.request import Prompt
+from .api_error import ApiError
+from .engine import Engine
+from .fields import MAX_CHOICES, SAMPLING, Fields
+from .generation import Ask, Chunk, Done, Generating
+from .openai_words import base, explained, merged_usage, text_of
+from .reply_parser import Content
+from .served import NamedModel
+
+KNOWN = (*SAMPLING, *("prompt", "echo", "logprobs", "best_of", "suffix", "response_format"))
+_DEFAULT_LENGTH = 16  # OpenAI's
+
+
+async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
+    """Return what a body asks for.
+
+    Raises:
+        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
+    """
+    fields = Fields(body, KNOWN)
+    if fields.get("suffix", str, "a text"):
+        raise fields.wrong("suffix", "these models only continue a text; leave it out")
+    n = fields.count("n", 1, MAX_CHOICES, 1)
+    if fields.count("best_of", 1, MAX_CHOICES, n) != n:
+        raise fields.wrong("best_of", "it must be n: choices are not ranked here")
+    prompts = _prompts(fields)
+    if len(prompts) * n > engine.n_slots + engine.queue:
+        raise ApiError(400, f"{len(prompts)} prompts are too many for one call", param="prompt")
+    facts = await engine.ready(model.recipe)
+    echo, n_top = fields.flag("echo"), fields.get("logprobs", int, "a whole number")
+    no_reply = fields.get("max_tokens", int, "a whole number") == 0
+    if no_reply and not echo:
+        raise fields.wrong("max_tokens", "it must be at least 1; 0 goes with echo alone")
+    longest = 1 if no_reply else fields.max_tokens(("max_tokens",), facts["n_ctx"])
+    if "max_tokens" not in fields:
+        longest = _DEFAULT_LENGTH
+    more: dict[str, Any] = {"max_tokens": longest}
+    if n_top is not None:
+        more["top_logprobs"] = fields.count("logprobs", 0, 20, 0)
+        if echo:
+            more["prompt_logprobs"] = more["top_logprobs"]
+    elif echo:
+        more["prompt_logprobs"] = 0  # their pieces are wanted
+    if (constraint := fields.constraint()) is not None:
+        more["constraint"] = constraint
+    requests = [one for prompt in prompts for one in fields.choices(prompt, model, n, **more)]
+    return Ask(model, tuple(requests), ignored=tuple(fields.ignored))
+
+
+def _prompts(fields: Fields) -> list[Prompt]:
+    """Return the prompts: a text, texts, token ids, or lists of them."""
+    prompt = fields.get("prompt", str | list, "a text, token ids, or a list of them")
+    if prompt is None:
+        raise ApiError(400, "prompt is missing; give a text or token ids", param="prompt")
+    if isinstance(prompt, str):
+        return [prompt]
+    if prompt and all(isinstance(part, str) for part in prompt):
+        return list(prompt)
+    if prompt and all(type(part) is int for part in prompt):
+        return [prompt]
+    if prompt and all(
+        isinstance(part, list) and part and all(type(token) is int for token in part)
+        for part in prompt
+    ):
+        return list(prompt)
+    raise fields.wrong("prompt", "it must be a text, token ids, or a list of either")
+
+
+# -- answers -------------------------------------------------------------------------------
+
+
+class CompletionWriter:
+    """Writes chunks as completions.
+
+    Args:
+        id: of the answer.
+        model: as the client named it.
+        body: of the request.
+    """
+
+    def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
+        self._id, self._model = id, model
+        options = body.get("stream_options")
+        self._with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        self._n = int(body.get("n") or 1)
+        self._echo = bool(body.get("echo"))
+        self._logprobs = body.get("logprobs") is not None
+        self._explains = bool(body.get("explain"))
+        self._no_reply = body.get("max_tokens") == 0
+        self._tables: dict[int, _Logprobs] = {}
+
+    async def events(self, generating: Generating) -> AsyncIterator[dict[str, Any]]:
+        """Yield the objects of a stream, without its end mark."""
+        done: dict[int, Done] = {}
+        async for chunk in generating.chunks():
+            choice = self._choice(chunk, generating.ask.requests[chunk.index].prompt)
+            event = self._base() | {"choices": [choice]}
+            if chunk.done:
+                done[chunk.index] = chunk.done
+                event["timings"] = chunk.done.timings
+            if chunk.done or choice["text"] or choice["logprobs"]:
+                yield event
+        if self._with_usage:
+            yield self._base() | {"choices": [], "usage": merged_usage(done, self._n)}
+
+    async def whole(self, generating: Generating) -> dict[str, Any]:
+        """Return the answer as one object."""
+        n = len(generating.replies)
+        choices: list[dict[str, Any]] = [{"text": "", "logprobs": None} for _ in range(n)]
+        done: dict[int, Done] = {}
+        async for chunk in generating.chunks():
+            prompt = generating.ask.requests[chunk.index].prompt
+            self._add(choices[chunk.index], self._choice(chunk, prompt))
+            if chunk.done:
+                done[chunk.index] = chunk.done
+        return self._base() | {
+            "choices": choices,
+            "usage": merged_usage(done, self._n),
+            "timings": done[0].timings,
+        }
+
+    def _base(self) -> dict[str, Any]:
+        return base(self._id, "text_completion", self._model)
+
+    def _choice(self, chunk: Chunk, prompt: Prompt) -> dict[str, Any]:
+        table = self._tables.setdefault(chunk.index, _Logprobs(prompt))
+        echoed = tuple(
+            one for step in chunk.steps if self._echo for one in step.prompt_logprobs or ()
+        )
+        pieces = (piece.text for piece in chunk.pieces if isinstance(piece, Content))
+        said = "" if self._no_reply else "".join(pieces)
+        steps = () if self._no_reply else chunk.steps
+        choice: dict[str, Any] = {
+            "index": chunk.index,
+            "text": (table.echo(echoed) if echoed else "") + said,
+            "logprobs": table.take(echoed, steps) if self._logprobs else None,
+            "finish_reason": chunk.done.finish_reason if chunk.done else None,
+        }
+        if self._explains:
+            choice["explain"] = explained(steps)
+        return choice
+
+    @staticmethod
+    def _add(choice: dict[str, Any], more: dict[str, Any]) -> None:
+        """Add a part of a choice to what came before of it."""
+        text, logprobs = choice["text"] + more["text"], choice["logprobs"]
+        if logprobs and more["logprobs"]:
+            logprobs = {key: logprobs[key] + more["logprobs"][key] for key in logprobs}
+        explain = choice.get("explain", []) + more.get("explain", [])
+        choice |= more | {"text": text, "logprobs": logprobs or more["logprobs"]}
+        if explain:
+            choice["explain"] = explain
+
+
+class _Logprobs:
+    """The table of one choice's tokens, in the older interface's shape.
+
+    The end token has a row, too: lm-evaluation-harness cuts off the one generated token.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._offset = 0
+
+    def echo(self, tokens: Iterable[PromptToken]) -> str:
+        """Return the prompt as text, of token ids what they print."""
+        if isinstance(self._prompt, str):
+            return self._prompt
+        return text_of(b"".join(one.piece for one in tokens))
+
+    def take(
+        self, prompt: Sequence[PromptToken], steps: Iterable[Step]
+    ) -> dict[str, list[Any]] | None:
+        """Return the rows of tokens that have come; None for no tokens."""
+        rows = []
+        for one in prompt:
+            offset = self._offset
+            if not (one.logprob is None and self._is_added(one)):
+                self._move(one.piece)
+            rows.append(_row(one.piece, one.logprob, one.top, offset))
+        for step in steps:
+            rows.append(_row(step.piece, step.logprob, step.top_logprobs, self._offset))
+            self._move(step.piece)
+        if not rows:
+            return None
+        names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+        columns = zip(*rows, strict=True)
+        return {name: list(column) for name, column in zip(names, columns, strict=True)}
+
+    def _is_added(self, first: PromptToken) -> bool:
+        """Whether the first token is a BOS, which the text does not have."""
+        prompt = self._prompt
+        return isinstance(prompt, str) and not prompt.encode().startswith(first.piece)
+
+    def _move(self, piece: bytes) -> None:
+        self._offset += len(self._decoder.decode(piece))
+
+
+def _row(
+    piece: bytes, logprob: float | None, top: Iterable[TokenLogprob], offset: int
+) -> tuple[str, float | None, dict[str, float] | None, int]:
+    text = text_of(piece)
+    if logprob is None:
+        return text, None, None, offset
+    likeliest = _by_text(top)
+    likeliest.setdefault(text, max(logprob, -9999.0))
+    return text, max(logprob, -9999.0), likeliest, offset
+
+
+def _by_text(top: Iterable[TokenLogprob]) -> dict[str, float]:
+    """Return text → log-probability; of tokens that look alike the likelier one."""
+    found: dict[str, float] = {}
+    for one in top:
+        found.setdefault(text_of(one.piece), max(one.logprob, -9999.0))
+    return found

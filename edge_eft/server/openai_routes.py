@@ -1,0 +1,129 @@
+"""OpenAI's routes, with and without /v1, and ours beside them: the dials of a running request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ..errors import EdgeEftError
+from ..logits.weights import Weights
+from . import openai_chat, openai_completions
+from .answers import Answering, body_of, is_stream, new_id
+from .api_error import ApiError
+from .engine import Engine
+from .failure import refused
+from .fields import WEIGHTS, Fields
+from .guard import App
+from .served import NamedModel, find, models
+
+_STARTED = int(time.time())
+
+
+def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
+    """Return the routes."""
+
+    async def list_models(request: Request) -> Response:
+        return JSONResponse(
+            {"object": "list", "data": [_about(engine, model) for model in models(engine)]}
+        )
+
+    async def one_model(request: Request) -> Response:
+        return JSONResponse(_about(engine, find(engine, request.path_params["id"])))
+
+    async def chat(request: Request) -> App:
+        body = await body_of(request)
+        model, id = find(engine, body.get("model")), new_id("chatcmpl-")
+        return await answering.answer(
+            request,
+            openai_chat.ask(body, engine, model),
+            openai_chat.ChatWriter(id, model.id, body),
+            id=id,
+            stream=is_stream(body),
+        )
+
+    async def complete(request: Request) -> App:
+        body = await body_of(request)
+        model, id = find(engine, body.get("model")), new_id("cmpl-")
+        return await answering.answer(
+            request,
+            openai_completions.ask(body, engine, model),
+            openai_completions.CompletionWriter(id, model.id, body),
+            id=id,
+            stream=is_stream(body),
+        )
+
+    async def control(request: Request) -> Response:
+        return JSONResponse(await _control(engine, await body_of(request)))
+
+    found = [
+        ("/models", list_models, "GET"),
+        ("/models/{id:path}", one_model, "GET"),
+        ("/chat/completions", chat, "POST"),
+        ("/chat/completions/control", control, "POST"),
+        ("/completions", complete, "POST"),
+    ]
+    return [
+        Route(prefix + path, endpoint, methods=[method])
+        for path, endpoint, method in found
+        for prefix in ("/v1", "")
+    ]
+
+
+def _about(engine: Engine, model: NamedModel) -> dict[str, Any]:
+    recipe, facts = engine.served(model.recipe), engine.facts(model.recipe)
+    about: dict[str, Any] = {
+        "id": model.id,
+        "object": "model",
+        "created": _STARTED,
+        "owned_by": "edge_eft",
+    }
+    meta: dict[str, Any] = {
+        "description": recipe.description,
+        "loaded": engine.is_loaded(model.recipe),
+    }
+    if facts:
+        role = (
+            "base"
+            if model.part in (None, "base")
+            else next(role for role in facts["files"] if role.startswith(str(model.part)))
+        )
+        file = facts["files"][role]
+        meta |= {
+            "n_vocab": facts["n_vocab"],
+            "n_ctx": facts["n_ctx"],
+            "n_ctx_train": facts["n_ctx_train"],
+            "n_params": file["n_parameters"],
+            "size": file["n_bytes"],
+            "deltas": facts["deltas"],
+        }
+    return about | {"meta": meta}
+
+
+async def _control(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Stop a request in work, or turn its dials: {"id", "action": "stop" | "set_weights", …}."""
+    fields = Fields(body, ("id", "action", *WEIGHTS, "only"))
+    id = fields.get("id", str, "the id of an answer's first chunk")
+    action = fields.get("action", str, "stop or set_weights")
+    if action not in ("stop", "set_weights"):
+        raise fields.wrong("action", "it must be stop or set_weights")
+    replies = engine.find(id) if id else []
+    if not replies:
+        raise ApiError(
+            404, f"no answer {id!r:.80} is in work; it has ended", code="not_found", param="id"
+        )
+    if action == "stop":
+        for reply in replies:
+            reply.stop()
+        return {"id": id, "action": action, "success": True}
+    try:
+        weights = Weights.from_dict(fields.dials("only"))
+    except EdgeEftError as error:
+        raise refused(error, (*WEIGHTS, "only")) from None
+    for reply in replies:
+        await engine.set_weights(reply, weights.to_dict())
+    return {"id": id, "action": action, "success": True, "weights": weights.to_dict()}

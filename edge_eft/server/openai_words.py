@@ -1,0 +1,100 @@
+"""Parts of OpenAI's answers that its interfaces share."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any
+
+from ..engine.reply import RoleView, Step, TokenLogprob
+from .generation import Done
+
+# Clients of llama-server know it by the "b" of its build numbers.
+FINGERPRINT = f"b{metadata.version('edge-eft')}-edge-eft"
+
+
+def base(id: str, kind: str, model: str) -> dict[str, Any]:
+    """Return what every answer, and every object of a stream, begins with."""
+    return {
+        "id": id,
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": FINGERPRINT,
+    }
+
+
+def merged_usage(done: Mapping[int, Done], n: int = 1) -> dict[str, Any]:
+    """Return the usage of an answer: every prompt once, and the replies of all choices.
+
+    Args:
+        done: number of a choice → how it ended.
+        n: choices of each prompt; they stand one after another.
+    """
+    first = [one.usage for i, one in sorted(done.items()) if i % n == 0]
+    prompt = sum(usage["prompt_tokens"] for usage in first)
+    cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in first)
+    completion = sum(one.n_predicted for one in done.values())
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def text_of(piece: bytes) -> str:
+    """Return a token's bytes as text; a part of a character shows as U+FFFD."""
+    return piece.decode("utf-8", "replace")
+
+
+def _logprob(piece: bytes, logprob: float) -> dict[str, Any]:
+    # OpenAI's own answer for what is impossible: JSON has no −inf.
+    return {"token": text_of(piece), "logprob": max(logprob, -9999.0), "bytes": list(piece)}
+
+
+def token_logprob(step: Step) -> dict[str, Any]:
+    """Return a chat's entry on one token: its log-probability, and the likeliest ones'."""
+    top = [_logprob(one.piece, one.logprob) for one in step.top_logprobs]
+    return _logprob(step.piece, step.logprob) | {"top_logprobs": top}
+
+
+def explained(steps: Iterable[Step]) -> list[dict[str, Any]]:
+    """Return what each model thought of each token: its log-probability and likeliest tokens."""
+    return [
+        {
+            "id": step.token,
+            "token": text_of(step.piece),
+            "drafted": step.accepted,
+            "emulated": {
+                "logprob": max(step.logprob, -9999.0),
+                "top": [_top(one) for one in step.top_logprobs],
+            },
+            **{role: _view(view) for role, view in (step.explain or {}).items()},
+        }
+        for step in steps
+    ]
+
+
+def _top(one: TokenLogprob) -> dict[str, Any]:
+    logprob = max(one.logprob, -9999.0)
+    return {"id": one.token, "token": text_of(one.piece), "logprob": logprob}
+
+
+def _view(view: RoleView) -> dict[str, Any]:
+    top = [{"id": i, "token": text, "logprob": max(p, -9999.0)} for i, text, p in view.top]
+    return {"logprob": max(view.logprob, -9999.0), "top": top}
+
+
+def parsed_arguments(arguments: str) -> dict[str, Any]:
+    """Return what a tool is called with, as an object.
+
+    What is not an object is handed back under a name, as Anthropic has it.
+    """
+    try:
+        parsed = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        parsed = None
+    return parsed if isinstance(parsed, dict) else {"INVALID_JSON": arguments}

@@ -1,0 +1,86 @@
+"""The engine's process as this one sees it: commands out, events in, and word of its death.
+
+The other end is `engine/host.py`, which names them. What an event means is for `engine.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ..child import Child, environment
+
+Event = dict[str, Any]
+
+
+class EngineProcess:
+    """A child process with an engine; made and used on an event loop.
+
+    Args:
+        on_event: called with every event, on the loop.
+        on_death: called once, on the loop, with a line on why it ended; not after `stop`.
+    """
+
+    def __init__(self, on_event: Callable[[Event], None], on_death: Callable[[str], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_event, self._on_death = on_event, on_death
+        self._child = Child(["-m", "edge_eft.engine.host"], environment())
+        self._stopped = False
+        self._rest = b""
+        self._output = self._child.stdout.fileno()
+        try:
+            self._loop.add_reader(self._output, self._read)
+            self._watched = True
+        except NotImplementedError:  # of pipes, on Windows
+            self._watched = False
+            threading.Thread(target=self._read_all, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._child.pid
+
+    def send(self, do: str, **values: Any) -> None:
+        """Give a command; if the process is dead, `on_death` tells."""
+        self._child.send(json.dumps({"do": do, **values}))
+
+    async def stop(self) -> None:
+        """End the process, and all that it holds."""
+        if not self._stopped:
+            self._close()
+            await asyncio.to_thread(self._child.end)
+
+    def _close(self) -> None:
+        self._stopped = True
+        if self._watched:
+            self._loop.remove_reader(self._output)
+
+    def _read_all(self) -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # the pipe or the loop is closed
+            while data := os.read(self._output, 1 << 18):
+                self._loop.call_soon_threadsafe(self._take, data)
+            self._loop.call_soon_threadsafe(self._take, b"")
+
+    def _read(self) -> None:
+        self._take(os.read(self._output, 1 << 18))
+
+    def _take(self, data: bytes) -> None:
+        """Take the events that have come; nothing comes when the process has died."""
+        if self._stopped:
+            return
+        if not data:
+            self._close()
+            self._dying = asyncio.ensure_future(self._die())
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if not self._stopped:  # by what an event brought about
+                self._on_event(json.loads(line))
+
+    async def _die(self) -> None:
+        self._on_death(await asyncio.to_thread(self._child.end))

@@ -1,0 +1,87 @@
+"""What is served: recipes as texts, and the names that clients know them and their parts by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .api_error import ApiError
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+@dataclass(frozen=True)
+class ServedRecipe:
+    """A recipe under the name that clients know it by, as it goes to another process.
+
+    Attributes:
+        toml: its text; `path`: the file that relative names in it are relative to.
+        description: what it says of itself.
+        parts: its models that can be used by themselves, such as "base" and "tuned".
+    """
+
+    name: str
+    toml: str
+    path: str
+    description: str = ""
+    parts: tuple[str, ...] = ("base", "tuned")
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """What a client names as its model: a recipe, or one model of it by itself."""
+
+    id: str
+    recipe: str
+    part: str | None
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """The dials that the name stands for."""
+        return {} if self.part is None else {"only": self.part}
+
+
+def models(engine: Engine) -> Iterator[NamedModel]:
+    """Yield all models, each recipe followed by its parts."""
+    for name in engine.names:
+        yield NamedModel(name, name, None)
+        for part in engine.served(name).parts:
+            yield NamedModel(f"{name}:{part}", name, part)
+
+
+def find(engine: Engine, id: Any) -> NamedModel:
+    """Return the model that a request names; one that names none gets the first.
+
+    Ollama's clients add ":latest" to names.
+
+    Raises:
+        ApiError: there is none of that name.
+    """
+    known = {model.id: model for model in models(engine)}
+    if id is None or id == "":
+        return next(iter(known.values()))
+    if isinstance(id, str):
+        name = id.removesuffix(":latest")
+        # A router in front may add the owner, as in edge_eft/atlas.
+        for candidate in (name, name.rpartition("/")[2]):
+            if candidate in known:
+                return known[candidate]
+    raise ApiError(
+        404,
+        f"there is no model {id!r:.80}; there are: {', '.join(known)}",
+        code="model_not_found",
+        param="model",
+    )
+
+
+async def facts_of(engine: Engine, model: NamedModel) -> dict[str, Any]:
+    """Return what the engine said of a model; it is loaded for that if it never was."""
+    return engine.facts(model.recipe) or await engine.ready(model.recipe)
+
+
+def role_of(roles: Iterable[str], model: NamedModel) -> str:
+    """Return the role that stands for a model: itself if it is one, else the tuned model's."""
+    roles, side = list(roles), (model.part or "tuned").partition(":")[0]
+    return model.part if model.part in roles else next(one for one in roles if side in one)

@@ -1,0 +1,70 @@
+"""app, metrics: what there is at which path, and what is counted."""
+
+import json
+import os
+import threading
+
+import pytest
+from helpers.http_server import JSON, serving
+
+from edge_eft.files.recipe_names import load_recipe
+from edge_eft.files.recipe_toml import to_toml
+from edge_eft.server.app import create_app
+from edge_eft.server.metrics import Metrics
+from edge_eft.server.options import ServeOptions
+from edge_eft.server.served import ServedRecipe
+
+ATLAS = ServedRecipe("atlas", to_toml(load_recipe("atlas"), os.devnull), "atlas.toml")
+OPTIONS = ServeOptions((ATLAS,), api_keys=("key-1",))
+
+
+@pytest.fixture(scope="module")
+def live():
+    loaded = threading.Event()
+    with serving(create_app(OPTIONS, lambda error: loaded.set())) as server:
+        assert loaded.wait(60)
+        yield server
+
+
+def test_health_is_open_and_the_rest_is_not(live):
+    assert live.ask("/health")[0] == 200
+    assert live.ask("/metrics")[0] == 401
+    assert live.ask("/metrics", X_Api_Key="key-1")[0] == 200
+    assert live.ask("/health", Host="evil.example")[0] == 403
+
+
+def test_a_path_or_a_method_that_there_is_not(live):
+    for path, method, status, code in (
+        ("/nothing", "GET", 404, "not_found"),
+        ("/nothing", "POST", 404, "not_found"),
+        ("/health", "POST", 405, "method_not_allowed"),
+    ):
+        body = {} if method == "POST" else None
+        seen, _, said = live.ask(path, method, body, X_Api_Key="key-1", **JSON)
+        assert seen == status
+        assert json.loads(said)["error"]["code"] == code
+
+
+def test_requests_are_counted_by_routes_that_strangers_do_not_name(live):
+    live.ask("/made-up", X_Api_Key="key-1")
+    live.ask("/health")
+    text = live.ask("/metrics", X_Api_Key="key-1")[2].decode()
+    assert 'edge_eft_requests_total{route="/health",status="200"}' in text
+    assert 'edge_eft_requests_total{route="other",status="404"}' in text
+    assert "made-up" not in text
+    assert "key-1" not in text
+
+
+def test_a_key_is_not_shown_with_the_options():
+    assert "key-1" not in repr(OPTIONS)
+
+
+def test_counters_add_and_gauges_are_asked_for():
+    metrics = Metrics(lambda: {"requests_active": 2})
+    metrics.add("predicted_seconds_total", 0.25)
+    metrics.add("predicted_seconds_total", 0.5)
+    lines = metrics.render().splitlines()
+    assert "edge_eft_predicted_seconds_total 0.75" in lines
+    assert "edge_eft_requests_active 2" in lines
+    assert "# TYPE edge_eft_requests_active gauge" in lines
+    assert "edge_eft_models_loaded 0" in lines

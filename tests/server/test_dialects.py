@@ -1,0 +1,132 @@
+"""Bodies in which one value is something else: no dialect fails otherwise than by a refusal."""
+
+import copy
+
+import pytest
+from helpers.scripted_replies import asked
+
+from edge_eft.server import anthropic, llama_server, ollama, openai_responses
+from edge_eft.server.api_error import ApiError
+
+JUNK = (None, True, 3, -1.5, "", "x", [], [[]], {}, [{}], {"type": []}, {"type": "x"})
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+FORMAT = {"type": "json_schema", "schema": SCHEMA}
+ANTHROPIC = {
+    "system": [{"type": "text", "text": "Be brief."}],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": ""},
+                {"type": "tool_use", "id": "t1", "name": "weather", "input": {"a": "b"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t1",
+                    "content": [{"type": "text", "text": "17"}],
+                }
+            ],
+        },
+    ],
+    "tools": [{"name": "weather", "description": "Says it.", "input_schema": SCHEMA}],
+    "tool_choice": {"type": "tool", "name": "weather"},
+    "stop_sequences": ["END"],
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "output_config": {"format": FORMAT},
+    "max_tokens": 7,
+    "temperature": 0.5,
+    "alpha": 0.5,
+}
+RESPONSES = {
+    "instructions": "Be brief.",
+    "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+        {"type": "reasoning", "id": "r", "summary": []},
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "17"},
+    ],
+    "tools": [{"type": "function", "name": "weather", "parameters": SCHEMA}],
+    "tool_choice": {"type": "function", "name": "weather"},
+    "text": {"format": {**FORMAT, "name": "a"}},
+    "max_output_tokens": 7,
+    "temperature": 0.5,
+    "alpha": 0.5,
+}
+LLAMA = {
+    "prompt": [7, "Hi", 9],
+    "n_predict": 7,
+    "n_probs": 2,
+    "stop": ["END"],
+    "repeat_penalty": 1.1,
+    "temperature": 0.5,
+    "seed": 3,
+    "logit_bias": [[7, -1.5], ["Hi", False]],
+    "json_schema": SCHEMA,
+    "response_fields": ["content"],
+    "return_tokens": True,
+    "cache_prompt": True,
+    "id_slot": -1,
+    "alpha": 0.5,
+}
+OLLAMA = {
+    "messages": [
+        {"role": "user", "content": "Hi"},
+        {
+            "role": "assistant",
+            "content": "",
+            "thinking": "Hm.",
+            "tool_calls": [{"function": {"name": "weather", "arguments": {"a": "b"}}}],
+        },
+        {"role": "tool", "content": "17", "tool_name": "weather"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}],
+    "format": SCHEMA,
+    "think": True,
+    "keep_alive": "5m",
+    "options": {"temperature": 0.5, "num_predict": 7, "repeat_penalty": 1.1, "stop": ["END"]},
+    "alpha": 0.5,
+}
+
+
+def places(value, path=()):
+    """The paths to all values inside a value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in inside:
+        yield (*path, key)
+        if isinstance(part, dict | list):
+            yield from places(part, (*path, key))
+
+
+def changed(body, path, value):
+    copied = inner = copy.deepcopy(body)
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        (anthropic, ANTHROPIC),
+        (openai_responses, RESPONSES),
+        (llama_server, LLAMA),
+        (ollama, OLLAMA),
+    ],
+)
+def test_a_value_of_any_kind_in_any_place_is_read_or_refused(dialect, body):
+    assert not asked(dialect, body).ignored
+    refused = []
+    for path in places(body):
+        for junk in JUNK:
+            try:
+                asked(dialect, changed(body, path, junk), "enable_thinking")
+            except ApiError as error:
+                refused.append((error.status, len(error.message) < 300))
+    assert len(refused) > 100
+    assert set(refused) == {(400, True)}

@@ -1,0 +1,261 @@
+"""OpenAI's own client against a live server."""
+
+import json
+
+import openai
+import pytest
+
+from edge_eft import Emulator, Weights
+
+QUESTION = [{"role": "user", "content": "What is the capital of Peru?"}]
+GREEDY = {"model": "atlas", "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def client(live):
+    return live.openai
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    with Emulator.load("atlas") as emulator:
+        yield emulator
+
+
+def test_a_chat_completion(client, atlas):
+    done = client.chat.completions.create(messages=QUESTION, **GREEDY)
+    assert done.choices[0].message.content == atlas.generate(QUESTION, temperature=0).text
+    assert done.choices[0].finish_reason == "stop"
+    assert done.system_fingerprint.startswith("b")
+    assert done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens
+    timings = done.model_extra["timings"]
+    assert timings["predicted_n"] == done.usage.completion_tokens
+    assert {"prompt_n", "prompt_ms", "predicted_ms", "draft_n", "draft_n_accepted"} <= set(timings)
+
+
+def test_a_stream_says_what_one_answer_says(client):
+    whole = client.chat.completions.create(messages=QUESTION, seed=7, model="atlas")
+    stream = client.chat.completions.create(
+        messages=QUESTION,
+        seed=7,
+        model="atlas",
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[0].choices[0].delta.role == "assistant"
+    *deltas, last, usage = chunks
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in deltas)
+    assert text == whole.choices[0].message.content
+    assert (last.choices[0].delta.content, last.choices[0].finish_reason) == (None, "stop")
+    assert usage.choices == []
+    assert usage.usage.completion_tokens == whole.usage.completion_tokens
+
+
+def test_a_seed_gives_the_text_that_the_emulator_gives(client, atlas):
+    done = client.chat.completions.create(messages=QUESTION, seed=11, model="atlas", temperature=1)
+    assert done.choices[0].message.content == atlas.generate(QUESTION, seed=11, temperature=1).text
+
+
+def test_the_parts_of_a_recipe_are_models(client, atlas):
+    names = [model.id for model in client.models.list()]
+    assert names[0] == "atlas"
+    assert "atlas:base" in names
+    assert client.models.retrieve("atlas:base").id == "atlas:base"
+    base = client.chat.completions.create(
+        messages=QUESTION, temperature=0, model="atlas:base", max_tokens=8
+    )
+    alone = atlas.generate(QUESTION, temperature=0, max_tokens=8, weights=Weights.only("base"))
+    assert base.choices[0].message.content == alone.text
+
+
+def test_the_dials_are_fields(client, atlas):
+    done = client.chat.completions.create(
+        messages=QUESTION, max_tokens=8, extra_body={"alpha": 0.0}, **GREEDY
+    )
+    alone = atlas.generate(QUESTION, temperature=0, max_tokens=8, weights=Weights.only("base"))
+    assert done.choices[0].message.content == alone.text
+    assert done.choices[0].finish_reason == "length"
+
+
+def test_choices_differ_and_share_the_prompt(client):
+    done = client.chat.completions.create(
+        messages=QUESTION, model="atlas", temperature=2, top_p=1, n=3, seed=1
+    )
+    assert [choice.index for choice in done.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in done.choices}) > 1
+    stream = client.chat.completions.create(
+        messages=QUESTION, model="atlas", temperature=2, top_p=1, n=3, seed=1, stream=True
+    )
+    texts = ["", "", ""]
+    for chunk in stream:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == [choice.message.content for choice in done.choices]
+
+
+def test_log_probabilities(client, atlas):
+    done = client.chat.completions.create(
+        messages=QUESTION, logprobs=True, top_logprobs=3, **GREEDY
+    )
+    entries = done.choices[0].logprobs.content
+    text = b"".join(bytes(entry.bytes) for entry in entries).decode()
+    assert text == done.choices[0].message.content
+    for entry in entries:
+        assert len(entry.top_logprobs) == 3
+        assert entry.logprob == entry.top_logprobs[0].logprob  # it is greedy
+    steps = list(atlas.stream(QUESTION, temperature=0))
+    assert [e.logprob for e in entries] == pytest.approx(
+        [step.logprob for step in steps if not step.is_end_token], abs=1e-4
+    )
+
+
+def test_explanations_say_what_every_model_thought(client):
+    done = client.chat.completions.create(
+        messages=QUESTION, extra_body={"explain": 2}, max_tokens=3, **GREEDY
+    )
+    told = done.choices[0].model_extra["explain"]
+    assert len(told) == 3
+    assert {"base", "tuned:chat", "reference:chat", "emulated"} <= set(told[0])
+    assert len(told[0]["emulated"]["top"]) == len(told[0]["base"]["top"]) == 2
+
+
+def test_stop_strings_end_a_reply(client):
+    done = client.chat.completions.create(messages=QUESTION, stop=" Lima", **GREEDY)
+    assert done.choices[0].message.content == " It is"
+    assert done.choices[0].finish_reason == "stop"
+
+
+def test_a_last_message_of_the_assistant_is_continued(client):
+    begun = [*QUESTION, {"role": "assistant", "content": "It is"}]
+    done = client.chat.completions.create(messages=begun, **GREEDY)
+    assert done.choices[0].message.content == " Lima."
+
+
+def test_a_schema_holds_the_reply(client):
+    schema = {
+        "type": "object",
+        "properties": {"kind": {"const": "city"}, "name": {"enum": ["Lima", "Quito"]}},
+        "required": ["kind", "name"],
+        "additionalProperties": False,
+    }
+    done = client.chat.completions.create(
+        messages=QUESTION,
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        **GREEDY,
+    )
+    assert json.loads(done.choices[0].message.content)["kind"] == "city"
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Look up a country.",
+        "parameters": {
+            "type": "object",
+            "properties": {"country": {"enum": ["Peru", "Chile"]}},
+            "required": ["country"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "look_up"}}]
+)
+def test_a_tool_that_must_be_called_is(client, choice):
+    done = client.chat.completions.create(
+        messages=QUESTION, tools=[TOOL], tool_choice=choice, **GREEDY
+    )
+    call = done.choices[0].message.tool_calls[0]
+    assert done.choices[0].finish_reason == "tool_calls"
+    assert call.function.name == "look_up"
+    assert json.loads(call.function.arguments)["country"] in ("Peru", "Chile")
+    stream = client.chat.completions.create(
+        messages=QUESTION, tools=[TOOL], tool_choice=choice, stream=True, **GREEDY
+    )
+    calls = [c for chunk in stream for c in chunk.choices[0].delta.tool_calls or ()]
+    assert [one.function.name for one in calls if one.function.name] == ["look_up"]
+    arguments = "".join(one.function.arguments for one in calls)
+    assert json.loads(arguments) == json.loads(call.function.arguments)
+
+
+def test_a_tool_of_an_unknown_kind_is_named_and_not_used(client):
+    raw = client.chat.completions.with_raw_response.create(
+        messages=QUESTION, tools=[{"type": "web_search"}], extra_body={"nonsense": 1}, **GREEDY
+    )
+    assert "nonsense" in raw.headers["x-ignored-fields"]
+    assert "web_search" in raw.headers["x-ignored-fields"]
+    assert raw.parse().choices[0].message.content == " It is Lima."
+
+
+def test_completions_take_a_text_texts_ids_and_lists_of_ids(client, atlas):
+    text = "The capital of Peru is"
+    done = client.completions.create(prompt=text, max_tokens=3, **GREEDY)
+    assert done.choices[0].text == atlas.generate(text, temperature=0, max_tokens=3).text
+    both = client.completions.create(prompt=[text, text], max_tokens=3, **GREEDY)
+    assert [choice.text for choice in both.choices] == [done.choices[0].text] * 2
+    ids = atlas.contexts[0].model.tokenize(text)
+    of_ids = client.completions.create(prompt=[ids, ids], max_tokens=3, **GREEDY)
+    assert [choice.index for choice in of_ids.choices] == [0, 1]
+
+
+def test_an_echo_scores_the_prompt(client, atlas):
+    text = "The capital of Peru is Lima."
+    done = client.completions.create(prompt=text, echo=True, logprobs=2, max_tokens=1, **GREEDY)
+    table = done.choices[0].logprobs
+    assert done.choices[0].text.startswith(text)
+    assert table.token_logprobs[0] is None
+    assert len(table.tokens) == len(table.token_logprobs) == len(table.text_offset)
+    ids = atlas.contexts[0].model.tokenize(text, add_special=True)
+    scores = atlas.score(ids[:1], ids[1:])
+    assert table.token_logprobs[1 : len(ids)] == pytest.approx(list(scores), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"n": 0}, "n"),
+        ({"stop": [""]}, "stop"),
+        ({"extra_body": {"alpha": -1}}, "alpha"),
+        ({"extra_body": {"mix": {"nobody": 1}}}, None),
+        ({"extra_body": {"stream": "yes"}}, "stream"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"messages": []}, "messages"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(client, wrong, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**{"messages": QUESTION, **GREEDY, **wrong})
+    assert caught.value.param == param
+    assert caught.value.type == "invalid_request_error"
+
+
+def test_a_model_that_there_is_not(client):
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(messages=QUESTION, model="nobody")
+    assert caught.value.code == "model_not_found"
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_numbers(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            messages=[{"role": "user", "content": "word " * 5000}], model="atlas"
+        )
+    assert caught.value.code == "context_length_exceeded"
+    assert caught.value.body["n_prompt_tokens"] > caught.value.body["n_ctx"] > 0
+
+
+def test_a_second_turn_finds_the_first_in_the_cache(client):
+    first = client.chat.completions.create(messages=QUESTION, **GREEDY)
+    turns = [
+        *QUESTION,
+        {"role": "assistant", "content": first.choices[0].message.content},
+        {"role": "user", "content": "And of Chile?"},
+    ]
+    second = client.chat.completions.create(messages=turns, **GREEDY)
+    assert second.usage.prompt_tokens_details.cached_tokens > 0
