@@ -32,10 +32,12 @@ MAY_IMPORT = {
     "engine": {"errors", "validate", "system", "text", "logits", "files", "backend"},
     "evaluate": {"errors", "validate", "files", "logits", "engine"},
     "convert": {"errors", "validate", "system", "child", "text", "logits", "files", "backend"},
+    # The HTTP process: of the engine plain data alone, and no native code (tested below).
+    "server": {"errors", "validate", "child", "text", "logits", "engine"},
     "bench": {"errors", "text", "logits", "files", "backend", "engine", "evaluate"},
     "cli": {
         *("errors", "validate", "system", "child", "text", "logits", "files", "backend"),
-        *("match", "engine", "evaluate", "convert", "bench", "llama_build"),
+        *("match", "engine", "evaluate", "convert", "bench", "server", "llama_build"),
     },
     "": {"errors", "engine", "logits"},  # __init__: the public names
     "__main__": {"cli"},
@@ -50,6 +52,7 @@ NETWORK = {
     "requests",
     "httpx",
     "starlette",
+    "uvicorn",
 }
 MAY_OPEN = {"files.hub", "cli.replies"}
 
@@ -115,9 +118,11 @@ def test_only_the_backend_imports_llama_cpp():
 
 def test_only_the_named_modules_may_open_a_socket():
     importers = {
-        name for name, found in IMPORTS.items() if NETWORK & {t.split(".")[0] for t in found}
+        name
+        for name, found in IMPORTS.items()
+        if NETWORK & {t.split(".")[0] for t in found if not t.startswith("urllib.parse")}
     }
-    assert importers <= MAY_OPEN
+    assert {name for name in importers if room_of(name) != "server"} <= MAY_OPEN
 
 
 HEAVY = ("numpy", "llama_cpp", "jinja2", "prompt_toolkit", "huggingface_hub")
@@ -161,6 +166,8 @@ def command(*words):
         ("doctor", "--help"),
         ("match", "--help"),
         ("match", "--trio", "1"),
+        ("serve", "--help"),
+        ("serve", "--no-such-option"),
         ("show", "--no-such-option"),
         ("no-such-command",),
         ("run",),
@@ -186,6 +193,11 @@ def test_importing_the_package_loads_nothing_heavy():
         "import edge_eft; edge_eft.EdgeEftError, edge_eft.Weights, edge_eft.Request, edge_eft.Step"
     )
     assert heavy == "[]"
+
+
+def test_the_http_process_loads_no_native_code():
+    heavy, _ = loaded_by("import edge_eft.server.app")
+    assert heavy == "['jinja2']" or heavy == "[]"
 
 
 def test_every_public_name_is_there():
