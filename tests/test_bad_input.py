@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import bad_inputs
-from helpers.bad_inputs import CALLS, GENERATIONS, PROMPTS, SETTINGS
+from helpers.bad_inputs import CALLS, GENERATIONS, GRAMMARS, PROMPTS, SCHEMAS, SETTINGS
 from helpers.emulator_tools import open_emulator
 
 import edge_eft
@@ -76,6 +76,11 @@ def test_impossible_parameters_are_refused_with_their_value(results, name):
 @pytest.mark.parametrize("name", PROMPTS)
 def test_impossible_prompts_are_refused_by_generate_score_and_submit(results, name):
     check(results, name, f"score {name}", f"submit {name}")
+
+
+def test_hostile_schemas_and_grammars_are_refused(results):
+    check(results, *SCHEMAS, *GRAMMARS)
+    check(results, *(name for name in results if name.startswith("grammar ")))
 
 
 @pytest.mark.parametrize("name", CALLS)

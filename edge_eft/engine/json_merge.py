@@ -64,6 +64,13 @@ def types_of(schema: Mapping[str, Any]) -> list[str] | None:
     return found or None
 
 
+def names_of(value: Any) -> list[str]:
+    """Return what `required` says."""
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise RequestError(f"required is {value!r:.40}; it must be a list of names")
+    return list(value)
+
+
 def both(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """Return a flat schema that holds where both do.
 

@@ -51,7 +51,7 @@ class Rules:
         return self.repeat(self.add(text), low, high)
 
     def repeat(self, item: str, low: int, high: int | None) -> str:
-        """GBNF for `low` to `high` times a rule; large numbers by doubling, in few rules."""
+        """GBNF for `low` to `high` times a rule; large numbers in few rules."""
         if max(low, high or 0) <= 32:
             return f"{item}{{{low},{'' if high is None else high}}}"
         exact = " ".join(self._power(item, j) for j in range(low.bit_length()) if low >> j & 1)
@@ -65,15 +65,17 @@ class Rules:
         return item
 
     def _up_to(self, item: str, n: int) -> str:
-        found = []
-        while n:
-            k = (n + 1).bit_length() - 1  # 0 to 2^k − 1 of them
-            name = '""'
-            for j in range(k):
-                name = self.add(f"{self._power(item, j)} {name} | {name}")
-            found.append(name)
-            n -= 2**k - 1
-        return " ".join(found)
+        """GBNF for at most `n` times a rule: blocks, and at any time a part of one as the last.
+
+        llama.cpp follows two ways at once then; by doubling alone they would be many.
+        """
+        size = 1 << (n.bit_length() // 2 + 1)
+        part = self.add(f"{item}{{0,{size - 1}}}")
+        block = self._power(item, size.bit_length() - 1)
+        found = self.add(f"{item}{{0,{n % size}}}")
+        for _ in range(n // size):
+            found = self.add(f"{block} {found} | {part}")
+        return found
 
     def alternatives(self, found: Sequence[str]) -> str:
         """Return GBNF for one of these. Raises Never without any."""

@@ -11,14 +11,14 @@ Nothing is fetched: `$ref` points into the schema itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
-from urllib.parse import unquote
 
 from ..errors import RequestError
 from ..validate import number, whole
-from .json_merge import GROUPS, Never, assertions, both, disjoint, kinds_of, types_of
+from .json_merge import GROUPS, Never, assertions, both, disjoint, kinds_of, names_of, types_of
 from .json_rules import Rules
 from .json_terminals import (
     FORMATS,
@@ -115,7 +115,7 @@ class _Converter(Rules):
             )
         found: Any = self._schema
         for part in reference[1:].split("/")[1:]:
-            part = unquote(part).replace("~1", "/").replace("~0", "~")
+            part = _unquoted(part).replace("~1", "/").replace("~0", "~")
             if isinstance(found, Mapping) and part in found:
                 found = found[part]
             elif isinstance(found, list) and part.isdecimal() and int(part[:9]) < len(found):
@@ -211,7 +211,7 @@ class _Converter(Rules):
     # -- objects and arrays --------------------------------------------------------------------
 
     def _object(self, schema: dict[str, Any]) -> str:
-        required = list(dict.fromkeys(_names(schema.get("required", []))))
+        required = list(dict.fromkeys(names_of(schema.get("required", []))))
         extra = schema.get("additionalProperties")
         given = schema.get("properties", {})
         if not isinstance(given, Mapping):
@@ -388,10 +388,10 @@ class _Converter(Rules):
         return self.alternatives(numbers_within(bounds, is_whole))
 
 
-def _names(value: Any) -> list[str]:
-    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise RequestError(f"required is {value!r:.40}; it must be a list of names")
-    return list(value)
+def _unquoted(part: str) -> str:
+    """A part of a reference without %-signs; urllib, which could fetch, stays away from here."""
+    data = re.sub(rb"%([0-9A-Fa-f]{2})", lambda m: bytes([int(m[1], 16)]), part.encode())
+    return data.decode("utf-8", "replace")
 
 
 def _count(key: str, schema: Mapping[str, Any], default: int | None) -> int | None:
