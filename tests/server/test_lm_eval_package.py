@@ -126,8 +126,8 @@ CONTINUE = {
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"batch_size": 4}, {"num_concurrent": 3}, {"tokenized_requests": False}],
-    ids=["ids", "batches of ids", "side by side", "texts"],
+    [{}, {"batch_size": 4}, {"num_concurrent": 3}],
+    ids=["ids", "batches of ids", "side by side"],
 )
 def test_log_likelihoods_are_those_of_the_emulator(live, atlas, task, tokenizer, more):
     model = {"base_url": f"{live.url}/v1/completions", "tokenizer": str(tokenizer)}
