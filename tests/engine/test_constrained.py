@@ -1,6 +1,7 @@
 """constrained: replies obey their grammar, with and without drafts, alone and together."""
 
 import json
+import os
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -245,13 +246,17 @@ def test_replies_obey_random_schemas(tiny):
     assert finished > 40
 
 
+# The whole of it, EDGE_EFT_TEST_SCHEMAS=200, takes the better part of an hour on two cores.
+N_SCHEMAS = int(os.environ.get("EDGE_EFT_TEST_SCHEMAS", "20"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_replies_of_smollm2_obey_random_schemas(smollm2_trio):
     settings = [GREEDY, *(FREE | {"seed": seed} for seed in range(3))]
     finished = 0
-    for schema, text, reason in replies_to(smollm2_trio, range(200), settings, 200):
+    for schema, text, reason in replies_to(smollm2_trio, range(N_SCHEMAS), settings, 200):
         if reason == "stop":
             check(schema, text)
             finished += 1
-    assert finished > 600
+    assert finished > 3 * N_SCHEMAS
