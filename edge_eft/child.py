@@ -59,11 +59,6 @@ class Child:
         self._reader.start()
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    @property
     def stdout(self) -> IO[str]:
         """What the process writes, line by line; it ends when the process does."""
         assert self._process.stdout is not None  # it was asked for

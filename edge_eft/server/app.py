@@ -156,7 +156,7 @@ def serve(options: ServeOptions, ready: Callable[[str], object]) -> None:
             failed.append(error)
             server.should_exit = True
 
-    server = make_server(create_app(options, loaded), ready=lambda: None)
+    server = make_server(create_app(options, loaded))
     asyncio.run(server.serve(sockets))
     if failed:
         raise ServerError(str(failed[0]))

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Status = Literal["ok", "loading", "idle", "restarting", "down"]
 
-MAX_DEATHS, DEATH_WINDOW = 3, 60.0  # in so many seconds, and it is left alone
+DEATH_WINDOW = 60.0  # seconds; after max_deaths in them the process is left alone
 
 
 @dataclass
@@ -71,9 +71,9 @@ class Engine:
         recipes: Mapping[str, ServedRecipe],
         load_options: Mapping[str, Any],
         *,
-        queue: int = 64,
-        keep_alive: float | None = 300.0,
-        max_deaths: int = MAX_DEATHS,
+        queue: int,
+        keep_alive: float | None,
+        max_deaths: int,
     ) -> None:
         self._recipes = {name: _Recipe(served) for name, served in recipes.items()}
         self._load_options = dict(load_options)
@@ -115,11 +115,6 @@ class Engine:
     def last_words(self) -> str:
         """Why the process died last; "" if it never did."""
         return self._last_words
-
-    @property
-    def pid(self) -> int | None:
-        """Of the engine's process, while there is one."""
-        return self._process.pid if self._process else None
 
     def served(self, name: str) -> ServedRecipe:
         """Return a recipe as it was given."""

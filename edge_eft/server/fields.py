@@ -46,7 +46,9 @@ class Fields:
     Args:
         body: a JSON object.
         known: names of the fields that the interface has.
-        ignored: names that may come and change nothing, and need not be told.
+
+    Attributes:
+        ignored: what came and is not read.
     """
 
     def __init__(self, body: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -78,22 +78,14 @@ def url_of(host: str, sockets: list[socket.socket]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: App, sockets: list[socket.socket], ready: Callable[[], object]) -> None:
-    """Serve `app` on `sockets` until SIGINT or SIGTERM, which ends it within two seconds.
+def make_server(
+    app: App, ready: Callable[[], object] = lambda: None, limits: Limits | None = None
+) -> uvicorn.Server:
+    """Return what serves `app` until SIGINT or SIGTERM, which ends it within two seconds.
 
     Args:
         app: an ASGI application; its lifespan surrounds all of it.
         ready: called when it is served.
-    """
-    asyncio.run(make_server(app, ready).serve(sockets))
-
-
-def make_server(
-    app: App, ready: Callable[[], object], limits: Limits | None = None
-) -> uvicorn.Server:
-    """Return what serves `app`; arguments as of `run`.
-
-    Args:
         limits: of connections; None: the defaults, of as many as the system lets us open.
     """
     limits = limits or Limits(connections=min(Limits.connections, _files() - _SPARE_FILES))

@@ -52,7 +52,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         if (constraint := _constraint(fields)) is not None:
             more["constraint"] = constraint
         if "logit_bias" in body:
-            more["logit_bias"] = await _bias(engine, model, body["logit_bias"], facts["n_vocab"])
+            more["logit_bias"] = await _bias(engine, model, body["logit_bias"])
         _check_words(fields)
         requests = [one for prompt in prompts for one in fields.choices(prompt, model, 1, **more)]
         return Ask(model, tuple(requests), ignored=tuple(fields.ignored))
@@ -65,19 +65,19 @@ def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
         if plain.get(theirs) is not None:
             plain[ours] = plain[theirs]
         plain.pop(theirs, None)
-    if is_below_zero(plain.get("max_tokens")):
+    if _is_below_zero(plain.get("max_tokens")):
         plain["max_tokens"] = -1
     if plain.get("max_tokens") == 0 and not isinstance(plain["max_tokens"], bool):
         plain["max_tokens"] = 1  # of which nothing is told: the prompt is to be in the cache
     for name in ("top_k", "temperature"):
-        if is_below_zero(plain.get(name)):
+        if _is_below_zero(plain.get(name)):
             plain[name] = 0
     if isinstance(stop := plain.get("stop"), list):
         plain["stop"] = [text for text in stop if text != ""]
     return plain
 
 
-def is_below_zero(value: Any) -> bool:
+def _is_below_zero(value: Any) -> bool:
     """Return whether a field is a negative number, which stands for some limit that is off."""
     return isinstance(value, int | float) and value < 0
 
@@ -163,7 +163,7 @@ def _constraint(fields: Fields) -> Constraint | None:
         raise ApiError(400, f"{name}: {error}", param=name) from None
 
 
-async def _bias(engine: Engine, model: NamedModel, given: Any, n_vocab: int) -> dict[int, float]:
+async def _bias(engine: Engine, model: NamedModel, given: Any) -> dict[int, float]:
     """Return token id → bias of [[id or text, number or false], …], or of an object of these."""
     if given is None:
         return {}

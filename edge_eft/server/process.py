@@ -40,11 +40,6 @@ class EngineProcess:
             self._watched = False
             threading.Thread(target=self._read_all, daemon=True).start()
 
-    @property
-    def pid(self) -> int:
-        """Of the child."""
-        return self._child.pid
-
     def send(self, do: str, **values: Any) -> None:
         """Give a command; if the process is dead, `on_death` tells."""
         self._child.send(json.dumps({"do": do, **values}))
