@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..text.reply_form import reply_form
-from ..text.tokenizer import SafeTokenizer
 from .emulator import Emulator
 
 
@@ -18,15 +16,13 @@ def facts(emulator: Emulator) -> dict[str, Any]:
         template, "" without one; reply_forms: role → `ReplyForm`; files: role → its file.
     """
     record = emulator.record
-    tokenizer = SafeTokenizer(emulator.contexts[0].model)
     base = emulator.contexts[0].model
-    templates: dict[str, str] = {}
-    forms: dict[str, dict[str, Any]] = {}
-    for runner in emulator.contexts:
-        controls = SafeTokenizer(runner.model).control_texts
-        form = reply_form(runner.prompt.source, controls).to_dict()
-        templates |= dict.fromkeys(runner.roles, runner.prompt.source)
-        forms |= dict.fromkeys(runner.roles, form)
+    texts = base.token_texts()
+    prompts = {role: runner.prompt for runner in emulator.contexts for role in runner.roles}
+
+    def text(token: int | None) -> str:
+        return "" if token is None else texts[token].decode("utf-8", "replace")
+
     return {
         "n_ctx": record.n_ctx,
         "n_slots": record.n_slots,
@@ -36,10 +32,10 @@ def facts(emulator: Emulator) -> dict[str, Any]:
         "cache": str(record.cache),
         "memory": record.memory.total,
         "deltas": dict(emulator.deltas),
-        "bos": tokenizer.text(base.bos_token),
-        "eos": tokenizer.text(base.eos_token),
-        "templates": templates,
-        "reply_forms": forms,
+        "bos": text(base.bos_token),
+        "eos": text(base.eos_token),
+        "templates": {role: prompt.source for role, prompt in prompts.items()},
+        "reply_forms": {role: prompt.reply_form.to_dict() for role, prompt in prompts.items()},
         "files": {
             role: {
                 "name": file.path.name,

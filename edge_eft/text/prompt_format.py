@@ -116,24 +116,6 @@ class PromptFormat:
         """What form the replies take, as far as the template tells."""
         return reply_form(self._source, self._tokens.control_texts)
 
-    def reply_form_after(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        template_kwargs: Mapping[str, Any] | None = None,
-        tools: Sequence[Mapping[str, Any]] = (),
-    ) -> ReplyForm:
-        """Return the form of the reply to these messages; nothing is rendered if it cannot think.
-
-        Raises:
-            PromptError: as `encode`.
-        """
-        if self.reply_form.reasoning is None:
-            return self.reply_form
-        prompt = self.render(messages, template_kwargs=template_kwargs, tools=tools)
-        last = _check(messages)[-1]
-        return self.reply_form.after(prompt, last["content"] if last["role"] == "assistant" else "")
-
     def encode(
         self,
         messages: Iterable[Mapping[str, Any]],

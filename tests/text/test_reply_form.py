@@ -68,7 +68,10 @@ def test_the_forms_of_others_and_which_marks_print_nothing(source, form):
 )
 def test_whether_the_prompt_ends_in_thoughts(name, messages, variables, opens):
     form = PromptFormat("template", WithTemplate(smollm2(), TEMPLATES[name]))
-    found = form.reply_form_after(messages, template_kwargs=variables)
+    last = messages[-1]
+    continued = last["content"] if last["role"] == "assistant" else ""
+    prompt = form.render(messages, template_kwargs=variables)
+    found = form.reply_form.after(prompt, continued)
     assert found.opens_reasoning is opens
     assert found.reasoning == form.reply_form.reasoning
 
