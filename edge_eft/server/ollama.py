@@ -27,7 +27,7 @@ from .generation import Ask, Done, Generating, reply_form
 from .guard import App
 from .openai_words import parsed_arguments
 from .reply_parser import Content, Piece, Reasoning
-from .served import NamedModel, facts_of, find, models, role_of
+from .served import NamedModel, facts_of, file_of, find, models, role_of
 from .sse import Event
 
 # VS Code refuses versions below 0.6.4, and `think` came with 0.9.0.
@@ -125,12 +125,6 @@ def _find(engine: Engine, body: Mapping[str, Any]) -> NamedModel:
     return find(engine, body.get("model") or body.get("name"))  # "name" is older
 
 
-def _file(facts: Mapping[str, Any], model: NamedModel) -> dict[str, Any]:
-    side = model.part or "base"
-    files: dict[str, dict[str, Any]] = facts["files"]
-    return next(file for role, file in files.items() if role.startswith(side))
-
-
 def _listed(engine: Engine, model: NamedModel) -> dict[str, Any]:
     """Return a model as lists have it; of one that never was loaded, little is known."""
     name = model.id if model.part else f"{model.id}:latest"
@@ -140,14 +134,14 @@ def _listed(engine: Engine, model: NamedModel) -> dict[str, Any]:
         "name": name,
         "model": name,
         "modified_at": _STARTED,
-        "size": _file(facts, model)["n_bytes"] if facts else 0,
+        "size": file_of(facts, model)["n_bytes"] if facts else 0,
         "digest": sha256(made_of.encode()).hexdigest(),
         "details": _details(facts, model),
     }
 
 
 def _details(facts: Mapping[str, Any] | None, model: NamedModel) -> dict[str, Any]:
-    file = _file(facts, model) if facts else {}
+    file = file_of(facts, model) if facts else {}
     family = file.get("architecture", "")
     return {
         "parent_model": "",
@@ -166,7 +160,7 @@ def _running(engine: Engine, model: NamedModel) -> dict[str, Any]:
 
 
 def _shown(engine: Engine, model: NamedModel, facts: Mapping[str, Any]) -> dict[str, Any]:
-    file, form = _file(facts, model), reply_form(engine, model)
+    file, form = file_of(facts, model), reply_form(engine, model)
     family = file["architecture"]
     return {
         "modelfile": f"# {engine.served(model.recipe).description or model.id}\n",

@@ -13,7 +13,7 @@ from .api_error import ApiError
 from .engine import Engine
 from .fields import MAX_CHOICES, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating, reply_form
-from .openai_words import base, explained, merged_usage, token_logprob
+from .openai_words import base, explained, merged_usage, token_logprob, wants_usage
 from .reply_parser import (
     Content,
     Piece,
@@ -140,8 +140,7 @@ class ChatWriter:
 
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
         self._id, self._model = id, model
-        options = body.get("stream_options")
-        self._with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        self._with_usage = wants_usage(body)
         self._logprobs = bool(body.get("logprobs"))
         self._explains = bool(body.get("explain"))
 

@@ -16,7 +16,7 @@ from .api_error import ApiError
 from .engine import Engine
 from .fields import MAX_CHOICES, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating
-from .openai_words import base, explained, merged_usage, text_of
+from .openai_words import base, explained, finite, merged_usage, text_of, wants_usage
 from .reply_parser import Content
 from .served import NamedModel
 
@@ -93,8 +93,7 @@ class CompletionWriter:
 
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
         self._id, self._model = id, model
-        options = body.get("stream_options")
-        self._with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        self._with_usage = wants_usage(body)
         self._n = int(body.get("n") or 1)
         self._echo = bool(body.get("echo"))
         self._logprobs = body.get("logprobs") is not None
@@ -217,13 +216,13 @@ def _row(
     if logprob is None:
         return text, None, None, offset
     likeliest = _by_text(top)
-    likeliest.setdefault(text, max(logprob, -9999.0))
-    return text, max(logprob, -9999.0), likeliest, offset
+    likeliest.setdefault(text, finite(logprob))
+    return text, finite(logprob), likeliest, offset
 
 
 def _by_text(top: Iterable[TokenLogprob]) -> dict[str, float]:
     """Return text → log-probability; of tokens that look alike the likelier one."""
     found: dict[str, float] = {}
     for one in top:
-        found.setdefault(text_of(one.piece), max(one.logprob, -9999.0))
+        found.setdefault(text_of(one.piece), finite(one.logprob))
     return found

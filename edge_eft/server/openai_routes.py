@@ -19,7 +19,7 @@ from .engine import Engine
 from .failure import refused
 from .fields import WEIGHTS, Fields
 from .guard import App
-from .served import NamedModel, find, models
+from .served import NamedModel, file_of, find, models
 
 _STARTED = int(time.time())
 
@@ -87,12 +87,7 @@ def _about(engine: Engine, model: NamedModel) -> dict[str, Any]:
         "loaded": engine.is_loaded(model.recipe),
     }
     if facts:
-        role = (
-            "base"
-            if model.part in (None, "base")
-            else next(role for role in facts["files"] if role.startswith(str(model.part)))
-        )
-        file = facts["files"][role]
+        file = file_of(facts, model)
         meta |= {
             "n_vocab": facts["n_vocab"],
             "n_ctx": facts["n_ctx"],

@@ -50,9 +50,19 @@ def text_of(piece: bytes) -> str:
     return piece.decode("utf-8", "replace")
 
 
+def finite(logprob: float) -> float:
+    """Return a log-probability; of what is impossible OpenAI's own number: JSON has no −inf."""
+    return max(logprob, -9999.0)
+
+
+def wants_usage(body: Mapping[str, Any]) -> bool:
+    """Return whether a stream is to end with its usage."""
+    options = body.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
+
+
 def _logprob(piece: bytes, logprob: float) -> dict[str, Any]:
-    # OpenAI's own answer for what is impossible: JSON has no −inf.
-    return {"token": text_of(piece), "logprob": max(logprob, -9999.0), "bytes": list(piece)}
+    return {"token": text_of(piece), "logprob": finite(logprob), "bytes": list(piece)}
 
 
 def token_logprob(step: Step) -> dict[str, Any]:
@@ -69,7 +79,7 @@ def explained(steps: Iterable[Step]) -> list[dict[str, Any]]:
             "token": text_of(step.piece),
             "drafted": step.accepted,
             "emulated": {
-                "logprob": max(step.logprob, -9999.0),
+                "logprob": finite(step.logprob),
                 "top": [_top(one) for one in step.top_logprobs],
             },
             **{role: _view(view) for role, view in (step.explain or {}).items()},
@@ -79,13 +89,12 @@ def explained(steps: Iterable[Step]) -> list[dict[str, Any]]:
 
 
 def _top(one: TokenLogprob) -> dict[str, Any]:
-    logprob = max(one.logprob, -9999.0)
-    return {"id": one.token, "token": text_of(one.piece), "logprob": logprob}
+    return {"id": one.token, "token": text_of(one.piece), "logprob": finite(one.logprob)}
 
 
 def _view(view: RoleView) -> dict[str, Any]:
-    top = [{"id": i, "token": text, "logprob": max(p, -9999.0)} for i, text, p in view.top]
-    return {"logprob": max(view.logprob, -9999.0), "top": top}
+    top = [{"id": i, "token": text, "logprob": finite(p)} for i, text, p in view.top]
+    return {"logprob": finite(view.logprob), "top": top}
 
 
 def parsed_arguments(arguments: str) -> dict[str, Any]:

@@ -81,6 +81,12 @@ async def facts_of(engine: Engine, model: NamedModel) -> dict[str, Any]:
     return engine.facts(model.recipe) or await engine.ready(model.recipe)
 
 
+def file_of(facts: Mapping[str, Any], model: NamedModel) -> dict[str, Any]:
+    """Return what a model's file is; the base's stands for an emulation."""
+    files: dict[str, dict[str, Any]] = facts["files"]
+    return next(file for role, file in files.items() if role.startswith(model.part or "base"))
+
+
 def role_of(roles: Iterable[str], model: NamedModel) -> str:
     """Return the role that stands for a model: itself if it is one, else the tuned model's."""
     roles, side = list(roles), (model.part or "tuned").partition(":")[0]
