@@ -9,6 +9,7 @@ from ..engine.constraint import Constraint
 from ..engine.reply import Step
 from ..errors import EdgeEftError
 from ..text.reply_form import ReplyForm
+from ..text.tools import check_tools
 from .api_error import ApiError
 from .engine import Engine
 from .fields import MAX_CHOICES, SAMPLING, Fields
@@ -42,13 +43,12 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     if not messages:
         raise ApiError(400, "messages is missing; give at least one", param="messages")
     facts = await engine.ready(model.recipe)
-    tools = usable_tools(fields)
-    choice = _tool_choice(fields, tools)
+    tools = _usable_tools(fields)
+    choice = _tool_choice(fields)
     constraint = fields.constraint()
-    if constraint is None and tools and choice not in ("auto", "none"):
-        form = reply_form(engine, model)
-        name = None if choice == "required" else choice.removeprefix("function:")
-        constraint = call_constraint(fields, form, tools, name)
+    if choice not in ("auto", "none"):
+        called = _call_constraint(reply_form(engine, model), tools, choice)
+        constraint = constraint or called
     n_top = fields.count("top_logprobs", 0, 20, 0)
     more: dict[str, Any] = {"max_tokens": fields.max_tokens(_LENGTHS, facts["n_ctx"])}
     if n_top and "explain" not in fields:
@@ -80,7 +80,7 @@ def thinking(facts: Mapping[str, Any], thinks: bool) -> dict[str, bool]:
 _LENGTHS = ("max_completion_tokens", "max_tokens")
 
 
-def usable_tools(fields: Fields) -> list[dict[str, Any]]:
+def _usable_tools(fields: Fields) -> list[dict[str, Any]]:
     """Return the tools that are functions; others are noted as ignored."""
     tools = fields.get("tools", list, "a list of tools", [])
     usable = []
@@ -97,33 +97,27 @@ def usable_tools(fields: Fields) -> list[dict[str, Any]]:
     return usable
 
 
-def call_constraint(
-    fields: Fields, form: ReplyForm, tools: list[dict[str, Any]], name: str | None
+def _tool_choice(fields: Fields) -> str | dict[str, Any]:
+    choice: str | dict[str, Any] = fields.get(
+        "tool_choice", str | dict, "auto, none, required or a function", "auto"
+    )
+    if isinstance(choice, str) and choice not in ("auto", "none", "required"):
+        raise fields.wrong("tool_choice", "it must be auto, none, required or a function")
+    return choice
+
+
+def _call_constraint(
+    form: ReplyForm, tools: list[dict[str, Any]], choice: str | dict[str, Any]
 ) -> Constraint:
-    """Return what holds a reply to a call of a tool, of the one of that name if one is given."""
-    choice = {"type": "function", "function": {"name": name}} if name else "required"
+    """Return what holds a reply to a call of a tool."""
     try:
-        held = tool_constraint(form, tools, choice)
+        held = tool_constraint(form, check_tools(tools), choice)
         return Constraint(json_schema=held.json_schema, before=held.before, after=held.after)
     except EdgeEftError as error:
-        raise ApiError(400, f"tools: {error}", param="tools") from None
-
-
-def _tool_choice(fields: Fields, tools: list[dict[str, Any]]) -> str:
-    """Return "auto", "none", "required", or the name of a function."""
-    choice = fields.get("tool_choice", str | dict, "auto, none, required or a function", "auto")
-    if isinstance(choice, dict):
-        function = choice.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        names = [tool["function"]["name"] for tool in tools]
-        if name not in names:
-            raise fields.wrong("tool_choice", f"it must name one of the tools: {', '.join(names)}")
-        return f"function:{name}"
-    if choice not in ("auto", "none", "required"):
-        raise fields.wrong("tool_choice", "it must be auto, none, required or a function")
-    if choice == "required" and not tools:
-        raise fields.wrong("tool_choice", "there are no tools to choose from")
-    return str(choice)
+        told = str(error)
+        if told.startswith("tool_choice"):
+            raise ApiError(400, told, param="tool_choice") from None
+        raise ApiError(400, f"tools: {told}", param="tools") from None
 
 
 # -- answers -------------------------------------------------------------------------------

@@ -225,6 +225,19 @@ def test_an_echo_scores_the_prompt(client, atlas):
         ({"extra_body": {"mix": {"nobody": 1}}}, None),
         ({"extra_body": {"stream": "yes"}}, "stream"),
         ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"tools": [TOOL], "tool_choice": "look_up"}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+            "tool_choice",
+        ),
+        (
+            {
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": 5}}],
+                "tool_choice": "required",
+            },
+            "tools",
+        ),
         ({"messages": []}, "messages"),
     ],
 )
