@@ -11,10 +11,10 @@ Nothing is fetched: `$ref` points into the schema itself.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 from ..errors import RequestError
 from ..validate import number, whole
@@ -115,7 +115,7 @@ class _Converter(Rules):
             )
         found: Any = self._schema
         for part in reference[1:].split("/")[1:]:
-            part = _unquoted(part).replace("~1", "/").replace("~0", "~")
+            part = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(found, Mapping) and part in found:
                 found = found[part]
             elif isinstance(found, list) and part.isdecimal() and int(part[:9]) < len(found):
@@ -386,12 +386,6 @@ class _Converter(Rules):
         if not bounds:
             return self.primitive("integer" if is_whole else "number")
         return self.alternatives(numbers_within(bounds, is_whole))
-
-
-def _unquoted(part: str) -> str:
-    """A part of a reference without %-signs; urllib, which could fetch, stays away from here."""
-    data = re.sub(rb"%([0-9A-Fa-f]{2})", lambda m: bytes([int(m[1], 16)]), part.encode())
-    return data.decode("utf-8", "replace")
 
 
 def _count(key: str, schema: Mapping[str, Any], default: int | None) -> int | None:
