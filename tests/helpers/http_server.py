@@ -25,18 +25,23 @@ class Live:
 
     def connect(self, data=b"", receive_buffer=None):
         """A socket, on which `data` was sent."""
-        client = socket.socket()
-        if receive_buffer:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.settimeout(10)
-        client.connect(("127.0.0.1", self.port))
-        client.sendall(data)
-        return client
+        return connect(self.port, data, receive_buffer)
 
     def ask(self, path="/", method="GET", body=None, **headers):
         """Status, headers and body of an answer, read to its end."""
         with self.connect(request(path, method, body, **headers)) as client:
             return answer(everything(client))
+
+
+def connect(port, data=b"", receive_buffer=None):
+    """A socket to a port of this machine, on which `data` was sent."""
+    client = socket.socket()
+    if receive_buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.settimeout(10)
+    client.connect(("127.0.0.1", port))
+    client.sendall(data)
+    return client
 
 
 @contextlib.contextmanager

@@ -4,13 +4,13 @@ import json
 import os
 import random
 import signal
-import socket
 import threading
 import time
 
 import httpx
 import psutil
 import pytest
+from helpers.http_server import JSON, connect, request, until
 
 # How often, in the slow tests; the fast ones are small versions of the same.
 N_KILLS = int(os.environ.get("EDGE_EFT_TEST_KILLS", "30"))
@@ -20,33 +20,10 @@ LONG = {"model": "atlas", "prompt": "Once upon a time", "max_tokens": 400, "igno
 SHORT = {"model": "atlas", "prompt": "Once upon a time", "max_tokens": 4, "temperature": 0}
 
 
-def until(what, seconds=5.0):
-    end = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def request(body, path="/v1/completions"):
-    """A POST as bytes."""
-    data = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\n\r\n"
-    )
-    return head.encode() + data
-
-
-def connect(url, receive_buffer=None):
-    host, port = url.removeprefix("http://").split(":")
-    client = socket.socket()
-    if receive_buffer:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    client.connect((host, int(port)))
-    client.settimeout(20)
-    return client
+def ask_for(server, body, receive_buffer=None):
+    """A socket on which a completion is asked for."""
+    asked = request("/v1/completions", "POST", body, close=False, **JSON)
+    return connect(int(server.url.rpartition(":")[2]), asked, receive_buffer)
 
 
 def active(http):
@@ -172,8 +149,7 @@ def test_what_the_gone_had_asked_for_ends_within_a_second(served):
         for n in range(10):
             clients = []
             for k in range(5):
-                client = connect(server.url)
-                client.sendall(request({**(LONG if k % 2 else long_prompt), "stream": True}))
+                client = ask_for(server, {**(LONG if k % 2 else long_prompt), "stream": True})
                 if k % 2:
                     assert client.recv(10)
                 clients.append(client)
@@ -188,8 +164,7 @@ def test_a_stalled_reader_pauses_its_reply_and_holds_nobody_up(served):
         begun = time.monotonic()
         http.post("/v1/completions", json=SHORT)
         idle = time.monotonic() - begun
-        stalled = connect(server.url, receive_buffer=2048)
-        stalled.sendall(request({**LONG, "stream": True, "explain": 50}))
+        stalled = ask_for(server, {**LONG, "stream": True, "explain": 50}, receive_buffer=2048)
         time.sleep(0.5)
         times = []
         for _ in range(5):
@@ -219,8 +194,7 @@ def test_memory_stays_where_it_is(served):
     with server.http as http:
         for i in range(N_REQUESTS):
             if rng.random() < 0.2:
-                client = connect(server.url)
-                client.sendall(request({**LONG, "stream": True}))
+                client = ask_for(server, {**LONG, "stream": True})
                 if rng.random() < 0.5:
                     client.recv(100)
                 client.close()
@@ -259,9 +233,7 @@ def test_one_request_too_many_is_told_to_come_again(served):
     server = served("atlas", "--slots", "1", "--queue", "1")
     clients = []
     for _ in range(2):
-        client = connect(server.url)
-        client.sendall(request({**LONG, "stream": True, "explain": 50}))
-        clients.append(client)
+        clients.append(ask_for(server, {**LONG, "stream": True, "explain": 50}))
     with server.http as http:
         assert until(lambda: active(http) == 2)
         refused = http.post("/v1/completions", json=SHORT)
