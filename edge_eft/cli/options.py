@@ -257,6 +257,18 @@ def setting_options(command: Command) -> Command:
     return packed
 
 
+def slots_option(help: str) -> Callable[[Command], Command]:
+    """Return the option for how many requests are decoded together, given as `slots`."""
+    return click.option(
+        "--slots",
+        type=click.IntRange(1, 64),
+        default=4,
+        show_default=True,
+        metavar="N",
+        help=help,
+    )
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 system_option = click.option("--system", type=Text(), metavar="S", help="System message.")
 recipe_argument = click.argument(

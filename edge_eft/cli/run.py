@@ -22,6 +22,7 @@ from .options import (
     json_option,
     model_options,
     setting_options,
+    slots_option,
     system_option,
     words_argument,
 )
@@ -41,14 +42,7 @@ _MAX_INPUT_BYTES = 256 << 20
 @words_argument
 @model_options
 @click.option("--input", "file", metavar="FILE", help="Many prompts: JSON lines; - is stdin.")
-@click.option(
-    "--slots",
-    type=click.IntRange(1, 64),
-    default=4,
-    show_default=True,
-    metavar="N",
-    help="Prompts of --input that are answered together.",
-)
+@slots_option("Prompts of --input that are answered together.")
 @click.option("--raw", is_flag=True, help="Give PROMPT as it is to every model, unformatted.")
 @system_option
 @setting_options

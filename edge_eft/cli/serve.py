@@ -14,7 +14,7 @@ import click
 
 from ..errors import RecipeError, ServerError
 from ..files.plain_text import reason
-from .options import HELP, Models, complete_here, model_options
+from .options import HELP, Models, complete_here, model_options, slots_option
 from .terminal import say, talk, to_json
 
 if TYPE_CHECKING:
@@ -53,14 +53,7 @@ class Duration(click.ParamType):
 @click.option("--api-key", metavar="K", help="Ask clients for it; other users may see it here.")
 @click.option("--api-key-file", metavar="F", help="Keys, one a line, that only you may read.")
 @click.option("--no-api-key", is_flag=True, help="Ask for none, whoever can reach the server.")
-@click.option(
-    "--slots",
-    type=click.IntRange(1, 64),
-    default=4,
-    show_default=True,
-    metavar="N",
-    help="Requests that are answered together.",
-)
+@slots_option("Requests that are answered together.")
 @click.option(
     "--queue",
     type=click.IntRange(0, 10_000),
