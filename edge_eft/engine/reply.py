@@ -173,6 +173,7 @@ class Step:
             for; a token has the same number there and in `logprob`.
         prompt_logprobs: in the first step, where asked for: the tokens of the prompt.
         cached_tokens: how many of these were found in the cache, and not decoded.
+        stop_string: which of the request's stop strings ended the reply; None where none did.
     """
 
     request_id: int
@@ -191,6 +192,7 @@ class Step:
     top_logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[PromptToken, ...] = ()
     cached_tokens: int = 0
+    stop_string: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; what has its default is left out.
@@ -252,6 +254,7 @@ class Generation:
         came_with_prompt: tokens, the end token included, of the step that also worked through the
             prompt: the first one, and drafts after it.
         cached_tokens: how many tokens of the prompt were found in the cache, and not decoded.
+        stop_string: which of the request's stop strings ended it; None where none did.
     """
 
     text: str
@@ -264,6 +267,7 @@ class Generation:
     drafts_accepted: int = 0
     came_with_prompt: int = 1
     cached_tokens: int = 0
+    stop_string: str | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -330,4 +334,5 @@ class ReplyBuilder:
             drafts_accepted=self._n_accepted,
             came_with_prompt=self._n_with_prompt,
             cached_tokens=last.cached_tokens if last else 0,
+            stop_string=last.stop_string if last else None,
         )

@@ -7,7 +7,7 @@ a request is over is decided by the scheduler alone, which sets `status`, `slot`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -82,7 +82,7 @@ class RequestState:
         near: whether its slot holds all but what one block is to decode.
         catches_up: whether a context that is needed anew has yet to decode what came before.
         outcome: why it ended: a finish reason, or the error that it failed with.
-        stop_tokens: ids of tokens that print nothing and whose text is a stop string.
+        stop_tokens: id → text of tokens that print nothing and whose text is a stop string.
         grammar: after the reply so far, of a request with a constraint.
         draft_grammar: after the draft, while there is one.
         tokens, counts: the reply so far.
@@ -113,7 +113,7 @@ class RequestState:
     near: bool = False
     catches_up: bool = False
     outcome: FinishReason | EngineError | None = None
-    stop_tokens: frozenset[int] = frozenset()
+    stop_tokens: Mapping[int, str] = field(default_factory=dict)
     grammar: Grammar | None = None
     draft_grammar: Grammar | None = None
     tokens: list[int] = field(default_factory=list)

@@ -130,10 +130,15 @@ class Verifier:
                 with_prompt=with_prompt,
                 prompt_tokens=state.prompt_tokens,
                 cached_tokens=state.cached_tokens or 0,
+                stop_string=self._stop_string(state, token) if finish_reason == "stop" else None,
                 **more,
             )
             if finish_reason or not accepted:
                 return
+
+    @staticmethod
+    def _stop_string(state: RequestState, token: int) -> str | None:
+        return state.text.stopped_by or state.stop_tokens.get(token)
 
     def _more(
         self,

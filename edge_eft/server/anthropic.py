@@ -326,9 +326,10 @@ class MessageWriter:
 
     @staticmethod
     def _end(done: Done) -> dict[str, Any]:
-        reason = "stop_sequence" if done.stop_string is not None else _REASONS[done.finish_reason]
-        delta = {"stop_reason": reason, "stop_sequence": done.stop_string}
         ended = done.generation
+        stopped = ended.stop_string is not None
+        reason = "stop_sequence" if stopped else _REASONS[done.finish_reason]
+        delta = {"stop_reason": reason, "stop_sequence": ended.stop_string}
         usage = _usage(ended.prompt_tokens, ended.cached_tokens, done.n_predicted)
         return {"type": "message_delta", "delta": delta, "usage": usage}
 

@@ -7,7 +7,7 @@ own words. It knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,7 +47,6 @@ class Done:
 
     finish_reason: FinishReason
     generation: Generation
-    stop_string: str | None = None  # which one ended it
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -150,18 +149,16 @@ class Generating:
     async def _choice(self, index: int) -> AsyncIterator[Chunk]:
         parser, called, ended = self.parsers[index], False, False
         reply = ReplyBuilder(self.ask.requests[index])
-        stop = _StopString(self.ask.requests[index].stop)
 
         def chunk(pieces: list[Piece], steps: list[Step]) -> Chunk:
             nonlocal called
             called = called or any(isinstance(piece, ToolCallStart) for piece in pieces)
-            done = self._done(reply.generation(), called, stop.found) if ended else None
+            done = self._done(reply.generation(), called) if ended else None
             return Chunk(index, tuple(pieces), tuple(steps), done)
 
         async for steps in self.replies[index].steps():
             for step in steps:
                 reply.take(step)
-                stop.take(step)
             pieces = parser.push("".join(self._text(step) for step in steps))
             if steps[-1].finish_reason:
                 pieces += parser.flush()
@@ -179,41 +176,10 @@ class Generating:
         return text if text in self.form.controls else ""
 
     @staticmethod
-    def _done(generation: Generation, called: bool, stop_string: str | None) -> Done:
+    def _done(generation: Generation, called: bool) -> Done:
         if generation.finish_reason == "length":
             return Done("length", generation)
-        return Done("tool_calls" if called else "stop", generation, stop_string)
-
-
-class _StopString:
-    """Finds out which of a request's stop strings ended the reply.
-
-    Attributes:
-        found: the one, once the last step is taken; None if it ended in another way.
-    """
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = {text: text.encode() for text in stop}
-        self._longest = max(map(len, self._stop.values()), default=0)
-        self._tail = b""
-        self.found: str | None = None
-
-    def take(self, step: Step) -> None:
-        """Take the next step."""
-        if not self._stop:
-            return
-        before = len(self._tail)
-        self._tail += step.piece
-        if step.finish_reason == "stop":
-            # What a control token stands for, or what the last token made complete; of several
-            # the one that text/detokenizer.py ended the text at.
-            ends = [
-                (at + len(data), at, text)
-                for text, data in self._stop.items()
-                if (at := self._tail.find(data, max(0, before - len(data) + 1))) >= 0
-            ]
-            self.found = min(ends)[2] if ends else None
-        self._tail = self._tail[-self._longest :]
+        return Done("tool_calls" if called else "stop", generation)
 
 
 async def begin(engine: Engine, ask: Ask, known_as: str) -> Generating:

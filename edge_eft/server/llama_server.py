@@ -292,7 +292,7 @@ class LlamaWriter:
             "has_new_line": "\n" in told.text,
             "truncated": False,
             "stop_type": _stop_type(done),
-            "stopping_word": done.stop_string or "",
+            "stopping_word": done.generation.stop_string or "",
             "tokens_cached": done.generation.cached_tokens,
             "timings": timings(done),
         }
@@ -364,7 +364,7 @@ _NOTHING = object()
 def _stop_type(done: Done) -> str:
     reason = done.generation.finish_reason
     if reason == "stop":
-        return "eos" if done.stop_string is None else "word"
+        return "eos" if done.generation.stop_string is None else "word"
     return "limit" if reason == "length" else "none"
 
 

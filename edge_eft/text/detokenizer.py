@@ -18,6 +18,9 @@ class TextStream:
     The reply ends before the stop string that is complete first; of two that are complete at the
     same character, before the one that begins earlier. So the text depends only on the characters
     and not on how tokens cut them. Text that may turn out to begin a stop string is held back.
+
+    Attributes:
+        stopped_by: the stop string that ended the reply; None before, and without one.
     """
 
     def __init__(self, piece: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
@@ -32,13 +35,18 @@ class TextStream:
         """
         if any(not s for s in stop):
             raise RequestError("a stop string is empty; leave it out")
-        self.finished = False
+        self.stopped_by: str | None = None
         self._piece = piece
         self._stop = tuple(dict.fromkeys(stop))
         self._longest = max(map(len, self._stop), default=0)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._shown: list[str] = []
         self._held = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether a stop string has ended the reply."""
+        return self.stopped_by is not None
 
     def push(self, token: int) -> str:
         """Take one token. Returns the text that can be shown now, "" once finished."""
@@ -78,10 +86,10 @@ class TextStream:
         # The held text is the longest tail that a stop string begins with, hence every stop string
         # that is complete only now lies within `pending`.
         pending = self._held + new
-        found = [(i + len(s), i) for s in self._stop if (i := pending.find(s)) >= 0]
+        found = [(i + len(s), i, s) for s in self._stop if (i := pending.find(s)) >= 0]
         if found:
-            self.finished = True
-            shown, self._held = pending[: min(found)[1]], ""
+            _, begin, self.stopped_by = min(found)
+            shown, self._held = pending[:begin], ""
         else:
             n_shown = len(pending) - self._n_held(pending)
             shown, self._held = pending[:n_shown], pending[n_shown:]

@@ -106,9 +106,9 @@ class CommonVocabulary:
         ids: list[int] = self.end_tokens[role].tolist()
         return ids
 
-    def silent_tokens(self, texts: Iterable[str]) -> frozenset[int]:
-        """Return the ids of the tokens that print nothing and have one of these texts."""
-        return frozenset(i for text in texts for i in self.silent.get(text, ()))
+    def silent_tokens(self, texts: Iterable[str]) -> dict[int, str]:
+        """Return id → text of the tokens that print nothing and have one of these texts."""
+        return {i: text for text in texts for i in self.silent.get(text, ())}
 
     def slot_of(self, token: int) -> int:
         """Return a token's place in the combined row: every role's end ids mean the end slot.

@@ -86,6 +86,10 @@ def test_stop_strings_never_leak(says, stop, text, draft):
     for shown in itertools.accumulate(step.text for step in steps):
         assert text.startswith(shown)
     assert steps[-1].finish_reason == "stop"
+    if text == " oneSTOP two red":  # none of it was complete
+        assert steps[-1].stop_string is None
+    else:
+        assert steps[-1].stop_string in stop
     assert emulator.generate("", stop=stop, **GREEDY, **draft).text == text
 
 
@@ -96,6 +100,7 @@ def test_a_stop_string_cut_off_by_max_tokens_is_given_out(says, n, draft):
     whole = [" one", " oneS", " oneST", " oneSTO", " one", " one", " one"]
     assert generation.text == whole[n - 1]
     assert generation.finish_reason == ("length" if n < 5 else "stop")
+    assert generation.stop_string == (None if n < 5 else "STOP")
     assert len(generation.tokens) == min(n, 5)
 
 
@@ -111,6 +116,7 @@ def test_a_cancelled_reply_shows_no_part_of_a_stop_string(says):
 def test_the_end_token_ends_and_is_not_part_of_the_reply(says, draft):
     generation = says(SAY_STOP).generate("", **GREEDY, **draft)
     assert generation.finish_reason == "stop"
+    assert generation.stop_string is None
     assert EOS not in generation.tokens
     assert generation.tokens == SAY_STOP[1:]
     assert generation.prompt_tokens == 1
@@ -131,6 +137,7 @@ def test_a_stop_that_names_a_control_token_ends_there(says, stop, draft):
     assert steps[-1].finish_reason == "stop"
     generation = emulator.generate("", stop=stop, **GREEDY, **draft)
     assert (generation.text, generation.tokens) == (" one", [ID["▁one"]])
+    assert generation.stop_string == "<other-end>"
     # Next time, nothing of it is left over.
     assert emulator.generate("", stop=["</s>", "<unk>"], **GREEDY).text == " one two red"
 

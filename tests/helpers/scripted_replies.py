@@ -66,7 +66,7 @@ class Reply:
         pass
 
 
-def steps(texts, pieces=None, finish_reason="stop", ends=True, cached_tokens=5):
+def steps(texts, pieces=None, finish_reason="stop", ends=True, cached_tokens=5, stop_string=None):
     """Steps of tokens that print `texts`; the last is an end token unless not `ends`.
 
     Args:
@@ -87,6 +87,7 @@ def steps(texts, pieces=None, finish_reason="stop", ends=True, cached_tokens=5):
             is_end_token=ends and i == last,
             prompt_tokens=12,
             cached_tokens=cached_tokens,
+            stop_string=stop_string if i == last else None,
             piece=piece.encode(),
         )
         for i, (text, piece) in enumerate(zip(texts, pieces, strict=True))

@@ -259,7 +259,7 @@ def test_arguments_that_are_not_json_are_handed_back_as_text():
         (generating(steps(["Hello"])), "end_turn", None),
         (generating(steps(["Hello"], finish_reason="length", ends=False)), "max_tokens", None),
         (
-            generating(steps(["Hello", ""], ["Hello", "END"], ends=False), ["END"]),
+            generating(steps(["Hello", ""], ["Hello", "END"], ends=False, stop_string="END")),
             "stop_sequence",
             "END",
         ),

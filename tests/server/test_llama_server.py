@@ -81,7 +81,7 @@ def test_the_parts_of_a_stream_and_its_end():
     [
         (generating(steps(["a"])), "eos", ""),
         (generating(steps(["a"], finish_reason="length", ends=False)), "limit", ""),
-        (generating(steps(["a", ""], ["a", "END"], ends=False), stop=("END",)), "word", "END"),
+        (generating(steps(["a", ""], ["a", "END"], ends=False, stop_string="END")), "word", "END"),
     ],
 )
 def test_why_it_stopped(given, kind, word):

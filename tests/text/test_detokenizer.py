@@ -84,6 +84,21 @@ def test_an_empty_stop_string_is_refused():
         TextStream(bytes, [""])
 
 
+@pytest.mark.parametrize(
+    ("stop", "chunks", "found"),
+    [
+        (("END", "\n"), ["one ", "END"], "END"),
+        (("END", "\n"), ["END of it\n."], "END"),
+        (("abcd", "bc"), ["ab", "cd"], "bc"),  # it was complete first
+        (("xé",), ["a", "x", "é"], "xé"),
+        (("never",), ["a", "b"], None),
+    ],
+)
+def test_the_stop_string_that_ended_a_reply_is_named(stop, chunks, found):
+    whole, _ = stream([chunk.encode() for chunk in chunks], stop)
+    assert whole.stopped_by == found
+
+
 def expected(text, stop):
     """Cut by the definition: before the stop string complete first; of two, the earlier start."""
     ends = [(i + len(s), i) for s in stop for i in range(len(text)) if text.startswith(s, i)]
