@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from ..text.reply_parser import Content, Piece, Reasoning, ToolCallStart
 from . import openai_chat
 from .answers import Answering, as_named, body_of, is_stream, new_id, shaped
 from .api_error import ApiError
@@ -19,7 +20,6 @@ from .fields import COMMON, Fields, text_parts
 from .generation import Ask, Chunk, Done, Generating
 from .guard import App
 from .openai_words import parsed_arguments
-from .reply_parser import Content, Piece, Reasoning, ToolCallStart
 from .served import NamedModel, find
 from .sse import Event, as_bytes
 

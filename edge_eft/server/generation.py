@@ -14,9 +14,9 @@ from typing import Any, Literal
 from ..engine.reply import Generation, ReplyBuilder, Step
 from ..engine.request import Request
 from ..text.reply_form import ReplyForm
+from ..text.reply_parser import Piece, ReplyParser, ToolCallStart
 from .engine import Engine
 from .reply import Reply
-from .reply_parser import Piece, ReplyParser, ToolCallStart
 from .served import NamedModel, role_of
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -13,12 +13,12 @@ from ..engine.constraint import Constraint
 from ..engine.reply import Step, TokenLogprob
 from ..engine.request import Request
 from ..errors import EdgeEftError
+from ..text.reply_parser import Content
 from .api_error import ApiError
 from .engine import Engine
 from .fields import SAMPLING, Fields, said_as
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import explained
-from .reply_parser import Content
 from .served import NamedModel
 
 NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}

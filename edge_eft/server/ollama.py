@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from ..text.reply_parser import Content, Piece, Reasoning
 from . import openai_chat, openai_completions
 from .answers import Answering, body_of, is_stream, new_id, shaped
 from .api_error import ApiError
@@ -26,7 +27,6 @@ from .fields import COMMON, Fields, said_as
 from .generation import Ask, Done, Generating, reply_form
 from .guard import App
 from .openai_words import parsed_arguments
-from .reply_parser import Content, Piece, Reasoning
 from .served import NamedModel, facts_of, file_of, find, models, role_of
 from .sse import Event
 

@@ -9,19 +9,19 @@ from ..engine.constraint import Constraint
 from ..engine.reply import Step
 from ..errors import EdgeEftError
 from ..text.reply_form import ReplyForm
-from ..text.tools import check_tools
-from .api_error import ApiError
-from .engine import Engine
-from .fields import MAX_CHOICES, SAMPLING, Fields
-from .generation import Ask, Chunk, Done, Generating, reply_form
-from .openai_words import base, explained, merged_usage, token_logprob, wants_usage
-from .reply_parser import (
+from ..text.reply_parser import (
     Content,
     Piece,
     Reasoning,
     ToolCallArguments,
     ToolCallStart,
 )
+from ..text.tools import check_tools
+from .api_error import ApiError
+from .engine import Engine
+from .fields import MAX_CHOICES, SAMPLING, Fields
+from .generation import Ask, Chunk, Done, Generating, reply_form
+from .openai_words import base, explained, merged_usage, token_logprob, wants_usage
 from .served import NamedModel
 from .tool_choice import tool_constraint
 

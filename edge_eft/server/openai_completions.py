@@ -12,12 +12,12 @@ from typing import Any
 
 from ..engine.reply import PromptToken, Step, TokenLogprob
 from ..engine.request import Prompt
+from ..text.reply_parser import Content
 from .api_error import ApiError
 from .engine import Engine
 from .fields import MAX_CHOICES, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import base, explained, finite, merged_usage, text_of, wants_usage
-from .reply_parser import Content
 from .served import NamedModel
 
 KNOWN = (*SAMPLING, *("prompt", "echo", "logprobs", "best_of", "suffix", "response_format"))

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from ..text.reply_parser import Content, Piece, Reasoning, ToolCallStart
 from . import openai_chat
 from .answers import Answering, as_named, body_of, is_stream, new_id
 from .api_error import ApiError
@@ -21,7 +22,6 @@ from .engine import Engine
 from .fields import COMMON, Fields, text_parts
 from .generation import Ask, Done, Generating
 from .guard import App
-from .reply_parser import Content, Piece, Reasoning, ToolCallStart
 from .served import NamedModel, find
 from .sse import Event, as_bytes
 

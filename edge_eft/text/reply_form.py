@@ -1,7 +1,7 @@
 """What form a model's replies take: marks around its reasoning, and how it calls tools.
 
 Read from the text of its chat template, which quotes both back. Plain data: an engine's process can
-tell it to one that has no model. Nothing is parsed here (`server/reply_parser.py`).
+tell it to one that has no model. Nothing is parsed here (`reply_parser.py`).
 """
 
 import re

@@ -5,9 +5,9 @@ import asyncio
 from edge_eft.engine.reply import Step, Timings
 from edge_eft.engine.request import Request
 from edge_eft.server.generation import Ask, Generating
-from edge_eft.server.reply_parser import ReplyParser
 from edge_eft.server.served import NamedModel, ServedRecipe
 from edge_eft.text.reply_form import ReplyForm
+from edge_eft.text.reply_parser import ReplyParser
 
 ATLAS = NamedModel("atlas", "atlas", None)
 HERMES = ReplyForm(("<think>", "</think>"), False, "hermes", ())

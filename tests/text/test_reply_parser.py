@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_eft.server.reply_parser import (
+from edge_eft.text.reply_form import ReplyForm
+from edge_eft.text.reply_parser import (
     Content,
     Reasoning,
     ReplyParser,
     ToolCallArguments,
     ToolCallStart,
 )
-from edge_eft.text.reply_form import ReplyForm
 
 THINK = ("<think>", "</think>")
 QWEN = ReplyForm(THINK, False, "hermes")

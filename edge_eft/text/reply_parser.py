@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..text.reply_form import PYTHON_TAG, TOOL_CALL, ReplyForm
 from .call_scanner import CallScanner
+from .reply_form import PYTHON_TAG, TOOL_CALL, ReplyForm
 
 _BETWEEN_CALLS = re.compile(r"\s*;?\s*")
 
