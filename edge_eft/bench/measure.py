@@ -239,7 +239,7 @@ class Session:
     def _measure_turns(self, figures: Figures, number: int) -> None:
         """Measure the first token's seconds: on empty caches, and as a conversation goes on."""
         n = len(self.prompts)
-        self.emulator.drafts = self._auto.policy
+        self.emulator.drafter.policy = self._auto.policy
         for i in range(number * N_SECOND_TURNS, (number + 1) * N_SECOND_TURNS):
             prompt, following = self.prompts[i % n], last_text(self.prompts[(i + 1) % n])
             self._forget()

@@ -89,7 +89,7 @@ class EmulatedWay:
     def answer(self, index: int) -> Reply:
         """Submit, and step to the end."""
         emulator = self._emulator
-        emulator.drafts = self.policy
+        emulator.drafter.policy = self.policy
         for runner in emulator.contexts:
             if runner.name in self._encoded:
                 prompt = self._encoded[runner.name][index]

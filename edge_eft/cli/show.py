@@ -16,7 +16,7 @@ from .show_source import instruct_lines, prompt_name, source_line
 from .terminal import compose, dim, one_line, say, style, to_json
 
 if TYPE_CHECKING:
-    from ..engine.loader import LoadedFile, LoadRecord
+    from ..engine.load_record import LoadedFile, LoadRecord
     from ..files.recipe import Recipe
 
 

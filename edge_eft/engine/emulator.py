@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Unpack
@@ -30,9 +31,8 @@ from ..text.prompt_format import ReplyCache
 from ..validate import checked_call, kind
 from .constrained import Grammars
 from .contexts import Rows
-from .draft_policy import DraftPolicy
 from .drafter import Drafter
-from .loader import LoadOptions, ModelPool, load
+from .loader import LoadOptions, load
 from .prefill import Prefill
 from .prompt_scores import PromptScorer
 from .readers import collect, steps_of
@@ -46,22 +46,18 @@ from .verifier import Verifier
 File = str | os.PathLike[str]
 
 
-class Emulator:
+class Emulator(AbstractContextManager["Emulator"]):
     """A loaded recipe. Use it as a context manager, or `close` it.
 
     Args:
         recipe: the models and their prompt formats.
-        n_ctx: tokens per slot; None: the recipe's, else 4,096, never more than the smallest
-            training context of the models.
-        n_threads: of every decode; None: the physical cores.
-        n_gpu_layers: of every model; None: all that the backend offers.
-        n_slots: requests that are decoded together; more wait in a queue.
-        pool: shares the weights of files that other emulators of this process have loaded.
+        options: how the models are loaded, see `LoadOptions`.
 
     Attributes:
         contexts: one for every group of roles that can share it, the base's first.
         record: what was decided while loading, and why.
         deltas: name → weight, as in the recipe.
+        drafter: makes the drafts; its `policy` learns how long they should be.
 
     Raises:
         ModelFileError, RecipeError, VocabularyError, NotEnoughMemoryError, EngineError: the
@@ -69,35 +65,19 @@ class Emulator:
     """
 
     @checked_call()
-    def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        n_ctx: int | None = None,
-        n_threads: int | None = None,
-        n_gpu_layers: int | None = None,
-        n_slots: int = 1,
-        pool: ModelPool | None = None,
-    ) -> None:
+    def __init__(self, recipe: Recipe, **options: Unpack[LoadOptions]) -> None:
         kind("recipe", recipe, Recipe, "a Recipe; Emulator.load takes names and paths", RecipeError)
         self.recipe = recipe
         self.deltas = {delta.name: delta.weight for delta in recipe.deltas.values()}
-        self.contexts, self.record = load(
-            recipe,
-            n_ctx=n_ctx,
-            n_threads=n_threads,
-            n_gpu_layers=n_gpu_layers,
-            n_slots=n_slots,
-            pool=pool,
-        )
-        self.n_ctx, self.n_slots = self.record.n_ctx, n_slots
+        self.contexts, self.record = load(recipe, **options)
+        self.n_ctx, self.n_slots = self.record.n_ctx, options.get("n_slots", 1)
         self.vocabulary = v = self.record.vocabulary
         combiner = Combiner(v.n_vocab, v.end_token, v.end_tokens, v.masked)
         self._piece = self.contexts.pieces(v.adopters)
         self._grammar = Grammars(self.contexts, v).begin
-        self._scheduler = Scheduler(n_slots, self.contexts.kept)
+        self._scheduler = Scheduler(self.n_slots, self.contexts.kept)
         self._prefill = Prefill(self.contexts)
-        self._drafter = Drafter(self.contexts, combiner)
+        self.drafter = Drafter(self.contexts, combiner)
         self._verifier = Verifier(combiner, self.deltas, self._piece, self.n_ctx)
         fail = self._scheduler.end
         self._prompts = PromptScorer(self.contexts, self._verifier, v, self._piece, fail)
@@ -115,7 +95,7 @@ class Emulator:
         Args:
             recipe: name, path, or what `load_recipe` gave.
             lora: an adapter that is to lead its large instruct model (`Recipe.with_lora`).
-            options: as of the class: n_ctx, n_threads, n_gpu_layers, n_slots.
+            options: see `LoadOptions`.
         """
         loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
         return cls(loaded if lora is None else loaded.with_lora(lora), **options)
@@ -136,7 +116,7 @@ class Emulator:
         Args:
             base, tuned, reference: paths.
             prompt: format of base and reference (None: plain); tuned has its own template.
-            options: as of the class: n_ctx, n_threads, n_gpu_layers, n_slots.
+            options: see `LoadOptions`.
         """
         return cls(from_files(base, tuned, reference, prompt=prompt), **options)
 
@@ -189,12 +169,12 @@ class Emulator:
         self.contexts.start_clock()
         self._settled = False
         # 2. Propose: tuned models draft, one token at a time.
-        self._drafter.draft(states)
+        self.drafter.draft(states)
         # 3. Execute: every other context sees its block in one batch.
         rows = self.contexts.advance(states)
         # 4. Verify: as many tokens as were drafted right, and one more.
         chosen = [self._verify(state, rows[state.slot], begun) for state in states]
-        self._drafter.observe(states, chosen, perf_counter() - ready)
+        self.drafter.observe(states, chosen, perf_counter() - ready)
         for state in states:  # sequences end where replies do
             state.drop_draft()
         self._settled = True
@@ -291,15 +271,6 @@ class Emulator:
         used = ((self.contexts[i].name, state.sequences[i]) for i in state.contexts)
         return {name: sequence.tokens[: sequence.n_prompt] for name, sequence in used}
 
-    @property
-    def drafts(self) -> DraftPolicy:
-        """What is known of drafts and their cost. Another may be put in its place."""
-        return self._drafter.policy
-
-    @drafts.setter
-    def drafts(self, policy: DraftPolicy) -> None:
-        self._drafter.policy = policy
-
     # -- one request -----------------------------------------------------------------------
 
     def _prepare(self, request: Request) -> RequestState:
@@ -320,7 +291,7 @@ class Emulator:
         catches_up = not set(needed) <= set(state.contexts)
         scores = state.prompt_scores if n_given else self._prompts.begin(state, needed)
         request = replace(state.request, weights=weights)
-        drafter = self._drafter.choose(coefficients)
+        drafter = self.drafter.choose(coefficients)
         # All at once: an interrupt must not leave coefficients without their rows.
         state.catches_up, state.contexts, state.coefficients = catches_up, needed, coefficients
         state.request, state.drafter, state.prompt_scores = request, drafter, scores
@@ -411,9 +382,6 @@ class Emulator:
         """Free contexts and models. Nothing else may be called afterwards."""
         self._scheduler.forget_all()
         self.contexts.close()
-
-    def __enter__(self) -> Emulator:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

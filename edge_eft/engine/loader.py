@@ -11,8 +11,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
 
@@ -29,16 +27,15 @@ from ..errors import EngineError
 from ..files import memory
 from ..files.gguf_check import GGUFHeader, read_header
 from ..files.hashes import verify
-from ..files.hub_file import HubFile
 from ..files.pulled import check_here, told_to_pull
-from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, Sha256, shared_contexts
+from ..files.recipe import MAX_N_CTX, ModelSpec, Recipe, shared_contexts
 from ..files.recipe_vocabulary import reconcile_recipe
 from ..text.prompt_format import PromptFormat
-from ..text.vocabulary import CommonVocabulary
-from ..validate import whole
+from ..validate import checked_call, whole
 from . import pairs
 from .contexts import ContextRunner, Contexts
 from .defaults import default_n_ctx
+from .load_record import LoadedFile, LoadRecord
 from .request_state import OUTPUTS_PER_SLOT
 
 log = logging.getLogger(__name__)
@@ -80,7 +77,16 @@ class ModelPool:
 
 
 class LoadOptions(TypedDict, total=False):
-    """How models are loaded; see `Emulator`."""
+    """How models are loaded.
+
+    Attributes:
+        n_ctx: tokens per slot; None: the recipe's, else 4,096, never more than the smallest
+            training context of the models.
+        n_threads: of every decode; None: the physical cores.
+        n_gpu_layers: of every model; None: all that the backend offers.
+        n_slots: requests that are decoded together; more wait in a queue.
+        pool: shares the weights of files that other emulators of this process have loaded.
+    """
 
     n_ctx: int | None
     n_threads: int | None
@@ -89,74 +95,17 @@ class LoadOptions(TypedDict, total=False):
     pool: ModelPool | None
 
 
-@dataclass(frozen=True)
-class LoadedFile:
-    """The file of one role: what it is, and how its model is told a prompt.
-
-    Attributes:
-        path: the model (of a split one the first part), or the LoRA adapter that makes it the
-            tuned one.
-        on: the model that an adapter is put on; None without one.
-        n_bytes, n_parameters, quantisation, architecture, n_ctx_train: from its header.
-        sha256, source: as the recipe states them.
-        prompt: the prompt format; `template_sha256` of its Jinja source, if it has one.
-        end_tokens: id → text of the tokens that end the role's replies.
-    """
-
-    path: Path
-    on: Path | None
-    n_bytes: int
-    n_parameters: int
-    quantisation: str
-    architecture: str
-    n_ctx_train: int
-    sha256: Sha256 | None
-    source: str | HubFile | None
-    prompt: str
-    template_sha256: str | None
-    end_tokens: Mapping[int, str]
-
-
-@dataclass(frozen=True)
-class LoadRecord:
-    """What was decided for a recipe on this machine, and why.
-
-    Attributes:
-        n_ctx, n_slots: tokens per slot, slots.
-        n_threads, threads_reason: of a decode. A matter of the recipe and the machine, not of
-            timing: another count may round differently.
-        cache, cache_reason: kind of KV cache, one for all roles.
-        vocabulary: what the models' vocabularies share.
-        memory: the estimate made before loading.
-        contexts: the roles that each context serves.
-        files: role → its file.
-        warnings: lines for the user, which were also logged: what may not be meant, and what is
-            not as it was asked for; `vocabulary` has its own.
-    """
-
-    n_ctx: int
-    n_slots: int
-    n_threads: int
-    threads_reason: str
-    cache: CacheKind
-    cache_reason: str
-    vocabulary: CommonVocabulary
-    memory: memory.MemoryEstimate
-    contexts: tuple[tuple[str, ...], ...]
-    files: Mapping[str, LoadedFile]
-    warnings: tuple[str, ...]
-
-
+@checked_call()
 def load(
     recipe: Recipe,
     *,
-    n_ctx: int | None,
-    n_threads: int | None,
-    n_gpu_layers: int | None,
-    n_slots: int,
+    n_ctx: int | None = None,
+    n_threads: int | None = None,
+    n_gpu_layers: int | None = None,
+    n_slots: int = 1,
     pool: ModelPool | None = None,
 ) -> tuple[Contexts, LoadRecord]:
-    """Load what a recipe names; arguments as of `Emulator`.
+    """Load what a recipe names; arguments as in `LoadOptions`.
 
     Raises:
         ModelFileError, RecipeError, VocabularyError, NotEnoughMemoryError, EngineError,

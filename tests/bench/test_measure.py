@@ -43,9 +43,9 @@ def test_auto_learns_from_its_own_blocks_only(tiny: Family):
         session = Session(e, PROMPTS, Plan(tokens=10, ignore_end=True))
         session.ways["drafts of 8"].answer(0)
         session.ways[EMULATED].answer(0)
-        assert e.drafts.tested == 0, "the policy of the way that ran last"
+        assert e.drafter.policy.tested == 0, "the policy of the way that ran last"
         session.ways["drafts of 8"].answer(0)
-        assert e.drafts.tested > 0
+        assert e.drafter.policy.tested > 0
 
 
 def test_a_prompt_that_does_not_fit_is_refused_at_once(tiny: Family):
