@@ -237,7 +237,7 @@ class Emulator(AbstractContextManager["Emulator"]):
 
     @checked_call()
     def pause(self, request_id: int) -> None:
-        """Let a request keep its slot and its caches, and give no steps until `unpause`.
+        """Let a request give no steps until `unpause`, and its slot to one that waits for any.
 
         Raises:
             RequestError: no such request is in work.

@@ -78,7 +78,7 @@ class RequestState:
         status: "waiting" for a slot, "running" in `slot`, or "ended" by `outcome`; its last steps
             may still be pending then.
         slot: sequence number in every context, while it is running.
-        paused: whether it is to keep its place and not to go on.
+        paused: whether it is not to go on for now.
         near: whether its slot holds all but what one block is to decode.
         catches_up: whether a context that is needed anew has yet to decode what came before.
         outcome: why it ended: a finish reason, or the error that it failed with.

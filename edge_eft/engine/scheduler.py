@@ -19,7 +19,7 @@ class Scheduler:
     """Requests in work, in the order of their ids.
 
     A request waits, runs in a slot, and ends; then its slot is free, and it stays in work until
-    its last step is given out.
+    its last step is given out. One that pauses may have to wait once more.
 
     Args:
         n_slots: how many can run at once.
@@ -45,15 +45,23 @@ class Scheduler:
         self._requests[state.id] = state
 
     def admit(self) -> list[RequestState]:
-        """Give the free slots to requests that wait. Returns those that run and do not pause."""
+        """Give slots to requests that wait. Returns those that run and do not pause.
+
+        A request that pauses makes room where no slot is free, the oldest first, and waits for
+        one when it goes on: a reader that stalls costs nobody else a slot.
+        """
         running = self._running()
-        if len(running) < self.n_slots:
-            for state in self._requests.values():
-                if state.status == "waiting" and not state.paused:
-                    self.place(state)
-                    running.append(state)
-                    if len(running) == self.n_slots:
-                        break
+        for state in self._requests.values():
+            if state.status != "waiting" or state.paused:
+                continue
+            if len(running) == self.n_slots:
+                idle = next((other for other in running if other.paused), None)
+                if idle is None:
+                    break
+                idle.status, idle.catches_up = "waiting", True
+                running.remove(idle)
+            self.place(state)
+            running.append(state)
         return [state for state in running if not state.paused]
 
     def place(self, state: RequestState) -> None:
