@@ -43,7 +43,8 @@ def test_paused_requests_make_room_for_those_that_wait(tiny, draft):
         for i in ids[:2]:
             emulator.pause(i)
         while len({step.request_id for step in steps if step.finish_reason}) < 4:
-            assert (new := emulator.step())
+            new = emulator.step()
+            assert new
             assert not {step.request_id for step in new} & set(ids[:2])
             steps += new
         assert not emulator.busy
