@@ -81,7 +81,7 @@ def create_app(
         keys=options.api_keys,
         open_paths=OPEN_PATHS,
     )
-    return Counting(guarded, metrics)
+    return Counting(guarded, metrics, app.routes)
 
 
 async def _load_first(engine: Engine, loaded: Callable[[Exception | None], object]) -> None:

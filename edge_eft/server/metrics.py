@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+from starlette.routing import BaseRoute, Match
 
 from .body import Message, Receive
 from .guard import App, Scope, Send
@@ -68,16 +70,20 @@ class Counting:
     A path of no route is "other": strangers do not choose the labels.
     """
 
-    def __init__(self, app: App, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: App, metrics: Metrics, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._metrics, self._routes = app, metrics, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, and count it when its response begins."""
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "other")
-                self._metrics.count(route, message["status"])
+                self._metrics.count(self._path_of(scope), message["status"])
             await send(message)
 
         await self._app(scope, receive, counted)
+
+    def _path_of(self, scope: Scope) -> str:
+        """Return the path of a request's route: a pattern, where the route has one."""
+        matching = (route for route in self._routes if route.matches(scope)[0] != Match.NONE)
+        return str(getattr(next(matching, None), "path", "other"))

@@ -48,9 +48,11 @@ def test_a_path_or_a_method_that_there_is_not(live):
 def test_requests_are_counted_by_routes_that_strangers_do_not_name(live):
     live.ask("/made-up", X_Api_Key="key-1")
     live.ask("/health")
+    live.ask("/v1/models/atlas")  # without a key
     text = live.ask("/metrics", X_Api_Key="key-1")[2].decode()
     assert 'edge_eft_requests_total{route="/health",status="200"}' in text
     assert 'edge_eft_requests_total{route="other",status="404"}' in text
+    assert 'route="/v1/models/{id:path}",status="401"}' in text
     assert "made-up" not in text
     assert "key-1" not in text
 
