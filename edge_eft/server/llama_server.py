@@ -20,6 +20,7 @@ from .fields import SAMPLING, Fields, said_as
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import explained
 from .served import NamedModel
+from .tokens import check_fits, joined_tokens
 
 NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
 KNOWN = (
@@ -114,39 +115,11 @@ async def _prompt(engine: Engine, model: NamedModel, prompt: Any, fields: Fields
         return prompt
     if not isinstance(prompt, list) or not prompt:
         raise fields.wrong("prompt", "it must be a text, token ids, or a list of either")
-    return await joined_tokens(engine, model, prompt, "prompt", add_special=True)
-
-
-async def joined_tokens(
-    engine: Engine,
-    model: NamedModel,
-    parts: list[Any],
-    param: str,
-    *,
-    add_special: bool,
-    parse_special: bool = True,
-) -> list[int]:
-    """Return the token ids of a list of texts and ids; a BOS only goes before a text."""
-    tokens: list[int] = []
-    for i, part in enumerate(parts):
-        if type(part) is int:
-            tokens.append(part)
-        elif isinstance(part, str):
-            special = add_special and i == 0
-            found = await _tokenized(engine, model, part, special, parse_special)
-            tokens += [token for token, _ in found]
-        else:
-            told = f"{param}[{i}] is {part!r:.40}; it must be a text or a token id"
-            raise ApiError(400, told, param=param)
-    return tokens
-
-
-async def _tokenized(
-    engine: Engine, model: NamedModel, text: str, add_special: bool, parse_special: bool
-) -> list[list[Any]]:
-    special = {"add_special": add_special, "parse_special": parse_special}
-    tokens: list[list[Any]] = await engine.ask(model.recipe, "tokenize", text=text, **special)
-    return tokens
+    n_ids = sum(type(part) is int for part in prompt)
+    check_fits(n_ids, await engine.ready(model.recipe))
+    return await joined_tokens(
+        engine, model, prompt, "prompt", add_special=True, parse_special=True, is_prompt=True
+    )
 
 
 def _constraint(fields: Fields) -> Constraint | None:
@@ -182,7 +155,7 @@ async def _bias(engine: Engine, model: NamedModel, given: Any) -> dict[int, floa
             raise ApiError(400, f"logit_bias has {pair!r:.60}; {wanted}", param="logit_bias")
         tokens = [token] if isinstance(token, int) else []
         if isinstance(token, str):
-            tokens = [id for id, _ in await _tokenized(engine, model, token, False, False)]
+            tokens = await joined_tokens(engine, model, [token], "logit_bias")
         bias |= dict.fromkeys(tokens, -math.inf if value is False else value)
     return bias
 

@@ -19,6 +19,7 @@ from .fields import MAX_CHOICES, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import base, explained, finite, merged_usage, text_of, wants_usage
 from .served import NamedModel
+from .tokens import check_fits
 
 KNOWN = (*SAMPLING, *("prompt", "echo", "logprobs", "best_of", "suffix", "response_format"))
 _DEFAULT_LENGTH = 16  # OpenAI's
@@ -40,6 +41,9 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     if len(prompts) * n > engine.n_slots + engine.queue:
         raise ApiError(400, f"{len(prompts)} prompts are too many for one call", param="prompt")
     facts = await engine.ready(model.recipe)
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            check_fits(len(prompt), facts)
     echo, n_top = fields.flag("echo"), fields.get("logprobs", int, "a whole number")
     no_reply = fields.get("max_tokens", int, "a whole number") == 0
     if no_reply and not echo:
