@@ -19,7 +19,7 @@ from .library import L, go_on, last_error, native, start_library
 
 # Kinds of tokenizers in which every byte of a text is part of a token; others normalise.
 _KEEPING = (L.LLAMA_VOCAB_TYPE_SPM, L.LLAMA_VOCAB_TYPE_BPE)
-_SHORT = 16 << 10  # characters, which take 20 ms
+_SHORT = 128 << 10  # characters, which take a fifth of a second
 _STRIP = L.LLAMA_TOKEN_ATTR_LSTRIP | L.LLAMA_TOKEN_ATTR_RSTRIP
 
 

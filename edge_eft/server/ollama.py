@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning
 from . import openai_chat, openai_completions
-from .answers import Answering, body_of, is_stream, new_id, shaped
+from .answers import Answering, body_of, is_stream, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .fields import COMMON, Fields, said_as
@@ -110,9 +110,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         ("/api/generate", answer, ["POST"]),
         *((f"/api/{name}", not_here, ["POST", "DELETE"]) for name in _NOT_HERE),
     ]
-    return [
-        Route(path, shaped(endpoint, refused), methods=methods) for path, endpoint, methods in found
-    ]
+    return [Route(path, endpoint, methods=methods) for path, endpoint, methods in found]
 
 
 def as_line(event: Any) -> Event:

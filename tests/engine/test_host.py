@@ -121,7 +121,7 @@ def test_texts_and_ids_become_tokens_and_a_prompt_that_cannot_fit_does_not(drive
     assert ids == [*model.tokenize("the", add_special=True), 7] == [id for id, _ in rows]
     assert rows[1][1].encode("latin-1") == model.piece(ids[1], special=True)
     monkeypatch.setattr(model, "tokenize", None)
-    parts = ["the " * 9_000, 7]
+    parts = ["the " * 40_000, 7]
     driven.do("ask", **{**asked, "parts": parts}, with_pieces=False, is_prompt=True)
     driven.go_on()
     assert driven.events[-1]["kind"] == "ContextLengthError"

@@ -45,6 +45,33 @@ def test_a_path_or_a_method_that_there_is_not(live):
         assert json.loads(said)["error"]["code"] == code
 
 
+def test_whatever_is_refused_has_the_shape_of_its_dialect(live):
+    key, foreign = {"X_Api_Key": "key-1"}, {"Host": "evil.example"}
+    large = {"Content_Length": str(5 << 20)}
+    for method, body, status, headers in (
+        ("POST", {}, 401, JSON),
+        ("POST", {}, 403, {**key, **foreign, **JSON}),
+        ("POST", {}, 403, {**key, "Origin": "https://evil.example", **JSON}),
+        ("POST", {}, 415, key),
+        ("POST", {}, 413, {**key, **large, **JSON}),
+        ("POST", [], 400, {**key, **JSON}),
+        ("DELETE", {}, 405, {**key, **JSON}),
+        ("POST", {"model": "nobody"}, 404, {**key, **JSON}),
+    ):
+        for path in ("/v1/chat/completions", "/v1/messages", "/api/chat"):
+            seen, _, said = live.ask(path, method, body, **headers)
+            told = json.loads(said)
+            assert seen == status, (path, headers)
+            if path == "/api/chat":
+                assert list(told) == ["error"]
+                assert isinstance(told["error"], str)
+            elif path == "/v1/messages":
+                assert told["type"] == "error"
+                assert set(told["error"]) == {"type", "message"}
+            else:
+                assert set(told["error"]) == {"message", "type", "param", "code"}
+
+
 def test_requests_are_counted_by_routes_that_strangers_do_not_name(live):
     live.ask("/made-up", X_Api_Key="key-1")
     live.ask("/health")
