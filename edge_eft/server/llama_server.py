@@ -11,7 +11,7 @@ from typing import Any
 
 from ..engine.constraint import Constraint
 from ..engine.reply import Step, TokenLogprob
-from ..engine.request import Request
+from ..engine.request import MAX_TOP, Request
 from ..errors import EdgeEftError
 from ..text.reply_parser import Content
 from .api_error import ApiError
@@ -28,7 +28,6 @@ KNOWN = (
     *("prompt", "n_probs", "cache_prompt", "id_slot", "return_tokens", "response_fields"),
     *("grammar", "json_schema"),
 )
-_MOST_PROBS = 100
 _LOWEST = -3.4028234663852886e38  # llama-server's for what is impossible: JSON has no −inf
 
 
@@ -45,11 +44,8 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         if len(prompts) > engine.n_slots + engine.queue:
             raise ApiError(400, f"{len(prompts)} prompts are too many for one call", param="prompt")
         longest = fields.max_tokens(("max_tokens",), facts["n_ctx"])
-        more: dict[str, Any] = {"max_tokens": longest}
-        explain = fields.get("explain", int, "a whole number", 0)
-        n_probs = fields.count("n_probs", 0, _MOST_PROBS, 0)
-        if n_probs or explain:
-            more["top_logprobs"] = max(n_probs, explain)
+        n_probs = fields.count("n_probs", 0, MAX_TOP, 0)
+        more: dict[str, Any] = {"max_tokens": longest, "top_logprobs": n_probs}
         if (constraint := _constraint(fields)) is not None:
             more["constraint"] = constraint
         if "logit_bias" in body:
@@ -175,7 +171,7 @@ class LlamaWriter:
         self._model, self._stream = model, bool(body.get("stream"))
         self._n_probs = body.get("n_probs") or 0
         self._with_tokens = bool(body.get("return_tokens"))
-        self._explains = bool(body.get("explain"))
+        self._n_explained = body.get("explain") or 0
         self._no_reply = (
             next((body[name] for name in _LENGTHS if body.get(name) is not None), 1) == 0
         )
@@ -236,8 +232,8 @@ class LlamaWriter:
         if self._n_probs:
             rows = [_probabilities(one, self._n_probs) for one in steps if not one.is_end_token]
             about["completion_probabilities"] = rows
-        if self._explains:
-            about["explain"] = explained(steps)
+        if self._n_explained:
+            about["explain"] = explained(steps, self._n_explained)
         return about
 
     def _last(

@@ -100,8 +100,8 @@ class CompletionWriter:
         self._with_usage = wants_usage(body)
         self._n = int(body.get("n") or 1)
         self._echo = bool(body.get("echo"))
-        self._logprobs = body.get("logprobs") is not None
-        self._explains = bool(body.get("explain"))
+        self._n_top = body.get("logprobs")
+        self._n_explained = body.get("explain") or 0
         self._no_reply = body.get("max_tokens") == 0
         self._tables: dict[int, _Logprobs] = {}
 
@@ -149,11 +149,11 @@ class CompletionWriter:
         choice: dict[str, Any] = {
             "index": chunk.index,
             "text": (table.echo(echoed) if echoed else "") + said,
-            "logprobs": table.take(echoed, steps) if self._logprobs else None,
+            "logprobs": None if self._n_top is None else table.take(echoed, steps, self._n_top),
             "finish_reason": chunk.done.finish_reason if chunk.done else None,
         }
-        if self._explains:
-            choice["explain"] = explained(steps)
+        if self._n_explained:
+            choice["explain"] = explained(steps, self._n_explained)
         return choice
 
     @staticmethod
@@ -186,7 +186,7 @@ class _Logprobs:
         return text_of(b"".join(one.piece for one in tokens))
 
     def take(
-        self, prompt: Sequence[PromptToken], steps: Iterable[Step]
+        self, prompt: Sequence[PromptToken], steps: Iterable[Step], n_top: int
     ) -> dict[str, list[Any]] | None:
         """Return the rows of tokens that have come; None for no tokens."""
         rows = []
@@ -196,7 +196,7 @@ class _Logprobs:
                 self._move(one.piece)
             rows.append(_row(one.piece, one.logprob, one.top, offset))
         for step in steps:
-            rows.append(_row(step.piece, step.logprob, step.top_logprobs, self._offset))
+            rows.append(_row(step.piece, step.logprob, step.top_logprobs[:n_top], self._offset))
             self._move(step.piece)
         if not rows:
             return None
