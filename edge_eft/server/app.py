@@ -17,6 +17,7 @@ from ..errors import EdgeEftError, ServerError
 from . import anthropic, llama_routes, ollama, openai_responses, openai_routes
 from .answers import Answering
 from .api_error import ApiError, as_api_error, openai_refusal
+from .body import ClientGoneError
 from .engine import Engine
 from .guard import App, Guard
 from .listening import listen, make_server, url_of
@@ -73,6 +74,7 @@ def create_app(
         exception_handlers={
             **dict.fromkeys((ApiError, EdgeEftError, Exception), refuse),
             HTTPException: not_routed,
+            ClientGoneError: nobody_listens,
         },
         lifespan=lifespan,
     )
@@ -128,6 +130,11 @@ def _refusal(path: str, error: ApiError) -> Response:
 async def refuse(request: Request, error: Exception) -> Response:
     """Answer what a route refuses, or fails at."""
     return _refusal(request.url.path, as_api_error(error))
+
+
+async def nobody_listens(request: Request, error: Exception) -> Response:
+    """Answer a client that has gone, for the metrics alone: as nginx counts it, nobody's fault."""
+    return Response(status_code=499)
 
 
 async def not_routed(request: Request, error: Exception) -> Response:

@@ -5,7 +5,7 @@ import os
 import threading
 
 import pytest
-from helpers.http_server import JSON, serving
+from helpers.http_server import JSON, request, serving, until
 
 from edge_eft.files.recipe_names import load_recipe
 from edge_eft.files.recipe_toml import to_toml
@@ -80,6 +80,23 @@ def test_requests_are_counted_by_routes_that_strangers_do_not_name(live):
     assert 'edge_eft_requests_total{route="other",status="404"}' in text
     assert "made-up" not in text
     assert "key-1" not in text
+
+
+def test_a_client_that_goes_is_not_a_failure_of_ours(live, caplog):
+    """It was counted as a 500, and logged."""
+    body = {"prompt": "The", "ignore_eos": True, "max_tokens": 500}
+    key = {"X_Api_Key": "key-1"}
+    sent = request("/v1/completions", "POST", body, close=False, **key, **JSON)
+
+    def counted():
+        return live.ask("/metrics", **key)[2].decode()
+
+    with live.connect(sent):
+        until(lambda: "edge_eft_requests_active 1" in counted())
+    until(lambda: 'requests_total{route="/v1/completions",status="499"} 1' in counted())
+    assert "edge_eft_requests_active 0" in counted()
+    assert 'status="500"' not in counted()
+    assert "failed" not in caplog.text
 
 
 def test_a_key_is_not_shown_with_the_options():
