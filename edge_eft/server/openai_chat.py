@@ -66,6 +66,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         parses_tools=bool(tools) and choice != "none",
         parses_reasoning=reasoning,
         ignored=tuple(fields.ignored),
+        said_in="messages",
     )
 
 

@@ -161,6 +161,30 @@ def test_an_explanation_of_too_many_is_refused_by_its_name(live, path):
     assert error["message"].startswith("explain is 101; it must be a whole number in [0, 100]")
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("chat/completions", {"messages": QUESTION, "logit_bias": {"999999": 1}}, "logit_bias"),
+        ("chat/completions", {"messages": QUESTION, "mix": {"nobody": 1}}, "mix"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "a " * 999}]}, "messages"),
+        ("chat/completions", {"messages": [{"role": "nobody", "content": "a"}]}, "messages"),
+        (
+            "chat/completions",
+            {"messages": QUESTION, "chat_template_kwargs": {"nobody": 1}},
+            "chat_template_kwargs",
+        ),
+        ("completions", {"prompt": "a " * 999}, "prompt"),
+        ("completions", {"prompt": [10**6]}, "prompt"),
+        ("responses", {"input": "a " * 999}, "input"),
+    ],
+)
+def test_what_the_engine_refuses_is_named_as_well(live, path, body, param):
+    """Only what the server itself refused once had a param."""
+    answer = live.http.post(f"/v1/{path}", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param, answer.text
+
+
 def test_stop_strings_end_a_reply(client):
     done = client.chat.completions.create(messages=QUESTION, stop=" Lima", **GREEDY)
     assert done.choices[0].message.content == " It is"
@@ -263,7 +287,7 @@ def test_an_echo_scores_the_prompt(client, atlas):
         ({"n": 0}, "n"),
         ({"stop": [""]}, "stop"),
         ({"extra_body": {"alpha": -1}}, "alpha"),
-        ({"extra_body": {"mix": {"nobody": 1}}}, None),
+        ({"extra_body": {"mix": {"nobody": 1}}}, "mix"),
         ({"extra_body": {"stream": "yes"}}, "stream"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"tools": [TOOL], "tool_choice": "look_up"}, "tool_choice"),
