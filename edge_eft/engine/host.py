@@ -3,8 +3,8 @@
 Commands are lines of JSON on stdin, events are lines of JSON on stdout; both are named below and
 nowhere else. One thread owns all emulators: it takes the commands that have come, goes one block
 forward with every emulator that has work, and tells the steps. Long texts become tokens on another,
-so that nobody's reply waits for them. When stdin ends, because the parent is done or dead, so does
-this process, even in the middle of native code.
+and recipes are loaded on a third, so that nobody's reply waits for them. When stdin ends, because
+the parent is done or dead, so does this process, even in the middle of native code.
 
     {"do": "load", "name": N, "toml": T, "path": P, "options": {…}}  → loaded N facts | failed N
     {"do": "unload", "name": N}                                      → unloaded N
@@ -43,6 +43,7 @@ from .request import Request
 
 T = TypeVar("T")
 _LONG = 16 << 10  # bytes of a command
+_LOAD = "load "  # before the name of a recipe that is being loaded, as an id
 _TAIL = 48  # tokens of a prompt's end, in which a template opens a mark
 
 
@@ -57,7 +58,7 @@ class Host:
         self._requests: dict[str, tuple[str, int]] = {}  # id → emulator's name, its own id
         self._ids: dict[tuple[str, int], str] = {}
         self._aside: dict[str, _Aside] = {}
-        self._worker = ThreadPoolExecutor(1)
+        self._reader, self._loader = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._is_long = False
 
     @property
@@ -89,8 +90,11 @@ class Host:
     def _say_error(
         self, done: str, command: dict[str, Any], kind: str, message: str, **numbers: int
     ) -> None:
-        if "id" in command:
-            self.emit("error", id=command["id"], kind=kind, message=message, **numbers)
+        id = command.get("id", "")
+        if id.startswith(_LOAD):
+            self.emit("failed", name=id.removeprefix(_LOAD), kind=kind, message=message)
+        elif id:
+            self.emit("error", id=id, kind=kind, message=message, **numbers)
         else:
             event = "failed" if done == "load" else "unloaded"
             self.emit(event, name=command["name"], kind=kind, message=message)
@@ -129,13 +133,24 @@ class Host:
 
     def _do_load(self, name: str, toml: str, path: str, options: dict[str, Any]) -> None:
         recipe = parse_recipe(toml.encode(), Path(path))
-        self._emulators[name] = Emulator(recipe, pool=self._pool, **options)
-        self.emit("loaded", name=name, facts=facts(self._emulators[name]))
+
+        def made() -> tuple[Emulator, dict[str, Any]]:
+            emulator = Emulator(recipe, pool=self._pool, **options)
+            return emulator, facts(emulator)
+
+        def loaded(one: tuple[Emulator, dict[str, Any]]) -> None:
+            self._emulators[name], about = one
+            self.emit("loaded", name=name, facts=about)
+
+        self._is_long = self.has_work
+        self._make(_LOAD + name, name, made, loaded, self._loader)
 
     def _do_unload(self, name: str) -> None:
         for id in [one for one, (where, _) in self._requests.items() if where == name]:
             self._do_cancel(id)
-        wait([one.made for one in self._aside.values() if one.name == name])
+        # Nobody may be reading its vocabulary, or sharing its files with what is being loaded.
+        aside = self._aside.items()
+        wait([one.made for id, one in aside if one.name == name or id.startswith(_LOAD)])
         if emulator := self._emulators.pop(name, None):
             emulator.close()
         self.emit("unloaded", name=name)
@@ -151,13 +166,18 @@ class Host:
         self._make(id, name, make, lambda told: self._submit(id, name, asked, told))
 
     def _make(
-        self, id: str, name: str, make: Callable[[], T], go_on: Callable[[T], object]
+        self,
+        id: str,
+        name: str,
+        make: Callable[[], T],
+        go_on: Callable[[T], object],
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        """Go on with what `make` makes of a command: of a long one on the other thread."""
+        """Go on with what `make` makes of a command: of a long one on another thread."""
         if not self._is_long:
             go_on(make())
             return
-        made = self._worker.submit(make)
+        made = (thread or self._reader).submit(make)
         self._aside[id] = _Aside(name, made, go_on)
         made.add_done_callback(lambda _: self.commands.put(json.dumps({"do": "go_on", "id": id})))
 
@@ -198,7 +218,7 @@ class Host:
         make = partial(getattr(self, f"_ask_{what}"), self._emulator(name), **arguments)
         self._make(id, name, make, lambda answer: self.emit("answer", id=id, answer=answer))
 
-    # -- questions; long ones on the other thread -------------------------------------------
+    # -- questions; long ones on another thread ---------------------------------------------
 
     def _ask_tokenize(
         self,
@@ -248,7 +268,7 @@ class Host:
 
 @dataclass
 class _Aside:
-    """What the other thread makes for a command on an emulator, and how it goes on."""
+    """What another thread makes for a command on an emulator, and how it goes on."""
 
     name: str
     made: Future[Any]

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from edge_eft.engine import host
 from edge_eft.engine.host import Host
 from edge_eft.files.recipe import from_files
 from edge_eft.files.recipe_toml import to_toml
@@ -20,13 +21,16 @@ class Driven:
     def __init__(self, family):
         self.out = io.StringIO()
         self.host = Host(self.out)
-        toml = to_toml(from_files(*family[:3]), ".")
-        options = {"n_ctx": 64, "n_threads": 1}
-        self.do("load", name="m", toml=toml, path="m.toml", options=options)
+        self.toml = to_toml(from_files(*family[:3]), ".")
+        self.load("m")
         self.emulator = self.host._emulators["m"]
 
     def do(self, do, **values):
         self.host.do(json.dumps({"do": do, **values}))
+
+    def load(self, name, **options):
+        options = {"n_ctx": 64, "n_threads": 1, **options}
+        self.do("load", name=name, toml=self.toml, path="m.toml", options=options)
 
     def go_on(self):
         """Do the next command that the host gives itself."""
@@ -109,6 +113,29 @@ def test_a_recipe_is_unloaded_when_nobody_reads_its_vocabulary_any_more(driven, 
     assert held.is_set()
     driven.go_on()
     assert driven.of("long") == ["error"]
+
+
+def test_replies_go_on_while_another_recipe_is_loaded(driven, monkeypatch):
+    go, plain = threading.Event(), host.Emulator
+
+    def load(*given, **options):
+        assert go.wait(10)
+        return plain(*given, **options)
+
+    monkeypatch.setattr(host, "Emulator", load)
+    driven.do("submit", id="a", name="m", request=SHORT)
+    driven.load("n")
+    driven.load("bad", n_ctx="x")
+    while driven.host.has_work:
+        driven.host.step()
+    assert driven.of("a") == ["accepted", "step", "step"]
+    go.set()
+    driven.go_on()
+    driven.go_on()
+    assert (driven.events[-2]["event"], driven.events[-2]["name"]) == ("loaded", "n")
+    assert (driven.events[-1]["event"], driven.events[-1]["name"]) == ("failed", "bad")
+    driven.do("submit", id="b", name="n", request=SHORT)
+    assert driven.of("b") == ["accepted"]
 
 
 def test_texts_and_ids_become_tokens_and_a_prompt_that_cannot_fit_does_not(driven, monkeypatch):
