@@ -23,6 +23,9 @@ from .tokens import check_fits
 
 KNOWN = (*SAMPLING, *("prompt", "echo", "logprobs", "best_of", "suffix", "response_format"))
 _DEFAULT_LENGTH = 16  # OpenAI's
+# Likeliest tokens in the place of each of a prompt's, OpenAI's number: with 20, a prompt of 4,096
+# tokens is 5 MB on one line, for which all others wait half a second.
+_MOST_ECHOED = 5
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
@@ -54,6 +57,9 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     more: dict[str, Any] = {"max_tokens": longest}
     if n_top is not None:
         more["top_logprobs"] = fields.count("logprobs", 0, 20, 0)
+        if echo and n_top > _MOST_ECHOED:
+            wanted = f"with echo it must be a whole number in [0, {_MOST_ECHOED}]"
+            raise fields.wrong("logprobs", wanted)
         if echo:
             more["prompt_logprobs"] = more["top_logprobs"]
     elif echo:

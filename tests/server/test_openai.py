@@ -153,6 +153,15 @@ def test_explanations_and_log_probabilities_count_each_for_itself(
         assert len(row["top_logprobs"]) == n_top
 
 
+def test_a_prompts_own_log_probabilities_are_at_most_five_a_token(live):
+    body = {"prompt": "Peru", "max_tokens": 1, "echo": True, "logprobs": 6}
+    error = live.http.post("/v1/completions", json=body).json()["error"]
+    assert error["message"] == "logprobs is 6; with echo it must be a whole number in [0, 5]"
+    assert error["param"] == "logprobs"
+    for more in ({"logprobs": 5}, {"echo": False}):
+        assert live.http.post("/v1/completions", json={**body, **more}).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion"])
 def test_an_explanation_of_too_many_is_refused_by_its_name(live, path):
     body = {"messages": QUESTION, "prompt": "Peru", "explain": 101}
