@@ -142,7 +142,8 @@ class Host:
             self._emulators[name], about = one
             self.emit("loaded", name=name, facts=about)
 
-        self._is_long = self.has_work
+        loading = any(id.startswith(_LOAD) for id in self._aside)  # and they share a pool
+        self._is_long = self.has_work or loading
         self._make(_LOAD + name, name, made, loaded, self._loader)
 
     def _do_unload(self, name: str) -> None:
@@ -182,7 +183,8 @@ class Host:
         made.add_done_callback(lambda _: self.commands.put(json.dumps({"do": "go_on", "id": id})))
 
     def _do_go_on(self, id: str) -> None:
-        if found := self._aside.pop(id, None):  # else it was cancelled
+        found = self._aside.pop(id)
+        if found.go_on:
             found.go_on(found.made.result())
 
     def _submit(self, id: str, name: str, request: Request, told: dict[int, list[int]]) -> None:
@@ -199,8 +201,9 @@ class Host:
         return self._ask_detokenize(emulator, prompts[role][-_TAIL:].tolist())
 
     def _do_cancel(self, id: str) -> None:
-        if aside := self._aside.pop(id, None):
+        if aside := self._aside.get(id):  # it stays there until the other thread is done with it
             aside.made.cancel()
+            aside.go_on = None
         if found := self._requests.get(id):
             self._emulators[found[0]].cancel(found[1])
             self._forget(id)
@@ -268,11 +271,11 @@ class Host:
 
 @dataclass
 class _Aside:
-    """What another thread makes for a command on an emulator, and how it goes on."""
+    """What another thread makes for a command on an emulator, and how it goes on, if it does."""
 
     name: str
     made: Future[Any]
-    go_on: Callable[[Any], object]
+    go_on: Callable[[Any], object] | None
 
 
 def main() -> None:

@@ -106,13 +106,16 @@ def test_what_is_cancelled_meanwhile_says_nothing_more(driven, held):
     assert not driven.host.has_work
 
 
-def test_a_recipe_is_unloaded_when_nobody_reads_its_vocabulary_any_more(driven, held):
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_recipe_is_unloaded_when_nobody_reads_its_vocabulary_any_more(driven, held, is_cancelled):
     driven.do("submit", id="long", name="m", request=LONG)
+    if is_cancelled:
+        driven.do("cancel", id="long")
     threading.Timer(0.2, held.set).start()
     driven.do("unload", name="m")
     assert held.is_set()
     driven.go_on()
-    assert driven.of("long") == ["error"]
+    assert driven.of("long") == ([] if is_cancelled else ["error"])
 
 
 def test_replies_go_on_while_another_recipe_is_loaded(driven, monkeypatch):
