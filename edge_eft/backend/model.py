@@ -17,6 +17,11 @@ from ..files.adapter_check import check_adapter_fits
 from ..files.gguf_check import GGUFHeader, read_header
 from .library import L, go_on, last_error, native, start_library
 
+# Kinds of tokenizers in which every byte of a text is part of a token; others normalise.
+_KEEPING = (L.LLAMA_VOCAB_TYPE_SPM, L.LLAMA_VOCAB_TYPE_BPE)
+_SHORT = 128 << 10  # characters, which take a fifth of a second
+_STRIP = L.LLAMA_TOKEN_ATTR_LSTRIP | L.LLAMA_TOKEN_ATTR_RSTRIP
+
 
 class Model:
     """The weights and vocabulary of one GGUF model, shared by any number of contexts.
@@ -126,6 +131,32 @@ class Model:
                 return list(buffer[:n])
             n_max = -n
         raise EngineError(f"{self.name} cannot tokenise a text of {len(data)} bytes")
+
+    def fewest_tokens(self, text: str) -> int:
+        """Return a number of tokens that a long text has at least, by its length.
+
+        That costs nothing. 0 says nothing: the text is short, or the tokenizer drops parts of it.
+        """
+        if len(text) <= _SHORT or L.llama_vocab_type(self._vocab) not in _KEEPING:
+            return 0
+        if self._strips:
+            text = "".join(text.split())
+        return -(-len(text.encode("utf-8", "surrogatepass")) // self._longest_piece)
+
+    @cached_property
+    def _strips(self) -> bool:
+        """Whether a token takes the white space beside it along."""
+        return bool((self._attributes & _STRIP).any())
+
+    @cached_property
+    def _longest_piece(self) -> int:
+        """The most bytes that a token prints; none prints more than its text in the file has."""
+        longest = 1
+        for token in sorted(range(self.n_vocab), key=lambda one: -len(self._texts[one])):
+            if len(self._texts[token]) <= longest:
+                break
+            longest = max(longest, len(self.piece(token, special=True)))
+        return longest
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes that a token prints; b"" for a control token unless `special`."""

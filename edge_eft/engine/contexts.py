@@ -7,9 +7,10 @@ roles have no weight is not told the prompt and not moved; it catches up when it
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from ..backend import Context, Model, common_prefix
 from ..errors import ContextLengthError, RequestError
 from ..text.prompt_format import PromptFormat, ReplyCache, encode_raw
-from .request import Messages, Prompt, is_ids
+from .request import Messages, Prompt, Request, is_ids
 from .request_state import RequestState
 
 log = logging.getLogger(__name__)
@@ -57,14 +58,19 @@ class ContextRunner:
         replies: ReplyCache | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
+        check: Callable[[int], object] = lambda _: None,
     ) -> list[int]:
-        """Return a prompt as this context's model is told it."""
+        """Return a prompt as this context's model is told it; `check` as of `PromptFormat`'s."""
         if isinstance(prompt, str):
-            return encode_raw(prompt, self.model)
+            return encode_raw(prompt, self.model, check)
         if is_ids(prompt):
             return list(prompt)
         return self.prompt.encode(
-            cast(Messages, prompt), replies=replies, template_kwargs=template_kwargs, tools=tools
+            cast(Messages, prompt),
+            replies=replies,
+            template_kwargs=template_kwargs,
+            tools=tools,
+            check=check,
         )
 
     def advance(self, targets: Targets) -> dict[int, NDArray[np.float32]]:
@@ -144,27 +150,40 @@ class Contexts(Sequence[ContextRunner]):
             PromptError: the prompt, with what was given out of the reply, does not fit.
             RequestError: no role's template reads one of the request's variables.
         """
-        request = state.request
-        needed = tuple(
+        needed = self.needed(state.request, coefficients)
+        new = [i for i in needed if i not in state.sequences]
+        told = state.told or self.encode(state.request, new, replies, n_given)
+        state.told = {}
+        self._say_what_folds()
+        if state.request.tools:
+            self._say_if_nobody_shows_tools()
+        for i, ids in told.items():  # all or none: what is refused changes nothing
+            state.begin_sequence(i, ids, self.n_ctx)
+        return needed
+
+    def needed(self, request: Request, coefficients: Mapping[str, float]) -> tuple[int, ...]:
+        """Return the numbers of the contexts that a request needs; explanations need all."""
+        return tuple(
             i
             for i, runner in enumerate(self._runners)
             if request.explain or runner.enters(coefficients)
         )
-        variables, tools = request.chat_template_kwargs, request.tools
-        new = {
-            i: self._runners[i].encode(request.prompt, replies, variables, tools)
-            for i in needed
-            if i not in state.sequences
-        }
+
+    def encode(
+        self, request: Request, contexts: Iterable[int], replies: ReplyCache, n_given: int = 0
+    ) -> dict[int, list[int]]:
+        """Return number of a context → the request's prompt as its model is told it.
+
+        Raises as `enter`. What is surely too long is not tokenised. Any thread may call it.
+        """
+        variables, told = request.chat_template_kwargs, {}
+        for i in contexts:
+            runner = self._runners[i]
+            check = partial(self.check_room, runner.name, n_given, least=True)
+            told[i] = runner.encode(request.prompt, replies, variables, request.tools, check)
+            self.check_room(runner.name, n_given, len(told[i]))
         self._refuse_unread(variables)
-        self._say_what_folds()
-        if tools:
-            self._say_if_nobody_shows_tools()
-        for i, ids in new.items():
-            self._check_room(self._runners[i].name, len(ids), n_given)
-        for i, ids in new.items():  # all or none: what is refused changes nothing
-            state.begin_sequence(i, ids, self.n_ctx)
-        return needed
+        return told
 
     def _refuse_unread(self, variables: Mapping[str, Any]) -> None:
         """Raise RequestError for a variable that no role's template reads: it would do nothing."""
@@ -193,11 +212,13 @@ class Contexts(Sequence[ContextRunner]):
             self._said_tools = True
             log.warning("no role's prompt format shows tools, so the models do not know of them")
 
-    def _check_room(self, name: str, n_prompt: int, n_reply: int) -> None:
+    def check_room(self, name: str, n_reply: int, n_prompt: int, *, least: bool = False) -> None:
+        """Raise ContextLengthError if a prompt does not fit; `least`: it may be longer still."""
         if n_prompt + n_reply >= self.n_ctx:
             reply = f" and {n_reply} of the reply" if n_reply else ""
+            seen = f"at least {n_prompt}" if least else f"{n_prompt}"
             raise ContextLengthError(
-                f"the prompt is {n_prompt} tokens for {name}{reply}, and {self.n_ctx - 1} fit "
+                f"the prompt is {seen} tokens for {name}{reply}, and {self.n_ctx - 1} fit "
                 f"(n_ctx {self.n_ctx} less one for the reply); shorten it, or raise n_ctx "
                 "(--n-ctx)",
                 n_prompt,

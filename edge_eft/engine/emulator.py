@@ -4,15 +4,15 @@
 wrap it. At every step each context is brought to its own prompt followed by the shared reply, the
 logit rows are combined, and the tokens that are chosen become part of every sequence.
 
-An emulator belongs to one thread. Only `interrupt` may be called from another. The models run in
-the caller's process: what kills llama.cpp kills the caller.
+An emulator belongs to one thread. Only `interrupt` and `encode` may be called from another. The
+models run in the caller's process: what kills llama.cpp kills the caller.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from time import perf_counter
@@ -123,17 +123,28 @@ class Emulator(AbstractContextManager["Emulator"]):
     # -- the step loop ---------------------------------------------------------------------
 
     @checked_call()
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, told: Mapping[int, list[int]] | None = None) -> int:
         """Queue a request and return its id. It starts with the next `step` with a free slot.
+
+        Args:
+            told: what `encode` made of it, if it was asked before.
 
         Raises:
             PromptError: the prompt does not fit the context, or a template fails on it.
             RequestError: the weights name what the recipe lacks, or a grammar cannot be read.
         """
         kind("request", request, Request, "a Request; generate and stream take text and messages")
-        state = self._prepare(request)
+        state = self._prepare(request, told)
         self._scheduler.submit(state)
         return state.id
+
+    def encode(self, request: Request) -> dict[int, list[int]]:
+        """Return number of a context → the ids of a request's prompt, for `submit`; raises as it.
+
+        A long prompt takes a while, and nothing else waits for it on another thread.
+        """
+        needed = self.contexts.needed(request, request.weights.coefficients(self.deltas))
+        return self.contexts.encode(request, needed, ReplyCache(self._replies))
 
     def step(self) -> list[Step]:
         """Go on with every request that runs, in one batch per model.
@@ -273,11 +284,14 @@ class Emulator(AbstractContextManager["Emulator"]):
 
     # -- one request -----------------------------------------------------------------------
 
-    def _prepare(self, request: Request) -> RequestState:
+    def _prepare(
+        self, request: Request, told: Mapping[int, list[int]] | None = None
+    ) -> RequestState:
         request = request.for_vocabulary(self.vocabulary)
         stops = self.vocabulary.silent_tokens(request.stop)
         state = RequestState(next(self._ids), request, TextStream(self._piece, request.stop))
         state.stop_tokens, state.grammar = stops, self._grammar(request, stops)
+        state.told = dict(told or {})
         self._weigh(state, request.weights)
         return state
 

@@ -2,8 +2,9 @@
 
 Commands are lines of JSON on stdin, events are lines of JSON on stdout; both are named below and
 nowhere else. One thread owns all emulators: it takes the commands that have come, goes one block
-forward with every emulator that has work, and tells the steps. When stdin ends, because the parent
-is done or dead, so does this process, even in the middle of native code.
+forward with every emulator that has work, and tells the steps. Long texts become tokens on another,
+and recipes are loaded on a third, so that nobody's reply waits for them. When stdin ends, because
+the parent is done or dead, so does this process, even in the middle of native code.
 
     {"do": "load", "name": N, "toml": T, "path": P, "options": {…}}  → loaded N facts | failed N
     {"do": "unload", "name": N}                                      → unloaded N
@@ -25,8 +26,12 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from ..errors import EdgeEftError, EngineError, RequestError
 from ..files.recipe_toml import parse_recipe
@@ -36,6 +41,9 @@ from .facts import facts
 from .loader import ModelPool
 from .request import Request
 
+T = TypeVar("T")
+_LONG = 16 << 10  # bytes of a command
+_LOAD = "load "  # before the name of a recipe that is being loaded, as an id
 _TAIL = 48  # tokens of a prompt's end, in which a template opens a mark
 
 
@@ -43,11 +51,15 @@ class Host:
     """Emulators, the requests that are in work on them, and the commands that steer both."""
 
     def __init__(self, events: TextIO) -> None:
+        self.commands: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._events = events
         self._pool = ModelPool()
         self._emulators: dict[str, Emulator] = {}
         self._requests: dict[str, tuple[str, int]] = {}  # id → emulator's name, its own id
         self._ids: dict[tuple[str, int], str] = {}
+        self._aside: dict[str, _Aside] = {}
+        self._reader, self._loader = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._is_long = False
 
     @property
     def has_work(self) -> bool:
@@ -62,8 +74,9 @@ class Host:
         except OSError:
             os._exit(1)
 
-    def do(self, command: dict[str, Any]) -> None:
+    def do(self, line: str) -> None:
         """Do one command; what goes wrong becomes an event."""
+        command, self._is_long = json.loads(line), len(line) > _LONG
         name = command.pop("do")
         try:
             getattr(self, f"_do_{name}")(**command)
@@ -77,8 +90,11 @@ class Host:
     def _say_error(
         self, done: str, command: dict[str, Any], kind: str, message: str, **numbers: int
     ) -> None:
-        if "id" in command:
-            self.emit("error", id=command["id"], kind=kind, message=message, **numbers)
+        id = command.get("id", "")
+        if id.startswith(_LOAD):
+            self.emit("failed", name=id.removeprefix(_LOAD), kind=kind, message=message)
+        elif id:
+            self.emit("error", id=id, kind=kind, message=message, **numbers)
         else:
             event = "failed" if done == "load" else "unloaded"
             self.emit(event, name=command["name"], kind=kind, message=message)
@@ -117,12 +133,25 @@ class Host:
 
     def _do_load(self, name: str, toml: str, path: str, options: dict[str, Any]) -> None:
         recipe = parse_recipe(toml.encode(), Path(path))
-        self._emulators[name] = Emulator(recipe, pool=self._pool, **options)
-        self.emit("loaded", name=name, facts=facts(self._emulators[name]))
+
+        def made() -> tuple[Emulator, dict[str, Any]]:
+            emulator = Emulator(recipe, pool=self._pool, **options)
+            return emulator, facts(emulator)
+
+        def loaded(one: tuple[Emulator, dict[str, Any]]) -> None:
+            self._emulators[name], about = one
+            self.emit("loaded", name=name, facts=about)
+
+        loading = any(id.startswith(_LOAD) for id in self._aside)  # and they share a pool
+        self._is_long = self.has_work or loading
+        self._make(_LOAD + name, name, made, loaded, self._loader)
 
     def _do_unload(self, name: str) -> None:
         for id in [one for one, (where, _) in self._requests.items() if where == name]:
             self._do_cancel(id)
+        # Nobody may be reading its vocabulary, or sharing its files with what is being loaded.
+        aside = self._aside.items()
+        wait([one.made for id, one in aside if one.name == name or id.startswith(_LOAD)])
         if emulator := self._emulators.pop(name, None):
             emulator.close()
         self.emit("unloaded", name=name)
@@ -133,8 +162,34 @@ class Host:
         return self._emulators[name]
 
     def _do_submit(self, id: str, name: str, request: dict[str, Any]) -> None:
+        asked = Request.from_dict(request)
+        make = partial(self._emulator(name).encode, asked)
+        self._make(id, name, make, lambda told: self._submit(id, name, asked, told))
+
+    def _make(
+        self,
+        id: str,
+        name: str,
+        make: Callable[[], T],
+        go_on: Callable[[T], object],
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
+        """Go on with what `make` makes of a command: of a long one on another thread."""
+        if not self._is_long:
+            go_on(make())
+            return
+        made = (thread or self._reader).submit(make)
+        self._aside[id] = _Aside(name, made, go_on)
+        made.add_done_callback(lambda _: self.commands.put(json.dumps({"do": "go_on", "id": id})))
+
+    def _do_go_on(self, id: str) -> None:
+        found = self._aside.pop(id)
+        if found.go_on:
+            found.go_on(found.made.result())
+
+    def _submit(self, id: str, name: str, request: Request, told: dict[int, list[int]]) -> None:
         emulator = self._emulator(name)
-        own = emulator.submit(Request.from_dict(request))
+        own = emulator.submit(request, told)
         self._requests[id] = name, own
         self._ids[name, own] = id
         self.emit("accepted", id=id, tail=self._tail(emulator, own))
@@ -146,6 +201,9 @@ class Host:
         return self._ask_detokenize(emulator, prompts[role][-_TAIL:].tolist())
 
     def _do_cancel(self, id: str) -> None:
+        if aside := self._aside.get(id):  # it stays there until the other thread is done with it
+            aside.made.cancel()
+            aside.go_on = None
         if found := self._requests.get(id):
             self._emulators[found[0]].cancel(found[1])
             self._forget(id)
@@ -159,18 +217,38 @@ class Host:
             self._emulators[found[0]].unpause(found[1])
 
     def _do_ask(self, id: str, name: str, what: str, **arguments: Any) -> None:
-        answer = getattr(self, f"_ask_{what}")(self._emulator(name), **arguments)
-        self.emit("answer", id=id, answer=answer)
+        self._is_long = self._is_long and what != "set_weights"  # which is quick, and changes it
+        make = partial(getattr(self, f"_ask_{what}"), self._emulator(name), **arguments)
+        self._make(id, name, make, lambda answer: self.emit("answer", id=id, answer=answer))
 
-    # -- questions -------------------------------------------------------------------------
+    # -- questions; long ones on another thread ---------------------------------------------
 
     def _ask_tokenize(
-        self, emulator: Emulator, text: str, add_special: bool, parse_special: bool
-    ) -> list[list[Any]]:
-        """Return [id, piece as latin-1] of every token of a text."""
-        model = emulator.contexts[0].model
-        ids = model.tokenize(text, add_special=add_special, parse_special=parse_special)
-        return [[i, model.piece(i, special=True).decode("latin-1")] for i in ids]
+        self,
+        emulator: Emulator,
+        parts: list[str | int],
+        add_special: bool,
+        parse_special: bool,
+        with_pieces: bool,
+        is_prompt: bool,
+    ) -> list[Any]:
+        """Return the ids of texts and ids, or [id, piece as latin-1] of each.
+
+        A BOS only goes before a text. A prompt that cannot fit is not tokenised.
+        """
+        base, ids = emulator.contexts[0], list[int]()
+        if is_prompt:
+            n = sum(1 if isinstance(one, int) else base.model.fewest_tokens(one) for one in parts)
+            emulator.contexts.check_room(base.name, 0, n, least=True)
+        for i, part in enumerate(parts):
+            if isinstance(part, int):
+                ids.append(part)
+                continue
+            first = add_special and i == 0
+            ids += base.model.tokenize(part, add_special=first, parse_special=parse_special)
+        if not with_pieces:
+            return ids
+        return [[i, base.model.piece(i, special=True).decode("latin-1")] for i in ids]
 
     def _ask_set_weights(self, emulator: Emulator, request: str, weights: dict[str, Any]) -> None:
         """Change the weights of a request in work; it may have ended meanwhile."""
@@ -184,15 +262,20 @@ class Host:
 
     def _ask_prompts(self, emulator: Emulator, request: dict[str, Any]) -> dict[str, Any]:
         """Return role → text and token ids of a request's prompt, without answering it."""
-        own = emulator.submit(Request.from_dict(request))
-        try:
-            prompts = emulator.prompt_of(own)
-        finally:
-            emulator.cancel(own)
+        told = emulator.encode(Request.from_dict(request))
         return {
-            role: {"text": self._ask_detokenize(emulator, ids.tolist()), "tokens": ids.tolist()}
-            for role, ids in prompts.items()
+            emulator.contexts[i].name: {"text": self._ask_detokenize(emulator, ids), "tokens": ids}
+            for i, ids in told.items()
         }
+
+
+@dataclass
+class _Aside:
+    """What another thread makes for a command on an emulator, and how it goes on, if it does."""
+
+    name: str
+    made: Future[Any]
+    go_on: Callable[[Any], object] | None
 
 
 def main() -> None:
@@ -203,12 +286,11 @@ def main() -> None:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # native code that prints must not break the protocol
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    commands: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
     host = Host(events)
+    threading.Thread(target=_read_commands, args=(host.commands,), daemon=True).start()
     while True:
-        while not (host.has_work and commands.empty()):
-            host.do(json.loads(commands.get()))
+        while not (host.has_work and host.commands.empty()):
+            host.do(host.commands.get())
         host.step()
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from .api_error import ApiError
-from .body import Receive, json_object
+from .body import json_object
 from .engine import Engine
 from .generation import Ask, Chunk, Generating, begin
-from .guard import App, Scope, Send
+from .guard import App
 from .metrics import Metrics
 from .sse import COMMENT, Event, EventStream, run_unless_gone
 
@@ -139,23 +139,6 @@ def _ignored(ask: Ask) -> dict[str, str]:
     names = "".join(c if c.isprintable() else "?" for c in ", ".join(ask.ignored)[:500])
     log.info("fields that are not read: %s", names)
     return {"X-Ignored-Fields": names.encode("ascii", "replace").decode()}
-
-
-def shaped(
-    endpoint: Callable[[Request], Awaitable[App]], refused: Callable[[ApiError], Response]
-) -> Callable[[Request], Awaitable[App]]:
-    """Return an endpoint whose refusals have a dialect's own shape."""
-
-    async def shaped_endpoint(request: Request) -> App:
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            try:
-                await (await endpoint(request))(scope, receive, send)
-            except ApiError as error:
-                await refused(error)(scope, receive, send)
-
-        return app
-
-    return shaped_endpoint
 
 
 async def body_of(request: Request) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning, ToolCallStart
 from . import openai_chat
-from .answers import Answering, as_named, body_of, is_stream, new_id, shaped
+from .answers import Answering, as_named, body_of, is_stream, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .failure import UnservedError
@@ -59,7 +59,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         return JSONResponse({"input_tokens": n})
 
     return [
-        Route(path, shaped(endpoint, refused), methods=["POST"])
+        Route(path, endpoint, methods=["POST"])
         for path, endpoint in (
             ("/v1/messages", messages),
             ("/v1/messages/count_tokens", count_tokens),

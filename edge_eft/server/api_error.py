@@ -7,13 +7,12 @@ Dialects with another shape make theirs of the same fields.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import EdgeEftError, PromptError, RequestError
+from starlette.responses import JSONResponse, Response
 
-Headers = list[tuple[bytes, bytes]]
+from ..errors import EdgeEftError, PromptError, RequestError
 
 
 class ApiError(Exception):
@@ -51,17 +50,10 @@ class ApiError(Exception):
         fields = {"message": self.message, "type": self.kind, "param": self.param}
         return {"error": {**fields, "code": self.code, **self.more}}
 
-    def response(self) -> tuple[Headers, bytes]:
-        """Return headers and body of the whole response, as ASGI takes them."""
-        body = json.dumps(self.body()).encode()
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-            **self.headers,
-        }
-        return [
-            (k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()
-        ], body
+
+def openai_refusal(error: ApiError) -> Response:
+    """Return the answer to a request that is not served."""
+    return JSONResponse(error.body(), error.status, error.headers)
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -16,7 +16,8 @@ from starlette.routing import Route
 from ..errors import EdgeEftError, ServerError
 from . import anthropic, llama_routes, ollama, openai_responses, openai_routes
 from .answers import Answering
-from .api_error import ApiError, as_api_error
+from .api_error import ApiError, as_api_error, openai_refusal
+from .body import ClientGoneError
 from .engine import Engine
 from .guard import App, Guard
 from .listening import listen, make_server, url_of
@@ -24,6 +25,8 @@ from .metrics import CONTENT_TYPE, Counting, Metrics
 from .options import ServeOptions
 
 OPEN_PATHS = ("/health", "/v1/health")  # without a key
+# How a refusal looks below a path; elsewhere as OpenAI's.
+_REFUSALS = {"/v1/messages": anthropic.refused, "/api/": ollama.refused}
 
 
 def create_app(
@@ -71,6 +74,7 @@ def create_app(
         exception_handlers={
             **dict.fromkeys((ApiError, EdgeEftError, Exception), refuse),
             HTTPException: not_routed,
+            ClientGoneError: nobody_listens,
         },
         lifespan=lifespan,
     )
@@ -80,6 +84,7 @@ def create_app(
         origins=options.origins,
         keys=options.api_keys,
         open_paths=OPEN_PATHS,
+        refused=_refusal,
     )
     return Counting(guarded, metrics, app.routes)
 
@@ -116,10 +121,20 @@ def _gauges(engine: Engine) -> Mapping[str, float]:
     }
 
 
+def _refusal(path: str, error: ApiError) -> Response:
+    """Return an error in the shape that clients of a path expect."""
+    shapes = (shape for prefix, shape in _REFUSALS.items() if path.startswith(prefix))
+    return next(shapes, openai_refusal)(error)
+
+
 async def refuse(request: Request, error: Exception) -> Response:
     """Answer what a route refuses, or fails at."""
-    told = as_api_error(error)
-    return JSONResponse(told.body(), told.status, told.headers)
+    return _refusal(request.url.path, as_api_error(error))
+
+
+async def nobody_listens(request: Request, error: Exception) -> Response:
+    """Answer a client that has gone, for the metrics alone: as nginx counts it, nobody's fault."""
+    return Response(status_code=499)
 
 
 async def not_routed(request: Request, error: Exception) -> Response:

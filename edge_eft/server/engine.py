@@ -265,6 +265,23 @@ class Engine:
         if not self._replies and not self._answers and self._process is not None:
             self._set_idle_timer(self._keep_alive)
 
+    @property
+    def idle_left(self) -> float | None:
+        """Seconds until all is unloaded if no request comes; None: it never is."""
+        if self._idle_timer is None:
+            return self._keep_alive
+        return max(0.0, self._idle_timer.when() - asyncio.get_running_loop().time())
+
+    async def unload(self, name: str) -> None:
+        """Unload a recipe, unless something is in work on it; the last one ends the process."""
+        recipe = self._recipes[name]
+        if not recipe.loaded or recipe.replies:
+            return
+        if any(one.loading for one in self._recipes.values() if one is not recipe):
+            await self._unload(recipe)
+        else:
+            await self._rest()
+
     async def _rest(self) -> None:
         if not self._replies and not self._answers:
             log.info("no requests for a while: the models are unloaded")

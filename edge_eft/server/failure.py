@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
+from ..engine.request import Request
 from ..errors import EdgeEftError
 from .api_error import ApiError
 
@@ -25,6 +27,12 @@ _CODES = {
 }
 
 
+# What the engine complains of by its name, and in other words.
+_FIELDS = {field.name: field.name for field in dataclasses.fields(Request)}
+_FIELDS |= {"alpha": "alpha", "beta": "beta", "mix": "mix", "prompt_logprobs": "logprobs"}
+_BEGINNINGS = {"the prompt ": "prompt", "message ": "prompt", "no delta is named ": "mix"}
+
+
 class UnservedError(ApiError):
     """The engine refused a request, or could not finish it.
 
@@ -38,11 +46,20 @@ class UnservedError(ApiError):
         super().__init__(
             status,
             message,
+            param=_field_of(message) if status == 400 else None,
             code=_CODES.get(cause),
             headers={"Retry-After": "1"} if status in (429, 503) else None,
             more=numbers,
         )
         self.cause = cause
+
+
+def _field_of(message: str) -> str | None:
+    """Return the field that a message of the engine is about, if it begins with one."""
+    for beginning, name in _BEGINNINGS.items():
+        if message.startswith(beginning):
+            return name
+    return _FIELDS.get(message.partition(" ")[0].strip(",:"))
 
 
 def refused(error: EdgeEftError, fields: Iterable[str] = ()) -> ApiError:

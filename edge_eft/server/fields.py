@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..engine.constraint import Constraint
-from ..engine.request import Prompt, Request
+from ..engine.request import MAX_TOP, Prompt, Request
 from ..engine.settings import parse_mix
 from ..errors import EdgeEftError
 from ..logits.weights import Weights
@@ -93,8 +93,6 @@ class Fields:
             options["seed"] = seed % (1 << 64)
         if "logit_bias" in values:
             options["logit_bias"] = self._bias()
-        if options.get("explain"):
-            options["top_logprobs"] = options["explain"]
         return options
 
     def _bias(self) -> dict[int, float]:
@@ -133,11 +131,17 @@ class Fields:
     def choices(self, prompt: Prompt, model: NamedModel, n: int, **more: Any) -> Iterator[Request]:
         """Yield the requests of `n` choices, each with a seed of its own.
 
+        Args:
+            more: options by the names of `Request`; what `explain` shows of the emulation adds to
+                `top_logprobs`, so that the writers tell as many of each as are asked for.
+
         Raises:
             ApiError: a value is wrong; the error names the field.
         """
+        n_explained = self.count("explain", 0, MAX_TOP, 0)
         try:
             options = {**self.options(), **more}
+            options["top_logprobs"] = max(n_explained, more.get("top_logprobs", 0))
             first = Request(prompt, weights=self.weights(model), **options)
             yield first
             for i in range(1, n):

@@ -16,6 +16,7 @@ from ..engine.request import Request
 from ..text.reply_form import ReplyForm
 from ..text.reply_parser import Piece, ReplyParser, ToolCallStart
 from .engine import Engine
+from .failure import UnservedError
 from .reply import Reply
 from .served import NamedModel, role_of
 
@@ -32,6 +33,7 @@ class Ask:
         parses_tools: whether calls in the reply become tool calls.
         parses_reasoning: whether what is said between reasoning marks is told apart.
         ignored: fields of the body that were not read.
+        said_in: the field that the prompt came in, for errors to name.
     """
 
     model: NamedModel
@@ -39,6 +41,7 @@ class Ask:
     parses_tools: bool = False
     parses_reasoning: bool = False
     ignored: tuple[str, ...] = ()
+    said_in: str = "prompt"
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,11 @@ async def begin(engine: Engine, ask: Ask, known_as: str) -> Generating:
         for reply in replies:
             reply.known_as = known_as
             tails.append(await reply.accepted())
-    except BaseException:
+    except BaseException as error:
         for reply in replies:
             reply.cancel()
+        if isinstance(error, UnservedError) and error.param == "prompt":
+            error.param = ask.said_in
         raise
     form = reply_form(engine, ask.model)
     if ask.parses_tools and form.tool_calls is None:  # as a reply is held to, if a call is asked

@@ -18,7 +18,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
-from .api_error import ApiError, as_api_error, place_of, shutting_down
+from .api_error import ApiError, as_api_error, openai_refusal, place_of, shutting_down
 from .body import MAX_BODY, ClientGoneError, Message, Receive, read_body, too_large
 
 Scope = MutableMapping[str, Any]
@@ -76,6 +76,7 @@ class Guard:
         keys: one of them is asked for; empty: none is.
         open_paths: what is served without a key, to GET.
         max_body: bytes.
+        refused: path, error → the response, in the shape that clients of the path expect.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ class Guard:
         keys: Collection[str] = (),
         open_paths: Collection[str] = (),
         max_body: int = MAX_BODY,
+        refused: Callable[[str, ApiError], App] = lambda _, error: openai_refusal(error),
     ) -> None:
-        self._app = app
+        self._app, self._refused = app, refused
         always = ("host.docker.internal", socket.gethostname().lower())
         self._hosts = {*always, *(_plain(host.lower()) for host in hosts)} - {None, ""}
         self._origins = frozenset(origins)
@@ -115,15 +117,14 @@ class Guard:
             return
         except asyncio.CancelledError:
             if not answer.started:
-                stopped = shutting_down()
-                await answer.whole(stopped.status, *stopped.response())
+                await self._refused(scope["path"], shutting_down())(scope, receive, answer.send)
             raise
         except Exception as error:
             told = as_api_error(error)
             if not isinstance(error, ApiError):
                 log.error("a request to %s failed: %s", scope["path"], place_of(error))
             if not answer.started:
-                await answer.whole(told.status, *told.response())
+                await self._refused(scope["path"], told)(scope, receive, answer.send)
 
     def _checked_host(self, scope: Scope) -> str:
         """Return the Host header of a request if it names us, else raise ApiError."""

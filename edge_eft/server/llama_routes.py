@@ -17,6 +17,7 @@ from .fields import Fields
 from .guard import App
 from .openai_words import FINGERPRINT
 from .served import NamedModel, facts_of, find, role_of
+from .tokens import check_ids, joined_tokens
 
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
@@ -65,24 +66,19 @@ async def _tokenize(engine: Engine, body: Mapping[str, Any]) -> list[Any]:
     fields = Fields(body, ("content", "add_special", "parse_special", "with_pieces", "model"))
     model = find(engine, body.get("model"))
     content = fields.get("content", str | list, "a text, or a list of texts and token ids", "")
-    parts = [content] if isinstance(content, str) else content
-    parse = fields.get("parse_special", bool, "true or false", True)
     with_pieces = fields.flag("with_pieces")
-    found: list[Any] = []
-    for i, part in enumerate(parts):
-        special = fields.flag("add_special") and i == 0
-        if not with_pieces or type(part) is int:
-            own = await llama_server.joined_tokens(
-                engine, model, [part], "content", add_special=special, parse_special=parse
-            )
-            found += [{"id": token} for token in own] if with_pieces else own
-            continue
-        if not isinstance(part, str):
-            raise fields.wrong("content", "it must be a text, or a list of texts and token ids")
-        asked = {"add_special": special, "parse_special": parse}
-        rows = await engine.ask(model.recipe, "tokenize", text=part, **asked)
-        found += [{"id": token, "piece": _piece(piece)} for token, piece in rows]
-    return found
+    tokens = await joined_tokens(
+        engine,
+        model,
+        [content] if isinstance(content, str) else content,
+        "content",
+        add_special=fields.flag("add_special"),
+        parse_special=fields.get("parse_special", bool, "true or false", True),
+        with_pieces=with_pieces,
+    )
+    if not with_pieces:
+        return tokens
+    return [{"id": token, "piece": _piece(piece)} for token, piece in tokens]
 
 
 def _piece(latin_1: str) -> str | list[int]:
@@ -99,8 +95,7 @@ async def _detokenize(engine: Engine, body: Mapping[str, Any]) -> str:
     model = find(engine, body.get("model"))
     tokens = fields.get("tokens", list, "a list of token ids", [])
     n_vocab = (await engine.ready(model.recipe))["n_vocab"]
-    if not all(type(token) is int and 0 <= token < n_vocab for token in tokens):
-        raise fields.wrong("tokens", f"it must be a list of token ids in [0, {n_vocab - 1}]")
+    check_ids(tokens, "tokens", n_vocab)
     return str(await engine.ask(model.recipe, "detokenize", tokens=tokens))
 
 

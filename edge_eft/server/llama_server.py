@@ -11,7 +11,7 @@ from typing import Any
 
 from ..engine.constraint import Constraint
 from ..engine.reply import Step, TokenLogprob
-from ..engine.request import Request
+from ..engine.request import MAX_TOP, Request
 from ..errors import EdgeEftError
 from ..text.reply_parser import Content
 from .api_error import ApiError
@@ -20,6 +20,7 @@ from .fields import SAMPLING, Fields, said_as
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import explained
 from .served import NamedModel
+from .tokens import check_fits, joined_tokens
 
 NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
 KNOWN = (
@@ -27,7 +28,6 @@ KNOWN = (
     *("prompt", "n_probs", "cache_prompt", "id_slot", "return_tokens", "response_fields"),
     *("grammar", "json_schema"),
 )
-_MOST_PROBS = 100
 _LOWEST = -3.4028234663852886e38  # llama-server's for what is impossible: JSON has no −inf
 
 
@@ -44,11 +44,8 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         if len(prompts) > engine.n_slots + engine.queue:
             raise ApiError(400, f"{len(prompts)} prompts are too many for one call", param="prompt")
         longest = fields.max_tokens(("max_tokens",), facts["n_ctx"])
-        more: dict[str, Any] = {"max_tokens": longest}
-        explain = fields.get("explain", int, "a whole number", 0)
-        n_probs = fields.count("n_probs", 0, _MOST_PROBS, 0)
-        if n_probs or explain:
-            more["top_logprobs"] = max(n_probs, explain)
+        n_probs = fields.count("n_probs", 0, MAX_TOP, 0)
+        more: dict[str, Any] = {"max_tokens": longest, "top_logprobs": n_probs}
         if (constraint := _constraint(fields)) is not None:
             more["constraint"] = constraint
         if "logit_bias" in body:
@@ -114,39 +111,11 @@ async def _prompt(engine: Engine, model: NamedModel, prompt: Any, fields: Fields
         return prompt
     if not isinstance(prompt, list) or not prompt:
         raise fields.wrong("prompt", "it must be a text, token ids, or a list of either")
-    return await joined_tokens(engine, model, prompt, "prompt", add_special=True)
-
-
-async def joined_tokens(
-    engine: Engine,
-    model: NamedModel,
-    parts: list[Any],
-    param: str,
-    *,
-    add_special: bool,
-    parse_special: bool = True,
-) -> list[int]:
-    """Return the token ids of a list of texts and ids; a BOS only goes before a text."""
-    tokens: list[int] = []
-    for i, part in enumerate(parts):
-        if type(part) is int:
-            tokens.append(part)
-        elif isinstance(part, str):
-            special = add_special and i == 0
-            found = await _tokenized(engine, model, part, special, parse_special)
-            tokens += [token for token, _ in found]
-        else:
-            told = f"{param}[{i}] is {part!r:.40}; it must be a text or a token id"
-            raise ApiError(400, told, param=param)
-    return tokens
-
-
-async def _tokenized(
-    engine: Engine, model: NamedModel, text: str, add_special: bool, parse_special: bool
-) -> list[list[Any]]:
-    special = {"add_special": add_special, "parse_special": parse_special}
-    tokens: list[list[Any]] = await engine.ask(model.recipe, "tokenize", text=text, **special)
-    return tokens
+    n_ids = sum(type(part) is int for part in prompt)
+    check_fits(n_ids, await engine.ready(model.recipe))
+    return await joined_tokens(
+        engine, model, prompt, "prompt", add_special=True, parse_special=True, is_prompt=True
+    )
 
 
 def _constraint(fields: Fields) -> Constraint | None:
@@ -182,7 +151,7 @@ async def _bias(engine: Engine, model: NamedModel, given: Any) -> dict[int, floa
             raise ApiError(400, f"logit_bias has {pair!r:.60}; {wanted}", param="logit_bias")
         tokens = [token] if isinstance(token, int) else []
         if isinstance(token, str):
-            tokens = [id for id, _ in await _tokenized(engine, model, token, False, False)]
+            tokens = await joined_tokens(engine, model, [token], "logit_bias")
         bias |= dict.fromkeys(tokens, -math.inf if value is False else value)
     return bias
 
@@ -202,7 +171,7 @@ class LlamaWriter:
         self._model, self._stream = model, bool(body.get("stream"))
         self._n_probs = body.get("n_probs") or 0
         self._with_tokens = bool(body.get("return_tokens"))
-        self._explains = bool(body.get("explain"))
+        self._n_explained = body.get("explain") or 0
         self._no_reply = (
             next((body[name] for name in _LENGTHS if body.get(name) is not None), 1) == 0
         )
@@ -263,8 +232,8 @@ class LlamaWriter:
         if self._n_probs:
             rows = [_probabilities(one, self._n_probs) for one in steps if not one.is_end_token]
             about["completion_probabilities"] = rows
-        if self._explains:
-            about["explain"] = explained(steps)
+        if self._n_explained:
+            about["explain"] = explained(steps, self._n_explained)
         return about
 
     def _last(

@@ -7,11 +7,12 @@ makes or deletes one is refused.
 from __future__ import annotations
 
 import json
+import math
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from starlette.requests import Request
@@ -20,27 +21,33 @@ from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning
 from . import openai_chat, openai_completions
-from .answers import Answering, body_of, is_stream, new_id, shaped
+from .answers import Answering, body_of, is_stream, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .fields import COMMON, Fields, said_as
-from .generation import Ask, Done, Generating, reply_form
+from .generation import Ask, Done, Generating
 from .guard import App
+from .ollama_models import listed, loaded, shown
 from .openai_words import parsed_arguments
-from .served import NamedModel, facts_of, file_of, find, models, role_of
+from .served import NamedModel, facts_of, find, models
 from .sse import Event
 
 # VS Code refuses versions below 0.6.4, and `think` came with 0.9.0.
 VERSION = "0.9.0"
-_STARTED = datetime.now(UTC).isoformat()
 _KNOWN = (
     *COMMON,
-    *("model", "name", "options", "format", "think", "stream", "keep_alive", "stop"),
+    *("model", "name", "options", "format", "think", "stream", "stop"),
 )
 CHAT = (*_KNOWN, "messages", "tools")
 GENERATE = (*_KNOWN, "prompt", "system", "suffix", "images", "raw")
 NAMES = {"repeat_penalty": "repetition_penalty", "num_predict": "max_tokens"}
-_OPTIONS = (*COMMON, *NAMES, "stop", "num_ctx")
+_OPTIONS = (*COMMON, *NAMES, "stop")
+_RANGES = {
+    "temperature": (0.0, math.inf),
+    "top_k": (0, math.inf),
+    "top_p": (1e-6, 1.0),
+    "min_p": (0.0, 1.0),
+}
 _NOT_HERE = ("pull", "push", "create", "copy", "delete", "embed", "embeddings")
 
 
@@ -54,24 +61,28 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         return JSONResponse({"version": VERSION})
 
     async def tags(request: Request) -> Response:
-        return JSONResponse({"models": [_listed(engine, model) for model in models(engine)]})
+        return JSONResponse({"models": [listed(engine, model) for model in models(engine)]})
 
     async def running(request: Request) -> Response:
-        loaded = [model for model in models(engine) if engine.is_loaded(model.recipe)]
-        return JSONResponse({"models": [_running(engine, model) for model in loaded]})
+        there = [model for model in models(engine) if engine.is_loaded(model.recipe)]
+        return JSONResponse({"models": [loaded(engine, model) for model in there]})
 
     async def show(request: Request) -> Response:
         model = _find(engine, await body_of(request))
-        return JSONResponse(_shown(engine, model, await facts_of(engine, model)))
+        return JSONResponse(shown(engine, model, await facts_of(engine, model)))
 
     async def answer(request: Request) -> App:
         body, is_chat = await body_of(request), request.url.path == "/api/chat"
         model, id = _find(engine, body), new_id("chatcmpl-")
         stream = is_stream(body) if body.get("stream") is not None else True
         writer = OllamaWriter(str(body.get("model") or model.id), is_chat=is_chat)
-        if not body.get("messages" if is_chat else "prompt"):  # Ollama's way to load a model
+        said, nothing = (body.get("messages"), []) if is_chat else (body.get("prompt"), "")
+        if said is None or said == nothing:  # Ollama's way to load a model, or to be rid of it
+            if _is_zero(body.get("keep_alive")):
+                await engine.unload(model.recipe)
+                return JSONResponse(writer.nothing("unload"))
             await engine.ready(model.recipe)
-            return JSONResponse(writer.loaded())
+            return JSONResponse(writer.nothing("load"))
         return await answering.answer(
             request,
             ask(body, engine, model) if is_chat else ask_generate(body, engine, model),
@@ -99,9 +110,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         ("/api/generate", answer, ["POST"]),
         *((f"/api/{name}", not_here, ["POST", "DELETE"]) for name in _NOT_HERE),
     ]
-    return [
-        Route(path, shaped(endpoint, refused), methods=methods) for path, endpoint, methods in found
-    ]
+    return [Route(path, endpoint, methods=methods) for path, endpoint, methods in found]
 
 
 def as_line(event: Any) -> Event:
@@ -118,69 +127,8 @@ def refused(error: ApiError) -> Response:
     return JSONResponse(_error(error), error.status, error.headers)
 
 
-# -- models --------------------------------------------------------------------------------
-
-
 def _find(engine: Engine, body: Mapping[str, Any]) -> NamedModel:
     return find(engine, body.get("model") or body.get("name"))  # "name" is older
-
-
-def _listed(engine: Engine, model: NamedModel) -> dict[str, Any]:
-    """Return a model as lists have it; of one that never was loaded, little is known."""
-    name = model.id if model.part else f"{model.id}:latest"
-    facts = engine.facts(model.recipe)
-    made_of = f"{engine.served(model.recipe).toml}\n{model.part}"
-    return {
-        "name": name,
-        "model": name,
-        "modified_at": _STARTED,
-        "size": file_of(facts, model)["n_bytes"] if facts else 0,
-        "digest": sha256(made_of.encode()).hexdigest(),
-        "details": _details(facts, model),
-    }
-
-
-def _details(facts: Mapping[str, Any] | None, model: NamedModel) -> dict[str, Any]:
-    file = file_of(facts, model) if facts else {}
-    family = file.get("architecture", "")
-    return {
-        "parent_model": "",
-        "format": "gguf",
-        "family": family,
-        "families": [family] if family else [],
-        "parameter_size": f"{file['n_parameters'] / 1e9:.1f}B" if file else "",
-        "quantization_level": str(file.get("quantisation", "")),
-    }
-
-
-def _running(engine: Engine, model: NamedModel) -> dict[str, Any]:
-    facts = engine.facts(model.recipe)
-    assert facts is not None  # it is loaded
-    return {**_listed(engine, model), "size_vram": 0, "context_length": facts["n_ctx"]}
-
-
-def _shown(engine: Engine, model: NamedModel, facts: Mapping[str, Any]) -> dict[str, Any]:
-    file, form = file_of(facts, model), reply_form(engine, model)
-    family = file["architecture"]
-    return {
-        "modelfile": f"# {engine.served(model.recipe).description or model.id}\n",
-        "parameters": "",
-        "template": facts["templates"][role_of(facts["templates"], model)] or "",
-        "license": "",
-        "modified_at": _STARTED,
-        "details": _details(facts, model),
-        "model_info": {
-            "general.architecture": family,
-            "general.basename": model.id,
-            "general.parameter_count": file["n_parameters"],
-            f"{family}.context_length": facts["n_ctx"],
-        },
-        "capabilities": [
-            "completion",
-            *(["tools"] if form.tool_calls else []),
-            *(["thinking"] if form.reasoning else []),
-        ],
-    }
 
 
 # -- requests ------------------------------------------------------------------------------
@@ -207,6 +155,7 @@ async def ask_generate(body: Mapping[str, Any], engine: Engine, model: NamedMode
         raise no_images("images")
     prompt, system = fields.get("prompt", str, "a text"), fields.get("system", str, "a text")
     if fields.flag("raw"):
+        fields.ignored += [name for name in ("system", "think") if name in fields]
         return await _ask(fields, body, {"prompt": prompt}, engine, model)
     messages = [{"role": "system", "content": system}] if system else []
     chat = {"messages": [*messages, {"role": "user", "content": prompt}]}
@@ -223,16 +172,14 @@ async def _ask(
     """Return what OpenAI's body means that has the same words."""
     options = fields.get("options", dict, "an object", {})
     facts = await engine.ready(model.recipe)
-    known = {name: value for name, value in options.items() if name in _OPTIONS}
+    known = {name: _plain(name, value) for name, value in options.items() if name in _OPTIONS}
     fields.ignored += [f"options.{name}" for name in options if name not in known]
-    _check_context(known.pop("num_ctx", None), facts["n_ctx"], fields)
     common = {name: body[name] for name in (*COMMON, "stop") if name in body}
     asked_for |= {**common, **known, "response_format": _response_format(fields)}
     for theirs, ours in NAMES.items():
         if theirs in asked_for:
             asked_for[ours] = asked_for.pop(theirs)
-    length = asked_for.get("max_tokens")
-    if length is None or (isinstance(length, int) and length < 0):
+    if asked_for.get("max_tokens") is None:
         asked_for["max_tokens"] = -1
     if "messages" in asked_for and "think" in fields:
         on = body["think"] in ("low", "medium", "high") or fields.flag("think")
@@ -243,14 +190,29 @@ async def _ask(
     return replace(asked, ignored=(*fields.ignored, *asked.ignored))
 
 
-def _check_context(wanted: Any, n_ctx: int, fields: Fields) -> None:
-    """Note that `num_ctx` changes nothing; refuse one that promises more than there is."""
-    if wanted is None:
-        return
-    if type(wanted) is not int or wanted > n_ctx:
-        told = f"num_ctx is {wanted!r:.40}; the context has {n_ctx} tokens, set when it is loaded"
-        raise ApiError(400, told, param="num_ctx")
-    fields.ignored.append("options.num_ctx")
+def _plain(name: str, value: Any) -> Any:
+    """Return an option's value as ours is: Ollama takes some for off, and cuts others to a range.
+
+    So do its api/types.go (whole numbers), sample/samplers.go and runner, where no number of tokens
+    below 1 ends a reply.
+    """
+    if name == "stop" and isinstance(value, str | list):
+        return [text for text in ([value] if isinstance(value, str) else value) if text != ""]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if name in ("top_k", "seed", "num_predict"):
+        value = int(value)
+    if name in ("num_predict", "repeat_penalty") and value <= 0:
+        return -1 if name == "num_predict" else 1.0
+    low, high = _RANGES.get(name, (value, value))
+    return min(max(value, low), high)
+
+
+def _is_zero(keep_alive: Any) -> bool:
+    """Return whether a model is to be unloaded at once: 0, or a text such as "0s"."""
+    if isinstance(keep_alive, str):
+        return bool(re.fullmatch(r"[+-]?0+(ms|s|m|h)?", keep_alive))
+    return keep_alive == 0 and not isinstance(keep_alive, bool)
 
 
 def _response_format(fields: Fields) -> Any:
@@ -331,9 +293,9 @@ class OllamaWriter:
         line = self._line(message.content, message.reasoning, message.tool_calls, done=True)
         return {**line, **end}
 
-    def loaded(self) -> dict[str, Any]:
-        """Return the answer to a request that only loads a model."""
-        return {**self._line("", "", done=True), "done_reason": "load"}
+    def nothing(self, done_reason: str) -> dict[str, Any]:
+        """Return the answer to a request that only loads or unloads a model."""
+        return {**self._line("", "", done=True), "done_reason": done_reason}
 
     def _line(
         self,

@@ -50,9 +50,8 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         called = _call_constraint(reply_form(engine, model), tools, choice)
         constraint = constraint or called
     n_top = fields.count("top_logprobs", 0, 20, 0)
-    more: dict[str, Any] = {"max_tokens": fields.max_tokens(_LENGTHS, facts["n_ctx"])}
-    if n_top and "explain" not in fields:
-        more["top_logprobs"] = n_top
+    longest = fields.max_tokens(_LENGTHS, facts["n_ctx"])
+    more: dict[str, Any] = {"max_tokens": longest, "top_logprobs": n_top}
     if tools and choice != "none":
         more["tools"] = tools
     if constraint is not None:
@@ -67,6 +66,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         parses_tools=bool(tools) and choice != "none",
         parses_reasoning=reasoning,
         ignored=tuple(fields.ignored),
+        said_in="messages",
     )
 
 
@@ -136,7 +136,8 @@ class ChatWriter:
         self._id, self._model = id, model
         self._with_usage = wants_usage(body)
         self._logprobs = bool(body.get("logprobs"))
-        self._explains = bool(body.get("explain"))
+        self._n_top = body.get("top_logprobs") or 0
+        self._n_explained = body.get("explain") or 0
 
     async def events(self, generating: Generating) -> AsyncIterator[dict[str, Any]]:
         """Yield the objects of a stream, without its end mark."""
@@ -170,10 +171,10 @@ class ChatWriter:
     def _about(self, steps: tuple[Step, ...]) -> dict[str, Any]:
         about: dict[str, Any] = {}
         if self._logprobs:
-            told = [token_logprob(step) for step in steps if not step.is_end_token]
+            told = [token_logprob(step, self._n_top) for step in steps if not step.is_end_token]
             about["logprobs"] = {"content": told, "refusal": None} if told else None
-        if self._explains:
-            about["explain"] = explained(steps)
+        if self._n_explained:
+            about["explain"] = explained(steps, self._n_explained)
         return about
 
     def _chunk(

@@ -19,9 +19,13 @@ from .fields import MAX_CHOICES, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import base, explained, finite, merged_usage, text_of, wants_usage
 from .served import NamedModel
+from .tokens import check_fits
 
 KNOWN = (*SAMPLING, *("prompt", "echo", "logprobs", "best_of", "suffix", "response_format"))
 _DEFAULT_LENGTH = 16  # OpenAI's
+# Likeliest tokens in the place of each of a prompt's, OpenAI's number: with 20, a prompt of 4,096
+# tokens is 5 MB on one line, for which all others wait half a second.
+_MOST_ECHOED = 5
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
@@ -40,6 +44,9 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     if len(prompts) * n > engine.n_slots + engine.queue:
         raise ApiError(400, f"{len(prompts)} prompts are too many for one call", param="prompt")
     facts = await engine.ready(model.recipe)
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            check_fits(len(prompt), facts)
     echo, n_top = fields.flag("echo"), fields.get("logprobs", int, "a whole number")
     no_reply = fields.get("max_tokens", int, "a whole number") == 0
     if no_reply and not echo:
@@ -50,6 +57,9 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     more: dict[str, Any] = {"max_tokens": longest}
     if n_top is not None:
         more["top_logprobs"] = fields.count("logprobs", 0, 20, 0)
+        if echo and n_top > _MOST_ECHOED:
+            wanted = f"with echo it must be a whole number in [0, {_MOST_ECHOED}]"
+            raise fields.wrong("logprobs", wanted)
         if echo:
             more["prompt_logprobs"] = more["top_logprobs"]
     elif echo:
@@ -96,8 +106,8 @@ class CompletionWriter:
         self._with_usage = wants_usage(body)
         self._n = int(body.get("n") or 1)
         self._echo = bool(body.get("echo"))
-        self._logprobs = body.get("logprobs") is not None
-        self._explains = bool(body.get("explain"))
+        self._n_top = body.get("logprobs")
+        self._n_explained = body.get("explain") or 0
         self._no_reply = body.get("max_tokens") == 0
         self._tables: dict[int, _Logprobs] = {}
 
@@ -145,11 +155,11 @@ class CompletionWriter:
         choice: dict[str, Any] = {
             "index": chunk.index,
             "text": (table.echo(echoed) if echoed else "") + said,
-            "logprobs": table.take(echoed, steps) if self._logprobs else None,
+            "logprobs": None if self._n_top is None else table.take(echoed, steps, self._n_top),
             "finish_reason": chunk.done.finish_reason if chunk.done else None,
         }
-        if self._explains:
-            choice["explain"] = explained(steps)
+        if self._n_explained:
+            choice["explain"] = explained(steps, self._n_explained)
         return choice
 
     @staticmethod
@@ -182,7 +192,7 @@ class _Logprobs:
         return text_of(b"".join(one.piece for one in tokens))
 
     def take(
-        self, prompt: Sequence[PromptToken], steps: Iterable[Step]
+        self, prompt: Sequence[PromptToken], steps: Iterable[Step], n_top: int
     ) -> dict[str, list[Any]] | None:
         """Return the rows of tokens that have come; None for no tokens."""
         rows = []
@@ -192,7 +202,7 @@ class _Logprobs:
                 self._move(one.piece)
             rows.append(_row(one.piece, one.logprob, one.top, offset))
         for step in steps:
-            rows.append(_row(step.piece, step.logprob, step.top_logprobs, self._offset))
+            rows.append(_row(step.piece, step.logprob, step.top_logprobs[:n_top], self._offset))
             self._move(step.piece)
         if not rows:
             return None

@@ -87,7 +87,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         chat["max_tokens"] = fields.max_tokens(("max_output_tokens",), 1 << 31)
     chat["response_format"] = _response_format(fields)
     asked = await openai_chat.ask(chat, engine, model)
-    return replace(asked, ignored=(*fields.ignored, *asked.ignored))
+    return replace(asked, ignored=(*fields.ignored, *asked.ignored), said_in="input")
 
 
 def _messages(fields: Fields) -> list[dict[str, Any]]:

@@ -65,14 +65,14 @@ def _logprob(piece: bytes, logprob: float) -> dict[str, Any]:
     return {"token": text_of(piece), "logprob": finite(logprob), "bytes": list(piece)}
 
 
-def token_logprob(step: Step) -> dict[str, Any]:
-    """Return a chat's entry on one token: its log-probability, and the likeliest ones'."""
-    top = [_logprob(one.piece, one.logprob) for one in step.top_logprobs]
+def token_logprob(step: Step, n: int) -> dict[str, Any]:
+    """Return a chat's entry on one token: its log-probability, and the n likeliest ones'."""
+    top = [_logprob(one.piece, one.logprob) for one in step.top_logprobs[:n]]
     return _logprob(step.piece, step.logprob) | {"top_logprobs": top}
 
 
-def explained(steps: Iterable[Step]) -> list[dict[str, Any]]:
-    """Return what each model thought of each token: its log-probability and likeliest tokens."""
+def explained(steps: Iterable[Step], n: int) -> list[dict[str, Any]]:
+    """Return what each model thought of each token: its log-probability and n likeliest tokens."""
     return [
         {
             "id": step.token,
@@ -80,7 +80,7 @@ def explained(steps: Iterable[Step]) -> list[dict[str, Any]]:
             "drafted": step.accepted,
             "emulated": {
                 "logprob": finite(step.logprob),
-                "top": [_top(one) for one in step.top_logprobs],
+                "top": [_top(one) for one in step.top_logprobs[:n]],
             },
             **{role: _view(view) for role, view in (step.explain or {}).items()},
         }

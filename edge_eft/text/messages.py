@@ -14,6 +14,7 @@ from ..errors import PromptError
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _TEXTS = ("name", "tool_call_id", "reasoning_content")
 _MAX_DEPTH = 32
+_PIECE = 1 << 17  # characters, of 10 ms
 
 Message = dict[str, Any]
 
@@ -61,6 +62,14 @@ def changed(message: Message, change: Callable[[str], str]) -> Message:
         elif key != "role":
             copy[key] = change(value)
     return copy
+
+
+def translated(text: str, table: Mapping[int, str]) -> str:
+    """Return `text.translate(table)`, made in pieces: other threads wait for one at most."""
+    if len(text) <= _PIECE:
+        return text.translate(table)
+    pieces = (text[i : i + _PIECE] for i in range(0, len(text), _PIECE))
+    return "".join(piece.translate(table) for piece in pieces)
 
 
 def check_unicode(text: str, where: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import PromptError
 from .bounds import Budget
 from .formats import NAMED, check_format, check_template_kwargs
-from .messages import Message, check_messages, check_unicode, joined
+from .messages import Message, check_messages, check_unicode, joined, translated
 from .reply_form import ReplyForm, reply_form
 from .sandbox import budget_for
 from .stand_ins import Drawer, Drawing
@@ -123,6 +123,7 @@ class PromptFormat:
         replies: Mapping[str, Sequence[int]] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
+        check: Callable[[int], object] = lambda _: None,
     ) -> list[int]:
         """Return the prompt as token ids, BOS included if the model wants one.
 
@@ -133,6 +134,8 @@ class PromptFormat:
                 shows it whole.
             template_kwargs: variables for the template, over those of the format.
             tools: as in `tools.check_tools`; a format that does not show tools goes without.
+            check: called with a number of tokens that the prompt has at least, before it is
+                tokenised, which takes a second per megabyte; what it raises ends it.
 
         Raises:
             PromptError: a message or tool is not one, the template fails on them or leaves out the
@@ -144,6 +147,7 @@ class PromptFormat:
         shown = self._shown(tools)
         budget = budget_for(checked, shown)
         drawing = self._draw(checked, kept, kwargs, shown, budget)
+        check(self._tokens.fewest(translated(drawing.text, drawing.show)))
         ids = self._tokens.assemble(drawing.text, drawing.show, drawing.spliced)
         if ids is None:
             # The model's tokenizer cannot continue in mid-text: without the splices, then.
@@ -222,14 +226,20 @@ class PromptFormat:
         return template.first_good(messages, draw, lambda drawing: drawing.lacks)
 
 
-def encode_raw(text: str, model: TokenizerSource) -> list[int]:
+def encode_raw(
+    text: str, model: TokenizerSource, check: Callable[[int], object] = lambda _: None
+) -> list[int]:
     """Return the ids of a raw prompt: BOS as the GGUF says, special parsing off.
+
+    Args:
+        check: as of `PromptFormat.encode`.
 
     Raises:
         PromptError: the text is not Unicode, or no token comes out.
     """
     check_unicode(text, "the prompt")
     tokens = SafeTokenizer(model)
+    check(tokens.fewest(text))
     return tokens.with_bos(tokens.ids(text) or [])
 
 

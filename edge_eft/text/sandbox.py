@@ -13,6 +13,9 @@ remains: a single operation on values within the bounds is not interrupted, so a
 overrun its time by the longest of these (a tenth of a second).
 """
 
+from __future__ import annotations
+
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any
@@ -92,16 +95,16 @@ class ChatTemplate:
         if len(source) > MAX_SOURCE:
             seen = f"has {len(source)} characters, more than {MAX_SOURCE}"
             raise PromptError(f"the chat template of {where} {seen}; give a shorter one")
-        self._environment = _BoundedEnvironment()
+        self._of_thread = threading.local()
+        environment = _BoundedEnvironment()
         try:
-            tree = self._environment.parse(source)
+            tree = environment.parse(source)
             check_tree(tree)
             self.iterates = iterates_contents(tree)
             self.reads = frozenset(find_undeclared_variables(tree))
-            code = self._environment.compile(Instrument().visit(tree), raw=True)
-            compiled = compile(check_code(code), "<template>", "exec")
-            globals_ = self._environment.make_globals(None)
-            self._template = jinja2.Template.from_code(self._environment, compiled, globals_)
+            code = environment.compile(Instrument().visit(tree), raw=True)
+            self._code = compile(check_code(code), "<template>", "exec")
+            self._in(environment)
         except Exception as error:  # the parser's own errors, RecursionError, MemoryError
             raise self.failure(error) from error
 
@@ -124,12 +127,23 @@ class ChatTemplate:
             PromptError: it fails, tries to leave the sandbox, or exceeds its bounds.
         """
         budget = budget or budget_for(messages)
-        self._environment.budget = budget
+        try:
+            environment, template = self._of_thread.program
+        except AttributeError:
+            environment, template = self._in(_BoundedEnvironment())
+        environment.budget = budget
         budget.begin()
         try:
-            return self._template.render(messages=[dict(m) for m in messages], **variables)
+            return template.render(messages=[dict(m) for m in messages], **variables)
         except Exception as error:  # a template is a program: it can raise anything
             raise self.failure(error) from error
+
+    def _in(self, environment: _BoundedEnvironment) -> tuple[_BoundedEnvironment, jinja2.Template]:
+        """Return the program in an environment, this thread's: a budget is of one rendering."""
+        globals_ = environment.make_globals(None)
+        template = jinja2.Template.from_code(environment, self._code, globals_)
+        self._of_thread.program = environment, template
+        return environment, template
 
     def failure(self, error: Exception) -> PromptError:
         """Return what to raise, in one line, where `error` came out of the template."""

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import PromptError
-from .messages import Message, change_texts, changed, joined, texts
+from .messages import Message, change_texts, changed, joined, texts, translated
 from .tokenizer import Reply, SafeTokenizer
 from .tools import Tool, changed_tools
 
@@ -116,7 +116,7 @@ class Drawer:
             changed(m, lambda text: self._tokens.hide_controls(text, self._hide)) for m in messages
         ]
         self._seeing = [*seeing[:-1], self._open_ended(seeing[-1])]
-        self._blind_tools = changed_tools(tools, lambda text: text.translate(self._hide))
+        self._blind_tools = changed_tools(tools, lambda text: translated(text, self._hide))
         self._seeing_tools = changed_tools(
             tools, lambda text: self._tokens.hide_controls(text, self._hide)
         )
@@ -142,7 +142,7 @@ class Drawer:
 
     def _blinded(self, i: int, ids: tuple[int, ...] | None) -> Message:
         """A message with all that control tokens are made of hidden, marked or as one stand-in."""
-        message = changed(self._messages[i], lambda text: text.translate(self._hide))
+        message = changed(self._messages[i], lambda text: translated(text, self._hide))
         if ids is not None:
             before, core, after = _outer_space(self._messages[i]["content"])
             stand_in = next(self._stand_ins)
@@ -175,7 +175,7 @@ class Drawer:
         text = self._cut(text)
         if self._blind != self._seeing or self._blind_tools != self._seeing_tools:
             seen = self._cut(to_text(self._seeing, self._seeing_tools))
-            if seen.translate(self._show) != text.translate(self._show):
+            if translated(seen, self._show) != translated(text, self._show):
                 controls = [span.ids for span in self._tokens.controls(text)]
                 if controls == [span.ids for span in self._tokens.controls(seen)]:
                     return self._whole(Drawing(seen, self._show, {}, lacks))
@@ -193,7 +193,7 @@ class Drawer:
     def _whole(self, drawing: Drawing) -> Drawing:
         if self.continued:
             core = self._messages[-1]["content"].strip()
-            if not drawing.text.translate(self._show).rstrip().endswith(core):
+            if not translated(drawing.text, self._show).rstrip().endswith(core):
                 raise self._not_whole()
         return drawing
 

@@ -43,6 +43,8 @@ class TokenizerSource(Protocol):
         self, text: str, *, add_special: bool = False, parse_special: bool = False
     ) -> list[int]: ...
 
+    def fewest_tokens(self, text: str) -> int: ...
+
     def piece(self, token: int, *, special: bool = False) -> bytes: ...
 
 
@@ -75,6 +77,7 @@ class SafeTokenizer:
         self, model: TokenizerSource, printed: Mapping[int, bytes] = MappingProxyType({})
     ) -> None:
         self._model = model
+        self.fewest = model.fewest_tokens
         self._printed = printed
         self._attributes = model.token_attributes()
         texts = model.token_texts()

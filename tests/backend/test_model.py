@@ -11,6 +11,7 @@ from helpers import tiny_models
 from helpers.context_tools import fresh_logits, some_tokens
 from helpers.gguf_builder import F32, STR, U32
 from helpers.gguf_parts import Parts, Tensor, size_of, split_model
+from helpers.small_vocabularies import sentencepiece, smollm2
 
 from edge_eft.backend import Context, Model
 from edge_eft.backend.library import CacheKind
@@ -257,3 +258,23 @@ def test_what_is_refused_would_have_ended_the_process(wide, tmp_path, kind):
         Model(path)
     child = in_a_child(_WITHOUT_US, path)
     assert child.returncode < 0, (child.stdout, child.stderr[-500:])
+
+
+@pytest.mark.parametrize("vocabulary", [sentencepiece, smollm2])
+def test_no_text_has_fewer_tokens_than_its_length_says(vocabulary, monkeypatch):
+    monkeypatch.setattr("edge_eft.backend.model._SHORT", 0)
+    model = vocabulary()
+    longest = max((model.piece(i, special=True) for i in range(model.n_vocab)), key=len)
+    texts = [longest.decode() * 9, "a" * 99, " " * 500, "é" * 50, "\n\n The <s> red one.", ""]
+    bounds = [model.fewest_tokens(text) for text in texts]
+    numbers = [len(model.tokenize(text, parse_special=True)) for text in texts]
+    assert bounds[0] == 9
+    assert bounds[-1] == 0
+    assert all(bound <= n for bound, n in zip(bounds, numbers, strict=True))
+    assert model.fewest_tokens("the red one " * 1000) > 100
+
+
+def test_nothing_is_said_of_a_tokenizer_that_drops_parts_of_a_text(monkeypatch):
+    assert sentencepiece().fewest_tokens("the red one " * 20_000) > 0
+    monkeypatch.setattr("edge_eft.backend.model._KEEPING", ())
+    assert sentencepiece().fewest_tokens("the red one " * 20_000) == 0

@@ -454,6 +454,9 @@ class NoVocabulary:
 
         return np.array([8, 8], np.int32)
 
+    def fewest_tokens(self, text):
+        return 0
+
 
 def run(source):
     """Render it, as an emulator would for a short conversation."""

@@ -40,9 +40,12 @@ class Engine:
     async def ready(self, name):
         return self._facts
 
-    async def ask(self, name, what, text, add_special, parse_special):
+    async def ask(self, name, what, parts, add_special, **_):
         """Tokenize: a token is a character, 1 is the BOS."""
-        return [*([[1, "<s>"]] if add_special else []), *([ord(c), c] for c in text)]
+        ids = [1] if add_special and isinstance(parts[0], str) else []
+        for part in parts:
+            ids += [part] if isinstance(part, int) else map(ord, part)
+        return ids
 
     async def submit(self, name, requests):
         return [self._replies.pop(0) for _ in requests]

@@ -5,7 +5,7 @@ import os
 import threading
 
 import pytest
-from helpers.http_server import JSON, serving
+from helpers.http_server import JSON, request, serving, until
 
 from edge_eft.files.recipe_names import load_recipe
 from edge_eft.files.recipe_toml import to_toml
@@ -45,6 +45,33 @@ def test_a_path_or_a_method_that_there_is_not(live):
         assert json.loads(said)["error"]["code"] == code
 
 
+def test_whatever_is_refused_has_the_shape_of_its_dialect(live):
+    key, foreign = {"X_Api_Key": "key-1"}, {"Host": "evil.example"}
+    large = {"Content_Length": str(5 << 20)}
+    for method, body, status, headers in (
+        ("POST", {}, 401, JSON),
+        ("POST", {}, 403, {**key, **foreign, **JSON}),
+        ("POST", {}, 403, {**key, "Origin": "https://evil.example", **JSON}),
+        ("POST", {}, 415, key),
+        ("POST", {}, 413, {**key, **large, **JSON}),
+        ("POST", [], 400, {**key, **JSON}),
+        ("DELETE", {}, 405, {**key, **JSON}),
+        ("POST", {"model": "nobody"}, 404, {**key, **JSON}),
+    ):
+        for path in ("/v1/chat/completions", "/v1/messages", "/api/chat"):
+            seen, _, said = live.ask(path, method, body, **headers)
+            told = json.loads(said)
+            assert seen == status, (path, headers)
+            if path == "/api/chat":
+                assert list(told) == ["error"]
+                assert isinstance(told["error"], str)
+            elif path == "/v1/messages":
+                assert told["type"] == "error"
+                assert set(told["error"]) == {"type", "message"}
+            else:
+                assert set(told["error"]) == {"message", "type", "param", "code"}
+
+
 def test_requests_are_counted_by_routes_that_strangers_do_not_name(live):
     live.ask("/made-up", X_Api_Key="key-1")
     live.ask("/health")
@@ -55,6 +82,23 @@ def test_requests_are_counted_by_routes_that_strangers_do_not_name(live):
     assert 'route="/v1/models/{id:path}",status="401"}' in text
     assert "made-up" not in text
     assert "key-1" not in text
+
+
+def test_a_client_that_goes_is_not_a_failure_of_ours(live, caplog):
+    """It was counted as a 500, and logged."""
+    body = {"prompt": "The", "ignore_eos": True, "max_tokens": 500}
+    key = {"X_Api_Key": "key-1"}
+    sent = request("/v1/completions", "POST", body, close=False, **key, **JSON)
+
+    def counted():
+        return live.ask("/metrics", **key)[2].decode()
+
+    with live.connect(sent):
+        until(lambda: "edge_eft_requests_active 1" in counted())
+    until(lambda: 'requests_total{route="/v1/completions",status="499"} 1' in counted())
+    assert "edge_eft_requests_active 0" in counted()
+    assert 'status="500"' not in counted()
+    assert "failed" not in caplog.text
 
 
 def test_a_key_is_not_shown_with_the_options():

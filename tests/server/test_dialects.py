@@ -87,7 +87,6 @@ OLLAMA = {
     "tools": [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}],
     "format": SCHEMA,
     "think": True,
-    "keep_alive": "5m",
     "options": {"temperature": 0.5, "num_predict": 7, "repeat_penalty": 1.1, "stop": ["END"]},
     "alpha": 0.5,
 }

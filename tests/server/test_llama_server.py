@@ -10,6 +10,7 @@ from helpers.scripted_replies import ATLAS, Engine, asked, events, generating, s
 from edge_eft.server import llama_server
 from edge_eft.server.api_error import ApiError
 from edge_eft.server.llama_server import LlamaWriter
+from edge_eft.server.tokens import joined_tokens
 
 PROMPT = "The capital of Peru is"
 
@@ -111,9 +112,7 @@ def test_settings_hold_nothing_that_anyone_wrote():
 
 def test_what_is_neither_text_nor_id_in_tokens_is_refused():
     with pytest.raises(ApiError, match=r"content\[1\] is None"):
-        asyncio.run(
-            llama_server.joined_tokens(Engine(), ATLAS, ["a", None], "content", add_special=False)
-        )
+        asyncio.run(joined_tokens(Engine(), ATLAS, ["a", None], "content"))
 
 
 # -- a live server -------------------------------------------------------------------------
@@ -159,8 +158,27 @@ def test_tokens_and_texts_go_round(live):
         pieces = [p.encode() if isinstance(p := row["piece"], str) else bytes(p) for row in rows]
         assert [row["id"] for row in rows][1:] == tokens
         assert b"".join(pieces[1:]).decode() == "Hällo 😀"
-        beyond = http.post("/detokenize", json={"tokens": [10**9]})
-    assert (beyond.status_code, beyond.json()["error"]["param"]) == (400, "tokens")
+
+
+def test_what_is_no_token_or_too_much_at_once_is_refused(live):
+    with live.http as http:
+        for path, body, told in (
+            ("/detokenize", {"tokens": [5, 10**9]}, r"tokens[1] is 1000000000; it must be a token"),
+            ("/detokenize", {"tokens": [True]}, "tokens[0] is True"),
+            ("/detokenize", {"tokens": [5] * 200_000}, "tokens has 200,000 bytes or ids"),
+            ("/tokenize", {"content": ["a", -1]}, "content[1] is -1; it must be a text or a token"),
+            ("/tokenize", {"content": "a" * 200_000}, "content has 200,000 bytes or ids; 131,072"),
+            ("/tokenize", {"content": "a", "add_special": 1}, "add_special is 1"),
+            ("/tokenize", {"content": 7}, "content is 7"),
+            ("/completion", {"prompt": ["a", 10**9]}, "prompt[1] is 1000000000"),
+            ("/completion", {"prompt": ["a b " * 50_000, 5]}, "the prompt is at least"),
+            ("/completion", {"prompt": ["a", *[5] * 2000]}, "the prompt is at least 2000 tokens"),
+            ("/completions", {"prompt": [5] * 2000}, "the prompt is at least 2000 tokens"),
+            ("/completions", {"prompt": "a b " * 50_000}, "the prompt is at least"),
+        ):
+            error = http.post(path, json=body).json()["error"]
+            assert error["message"].startswith(told), (path, error)
+            assert error["param"] in (told.split("[")[0].split()[0], "prompt", None)
 
 
 def test_a_template_is_applied(live):

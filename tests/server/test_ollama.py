@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import ollama as package
 import pytest
@@ -45,11 +46,41 @@ def test_options_are_read_by_ollamas_names():
     assert request(options={"num_predict": -2}).max_tokens == request().max_tokens == 1000
 
 
-def test_options_that_change_nothing_are_named_and_a_larger_context_is_refused():
-    body = {"messages": HI, "options": {"mirostat": 1, "num_ctx": 512}, "keep_alive": 5}
-    assert set(asked(ollama, body).ignored) == {"options.mirostat", "options.num_ctx"}
-    with pytest.raises(ApiError, match="num_ctx is 2000; the context has 1000 tokens"):
-        request(options={"num_ctx": 2000})
+def test_options_that_change_nothing_are_named():
+    """A num_ctx above the server's was once refused; clients send 2048 and more, always."""
+    body = {"messages": HI, "options": {"mirostat": 1, "num_ctx": 32768}, "keep_alive": 5}
+    assert set(asked(ollama, body).ignored) == {
+        *("options.mirostat", "options.num_ctx", "keep_alive")
+    }
+
+
+def test_what_a_raw_prompt_has_no_place_for_is_named():
+    body = {"prompt": "Hi", "raw": True, "system": "Be brief.", "think": True, "template": "x"}
+    ignored = asyncio.run(ollama.ask_generate(body, Engine(), ATLAS)).ignored
+    assert set(ignored) == {"system", "think", "template"}
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "value"),
+    [
+        ({"num_predict": -1}, "max_tokens", 1000),
+        ({"num_predict": -2}, "max_tokens", 1000),
+        ({"num_predict": 0}, "max_tokens", 1000),
+        ({"num_predict": 7.0}, "max_tokens", 7),
+        ({"top_k": -1}, "top_k", 0),
+        ({"top_k": 40.0}, "top_k", 40),
+        ({"repeat_penalty": 0}, "repetition_penalty", 1.0),
+        ({"temperature": -1}, "temperature", 0.0),
+        ({"top_p": 2}, "top_p", 1.0),
+        ({"top_p": 0}, "top_p", 1e-6),
+        ({"min_p": -0.5}, "min_p", 0.0),
+        ({"stop": [""]}, "stop", ()),
+        ({"stop": ["", "a"]}, "stop", ("a",)),
+        ({"stop": ""}, "stop", ()),
+    ],
+)
+def test_options_mean_what_they_do_to_ollama(option, field, value):
+    assert getattr(request(options=option), field) == value
 
 
 def test_an_error_names_the_option_as_the_client_does():
@@ -174,7 +205,9 @@ def test_models_are_listed_shown_and_loaded(client, live):
     assert "completion" in shown.capabilities
     assert shown.modelinfo[f"{shown.details.family}.context_length"] > 0
     assert client.generate("atlas").done_reason == "load"
-    assert "atlas:latest" in [model.model for model in client.ps().models]
+    loaded = {model.model: model for model in client.ps().models}
+    left = loaded["atlas:latest"].expires_at - datetime.now(UTC)
+    assert 0 < left.total_seconds() <= 300
     assert tuple(map(int, live.http.get("/api/version").json()["version"].split("."))) >= (0, 6, 4)
     assert live.http.head("/").status_code == 200
 
@@ -184,7 +217,50 @@ def test_errors_are_its_own(client):
         client.chat("nobody", QUESTION)
     assert error.value.status_code == 404
     with pytest.raises(package.ResponseError, match="num_predict is"):
-        client.generate("atlas", "Hi", options={"num_predict": 0})
+        client.generate("atlas", "Hi", options={"num_predict": "x"})
     with pytest.raises(package.ResponseError, match="is not served") as error:
         client.pull("atlas")
     assert error.value.status_code == 501
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/generate", {"prompt": 0}),
+        ("/api/generate", {"prompt": []}),
+        ("/api/chat", {"messages": {}}),
+        ("/api/chat", {"messages": ""}),
+    ],
+)
+def test_what_is_no_prompt_does_not_count_as_an_empty_one(live, path, body):
+    answer = live.http.post(path, json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(f"{next(iter(body))} is ")
+
+
+@pytest.mark.parametrize("keep_alive", [0, "0", "0s", -0.0])
+def test_an_empty_prompt_that_is_kept_for_no_time_unloads(live, client, keep_alive):
+    client.generate("atlas")
+    assert client.ps().models
+    assert client.generate("atlas", keep_alive=keep_alive).done_reason == "unload"
+    assert not client.ps().models
+    assert live.http.get("/health").json()["status"] == "idle"
+    assert client.chat("atlas", QUESTION, options={"num_predict": 1}).done_reason == "length"
+
+
+def test_the_other_recipe_stays_when_one_is_unloaded(served):
+    both = served("atlas", "atlas-down")
+    client = package.Client(host=both.url, timeout=120)
+    for name in ("atlas", "atlas-down"):
+        assert client.generate(name).done_reason == "load"
+    assert client.generate("atlas", keep_alive=0).done_reason == "unload"
+    names = {model.model.partition(":")[0] for model in client.ps().models}
+    assert names == {"atlas-down"}
+
+
+def test_a_recipe_with_work_is_not_unloaded(live, client):
+    parts = client.generate("atlas", "Hi", stream=True, options={"num_predict": 400})
+    next(parts)
+    assert client.generate("atlas", keep_alive=0).done_reason == "unload"
+    assert client.ps().models
+    assert list(parts)[-1].done

@@ -120,6 +120,80 @@ def test_explanations_say_what_every_model_thought(client):
     assert len(told[0]["emulated"]["top"]) == len(told[0]["base"]["top"]) == 2
 
 
+@pytest.mark.parametrize(("n_top", "n_explained"), [(1, 3), (3, 1), (0, 2)])
+@pytest.mark.parametrize("stream", [False, True])
+def test_explanations_and_log_probabilities_count_each_for_itself(
+    client, live, stream, n_top, n_explained
+):
+    """One number once stood for both."""
+    more = {"max_tokens": 2, "stream": stream, "extra_body": {"explain": n_explained}, **GREEDY}
+    chat = client.chat.completions.create(
+        messages=QUESTION, logprobs=True, top_logprobs=n_top, **more
+    )
+    tops = [
+        len(entry.top_logprobs)
+        for part in (chat if stream else [chat])
+        for entry in (part.choices[0].logprobs.content if part.choices[0].logprobs else ())
+    ]
+    plain = client.completions.create(prompt="Peru", logprobs=n_top, **more)
+    rows = [
+        row
+        for part in (plain if stream else [plain])
+        for row in (part.choices[0].logprobs.top_logprobs if part.choices[0].logprobs else ())
+    ]
+    assert tops == [n_top] * 2
+    assert [len(row) for row in rows] == [max(1, n_top)] * 2  # the chosen one is in it always
+    body = {"prompt": "Peru", "n_predict": 2, "n_probs": n_top, "explain": n_explained}
+    own = live.http.post("/completion", json=body).json()
+    answers = [own] if stream else [own, chat.choices[0].model_extra, plain.choices[0].model_extra]
+    for answer in answers:
+        for told in answer["explain"]:
+            assert len(told["emulated"]["top"]) == len(told["base"]["top"]) == n_explained
+    for row in own.get("completion_probabilities", ()):
+        assert len(row["top_logprobs"]) == n_top
+
+
+def test_a_prompts_own_log_probabilities_are_at_most_five_a_token(live):
+    body = {"prompt": "Peru", "max_tokens": 1, "echo": True, "logprobs": 6}
+    error = live.http.post("/v1/completions", json=body).json()["error"]
+    assert error["message"] == "logprobs is 6; with echo it must be a whole number in [0, 5]"
+    assert error["param"] == "logprobs"
+    for more in ({"logprobs": 5}, {"echo": False}):
+        assert live.http.post("/v1/completions", json={**body, **more}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion"])
+def test_an_explanation_of_too_many_is_refused_by_its_name(live, path):
+    body = {"messages": QUESTION, "prompt": "Peru", "explain": 101}
+    error = live.http.post(path, json=body).json()["error"]
+    assert error["param"] == "explain"
+    assert error["message"].startswith("explain is 101; it must be a whole number in [0, 100]")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("chat/completions", {"messages": QUESTION, "logit_bias": {"999999": 1}}, "logit_bias"),
+        ("chat/completions", {"messages": QUESTION, "mix": {"nobody": 1}}, "mix"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "a " * 999}]}, "messages"),
+        ("chat/completions", {"messages": [{"role": "nobody", "content": "a"}]}, "messages"),
+        (
+            "chat/completions",
+            {"messages": QUESTION, "chat_template_kwargs": {"nobody": 1}},
+            "chat_template_kwargs",
+        ),
+        ("completions", {"prompt": "a " * 999}, "prompt"),
+        ("completions", {"prompt": [10**6]}, "prompt"),
+        ("responses", {"input": "a " * 999}, "input"),
+    ],
+)
+def test_what_the_engine_refuses_is_named_as_well(live, path, body, param):
+    """Only what the server itself refused once had a param."""
+    answer = live.http.post(f"/v1/{path}", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param, answer.text
+
+
 def test_stop_strings_end_a_reply(client):
     done = client.chat.completions.create(messages=QUESTION, stop=" Lima", **GREEDY)
     assert done.choices[0].message.content == " It is"
@@ -222,7 +296,7 @@ def test_an_echo_scores_the_prompt(client, atlas):
         ({"n": 0}, "n"),
         ({"stop": [""]}, "stop"),
         ({"extra_body": {"alpha": -1}}, "alpha"),
-        ({"extra_body": {"mix": {"nobody": 1}}}, None),
+        ({"extra_body": {"mix": {"nobody": 1}}}, "mix"),
         ({"extra_body": {"stream": "yes"}}, "stream"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"tools": [TOOL], "tool_choice": "look_up"}, "tool_choice"),

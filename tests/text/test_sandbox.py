@@ -1,5 +1,6 @@
 """Chat templates from strangers: what published ones need works, what attacks need does not."""
 
+import threading
 import time
 from datetime import datetime
 
@@ -93,3 +94,24 @@ def test_long_conversations_are_within_the_bounds():
     branches = "{% if m.role == 'tool' %}" + "y" * 4_000 + "{% else %}{{ m.content }}{% endif %}"
     source = "{% for m in messages %}" + branches + "{% endfor %}"
     assert render(source, many) == "x" * 3_000
+
+
+def test_a_rendering_on_another_thread_spends_nothing_of_this_one(monkeypatch):
+    """Threads once shared the budget of whoever had begun last, and the clock of neither."""
+    template = ChatTemplate("{{ wait() }}{% for i in range(9999) %}{{ i }}{% endfor %}", "x.gguf")
+    refused = []
+
+    def other():
+        try:
+            template.render(MESSAGES, wait=str)
+        except PromptError as error:
+            refused.append(str(error))
+
+    def wait():
+        monkeypatch.setattr(bounds, "MAX_SECONDS", -1e9)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    assert template.render(MESSAGES, wait=wait).endswith("9998")
+    assert "run for more than" in refused[0]

@@ -1,0 +1,94 @@
+"""Texts and token ids that clients send, checked before the engine is asked to turn them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .api_error import ApiError
+from .engine import Engine
+from .served import NamedModel
+
+# Bytes of text, or ids, that are turned into the other by themselves: it takes a second per
+# megabyte, and as long again until it is JSON.
+MOST = 128 << 10
+
+
+async def joined_tokens(
+    engine: Engine,
+    model: NamedModel,
+    parts: list[Any],
+    param: str,
+    *,
+    add_special: bool = False,
+    parse_special: bool = False,
+    with_pieces: bool = False,
+    is_prompt: bool = False,
+) -> list[Any]:
+    """Return the tokens of a list of texts and ids; a BOS only goes before a text.
+
+    Args:
+        param: the field that they are of.
+        with_pieces: return [id, piece as latin-1] of each, not only the id.
+        is_prompt: there may be as many as the context holds.
+
+    Raises:
+        ApiError: a part is neither text nor id, or there is too much. UnservedError: as `ready`.
+    """
+    n_vocab = (await engine.ready(model.recipe))["n_vocab"]
+    for i, part in enumerate(parts):
+        if not isinstance(part, str) and not _is_token(part, n_vocab):
+            told = f"{param}[{i}] is {part!r:.40}; it must be a text or a token id"
+            raise ApiError(400, f"{told} in [0, {n_vocab - 1}]", param=param)
+    if not is_prompt:
+        n_bytes = sum(len(part.encode()) if isinstance(part, str) else 1 for part in parts)
+        check_size(n_bytes, param)
+    special = {"add_special": add_special, "parse_special": parse_special}
+    return list(
+        await engine.ask(
+            model.recipe,
+            "tokenize",
+            parts=parts,
+            **special,
+            with_pieces=with_pieces,
+            is_prompt=is_prompt,
+        )
+    )
+
+
+def _is_token(value: Any, n_vocab: int) -> bool:
+    """Return whether a value is a token's id."""
+    return type(value) is int and 0 <= value < n_vocab
+
+
+def check_size(n: int, param: str) -> None:
+    """Raise ApiError if `n` bytes and ids are more than are turned at once."""
+    if n > MOST:
+        told = f"{param} has {n:,} bytes or ids; {MOST:,} can be turned at once, send it in parts"
+        raise ApiError(400, told, param=param)
+
+
+def check_ids(ids: Sequence[Any], param: str, n_vocab: int) -> None:
+    """Raise ApiError if one is not a token's id, or there are more than are turned at once."""
+    check_size(len(ids), param)
+    for i, token in enumerate(ids):
+        if not _is_token(token, n_vocab):
+            told = f"{param}[{i}] is {token!r:.40}; it must be a token id in [0, {n_vocab - 1}]"
+            raise ApiError(400, told, param=param)
+
+
+def check_fits(n_ids: int, facts: Mapping[str, Any]) -> None:
+    """Raise ApiError if a prompt has more token ids than the context holds.
+
+    Here it is found out before they are checked, copied and sent.
+    """
+    n_ctx = facts["n_ctx"]
+    if n_ids >= n_ctx:
+        raise ApiError(
+            400,
+            f"the prompt is at least {n_ids} tokens, and {n_ctx - 1} fit (n_ctx {n_ctx} less one "
+            "for the reply); shorten it, or raise n_ctx (--n-ctx)",
+            param="prompt",
+            code="context_length_exceeded",
+            more={"n_prompt_tokens": n_ids, "n_ctx": n_ctx},
+        )

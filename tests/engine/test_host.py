@@ -1,0 +1,157 @@
+"""The child's main loop: what comes as commands, and what goes out as events, in one process."""
+
+import io
+import json
+import threading
+
+import pytest
+
+from edge_eft.engine import host
+from edge_eft.engine.host import Host
+from edge_eft.files.recipe import from_files
+from edge_eft.files.recipe_toml import to_toml
+
+LONG = {"prompt": "the red " * 4_000, "max_tokens": 1}
+SHORT = {"prompt": "the red", "max_tokens": 2}
+
+
+class Driven:
+    """A host with one recipe, and the events that it told."""
+
+    def __init__(self, family):
+        self.out = io.StringIO()
+        self.host = Host(self.out)
+        self.toml = to_toml(from_files(*family[:3]), ".")
+        self.load("m")
+        self.emulator = self.host._emulators["m"]
+
+    def do(self, do, **values):
+        self.host.do(json.dumps({"do": do, **values}))
+
+    def load(self, name, **options):
+        options = {"n_ctx": 64, "n_threads": 1, **options}
+        self.do("load", name=name, toml=self.toml, path="m.toml", options=options)
+
+    def go_on(self):
+        """Do the next command that the host gives itself."""
+        self.host.do(self.host.commands.get(timeout=10))
+
+    @property
+    def events(self):
+        return [json.loads(line) for line in self.out.getvalue().splitlines()]
+
+    def of(self, id):
+        """The names of the events about a request."""
+        told = [event["event"] for event in self.events if event.get("id") == id]
+        steps = [one for event in self.events for one in event.get("steps", ())]
+        return told + ["step" for one in steps if one["request_id"] == id]
+
+
+@pytest.fixture
+def driven(tiny):
+    return Driven(tiny)
+
+
+@pytest.fixture
+def held(driven, monkeypatch):
+    """Holds the other thread where a prompt becomes tokens, until it is set."""
+    go, plain = threading.Event(), driven.emulator.encode
+
+    def encode(request):
+        if threading.current_thread() is not threading.main_thread():
+            assert go.wait(10)
+        return plain(request)
+
+    monkeypatch.setattr(driven.emulator, "encode", encode)
+    yield go
+    go.set()
+
+
+def test_replies_go_on_while_a_long_prompt_becomes_tokens(driven, held):
+    driven.do("submit", id="long", name="m", request=LONG)
+    driven.do("ask", id="count", name="m", what="prompts", request=LONG)
+    driven.do("submit", id="short", name="m", request=SHORT)
+    while driven.host.has_work:
+        driven.host.step()
+    assert driven.of("short") == ["accepted", "step", "step"]
+    assert driven.of("long") == driven.of("count") == []
+    held.set()
+    driven.go_on()
+    driven.go_on()
+    assert driven.of("long") == driven.of("count") == ["error"]
+    assert {event["kind"] for event in driven.events[-2:]} == {"ContextLengthError"}
+
+
+def test_a_long_prompt_that_fits_is_answered_as_a_short_one(driven, held):
+    message = {"role": "user", "content": "the red"}
+    held.set()
+    for id, filler in (("long", "x" * 20_000), ("short", "x")):
+        request = {"prompt": [message], "max_tokens": 3, "seed": 1, "stop": [filler]}
+        driven.do("submit", id=id, name="m", request=request)
+    driven.go_on()
+    while driven.host.has_work:
+        driven.host.step()
+    steps = [one for event in driven.events for one in event.get("steps", ())]
+    tokens = {id: [s["token"] for s in steps if s["request_id"] == id] for id in ("long", "short")}
+    assert tokens["long"] == tokens["short"]
+    assert len(tokens["long"]) == 3
+
+
+def test_what_is_cancelled_meanwhile_says_nothing_more(driven, held):
+    driven.do("submit", id="long", name="m", request=LONG)
+    driven.do("cancel", id="long")
+    held.set()
+    driven.go_on()
+    assert driven.of("long") == []
+    assert not driven.host.has_work
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_recipe_is_unloaded_when_nobody_reads_its_vocabulary_any_more(driven, held, is_cancelled):
+    driven.do("submit", id="long", name="m", request=LONG)
+    if is_cancelled:
+        driven.do("cancel", id="long")
+    threading.Timer(0.2, held.set).start()
+    driven.do("unload", name="m")
+    assert held.is_set()
+    driven.go_on()
+    assert driven.of("long") == ([] if is_cancelled else ["error"])
+
+
+def test_replies_go_on_while_another_recipe_is_loaded(driven, monkeypatch):
+    go, plain = threading.Event(), host.Emulator
+
+    def load(*given, **options):
+        assert go.wait(10)
+        return plain(*given, **options)
+
+    monkeypatch.setattr(host, "Emulator", load)
+    driven.do("submit", id="a", name="m", request=SHORT)
+    driven.load("n")
+    driven.load("bad", n_ctx="x")
+    while driven.host.has_work:
+        driven.host.step()
+    assert driven.of("a") == ["accepted", "step", "step"]
+    go.set()
+    driven.go_on()
+    driven.go_on()
+    assert (driven.events[-2]["event"], driven.events[-2]["name"]) == ("loaded", "n")
+    assert (driven.events[-1]["event"], driven.events[-1]["name"]) == ("failed", "bad")
+    driven.do("submit", id="b", name="n", request=SHORT)
+    assert driven.of("b") == ["accepted"]
+
+
+def test_texts_and_ids_become_tokens_and_a_prompt_that_cannot_fit_does_not(driven, monkeypatch):
+    special = {"add_special": True, "parse_special": False}
+    asked = {"id": "a", "name": "m", "what": "tokenize", "parts": ["the", 7], **special}
+    driven.do("ask", **asked, with_pieces=False, is_prompt=True)
+    driven.do("ask", **asked, with_pieces=True, is_prompt=False)
+    ids, rows = (event["answer"] for event in driven.events[-2:])
+    model = driven.emulator.contexts[0].model
+    assert ids == [*model.tokenize("the", add_special=True), 7] == [id for id, _ in rows]
+    assert rows[1][1].encode("latin-1") == model.piece(ids[1], special=True)
+    monkeypatch.setattr(model, "tokenize", None)
+    parts = ["the " * 40_000, 7]
+    driven.do("ask", **{**asked, "parts": parts}, with_pieces=False, is_prompt=True)
+    driven.go_on()
+    assert driven.events[-1]["kind"] == "ContextLengthError"
