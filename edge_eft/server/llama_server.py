@@ -11,7 +11,7 @@ from typing import Any
 
 from ..engine.constraint import Constraint
 from ..engine.reply import Step, TokenLogprob
-from ..engine.request import Request
+from ..engine.request import MAX_TOP, Request
 from ..errors import EdgeEftError
 from ..text.reply_parser import Content
 from .api_error import ApiError
@@ -27,7 +27,6 @@ KNOWN = (
     *("prompt", "n_probs", "cache_prompt", "id_slot", "return_tokens", "response_fields"),
     *("grammar", "json_schema"),
 )
-_MOST_PROBS = 100
 _LOWEST = -3.4028234663852886e38  # llama-server's for what is impossible: JSON has no −inf
 
 
@@ -46,7 +45,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         longest = fields.max_tokens(("max_tokens",), facts["n_ctx"])
         more: dict[str, Any] = {"max_tokens": longest}
         explain = fields.get("explain", int, "a whole number", 0)
-        n_probs = fields.count("n_probs", 0, _MOST_PROBS, 0)
+        n_probs = fields.count("n_probs", 0, MAX_TOP, 0)
         if n_probs or explain:
             more["top_logprobs"] = max(n_probs, explain)
         if (constraint := _constraint(fields)) is not None:
@@ -69,17 +68,18 @@ def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
         plain["max_tokens"] = -1
     if plain.get("max_tokens") == 0 and not isinstance(plain["max_tokens"], bool):
         plain["max_tokens"] = 1  # of which nothing is told: the prompt is to be in the cache
-    for name in ("top_k", "temperature"):
-        if _is_below_zero(plain.get(name)):
-            plain[name] = 0
+    if _is_below_zero(plain.get("top_k")):
+        plain["top_k"] = 0
+    if _is_below_zero(plain.get("temperature"), int | float):
+        plain["temperature"] = 0
     if isinstance(stop := plain.get("stop"), list):
         plain["stop"] = [text for text in stop if text != ""]
     return plain
 
 
-def _is_below_zero(value: Any) -> bool:
+def _is_below_zero(value: Any, kind: Any = int) -> bool:
     """Return whether a field is a negative number, which stands for some limit that is off."""
-    return isinstance(value, int | float) and value < 0
+    return isinstance(value, kind) and value < 0
 
 
 def _check_words(fields: Fields) -> None:

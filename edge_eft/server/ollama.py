@@ -40,8 +40,14 @@ _KNOWN = (
 CHAT = (*_KNOWN, "messages", "tools")
 GENERATE = (*_KNOWN, "prompt", "system", "suffix", "images", "raw")
 NAMES = {"repeat_penalty": "repetition_penalty", "num_predict": "max_tokens"}
-_OPTIONS = (*COMMON, *NAMES, "stop", "num_ctx")
-_NOT_HERE = ("pull", "push", "create", "copy", "delete", "embed", "embeddings")
+OPTIONS = (*COMMON, *NAMES, "stop", "num_ctx")
+# What is not done here, and why not.
+NOT_HERE = {
+    **dict.fromkeys(
+        ("pull", "push", "create", "copy", "delete"), "models come with the recipes of `serve`"
+    ),
+    **dict.fromkeys(("embed", "embeddings"), "these models make no embeddings"),
+}
 
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
@@ -69,7 +75,8 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         model, id = _find(engine, body), new_id("chatcmpl-")
         stream = is_stream(body) if body.get("stream") is not None else True
         writer = OllamaWriter(str(body.get("model") or model.id), is_chat=is_chat)
-        if not body.get("messages" if is_chat else "prompt"):  # Ollama's way to load a model
+        given = body.get("messages" if is_chat else "prompt")
+        if given is None or given == ([] if is_chat else ""):  # Ollama's way to load a model
             await engine.ready(model.recipe)
             return JSONResponse(writer.loaded())
         return await answering.answer(
@@ -86,8 +93,10 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         )
 
     async def not_here(request: Request) -> Response:
-        told = f"{request.url.path:.60} is not served: models come with the recipes of `serve`"
-        raise ApiError(501, told)
+        path = request.url.path
+        told = f"{path} is not served: {NOT_HERE[path.removeprefix('/api/')]}"
+        # Not 404, which clients take for a missing model that they should pull.
+        raise ApiError(405, told, headers={"Allow": ""})
 
     found = [
         ("/", there, ["HEAD"]),
@@ -97,7 +106,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         ("/api/show", show, ["POST"]),
         ("/api/chat", answer, ["POST"]),
         ("/api/generate", answer, ["POST"]),
-        *((f"/api/{name}", not_here, ["POST", "DELETE"]) for name in _NOT_HERE),
+        *((f"/api/{name}", not_here, ["POST", "DELETE"]) for name in NOT_HERE),
     ]
     return [
         Route(path, shaped(endpoint, refused), methods=methods) for path, endpoint, methods in found
@@ -122,7 +131,8 @@ def refused(error: ApiError) -> Response:
 
 
 def _find(engine: Engine, body: Mapping[str, Any]) -> NamedModel:
-    return find(engine, body.get("model") or body.get("name"))  # "name" is older
+    model = body.get("model")
+    return find(engine, body.get("name") if model in (None, "") else model)  # "name" is older
 
 
 def _listed(engine: Engine, model: NamedModel) -> dict[str, Any]:
@@ -223,7 +233,7 @@ async def _ask(
     """Return what OpenAI's body means that has the same words."""
     options = fields.get("options", dict, "an object", {})
     facts = await engine.ready(model.recipe)
-    known = {name: value for name, value in options.items() if name in _OPTIONS}
+    known = {name: value for name, value in options.items() if name in OPTIONS}
     fields.ignored += [f"options.{name}" for name in options if name not in known]
     _check_context(known.pop("num_ctx", None), facts["n_ctx"], fields)
     common = {name: body[name] for name in (*COMMON, "stop") if name in body}
