@@ -190,3 +190,21 @@ def test_the_slots_tell_what_is_done_and_not_what_is_said(live):
     assert len(slots.json()) == n_slots
     assert "Zanzibar" not in slots.text
     assert "qZq" not in slots.text
+
+
+FORBIDDEN = [[token, False] for token in range(4096)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logit_bias": FORBIDDEN},
+        {"logit_bias": FORBIDDEN[:-1], "grammar": 'root ::= "Peru"'},
+        {"alpha": 1e300},
+    ],
+)
+def test_options_that_leave_no_token_are_the_clients_fault(live, options):
+    with live.http as http:
+        answer = http.post("/completion", json={"prompt": "a", **options})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("no token is left")
