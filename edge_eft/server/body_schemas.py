@@ -59,7 +59,15 @@ _WHOLE = typed("integer")
 _QUIET = {"description": "Accepted; it changes nothing here."}
 _REFUSED = typed("null", "Refused: nothing is stored here.")
 _JSON_SCHEMA = typed("object", "A JSON schema; a keyword that cannot be held to is refused.")
-_MESSAGES = _items(record("role", role={"enum": [*ROLES]}), "An assistant's last one is continued.")
+_PART = record("type text", type={"const": "text"}, text=TEXT)
+_MESSAGES = _items(
+    record(
+        "role",
+        role={"enum": [*ROLES]},
+        content=typed("string|array|null", "A text, or parts of text.", items=_PART),
+    ),
+    "An assistant's last one is continued.",
+)
 _LOGIT_BIAS = "Token id → number added to its logit."
 _ANY_LENGTH = typed("integer", "Longest reply, in tokens; below 0: as long as the context.")
 
@@ -143,7 +151,7 @@ _PLAIN = {
     **dict.fromkeys(("previous_response_id", "conversation"), _REFUSED),
 }
 # The dials are described where they are defined.
-_FIELDS: dict[str, Schema] = {
+FIELDS: dict[str, Schema] = {
     name: {"description": SETTINGS[name].help, **schema} if name in SETTINGS else schema
     for name, schema in _PLAIN.items()
 }
@@ -166,7 +174,7 @@ class Body(NamedTuple):
 
     def schema(self) -> Schema:
         """Return its schema; null is as if a field were not there."""
-        facts = {name: self.own.get(name) or _FIELDS[name] for name in self.names}
+        facts = {name: self.own.get(name) or FIELDS[name] for name in self.names}
         for name in facts.keys() - self.needed.split():
             facts[name] = _nullable(facts[name])
         about = "Fields that are not known are ignored, and named in X-Ignored-Fields."
@@ -176,6 +184,7 @@ class Body(NamedTuple):
 _PROMPT = "A text, token ids, or a list of either; it goes to every model as it is."
 _HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
 _ROLE = {"enum": ["user", "assistant", "system"]}
+_BLOCKS = typed("string|array", "A text, or blocks.", items=_OBJECT)
 _CHOICE = record("type", type={"enum": ["auto", "any", "tool", "none"]}, name={})
 BODIES = {
     "Chat": Body(openai_chat.KNOWN, _HELLO, "messages"),
@@ -209,7 +218,7 @@ BODIES = {
         _HELLO,
         "messages",
         {
-            "messages": _items(record("role content", role=_ROLE), minItems=1),
+            "messages": _items(record("role content", role=_ROLE, content=_BLOCKS), minItems=1),
             "tools": _items(record(type={}, name={}, input_schema={})),
             "tool_choice": _CHOICE,
         },

@@ -282,7 +282,8 @@ def _messages(messages: list[Any]) -> Iterator[Any]:
             raise ApiError(400, told, param="messages")
         if message.get("images"):
             raise no_images(f"messages[{i}].images")
-        about = {"role": message.get("role"), "content": message.get("content") or ""}
+        content = message.get("content")
+        about = {"role": message.get("role"), "content": "" if content is None else content}
         if thought := message.get("thinking"):
             about["reasoning_content"] = thought
         if calls := message.get("tool_calls"):

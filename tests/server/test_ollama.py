@@ -195,6 +195,7 @@ def test_errors_are_its_own(client):
     ("path", "body"),
     [
         ("/api/chat", {"messages": {}}),
+        ("/api/chat", {"messages": [{"role": "user", "content": {}}]}),
         ("/api/generate", {"prompt": 0}),
         ("/api/show", {"model": {}}),
     ],

@@ -19,6 +19,7 @@ from edge_eft.server import (
     openai_routes,
 )
 from edge_eft.server.app import OPEN_PATHS, create_app
+from edge_eft.server.body_schemas import BODIES, FIELDS
 from edge_eft.server.openapi import OPERATIONS, document
 from edge_eft.server.options import ServeOptions
 from edge_eft.server.served import ServedRecipe
@@ -100,6 +101,11 @@ def test_every_body_of_the_document_is_looked_at(described):
     assert {id(resolved(described, body)) for body in bodies if "requestBody" in body} == {
         *looked_at
     }
+
+
+def test_nothing_is_described_that_nobody_reads():
+    own = {name for body in BODIES.values() for name in set(body.names) - body.own.keys()}
+    assert own == FIELDS.keys()
 
 
 def body_of(described, path):
