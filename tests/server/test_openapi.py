@@ -64,7 +64,7 @@ enabled = false
 include-path = ["/api/chat", "/api/generate"]
 checks.negative_data_rejection.enabled = false
 """
-EXAMPLES = os.environ.get("EDGE_EFT_TEST_EXAMPLES", "10")
+EXAMPLES = os.environ.get("EDGE_EFT_TEST_EXAMPLES", "5")
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +143,7 @@ def test_a_key_is_asked_for_where_the_server_asks_for_one(described):
     assert "security" not in told["paths"]["/metrics"]["get"]
 
 
+@pytest.mark.timeout(3600)  # with more examples
 @pytest.mark.parametrize(
     "words",
     [
