@@ -16,6 +16,7 @@ what was seen and what to do about it. Anything else that escapes is a defect of
     +-- ServerError
     +-- EngineError
         +-- AbortedError
+        +-- NoTokenError
 """
 
 
@@ -79,6 +80,10 @@ class EngineError(EdgeEftError):
     """
 
     request_id: int | None = None
+
+
+class NoTokenError(EngineError):
+    """A request's own weights or biases leave no token that could be chosen."""
 
 
 class AbortedError(EngineError):

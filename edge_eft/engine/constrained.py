@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend import Grammar, GrammarTokens
-from ..errors import EngineError
+from ..errors import NoTokenError
 from ..logits.sampling import sample
 from ..logits.sampling_params import Sampling
 from ..text.vocabulary import CommonVocabulary
@@ -62,7 +62,7 @@ def choose(
     The mask comes before penalties, bias and all other options.
 
     Raises:
-        EngineError: no token is left.
+        NoTokenError: no token is left.
     """
     token = sample(logits, sampling, position, counts)
     if grammar is None or grammar.allows(token):
@@ -72,7 +72,7 @@ def choose(
     if not more and grammar.complete:  # the reply is over, whatever a bias makes of the end
         return grammar.end_token
     if not more:
-        raise EngineError(
+        raise NoTokenError(
             "no token is left: the vocabulary has none with which the grammar goes on"
         )
     return sample(masked, sampling, position, counts)

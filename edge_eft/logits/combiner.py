@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError
+from ..errors import EngineError, NoTokenError
 from .common import CommonRows
 from .nucleus import nucleus
 
@@ -47,8 +47,8 @@ class Combiner(CommonRows):
             `out`. A token that is −inf in any row with a non-zero coefficient is −inf in it.
 
         Raises:
-            EngineError: a row holds NaN or +inf (the message names the model), the sum leaves
-                float32, or no token is left.
+            EngineError: a row holds NaN or +inf; the message names the model.
+            NoTokenError: no token is left, or the sum leaves float32.
         """
         total: NDArray[np.float32] | None = None
         sound = True
@@ -165,7 +165,7 @@ def _check_logits(role: str, logits: NDArray[np.float32]) -> None:
 
 def _check_sum(total: NDArray[np.float32]) -> None:
     if not np.isfinite(total.max(axis=-1)).all():
-        raise EngineError(
+        raise NoTokenError(
             "no token is left: each is excluded (−inf) by one model or another, or the weights are "
             "so large that the sum of logits exceeds float32"
         )

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError
+from ..errors import NoTokenError
 from .nucleus import largest, nucleus
 from .sampling_params import Sampling
 
@@ -37,7 +37,7 @@ def sample(
         counts: token id → occurrences in the reply so far.
 
     Raises:
-        EngineError: no token is left.
+        NoTokenError: no token is left.
     """
     ids, log_p = candidates(logits, sampling, counts)
     return int(ids[0]) if len(ids) == 1 else choose(ids, log_p, sampling.seed, position)
@@ -57,12 +57,12 @@ def candidates(
         (n,) token ids and (n,) their log-probabilities, normalised over these n.
 
     Raises:
-        EngineError: no token is left.
+        NoTokenError: no token is left.
     """
     logits = _penalised(logits, sampling, counts)
     best = int(logits.argmax())
     if not np.isfinite(logits[best]):
-        raise EngineError("no token is left to choose from; is everything excluded by logit_bias?")
+        raise NoTokenError("no token is left to choose from; is everything excluded by logit_bias?")
     if sampling.temperature == 0.0:
         return np.array([best]), np.zeros(1)
 

@@ -138,7 +138,8 @@ def _ignored(ask: Ask) -> dict[str, str]:
         return {}
     names = "".join(c if c.isprintable() else "?" for c in ", ".join(ask.ignored)[:500])
     log.info("fields that are not read: %s", names)
-    return {"X-Ignored-Fields": names.encode("ascii", "replace").decode()}
+    # A header must not begin or end with a space, and a field's name may be one, or nothing.
+    return {"X-Ignored-Fields": names.encode("ascii", "replace").decode().strip()}
 
 
 async def body_of(request: Request) -> dict[str, Any]:

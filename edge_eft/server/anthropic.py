@@ -100,6 +100,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     chat["messages"] = [*_system(fields), *_messages(messages)]
     chat["tool_choice"] = _tool_choice(fields)
     chat["response_format"] = _response_format(fields)
+    fields.flag("stream")
     thinks = fields.get("thinking", dict, 'an object such as {"type": "enabled"}', {}).get("type")
     if thinks in ("enabled", "disabled"):
         facts = await engine.ready(model.recipe)

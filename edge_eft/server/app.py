@@ -22,6 +22,7 @@ from .engine import Engine
 from .guard import App, Guard
 from .listening import listen, make_server, url_of
 from .metrics import CONTENT_TYPE, Counting, Metrics
+from .openapi import document
 from .options import ServeOptions
 
 OPEN_PATHS = ("/health", "/v1/health")  # without a key
@@ -53,6 +54,11 @@ def create_app(
     async def show_metrics(request: Request) -> Response:
         return PlainTextResponse(metrics.render(), media_type=CONTENT_TYPE)
 
+    async def show_document(request: Request) -> Response:
+        routes = request.app.routes
+        has_keys = bool(options.api_keys)
+        return JSONResponse(document(routes, OPEN_PATHS, has_keys=has_keys))
+
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         first = asyncio.ensure_future(_load_first(engine, loaded))
@@ -65,6 +71,7 @@ def create_app(
             Route("/health", health),
             Route("/v1/health", health),
             Route("/metrics", show_metrics),
+            Route("/openapi.json", show_document),
             *openai_routes.routes(engine, answering),
             *openai_responses.routes(engine, answering),
             *anthropic.routes(engine, answering),

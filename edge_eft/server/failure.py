@@ -14,6 +14,7 @@ _STATUS = {
     "Busy": 429,
     "EngineDown": 503,
     "EngineStopped": 503,
+    "NoTokenError": 400,
     "NotEnoughMemoryError": 503,
     "PromptError": 400,
     "RequestError": 400,

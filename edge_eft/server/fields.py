@@ -38,6 +38,7 @@ COMMON = tuple(
     not in ("stop", "explain", "max_tokens", "n", "stream", "stream_options", "model", "user")
 )
 MAX_CHOICES = 16
+MAX_TOP_LOGPROBS = 20  # of OpenAI's interfaces
 
 
 class Fields:

@@ -19,19 +19,22 @@ from .openai_words import FINGERPRINT
 from .served import NamedModel, facts_of, find, role_of
 from .tokens import check_ids, joined_tokens
 
+TOKENIZE = ("content", "add_special", "parse_special", "with_pieces", "model")
+DETOKENIZE = ("tokens", "model")
+
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes. `/completions` is OpenAI's here."""
 
     async def complete(request: Request) -> App:
         body = await body_of(request)
-        model, id = find(engine, body.get("model")), new_id("cmpl-")
+        model, id, stream = find(engine, body.get("model")), new_id("cmpl-"), is_stream(body)
         return await answering.answer(
             request,
             llama_server.ask(body, engine, model),
             llama_server.LlamaWriter(model.id, body),
             id=id,
-            stream=is_stream(body),
+            stream=stream,
             last=None,
         )
 
@@ -63,7 +66,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
 
 
 async def _tokenize(engine: Engine, body: Mapping[str, Any]) -> list[Any]:
-    fields = Fields(body, ("content", "add_special", "parse_special", "with_pieces", "model"))
+    fields = Fields(body, TOKENIZE)
     model = find(engine, body.get("model"))
     content = fields.get("content", str | list, "a text, or a list of texts and token ids", "")
     with_pieces = fields.flag("with_pieces")
@@ -91,7 +94,7 @@ def _piece(latin_1: str) -> str | list[int]:
 
 
 async def _detokenize(engine: Engine, body: Mapping[str, Any]) -> str:
-    fields = Fields(body, ("tokens", "model"))
+    fields = Fields(body, DETOKENIZE)
     model = find(engine, body.get("model"))
     tokens = fields.get("tokens", list, "a list of token ids", [])
     n_vocab = (await engine.ready(model.recipe))["n_vocab"]

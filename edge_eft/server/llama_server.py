@@ -66,17 +66,18 @@ def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
         plain["max_tokens"] = -1
     if plain.get("max_tokens") == 0 and not isinstance(plain["max_tokens"], bool):
         plain["max_tokens"] = 1  # of which nothing is told: the prompt is to be in the cache
-    for name in ("top_k", "temperature"):
-        if _is_below_zero(plain.get(name)):
-            plain[name] = 0
+    if _is_below_zero(plain.get("top_k")):
+        plain["top_k"] = 0
+    if _is_below_zero(plain.get("temperature"), int | float):
+        plain["temperature"] = 0
     if isinstance(stop := plain.get("stop"), list):
         plain["stop"] = [text for text in stop if text != ""]
     return plain
 
 
-def _is_below_zero(value: Any) -> bool:
+def _is_below_zero(value: Any, kind: Any = int) -> bool:
     """Return whether a field is a negative number, which stands for some limit that is off."""
-    return isinstance(value, int | float) and value < 0
+    return isinstance(value, kind) and value < 0
 
 
 def _check_words(fields: Fields) -> None:

@@ -41,14 +41,20 @@ _KNOWN = (
 CHAT = (*_KNOWN, "messages", "tools")
 GENERATE = (*_KNOWN, "prompt", "system", "suffix", "images", "raw")
 NAMES = {"repeat_penalty": "repetition_penalty", "num_predict": "max_tokens"}
-_OPTIONS = (*COMMON, *NAMES, "stop")
+OPTIONS = (*COMMON, *NAMES, "stop")
 _RANGES = {
     "temperature": (0.0, math.inf),
     "top_k": (0, math.inf),
     "top_p": (1e-6, 1.0),
     "min_p": (0.0, 1.0),
 }
-_NOT_HERE = ("pull", "push", "create", "copy", "delete", "embed", "embeddings")
+# What is not done here, and why not.
+NOT_HERE = {
+    **dict.fromkeys(
+        ("pull", "push", "create", "copy", "delete"), "models come with the recipes of `serve`"
+    ),
+    **dict.fromkeys(("embed", "embeddings"), "these models make no embeddings"),
+}
 
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
@@ -97,8 +103,10 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         )
 
     async def not_here(request: Request) -> Response:
-        told = f"{request.url.path:.60} is not served: models come with the recipes of `serve`"
-        raise ApiError(501, told)
+        path = request.url.path
+        told = f"{path} is not served: {NOT_HERE[path.removeprefix('/api/')]}"
+        # Not 404, which clients take for a missing model that they should pull.
+        raise ApiError(405, told, headers={"Allow": ""})
 
     found = [
         ("/", there, ["HEAD"]),
@@ -108,7 +116,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         ("/api/show", show, ["POST"]),
         ("/api/chat", answer, ["POST"]),
         ("/api/generate", answer, ["POST"]),
-        *((f"/api/{name}", not_here, ["POST", "DELETE"]) for name in _NOT_HERE),
+        *((f"/api/{name}", not_here, ["POST", "DELETE"]) for name in NOT_HERE),
     ]
     return [Route(path, endpoint, methods=methods) for path, endpoint, methods in found]
 
@@ -128,7 +136,8 @@ def refused(error: ApiError) -> Response:
 
 
 def _find(engine: Engine, body: Mapping[str, Any]) -> NamedModel:
-    return find(engine, body.get("model") or body.get("name"))  # "name" is older
+    model = body.get("model")
+    return find(engine, body.get("name") if model in (None, "") else model)  # "name" is older
 
 
 # -- requests ------------------------------------------------------------------------------
@@ -172,7 +181,7 @@ async def _ask(
     """Return what OpenAI's body means that has the same words."""
     options = fields.get("options", dict, "an object", {})
     facts = await engine.ready(model.recipe)
-    known = {name: _plain(name, value) for name, value in options.items() if name in _OPTIONS}
+    known = {name: _plain(name, value) for name, value in options.items() if name in OPTIONS}
     fields.ignored += [f"options.{name}" for name in options if name not in known]
     common = {name: body[name] for name in (*COMMON, "stop") if name in body}
     asked_for |= {**common, **known, "response_format": _response_format(fields)}
@@ -234,7 +243,8 @@ def _messages(messages: list[Any]) -> Iterator[Any]:
             raise ApiError(400, told, param="messages")
         if message.get("images"):
             raise no_images(f"messages[{i}].images")
-        about = {"role": message.get("role"), "content": message.get("content") or ""}
+        content = message.get("content")
+        about = {"role": message.get("role"), "content": "" if content is None else content}
         if thought := message.get("thinking"):
             about["reasoning_content"] = thought
         if calls := message.get("tool_calls"):

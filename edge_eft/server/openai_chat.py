@@ -19,9 +19,16 @@ from ..text.reply_parser import (
 from ..text.tools import check_tools
 from .api_error import ApiError
 from .engine import Engine
-from .fields import MAX_CHOICES, SAMPLING, Fields
+from .fields import MAX_CHOICES, MAX_TOP_LOGPROBS, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating, reply_form
-from .openai_words import base, explained, merged_usage, token_logprob, wants_usage
+from .openai_words import (
+    base,
+    check_stream_options,
+    explained,
+    merged_usage,
+    token_logprob,
+    wants_usage,
+)
 from .served import NamedModel
 from .tool_choice import tool_constraint
 
@@ -42,6 +49,10 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     messages = fields.get("messages", list, "a list of messages")
     if not messages:
         raise ApiError(400, "messages is missing; give at least one", param="messages")
+    if strange := [i for i, message in enumerate(messages) if not isinstance(message, dict)]:
+        i = strange[0]  # a list of numbers would be taken for token ids
+        told = f"messages[{i}] is {messages[i]!r:.60}; it must be an object"
+        raise ApiError(400, told, param="messages")
     facts = await engine.ready(model.recipe)
     tools = _usable_tools(fields)
     choice = _tool_choice(fields)
@@ -49,7 +60,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     if choice not in ("auto", "none"):
         called = _call_constraint(reply_form(engine, model), tools, choice)
         constraint = constraint or called
-    n_top = fields.count("top_logprobs", 0, 20, 0)
+    n_top = fields.count("top_logprobs", 0, MAX_TOP_LOGPROBS, 0)
     longest = fields.max_tokens(_LENGTHS, facts["n_ctx"])
     more: dict[str, Any] = {"max_tokens": longest, "top_logprobs": n_top}
     if tools and choice != "none":
@@ -59,6 +70,9 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     if variables := fields.get("chat_template_kwargs", dict, "an object"):
         more["chat_template_kwargs"] = variables
     n = fields.count("n", 1, MAX_CHOICES, 1)
+    for name in ("stream", "logprobs"):
+        fields.flag(name)
+    check_stream_options(fields)
     reasoning = fields.get("reasoning_format", str, "a text", "auto") != "none"
     return Ask(
         model,

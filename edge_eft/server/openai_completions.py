@@ -15,9 +15,17 @@ from ..engine.request import Prompt
 from ..text.reply_parser import Content
 from .api_error import ApiError
 from .engine import Engine
-from .fields import MAX_CHOICES, SAMPLING, Fields
+from .fields import MAX_CHOICES, MAX_TOP_LOGPROBS, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating
-from .openai_words import base, explained, finite, merged_usage, text_of, wants_usage
+from .openai_words import (
+    base,
+    check_stream_options,
+    explained,
+    finite,
+    merged_usage,
+    text_of,
+    wants_usage,
+)
 from .served import NamedModel
 from .tokens import check_fits
 
@@ -48,6 +56,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         if not isinstance(prompt, str):
             check_fits(len(prompt), facts)
     echo, n_top = fields.flag("echo"), fields.get("logprobs", int, "a whole number")
+    check_stream_options(fields)
     no_reply = fields.get("max_tokens", int, "a whole number") == 0
     if no_reply and not echo:
         raise fields.wrong("max_tokens", "it must be at least 1; 0 goes with echo alone")
@@ -56,7 +65,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         longest = _DEFAULT_LENGTH
     more: dict[str, Any] = {"max_tokens": longest}
     if n_top is not None:
-        more["top_logprobs"] = fields.count("logprobs", 0, 20, 0)
+        more["top_logprobs"] = fields.count("logprobs", 0, MAX_TOP_LOGPROBS, 0)
         if echo and n_top > _MOST_ECHOED:
             wanted = f"with echo it must be a whole number in [0, {_MOST_ECHOED}]"
             raise fields.wrong("logprobs", wanted)
@@ -104,7 +113,7 @@ class CompletionWriter:
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
         self._id, self._model = id, model
         self._with_usage = wants_usage(body)
-        self._n = int(body.get("n") or 1)
+        self._n = body.get("n") or 1
         self._echo = bool(body.get("echo"))
         self._n_top = body.get("logprobs")
         self._n_explained = body.get("explain") or 0

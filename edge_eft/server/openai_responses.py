@@ -149,7 +149,7 @@ def _tool(tool: Any) -> Any:
 def _response_format(fields: Fields) -> Any:
     text = fields.get("text", dict, "an object", {})
     fields.ignored += [f"text.{name}" for name in text if name != "format"]
-    wanted = text.get("format") or {"type": "text"}
+    wanted = {"type": "text"} if text.get("format") is None else text["format"]
     kinds = ("text", "json_object", "json_schema")
     if not isinstance(wanted, dict) or wanted.get("type") not in kinds:
         raise fields.wrong("text", f"the type of its format is one of {', '.join(kinds)}")

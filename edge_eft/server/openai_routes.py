@@ -22,6 +22,7 @@ from .guard import App
 from .served import NamedModel, file_of, find, models
 
 _STARTED = int(time.time())
+CONTROL = ("id", "action", *WEIGHTS, "only")
 
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
@@ -37,24 +38,24 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
 
     async def chat(request: Request) -> App:
         body = await body_of(request)
-        model, id = find(engine, body.get("model")), new_id("chatcmpl-")
+        model, id, stream = find(engine, body.get("model")), new_id("chatcmpl-"), is_stream(body)
         return await answering.answer(
             request,
             openai_chat.ask(body, engine, model),
             openai_chat.ChatWriter(id, model.id, body),
             id=id,
-            stream=is_stream(body),
+            stream=stream,
         )
 
     async def complete(request: Request) -> App:
         body = await body_of(request)
-        model, id = find(engine, body.get("model")), new_id("cmpl-")
+        model, id, stream = find(engine, body.get("model")), new_id("cmpl-"), is_stream(body)
         return await answering.answer(
             request,
             openai_completions.ask(body, engine, model),
             openai_completions.CompletionWriter(id, model.id, body),
             id=id,
-            stream=is_stream(body),
+            stream=stream,
         )
 
     async def control(request: Request) -> Response:
@@ -101,7 +102,7 @@ def _about(engine: Engine, model: NamedModel) -> dict[str, Any]:
 
 async def _control(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
     """Stop a request in work, or turn its dials: {"id", "action": "stop" | "set_weights", …}."""
-    fields = Fields(body, ("id", "action", *WEIGHTS, "only"))
+    fields = Fields(body, CONTROL)
     id = fields.get("id", str, "the id of an answer's first chunk")
     action = fields.get("action", str, "stop or set_weights")
     if action not in ("stop", "set_weights"):

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from ..engine.reply import RoleView, Step, TokenLogprob
+from .fields import Fields
 from .generation import Done
 
 # Clients of llama-server know it by the "b" of its build numbers.
@@ -53,6 +54,11 @@ def text_of(piece: bytes) -> str:
 def finite(logprob: float) -> float:
     """Return a log-probability; of what is impossible OpenAI's own number: JSON has no −inf."""
     return max(logprob, -9999.0)
+
+
+def check_stream_options(fields: Fields) -> None:
+    """Raise ApiError if `stream_options`, of which `wants_usage` is a part, is something else."""
+    fields.get("stream_options", dict, 'an object such as {"include_usage": true}')
 
 
 def wants_usage(body: Mapping[str, Any]) -> bool:

@@ -88,6 +88,11 @@ def file_of(facts: Mapping[str, Any], model: NamedModel) -> dict[str, Any]:
 
 
 def role_of(roles: Iterable[str], model: NamedModel) -> str:
-    """Return the role that stands for a model: itself if it is one, else the tuned model's."""
+    """Return the role that stands for a model: itself if it is one, else the tuned model's.
+
+    Where no tuned one is among them, as under a weight of 0, it is the first.
+    """
     roles, side = list(roles), (model.part or "tuned").partition(":")[0]
-    return model.part if model.part in roles else next(one for one in roles if side in one)
+    if model.part in roles:
+        return model.part
+    return next((one for one in roles if side in one), roles[0])

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
-from edge_eft.errors import EngineError
+from edge_eft.errors import EngineError, NoTokenError
 from edge_eft.logits.combiner import Combiner, log_partition
 from edge_eft.logits.weights import Weights
 
@@ -307,12 +307,12 @@ def test_nan_in_an_end_token_beyond_the_common_width_names_the_model(bad):
 def test_a_model_that_excludes_everything_is_an_error(conservative):
     rows = random_rows(2, dict.fromkeys(ROLES, 12))
     rows["base"][1] = -np.inf
-    with pytest.raises(EngineError, match="excluded"):
+    with pytest.raises(NoTokenError, match="excluded"):
         combine(rows, UPSCALE, conservative=conservative)
 
 
 def test_a_row_of_which_only_masked_ids_are_left_is_an_error():
-    with pytest.raises(EngineError, match="excluded"):
+    with pytest.raises(NoTokenError, match="excluded"):
         combine({"base": [[-np.inf, 1]]}, {"base": 1.0}, Combiner(2, masked=np.array([1])))
 
 
@@ -323,7 +323,7 @@ def test_a_nucleus_that_the_base_excludes_wholly_is_an_error():
         "tuned:chat": [[0, 0, -inf]],
         "reference:chat": [[0, 0, 0]],
     }
-    with pytest.raises(EngineError, match="excluded"):
+    with pytest.raises(NoTokenError, match="excluded"):
         combine(rows, UPSCALE, conservative=0.99)
 
 
@@ -338,7 +338,7 @@ def test_a_nucleus_that_the_base_excludes_wholly_is_an_error():
 def test_a_sum_beyond_float32_is_an_error(base, conservative):
     rows = {"base": [base], "tuned:chat": [[1, 2, 3]], "reference:chat": [[0, 0, 0]]}
     coefficients = Weights.amplify(1e38).coefficients(ONE)
-    with pytest.raises(EngineError, match="float32"):
+    with pytest.raises(NoTokenError, match="float32"):
         combine(rows, coefficients, conservative=conservative)
 
 

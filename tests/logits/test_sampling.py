@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from edge_eft.errors import EngineError
+from edge_eft.errors import NoTokenError
 from edge_eft.logits.sampling import candidates, choose, gumbel, sample
 from edge_eft.logits.sampling_params import MAX_SEED, Sampling
 
@@ -147,7 +147,7 @@ def test_logit_bias_moves_excludes_and_never_readmits():
     ("row", "bias"), [([0, 1], {0: -math.inf, 1: -math.inf}), ([-math.inf, -math.inf], {})]
 )
 def test_a_row_without_a_token_left_is_an_error(row, bias, temperature):
-    with pytest.raises(EngineError, match="no token is left"):
+    with pytest.raises(NoTokenError, match="no token is left"):
         left(row, logit_bias=bias, temperature=temperature)
 
 

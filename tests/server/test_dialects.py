@@ -5,12 +5,48 @@ import copy
 import pytest
 from helpers.scripted_replies import asked
 
-from edge_eft.server import anthropic, llama_server, ollama, openai_responses
+from edge_eft.server import (
+    anthropic,
+    llama_server,
+    ollama,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+)
 from edge_eft.server.api_error import ApiError
 
 JUNK = (None, True, 3, -1.5, "", "x", [], [[]], {}, [{}], {"type": []}, {"type": "x"})
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 FORMAT = {"type": "json_schema", "schema": SCHEMA}
+CHAT = {
+    "messages": [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": "Hi"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}],
+    "tool_choice": {"type": "function", "function": {"name": "weather"}},
+    "response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}},
+    "chat_template_kwargs": {"enable_thinking": False},
+    "stream_options": {"include_usage": True},
+    "stop": ["END"],
+    "logit_bias": {"7": -1.5},
+    "mix": {"chat": 0.5},
+    "logprobs": True,
+    "top_logprobs": 2,
+    "max_completion_tokens": 7,
+    "n": 2,
+    "seed": 3,
+}
+COMPLETION = {
+    "prompt": [[7, 9], [8]],
+    "echo": True,
+    "logprobs": 2,
+    "stream_options": {"include_usage": True},
+    "best_of": 2,
+    "max_tokens": 7,
+    "n": 2,
+    "explain": 2,
+}
 ANTHROPIC = {
     "system": [{"type": "text", "text": "Be brief."}],
     "messages": [
@@ -110,19 +146,31 @@ def changed(body, path, value):
 
 
 @pytest.mark.parametrize(
-    ("dialect", "body"),
+    ("dialect", "body", "writer"),
     [
-        (anthropic, ANTHROPIC),
-        (openai_responses, RESPONSES),
-        (llama_server, LLAMA),
-        (ollama, OLLAMA),
+        (openai_chat, CHAT, lambda body: openai_chat.ChatWriter("1", "m", body)),
+        (
+            openai_completions,
+            COMPLETION,
+            lambda body: openai_completions.CompletionWriter("1", "m", body),
+        ),
+        (
+            openai_responses,
+            RESPONSES,
+            lambda body: openai_responses.ResponseWriter("1", "m", body),
+        ),
+        (anthropic, ANTHROPIC, lambda body: anthropic.MessageWriter("1", "m")),
+        (llama_server, LLAMA, lambda body: llama_server.LlamaWriter("m", body)),
+        (ollama, OLLAMA, lambda body: ollama.OllamaWriter("m", is_chat=True)),
     ],
 )
-def test_a_value_of_any_kind_in_any_place_is_read_or_refused(dialect, body):
+def test_a_value_of_any_kind_in_any_place_is_read_or_refused(dialect, body, writer):
+    """The writers of answers are made before the body is read; they failed at its values."""
     assert not asked(dialect, body).ignored
     refused = []
     for path in places(body):
         for junk in JUNK:
+            writer(changed(body, path, junk))
             try:
                 asked(dialect, changed(body, path, junk), "enable_thinking")
             except ApiError as error:

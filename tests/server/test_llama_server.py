@@ -37,6 +37,9 @@ def test_llama_servers_numbers_have_their_meaning():
     given = request(n_predict=-2, temperature=-1, top_k=-1, repeat_penalty=1.5, stop=["", "a"])
     assert (given.max_tokens, given.temperature, given.top_k) == (1000, 0, 0)
     assert (given.repetition_penalty, given.stop) == (1.5, ("a",))
+    for name in ("top_k", "n_predict"):
+        with pytest.raises(ApiError, match=f"{name} is -1.5"):
+            request(**{name: -1.5})
 
 
 @pytest.mark.parametrize("bias", [[[7, 2], ["Hi", False]], {"7": 2, "Hi": False}])
@@ -186,7 +189,8 @@ def test_a_template_is_applied(live):
         body = {"messages": [{"role": "user", "content": "Hi"}]}
         prompt = http.post("/apply-template", json=body).json()["prompt"]
         props = http.get("/props").json()
-    assert prompt == "<s>Q: Hi\nA:"
+        alone = http.post("/apply-template", json={**body, "alpha": 0}).json()["prompt"]
+    assert prompt == alone == "<s>Q: Hi\nA:"
     assert "'Q: '" in props["chat_template"]
     assert (props["bos_token"], props["modalities"]["vision"]) == ("<s>", False)
 
@@ -204,3 +208,21 @@ def test_the_slots_tell_what_is_done_and_not_what_is_said(live):
     assert len(slots.json()) == n_slots
     assert "Zanzibar" not in slots.text
     assert "qZq" not in slots.text
+
+
+FORBIDDEN = [[token, False] for token in range(4096)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logit_bias": FORBIDDEN},
+        {"logit_bias": FORBIDDEN[:-1], "grammar": 'root ::= "Peru"'},
+        {"alpha": 1e300},
+    ],
+)
+def test_options_that_leave_no_token_are_the_clients_fault(live, options):
+    with live.http as http:
+        answer = http.post("/completion", json={"prompt": "a", **options})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("no token is left")

@@ -218,9 +218,10 @@ def test_errors_are_its_own(client):
     assert error.value.status_code == 404
     with pytest.raises(package.ResponseError, match="num_predict is"):
         client.generate("atlas", "Hi", options={"num_predict": "x"})
-    with pytest.raises(package.ResponseError, match="is not served") as error:
-        client.pull("atlas")
-    assert error.value.status_code == 501
+    for manage in (client.pull, client.delete, client.create, client.embed):
+        with pytest.raises(package.ResponseError, match=r"^/api/\w+ is not served: ") as error:
+            manage("atlas")
+        assert error.value.status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -264,3 +265,15 @@ def test_a_recipe_with_work_is_not_unloaded(live, client):
     assert client.generate("atlas", keep_alive=0).done_reason == "unload"
     assert client.ps().models
     assert list(parts)[-1].done
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": [{"role": "user", "content": {}}]}),
+        ("/api/show", {"model": {}}),
+    ],
+)
+def test_what_is_empty_and_wrong_is_not_left_out(live, path, body):
+    with live.http as http:
+        assert http.post(path, json=body).status_code in (400, 404)

@@ -313,6 +313,9 @@ def test_an_echo_scores_the_prompt(client, atlas):
             "tools",
         ),
         ({"messages": []}, "messages"),
+        ({"messages": [1, 2]}, "messages"),  # they were taken for token ids
+        ({"extra_body": {"logprobs": "x"}}, "logprobs"),
+        ({"extra_body": {"stream_options": "x"}}, "stream_options"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(client, wrong, param):
@@ -320,6 +323,25 @@ def test_a_wrong_value_is_refused_by_name(client, wrong, param):
         client.chat.completions.create(**{"messages": QUESTION, **GREEDY, **wrong})
     assert caught.value.param == param
     assert caught.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize("n", [[None], "x", {}, 2.5])
+def test_a_number_of_choices_that_is_none_is_refused(client, n):
+    """The writer of the answer, which is made first, failed at it."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(prompt="Hi", **GREEDY, extra_body={"n": n})
+    assert caught.value.param == "n"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [({"": 1}, ""), ({" ": 1, "a": 2, "": 3}, ", a,"), ({"\u00a0ü\n": 1}, "???")],
+)
+def test_ignored_fields_are_named_in_a_header_whatever_they_are(live, body, told):
+    """A header that began with a space ended the connection without an answer."""
+    with live.http as http:
+        answer = http.post("/v1/completions", json={"prompt": "Hi", "max_tokens": 1, **body})
+    assert (answer.status_code, answer.headers["X-Ignored-Fields"]) == (200, told)
 
 
 def test_a_model_that_there_is_not(client):

@@ -98,6 +98,7 @@ IMAGE = {"role": "user", "content": [{"type": "input_image", "image_url": "data:
         ({"input": "Hi", "background": True}, "background", "use stream"),
         ({"input": "Hi", "max_output_tokens": 0}, "max_output_tokens", "at least 1"),
         ({"input": "Hi", "text": {"format": {"type": "xml"}}}, "text", "json_schema"),
+        ({"input": "Hi", "text": {"format": {}}}, "text", "json_schema"),
         ({"input": "Hi", "tool_choice": {"type": "function", "name": "f"}}, "tool_choice", "tools"),
     ],
 )
