@@ -16,7 +16,8 @@ from .failure import UnservedError
 if TYPE_CHECKING:
     from .engine import Engine
 
-PAUSE_AT, GO_ON_AT = 256, 64  # steps that wait for the reader
+PAUSE_AT = 1024  # numbers in the steps that wait for the reader, which may tell of many tokens
+_STEP = 8  # of a step without the likeliest tokens
 
 
 class Reply:
@@ -42,6 +43,8 @@ class Reply:
         self._failure: UnservedError | None = None
         self._ended = False
         self._paused = False
+        per_step = _STEP + request.get("top_logprobs", 0) + 4 * request.get("explain", 0)
+        self._pause_at = PAUSE_AT // per_step
 
     # -- the engine's side -----------------------------------------------------------------
 
@@ -57,7 +60,7 @@ class Reply:
         if step.get("finish_reason"):
             self._ended = True
             self._engine.forget(self)
-        elif len(self._steps) >= PAUSE_AT and not self._paused:
+        elif len(self._steps) > self._pause_at and not self._paused:
             self._paused = True
             self._engine.tell(self, "pause")
         self._news.set()
@@ -90,7 +93,7 @@ class Reply:
             steps, self._steps = self._steps, []
             if steps:
                 yield steps
-            if self._paused and len(self._steps) <= GO_ON_AT:
+            if self._paused and len(self._steps) <= self._pause_at // 4:
                 self._paused = False
                 self._engine.tell(self, "unpause")
             if self._ended and not self._steps:

@@ -76,7 +76,7 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; return at their end, or when nobody listens any more."""
         gone = asyncio.ensure_future(_disconnected(receive))
-        sending = asyncio.ensure_future(self._send_all(send))
+        sending = asyncio.ensure_future(self._send_all(send, gone))
         commenting = asyncio.ensure_future(self._comment_in_gaps(send))
         try:
             await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
@@ -102,9 +102,11 @@ class EventStream:
             await _cancelled(sending)  # a generator that runs cannot be closed
             await self._events.aclose()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, gone: asyncio.Future[None]) -> None:
         async for event in self._events:
             await self._write(send, as_bytes(event))
+            if gone.done():  # what is sent to nobody takes no time, and no cancellation comes in
+                return
 
     async def _comment_in_gaps(self, send: Send) -> None:
         """Begin the response where the first event takes long, and comment where others do."""

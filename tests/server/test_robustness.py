@@ -10,27 +10,12 @@ import time
 import httpx
 import psutil
 import pytest
-from helpers.http_server import JSON, connect, request, until
+from helpers.http_server import until
+from helpers.server_clients import LONG, SHORT, active, ask_for
 
 # How often, in the slow tests; the fast ones are small versions of the same.
 N_KILLS = int(os.environ.get("EDGE_EFT_TEST_KILLS", "30"))
 N_REQUESTS = int(os.environ.get("EDGE_EFT_TEST_REQUESTS", "1000"))
-
-LONG = {"model": "atlas", "prompt": "Once upon a time", "max_tokens": 400, "ignore_eos": True}
-SHORT = {"model": "atlas", "prompt": "Once upon a time", "max_tokens": 4, "temperature": 0}
-
-
-def ask_for(server, body, receive_buffer=None):
-    """A socket on which a completion is asked for."""
-    asked = request("/v1/completions", "POST", body, close=False, **JSON)
-    return connect(int(server.url.rpartition(":")[2]), asked, receive_buffer)
-
-
-def active(http):
-    """How many requests are in work."""
-    lines = http.get("/metrics").text.splitlines()
-    counts = dict(line.rsplit(" ", 1) for line in lines if line.startswith("edge_eft_requests_"))
-    return sum(int(counts[f"edge_eft_requests_{kind}"]) for kind in ("active", "queued"))
 
 
 class Client(threading.Thread):

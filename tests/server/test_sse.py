@@ -32,10 +32,11 @@ class Work:
                 await asyncio.sleep(3 * SOON)
             if kind.startswith("refused"):
                 raise RequestError("alpha is -1")
-            for number in range(3 if kind != "endless" else 10**9):
+            for number in range({"endless": 10**9, "ready": 10**4}.get(kind, 3)):
                 self.made += 1
-                yield json.dumps({"n": number})
-                await asyncio.sleep(0.005 if kind == "endless" else 0)
+                yield json.dumps({"n": number} | ({"more": "x" * 1000} if kind == "ready" else {}))
+                if kind != "ready":
+                    await asyncio.sleep(0.005 if kind == "endless" else 0)
             if kind == "hangs":
                 await asyncio.sleep(60)
             if kind == "overloaded":
@@ -160,6 +161,14 @@ def test_fifty_disconnects_leave_nothing_behind(live, work):
     assert until(lambda: work.closed == work.begun)
     assert until(lambda: live.connections == 0)
     assert stream(live, "plain")[0] == 200
+
+
+def test_what_is_ready_is_not_made_into_events_for_the_gone(live, work):
+    """No await of such a stream waits, so that no cancellation came in before its end."""
+    with live.connect(request("/stream?kind=ready"), receive_buffer=2048):
+        assert until(lambda: work.made > 50)
+    assert until(lambda: work.closed == 1, 1)
+    assert work.made < 5000
 
 
 def test_a_whole_answer_and_its_failures(live, work):
