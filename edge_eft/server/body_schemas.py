@@ -69,7 +69,6 @@ _MESSAGES = _items(
     "An assistant's last one is continued.",
 )
 _LOGIT_BIAS = "Token id → number added to its logit."
-_ANY_LENGTH = typed("integer", "Longest reply, in tokens; below 0: as long as the context.")
 
 _LENGTH = typed("integer", "Longest reply, in tokens; −1: as long as the context.", minimum=-1)
 _SHARE = typed("number", exclusiveMinimum=0, maximum=1)
@@ -98,7 +97,7 @@ _PLAIN = {
     "stop_sequences": _TEXTS,
     "ignore_eos": typed("boolean", "The reply ends at its length or a stop string alone."),
     **dict.fromkeys(("max_completion_tokens", "max_output_tokens", "max_tokens"), _LENGTH),
-    "n_predict": _ANY_LENGTH,
+    "n_predict": typed("integer", "Longest reply, in tokens; below 0: as long as the context."),
     "n": _within("integer", 1, MAX_CHOICES, "Choices of one prompt."),
     "best_of": _within("integer", 1, MAX_CHOICES, "The same as n: choices are not ranked."),
     "alpha": _WEIGHT,

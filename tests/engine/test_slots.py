@@ -56,6 +56,24 @@ def test_paused_requests_make_room_for_those_that_wait(tiny, draft):
         assert tokens_of([step for step in steps if step.request_id == i]) == tokens_of(reply)
 
 
+def test_a_prompt_that_is_half_scored_gives_its_slot_away_too(tiny):
+    words = " ".join(["the red one is it a test of the in"] * 8)
+    scored = Request(words, max_tokens=3, seed=1, prompt_logprobs=2)
+    other = Request("it is " * 30, max_tokens=4)
+    (expected,) = alone(tiny, [scored], n_ctx=256)
+    with open_emulator(tiny, n_ctx=256) as emulator:
+        first = emulator.submit(scored)
+        assert emulator.step() == []  # a block of scores
+        emulator.pause(first)
+        second = emulator.submit(other)
+        assert set(run(emulator)) == {second}
+        emulator.unpause(first)
+        steps = run(emulator)[first]
+    assert tokens_of(steps) == tokens_of(expected)
+    got, wanted = ([t.logprob for t in one[0].prompt_logprobs] for one in (steps, expected))
+    assert got[1:] == pytest.approx(wanted[1:], abs=1e-5)
+
+
 def test_with_all_paused_nothing_is_done(tiny):
     with open_emulator(tiny, n_slots=2) as emulator:
         ids = [emulator.submit(Request("the red", max_tokens=3)) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Many clients at once: each gets what it gets alone, and the end comes soon for all.
+"""Many clients at once: each gets what it gets alone, and those that stall cost the others nothing.
 
 What single clients can do is in `test_robustness.py`.
 """
@@ -8,14 +8,20 @@ import json
 import os
 import random
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
-from helpers.http_server import everything, until
-from helpers.server_clients import LONG, ask_for
+from helpers.http_server import connect, everything, until
+from helpers.server_clients import LONG, SHORT, active, ask_for
+
+# The whole of it is 50 stalled readers, 20 clients with slow headers, and 50 that go away.
+N_STALLED = int(os.environ.get("EDGE_EFT_TEST_STALLED", "50"))
+N_SLOW, N_GONE = 20, 50
 
 COUNTRIES = ("France", "Peru", "Japan", "Chad", "Norway", "Kenya", "Cuba", "Nepal")
 PERSON = {
@@ -85,6 +91,44 @@ def test_thirty_two_at_once_get_what_each_gets_alone(live):
 # -- those that stall ------------------------------------------------------------------------
 
 
+class SlowHeaders(threading.Thread):
+    """Clients that send a byte of their headers now and then, and come again when thrown out."""
+
+    def __init__(self, server, n):
+        super().__init__(daemon=True)
+        self._port = int(server.url.rpartition(":")[2])
+        self._clients = [self._new() for _ in range(n)]
+        self._done = threading.Event()
+
+    def _new(self):
+        return connect(self._port, b"POST /v1/completions HTTP/1.1\r\nX-A: ")
+
+    def run(self):
+        while not self._done.wait(0.2):
+            for i, client in enumerate(self._clients):
+                try:
+                    client.sendall(b"a")
+                except OSError:
+                    self._clients[i] = self._new()
+
+    def stop(self):
+        self._done.set()
+        self.join()
+        for client in self._clients:
+            client.close()
+
+
+def first_token(http):
+    """Seconds until the first token of a short stream."""
+    begun = time.monotonic()
+    with http.stream("POST", "/v1/completions", json={**SHORT, "stream": True}) as answer:
+        assert answer.status_code == 200
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                return time.monotonic() - begun
+    raise AssertionError("nothing came")
+
+
 def rests(process):
     """Whether a process has nothing to do."""
     before = sum(process.cpu_times()[:2])
@@ -100,6 +144,75 @@ def stall(server, n, **more):
     return clients
 
 
+def leave(server, http, n):
+    """Clients that go away, half of them before their prompt is read. Seconds until all is over."""
+    clients = []
+    for i in range(n):
+        prompt = {} if i % 2 else {"prompt": f"{i} " + "word " * 300}
+        client = ask_for(server, {**LONG, **prompt, "stream": True})
+        if i % 2 and i < 4:  # the others of them wait for a slot
+            client.recv(10)
+        clients.append(client)
+    begun = time.monotonic()
+    for client in clients:
+        client.close()
+    return begun
+
+
+def sizes(server):
+    """RSS of the HTTP process and of the engine, in MB."""
+    return [process.memory_info().rss / 1e6 for process in server.family()]
+
+
+@pytest.mark.parametrize(
+    ("n", "more"),
+    [
+        (6, {"explain": 50}),
+        *(
+            pytest.param(N_STALLED, more, marks=pytest.mark.slow)
+            for more in ({"explain": 50}, {"explain": 4}, {"logprobs": 5})
+        ),
+    ],
+    ids=str,
+)
+def test_whoever_stalls_or_goes_costs_a_healthy_client_nothing(served, n, more):
+    """More readers stall than there are slots. All the memory that they took comes back."""
+    server = served("atlas")
+    with server.http as http:
+        for client in stall(server, n, **more):  # a first time, after which memory is what it is
+            client.close()
+        assert until(lambda: active(http) == 0, 1)
+        first_token(http)
+        idle = median(first_token(http) for _ in range(15))
+        before = sizes(server)
+        slow = SlowHeaders(server, N_SLOW)
+        slow.start()
+        stalled = stall(server, n, **more)
+        assert active(http) == n
+        during = [first_token(http) for _ in range(15)]
+        ended = []
+        for _ in range(max(1, n // 10)):
+            begun = leave(server, http, N_GONE // 5)
+            assert until(lambda: active(http) == n, 2)
+            ended.append(time.monotonic() - begun)
+            during.append(first_token(http))
+        begun = time.monotonic()
+        for client in stalled:
+            client.close()
+        assert until(lambda: active(http) == 0, 2)
+        ended.append(time.monotonic() - begun)
+        slow.stop()
+        time.sleep(0.3)
+        grown = [after - b for after, b in zip(sizes(server), before, strict=True)]
+    print(
+        f"{n} stalled: first token {1000 * idle:.1f} ms idle, {1000 * median(during):.1f} ms; "
+        f"the gone end after {max(ended):.3f} s; memory {grown[0]:+.1f} and {grown[1]:+.1f} MB"
+    )
+    assert max(ended) < 1
+    assert median(during) <= 1.5 * idle + 0.002
+    assert max(grown) < 10
+
+
 # -- the end ---------------------------------------------------------------------------------
 
 
@@ -108,7 +221,7 @@ def traces():
     return {path for path in Path(tempfile.gettempdir()).iterdir() if "edge" in path.name}
 
 
-@pytest.mark.parametrize("n", [4])
+@pytest.mark.parametrize("n", [4, pytest.param(N_STALLED, marks=pytest.mark.slow)])
 def test_sigterm_ends_all_within_two_seconds_whoever_stalls(served, n):
     home = Path(os.environ["EDGE_EFT_HOME"])
     before = traces(), {*home.rglob("*")}
