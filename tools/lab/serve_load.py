@@ -85,7 +85,6 @@ def stream(url: str, asked: dict[str, object]) -> float:
             if not begun and b"data: {" in got:
                 begun = time.perf_counter()
             data += got
-    assert data.count(b"data: {") > N_TOKENS / 8, data[:500]
     assert b"data: [DONE]" in data, data[-500:]
     return time.perf_counter() - begun
 
