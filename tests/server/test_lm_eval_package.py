@@ -12,6 +12,7 @@ from gguf import GGUFReader
 lm_eval = pytest.importorskip("lm_eval")
 
 from helpers.families import ATLAS  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
 
 from edge_eft import Emulator  # noqa: E402
 
@@ -102,6 +103,7 @@ def evaluate(model, task, **arguments):
         tasks=[task],
         log_samples=True,
         bootstrap_iters=0,
+        task_manager=TaskManager(include_defaults=False),  # it would read some thousand files
         **arguments,
     )
     name = task["task"]
