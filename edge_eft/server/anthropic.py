@@ -12,13 +12,12 @@ from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning, ToolCallStart
 from . import openai_chat
-from .answers import Answering, as_named, body_of, is_stream, new_id
+from .answers import Answering, NamingWriter, body_of, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .failure import UnservedError
 from .fields import COMMON, Fields, text_parts
 from .generation import Ask, Chunk, Done, Generating
-from .guard import App
 from .openai_words import parsed_arguments
 from .served import NamedModel, find
 from .sse import Event, as_bytes
@@ -30,40 +29,22 @@ KNOWN = (
 )
 # Claude Code begins its system prompt with a line of this name, which differs in every request.
 BILLING = "x-anthropic-billing-header:"
-_PING = as_bytes(("ping", '{"type": "ping"}'))
 
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes."""
 
-    async def messages(request: Request) -> App:
-        body = await body_of(request)
-        model, id, stream = find(engine, body.get("model")), new_id("msg_"), is_stream(body)
-        return await answering.answer(
-            request,
-            ask(body, engine, model),
-            MessageWriter(id, model.id),
-            id=id,
-            stream=stream,
-            event=as_named,
-            last=None,
-            last_words=last_words,
-            comment=_PING,
-        )
-
-    async def count_tokens(request: Request) -> App:
+    async def count_tokens(request: Request) -> Response:
         body = await body_of(request)
         model = find(engine, body.get("model"))
         asked = await ask(body, engine, model)
         n = await _prompt_tokens(engine, asked)
         return JSONResponse({"input_tokens": n})
 
+    messages = answering.endpoint("msg_", ask, lambda id, model, _: MessageWriter(id, model))
     return [
-        Route(path, endpoint, methods=["POST"])
-        for path, endpoint in (
-            ("/v1/messages", messages),
-            ("/v1/messages/count_tokens", count_tokens),
-        )
+        Route("/v1/messages", messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     ]
 
 
@@ -229,18 +210,15 @@ def refused(error: ApiError) -> Response:
     return JSONResponse(body, error.status, {**error.headers, "request-id": body["request_id"]})
 
 
-def last_words(error: ApiError) -> Event:
-    """Return the event that tells of an error in mid-stream."""
-    return as_named(error_body(error))
-
-
-class MessageWriter:
+class MessageWriter(NamingWriter):
     """Writes chunks as a message.
 
     Args:
         id: of the message.
         model: as the client named it.
     """
+
+    comment = as_bytes(("ping", '{"type": "ping"}'))
 
     def __init__(self, id: str, model: str) -> None:
         self._id, self._model = id, model
@@ -277,6 +255,10 @@ class MessageWriter:
             if block["type"] == "tool_use":
                 block["input"] = parsed_arguments(block.pop("json", ""))
         return message
+
+    def last_words(self, error: ApiError) -> Event:
+        """Return the event that tells of an error in mid-stream."""
+        return self.event(error_body(error))
 
     def _message(self, chunk: Chunk) -> dict[str, Any]:
         """Return the message of which nothing has come but its first chunk."""

@@ -118,6 +118,21 @@ class Generating:
             self.listener(chunk)
             yield chunk
 
+    async def collected(self) -> list[Chunk]:
+        """Return all that comes, as one chunk of each choice."""
+        parts: list[list[Chunk]] = [[] for _ in self.replies]
+        async for chunk in self.chunks():
+            parts[chunk.index].append(chunk)
+        return [
+            Chunk(
+                i,
+                tuple(piece for chunk in part for piece in chunk.pieces),
+                tuple(step for chunk in part for step in chunk.steps),
+                part[-1].done,
+            )
+            for i, part in enumerate(parts)
+        ]
+
     async def _merged(self) -> AsyncIterator[Chunk]:
         streams = [self._choice(i) for i in range(len(self.replies))]
         if len(streams) == 1:

@@ -11,10 +11,9 @@ from starlette.routing import BaseRoute, Route
 
 from ..engine.request import Request as EngineRequest
 from . import llama_server, openai_chat
-from .answers import Answering, body_of, is_stream, new_id
+from .answers import Answering, body_of
 from .engine import Engine
 from .fields import Fields
-from .guard import App
 from .openai_words import FINGERPRINT
 from .served import NamedModel, facts_of, find, role_of
 from .tokens import check_ids, joined_tokens
@@ -25,18 +24,6 @@ DETOKENIZE = ("tokens", "model")
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes. `/completions` is OpenAI's here."""
-
-    async def complete(request: Request) -> App:
-        body = await body_of(request)
-        model, id, stream = find(engine, body.get("model")), new_id("cmpl-"), is_stream(body)
-        return await answering.answer(
-            request,
-            llama_server.ask(body, engine, model),
-            llama_server.LlamaWriter(model.id, body),
-            id=id,
-            stream=stream,
-            last=None,
-        )
 
     async def tokenize(request: Request) -> Response:
         return JSONResponse({"tokens": await _tokenize(engine, await body_of(request))})
@@ -55,6 +42,9 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         model = find(engine, request.query_params.get("model"))
         return JSONResponse(await _slots(engine, model))
 
+    complete = answering.endpoint(
+        "cmpl-", llama_server.ask, lambda _, model, body: llama_server.LlamaWriter(model, body)
+    )
     return [
         Route("/completion", complete, methods=["POST"]),
         Route("/tokenize", tokenize, methods=["POST"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from ..engine.constraint import Constraint
@@ -17,6 +17,7 @@ from ..text.reply_parser import (
     ToolCallStart,
 )
 from ..text.tools import check_tools
+from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
 from .fields import MAX_CHOICES, MAX_TOP_LOGPROBS, SAMPLING, Fields
@@ -137,7 +138,7 @@ def _call_constraint(
 # -- answers -------------------------------------------------------------------------------
 
 
-class ChatWriter:
+class ChatWriter(Writer):
     """Writes chunks as chat completions.
 
     Args:
@@ -204,24 +205,17 @@ class ChatWriter:
 
     async def whole(self, generating: Generating) -> dict[str, Any]:
         """Return the answer as one object."""
-        n = len(generating.replies)
-        messages = [Message() for _ in range(n)]
-        steps: list[list[Step]] = [[] for _ in range(n)]
-        done: dict[int, Done] = {}
-        async for chunk in generating.chunks():
-            messages[chunk.index].take(chunk.pieces)
-            steps[chunk.index] += chunk.steps
-            if chunk.done:
-                done[chunk.index] = chunk.done
+        chunks = await generating.collected()
+        done = {chunk.index: chunk.done for chunk in chunks if chunk.done}
         choices = [
             {
-                "index": i,
-                "message": messages[i].to_dict(),
+                "index": chunk.index,
+                "message": Message(chunk.pieces).to_dict(),
                 "logprobs": None,
-                "finish_reason": done[i].finish_reason,
-                **self._about(tuple(steps[i])),
+                "finish_reason": done[chunk.index].finish_reason,
+                **self._about(chunk.steps),
             }
-            for i in range(n)
+            for chunk in chunks
         ]
         return base(self._id, "chat.completion", self._model) | {
             "choices": choices,
@@ -233,12 +227,13 @@ class ChatWriter:
 class Message:
     """An assistant's message as its pieces come."""
 
-    def __init__(self) -> None:
+    def __init__(self, pieces: Iterable[Piece] = ()) -> None:
         self.content = ""
         self.reasoning = ""
         self.tool_calls: list[dict[str, Any]] = []
+        self.take(pieces)
 
-    def take(self, pieces: tuple[Piece, ...]) -> None:
+    def take(self, pieces: Iterable[Piece]) -> None:
         """Add pieces."""
         for piece in pieces:
             if isinstance(piece, Content):

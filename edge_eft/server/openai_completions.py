@@ -13,6 +13,7 @@ from typing import Any
 from ..engine.reply import PromptToken, Step, TokenLogprob
 from ..engine.request import Prompt
 from ..text.reply_parser import Content
+from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
 from .fields import MAX_CHOICES, MAX_TOP_LOGPROBS, SAMPLING, Fields
@@ -101,7 +102,7 @@ def _prompts(fields: Fields) -> list[Prompt]:
 # -- answers -------------------------------------------------------------------------------
 
 
-class CompletionWriter:
+class CompletionWriter(Writer):
     """Writes chunks as completions.
 
     Args:
@@ -136,16 +137,10 @@ class CompletionWriter:
 
     async def whole(self, generating: Generating) -> dict[str, Any]:
         """Return the answer as one object."""
-        n = len(generating.replies)
-        choices: list[dict[str, Any]] = [{"text": "", "logprobs": None} for _ in range(n)]
-        done: dict[int, Done] = {}
-        async for chunk in generating.chunks():
-            prompt = generating.ask.requests[chunk.index].prompt
-            self._add(choices[chunk.index], self._choice(chunk, prompt))
-            if chunk.done:
-                done[chunk.index] = chunk.done
+        requests, chunks = generating.ask.requests, await generating.collected()
+        done = {chunk.index: chunk.done for chunk in chunks if chunk.done}
         return self._base() | {
-            "choices": choices,
+            "choices": [self._choice(one, requests[one.index].prompt) for one in chunks],
             "usage": merged_usage(done, self._n),
             "timings": done[0].timings,
         }
@@ -170,17 +165,6 @@ class CompletionWriter:
         if self._n_explained:
             choice["explain"] = explained(steps, self._n_explained)
         return choice
-
-    @staticmethod
-    def _add(choice: dict[str, Any], more: dict[str, Any]) -> None:
-        """Add a part of a choice to what came before of it."""
-        text, logprobs = choice["text"] + more["text"], choice["logprobs"]
-        if logprobs and more["logprobs"]:
-            logprobs = {key: logprobs[key] + more["logprobs"][key] for key in logprobs}
-        explain = choice.get("explain", []) + more.get("explain", [])
-        choice |= more | {"text": text, "logprobs": logprobs or more["logprobs"]}
-        if explain:
-            choice["explain"] = explain
 
 
 class _Logprobs:

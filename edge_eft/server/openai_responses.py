@@ -11,18 +11,16 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning, ToolCallStart
 from . import openai_chat
-from .answers import Answering, as_named, body_of, is_stream, new_id
+from .answers import Answering, NamingWriter, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .fields import COMMON, Fields, text_parts
 from .generation import Ask, Done, Generating
-from .guard import App
-from .served import NamedModel, find
+from .served import NamedModel
 from .sse import Event, as_bytes
 
 _MEMORY = ("previous_response_id", "conversation", "prompt")
@@ -42,22 +40,7 @@ KNOWN = (
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes."""
-
-    async def respond(request: Request) -> App:
-        body = await body_of(request)
-        model, id, stream = find(engine, body.get("model")), new_id("resp_"), is_stream(body)
-        writer = ResponseWriter(id, model.id, body)
-        return await answering.answer(
-            request,
-            ask(body, engine, model),
-            writer,
-            id=id,
-            stream=stream,
-            event=as_named,
-            last=None,
-            last_words=writer.last_words,
-        )
-
+    respond = answering.endpoint("resp_", ask, ResponseWriter)
     return [Route(path, respond, methods=["POST"]) for path in ("/v1/responses", "/responses")]
 
 
@@ -161,7 +144,7 @@ def _response_format(fields: Fields) -> Any:
 # -- answers -------------------------------------------------------------------------------
 
 
-class ResponseWriter:
+class ResponseWriter(NamingWriter):
     """Writes chunks as a response.
 
     Args:
@@ -228,7 +211,7 @@ class ResponseWriter:
         code = "server_error" if error.status >= 500 else "invalid_prompt"
         failed = {"status": "failed", "error": {"code": code, "message": error.message}}
         then = self._event("failed", response=self._response | failed | {"output": self._output})
-        return as_bytes(as_named(first)) + as_bytes(as_named(then))
+        return as_bytes(self.event(first)) + as_bytes(self.event(then))
 
     def _event(self, kind: str, **values: Any) -> dict[str, Any]:
         return {"type": f"response.{kind}", "sequence_number": next(self._numbers), **values}
