@@ -24,11 +24,20 @@ log = logging.getLogger(__name__)
 
 
 class Writer:
-    """How a dialect says what comes: OpenAI's way, where it has none of its own."""
+    """How a dialect says what comes: OpenAI's way, where it has none of its own.
+
+    Args:
+        id: of the answer.
+        model: as the client named it.
+        body: of the request, which is not checked yet.
+    """
 
     media_type = "text/event-stream"  # of a stream
     last: Event | None = "[DONE]"  # of its events, if there is a mark for the end
     comment: bytes | None = COMMENT  # sent while nothing comes, if the format has comments
+
+    def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
+        self._id, self._model, self._body = id, model, body
 
     def events(self, generating: Generating) -> AsyncIterator[Any]:
         """Yield the objects of a stream."""
@@ -72,14 +81,14 @@ class Answering:
         self,
         prefix: str,
         ask: Callable[[dict[str, Any], Engine, NamedModel], Coroutine[Any, Any, Ask]],
-        writer: Callable[[str, str, dict[str, Any]], Writer],
+        writer: type[Writer],
     ) -> Callable[[Request], Coroutine[Any, Any, App]]:
         """Return what answers a route of a dialect.
 
         Args:
             prefix: of the answers' ids.
             ask: body, engine, model → what is asked for.
-            writer: id, name of the model, body → how it is answered.
+            writer: of the answers.
         """
 
         async def answered(request: Request) -> App:

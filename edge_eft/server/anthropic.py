@@ -41,7 +41,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         n = await _prompt_tokens(engine, asked)
         return JSONResponse({"input_tokens": n})
 
-    messages = answering.endpoint("msg_", ask, lambda id, model, _: MessageWriter(id, model))
+    messages = answering.endpoint("msg_", ask, MessageWriter)
     return [
         Route("/v1/messages", messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
@@ -211,18 +211,10 @@ def refused(error: ApiError) -> Response:
 
 
 class MessageWriter(NamingWriter):
-    """Writes chunks as a message.
-
-    Args:
-        id: of the message.
-        model: as the client named it.
-    """
+    """Writes chunks as a message."""
 
     comment = as_bytes(("ping", '{"type": "ping"}'))
-
-    def __init__(self, id: str, model: str) -> None:
-        self._id, self._model = id, model
-        self._index, self._kind = -1, ""  # of the block that is open
+    _index, _kind = -1, ""  # of the block that is open
 
     async def events(self, generating: Generating) -> AsyncIterator[dict[str, Any]]:
         """Yield the events of a stream. The first waits until the prompt's tokens are counted."""

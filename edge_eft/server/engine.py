@@ -46,13 +46,8 @@ class _Recipe:
     @property
     def loaded(self) -> bool:
         """Whether it can take requests at once."""
-        return self.loading is not None and self.loading.done() and not self._failed
-
-    @property
-    def _failed(self) -> bool:
-        return self.loading is not None and (
-            self.loading.cancelled() or self.loading.exception() is not None
-        )
+        load = self.loading
+        return bool(load and load.done() and not load.cancelled() and load.exception() is None)
 
 
 class Engine:
@@ -86,10 +81,9 @@ class Engine:
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._unloading: dict[str, asyncio.Future[None]] = {}
         self._deaths: deque[float] = deque(maxlen=max_deaths)
-        self._last_words = ""
         self._idle_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.n_deaths = 0
+        self.n_deaths, self.last_words = 0, ""  # of the process
         self.down = False
         self._started = False
 
@@ -110,11 +104,6 @@ class Engine:
         if any(one.loading and not one.loading.done() for one in self._recipes.values()):
             return "restarting" if self._deaths else "loading"
         return "idle" if self._started else "loading"
-
-    @property
-    def last_words(self) -> str:
-        """Why the process died last; "" if it never did."""
-        return self._last_words
 
     def served(self, name: str) -> ServedRecipe:
         """Return a recipe as it was given."""
@@ -218,11 +207,10 @@ class Engine:
         self._unloading.clear()
         for reply in list(self._replies.values()):
             reply.fail(failure)
-            self.forget(reply)
 
     def _died(self, reason: str) -> None:
         was_loaded = [name for name, one in self._recipes.items() if one.loaded or one.replies]
-        self._process, self._last_words = None, reason
+        self._process, self.last_words = None, reason
         self.n_deaths += 1
         self._deaths.append(time.monotonic())
         log.warning("the engine died: %s", reason)
@@ -244,7 +232,7 @@ class Engine:
         """Return why the engine is not started again, and what to do."""
         return (
             f"the engine died {self._max_deaths} times in a minute and is not started again; its "
-            f"last words: {self._last_words}; mend that, and start the server again"
+            f"last words: {self.last_words}; mend that, and start the server again"
         )
 
     def _run(self, work: Any) -> None:
@@ -338,10 +326,6 @@ class Engine:
         """Send a command about a request, if it is still in work."""
         if reply.id in self._replies and self._process is not None:
             self._process.send(do, id=reply.id, **values)
-
-    async def set_weights(self, reply: Reply, weights: dict[str, Any]) -> None:
-        """Change a reply's weights from the next token on; UnservedError if they do not suit."""
-        await self.ask(reply.recipe, "set_weights", request=reply.id, weights=weights)
 
     def find(self, known_as: str) -> list[Reply]:
         """Return the replies in work, of all choices, by the id that a client knows."""

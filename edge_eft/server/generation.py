@@ -52,17 +52,6 @@ class Done:
     generation: Generation
 
     @property
-    def usage(self) -> dict[str, Any]:
-        """Tokens, as OpenAI counts them."""
-        prompt, completion = self.generation.prompt_tokens, self.n_predicted
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": self.generation.cached_tokens},
-        }
-
-    @property
     def n_predicted(self) -> int:
         """Tokens of the reply, the end token not included."""
         return len(self.generation.tokens)

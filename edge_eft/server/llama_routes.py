@@ -42,9 +42,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         model = find(engine, request.query_params.get("model"))
         return JSONResponse(await _slots(engine, model))
 
-    complete = answering.endpoint(
-        "cmpl-", llama_server.ask, lambda _, model, body: llama_server.LlamaWriter(model, body)
-    )
+    complete = answering.endpoint("cmpl-", llama_server.ask, llama_server.LlamaWriter)
     return [
         Route("/completion", complete, methods=["POST"]),
         Route("/tokenize", tokenize, methods=["POST"]),

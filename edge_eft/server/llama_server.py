@@ -163,17 +163,13 @@ async def _bias(engine: Engine, model: NamedModel, given: Any) -> dict[int, floa
 
 
 class LlamaWriter(Writer):
-    """Writes chunks as llama-server's completions.
-
-    Args:
-        model: as the client named it.
-        body: of the request.
-    """
+    """Writes chunks as llama-server's completions."""
 
     last = None  # llama-server has no end mark here
 
-    def __init__(self, model: str, body: Mapping[str, Any]) -> None:
-        self._model, self._stream = model, bool(body.get("stream"))
+    def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
+        super().__init__(id, model, body)
+        self._stream = bool(body.get("stream"))
         self._n_probs = body.get("n_probs") or 0
         self._with_tokens = bool(body.get("return_tokens"))
         self._n_explained = body.get("explain") or 0

@@ -81,7 +81,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         body, is_chat = await body_of(request), request.url.path == "/api/chat"
         model, id = _find(engine, body), new_id("chatcmpl-")
         stream = is_stream(body) if body.get("stream") is not None else True
-        writer = OllamaWriter(str(body.get("model") or model.id), is_chat=is_chat)
+        writer = OllamaWriter(id, str(body.get("model") or model.id), body, is_chat=is_chat)
         said, nothing = (body.get("messages"), []) if is_chat else (body.get("prompt"), "")
         if said is None or said == nothing:  # Ollama's way to load a model, or to be rid of it
             if _is_zero(body.get("keep_alive")):
@@ -256,14 +256,14 @@ class OllamaWriter(Writer):
     """Writes chunks as Ollama's lines.
 
     Args:
-        model: as the client named it.
         is_chat: whether the text stands in a message.
     """
 
     media_type, last, comment = "application/x-ndjson", None, None
 
-    def __init__(self, model: str, *, is_chat: bool) -> None:
-        self._model, self._is_chat = model, is_chat
+    def __init__(self, id: str, model: str, body: Mapping[str, Any], *, is_chat: bool) -> None:
+        super().__init__(id, model, body)
+        self._is_chat = is_chat
         self._begun = time.perf_counter_ns()
         self._loaded = self._begun
 

@@ -126,8 +126,7 @@ def _call_constraint(
 ) -> Constraint:
     """Return what holds a reply to a call of a tool."""
     try:
-        held = tool_constraint(form, check_tools(tools), choice)
-        return Constraint(json_schema=held.json_schema, before=held.before, after=held.after)
+        return tool_constraint(form, check_tools(tools), choice)
     except EdgeEftError as error:
         told = str(error)
         if told.startswith("tool_choice"):
@@ -139,16 +138,10 @@ def _call_constraint(
 
 
 class ChatWriter(Writer):
-    """Writes chunks as chat completions.
-
-    Args:
-        id: of the answer.
-        model: as the client named it.
-        body: of the request.
-    """
+    """Writes chunks as chat completions."""
 
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
-        self._id, self._model = id, model
+        super().__init__(id, model, body)
         self._with_usage = wants_usage(body)
         self._logprobs = bool(body.get("logprobs"))
         self._n_top = body.get("top_logprobs") or 0

@@ -103,16 +103,10 @@ def _prompts(fields: Fields) -> list[Prompt]:
 
 
 class CompletionWriter(Writer):
-    """Writes chunks as completions.
-
-    Args:
-        id: of the answer.
-        model: as the client named it.
-        body: of the request.
-    """
+    """Writes chunks as completions."""
 
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
-        self._id, self._model = id, model
+        super().__init__(id, model, body)
         self._with_usage = wants_usage(body)
         self._n = body.get("n") or 1
         self._echo = bool(body.get("echo"))

@@ -20,6 +20,7 @@ from .api_error import ApiError
 from .engine import Engine
 from .fields import COMMON, Fields, text_parts
 from .generation import Ask, Done, Generating
+from .openai_words import merged_usage
 from .served import NamedModel
 from .sse import Event, as_bytes
 
@@ -145,15 +146,10 @@ def _response_format(fields: Fields) -> Any:
 
 
 class ResponseWriter(NamingWriter):
-    """Writes chunks as a response.
-
-    Args:
-        id: of the response.
-        model: as the client named it.
-        body: of the request, parts of which a response repeats.
-    """
+    """Writes chunks as a response."""
 
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
+        super().__init__(id, model, body)
         self._numbers = count()
         self._output: list[dict[str, Any]] = []
         self._open = False  # whether more of the last item may come
@@ -277,7 +273,7 @@ class ResponseWriter(NamingWriter):
         cut = done.finish_reason == "length"
         status = "incomplete" if cut else "completed"
         yield from self._close(status)
-        usage = done.usage
+        usage = merged_usage({0: done})
         self._response |= {
             "status": status,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,

@@ -95,12 +95,12 @@ async def _control(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
         )
     if action == "stop":
         for reply in replies:
-            reply.stop()
+            reply.cancel()
         return {"id": id, "action": action, "success": True}
     try:
         weights = Weights.from_dict(fields.dials("only"))
     except EdgeEftError as error:
         raise refused(error, (*WEIGHTS, "only")) from None
     for reply in replies:
-        await engine.set_weights(reply, weights.to_dict())
+        await engine.ask(reply.recipe, "set_weights", request=reply.id, weights=weights.to_dict())
     return {"id": id, "action": action, "success": True, "weights": weights.to_dict()}

@@ -209,7 +209,7 @@ def test_what_is_wrong_is_named(body, param, told):
 
 
 def writer():
-    return anthropic.MessageWriter("msg_1", "atlas")
+    return anthropic.MessageWriter("msg_1", "atlas", {})
 
 
 def test_a_stream_has_the_events_that_the_package_knows():
