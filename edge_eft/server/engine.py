@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 Status = Literal["ok", "loading", "idle", "restarting", "down"]
 
 DEATH_WINDOW = 60.0  # seconds; after max_deaths in them the process is left alone
+_AT_ONCE = 1.0  # second without requests: one request may need the engine more than once
 
 
 @dataclass
@@ -251,7 +252,8 @@ class Engine:
     def _watch_idle(self) -> None:
         """Begin to count the time without requests, if there are none."""
         if not self._replies and not self._answers and self._process is not None:
-            self._set_idle_timer(self._keep_alive)
+            after = self._keep_alive
+            self._set_idle_timer(None if after is None else max(after, _AT_ONCE))
 
     @property
     def idle_left(self) -> float | None:
