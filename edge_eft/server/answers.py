@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from .api_error import ApiError
 from .body import json_object
@@ -102,6 +102,23 @@ class Answering:
             return await self.answer(request, asked, writer(id, model.id, body), id, stream=stream)
 
         return answered
+
+    def telling(
+        self, tell: Callable[[Engine, NamedModel, Mapping[str, Any]], Coroutine[Any, Any, Any]]
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a route by one object.
+
+        Args:
+            tell: engine, model, body (of a GET, its query) → the object.
+        """
+
+        async def told(request: Request) -> Response:
+            is_get = request.method in ("GET", "HEAD")
+            asked = request.query_params if is_get else await body_of(request)
+            model = find(self._engine, asked.get("model"))
+            return JSONResponse(await tell(self._engine, model, asked))
+
+        return told
 
     async def answer(
         self,

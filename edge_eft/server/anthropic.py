@@ -6,20 +6,19 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning, ToolCallStart
 from . import openai_chat
-from .answers import Answering, NamingWriter, body_of, new_id
+from .answers import Answering, NamingWriter, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .failure import UnservedError
 from .fields import COMMON, Fields, text_parts
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import parsed_arguments
-from .served import NamedModel, find
+from .served import NamedModel
 from .sse import Event, as_bytes
 
 KNOWN = (
@@ -33,41 +32,30 @@ BILLING = "x-anthropic-billing-header:"
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes."""
-
-    async def count_tokens(request: Request) -> Response:
-        body = await body_of(request)
-        model = find(engine, body.get("model"))
-        asked = await ask(body, engine, model)
-        n = await _prompt_tokens(engine, asked)
-        return JSONResponse({"input_tokens": n})
-
     messages = answering.endpoint("msg_", ask, MessageWriter)
     return [
         Route("/v1/messages", messages, methods=["POST"]),
-        Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
+        Route("/v1/messages/count_tokens", answering.telling(_count), methods=["POST"]),
     ]
 
 
-async def _prompt_tokens(engine: Engine, asked: Ask) -> int:
-    request = asked.requests[0].to_dict()
+async def _count(engine: Engine, model: NamedModel, body: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many tokens a prompt is, also one that does not fit: that is to be found out."""
+    request = (await ask(body, engine, model)).requests[0].to_dict()
     try:
-        prompts = await engine.ask(asked.model.recipe, "prompts", request=request)
+        prompts = await engine.ask(model.recipe, "prompts", request=request)
     except UnservedError as error:
-        if "n_prompt_tokens" in error.more:  # it does not fit, which the client wants to find out
-            return int(error.more["n_prompt_tokens"])
-        raise
-    return len(next(iter(prompts.values()))["tokens"])
+        if "n_prompt_tokens" not in error.more:
+            raise
+        return {"input_tokens": error.more["n_prompt_tokens"]}
+    return {"input_tokens": len(next(iter(prompts.values()))["tokens"])}
 
 
 # -- requests ------------------------------------------------------------------------------
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what a body asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what a body asks for; raises as `openai_chat.ask`."""
     fields = Fields(body, KNOWN)
     messages = fields.get("messages", list, "a list of messages", [])
     if not messages:

@@ -34,11 +34,7 @@ _LOWEST = -3.4028234663852886e38  # llama-server's for what is impossible: JSON 
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what a body asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what a body asks for; raises as `openai_chat.ask`."""
     with said_as({theirs: ours for theirs, ours in NAMES.items() if theirs in body}):
         fields = Fields(_plain(body), KNOWN)
         facts = await engine.ready(model.recipe)

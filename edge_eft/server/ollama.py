@@ -134,11 +134,7 @@ def _find(engine: Engine, body: Mapping[str, Any]) -> NamedModel:
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what the body of a chat asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what the body of a chat asks for; raises as `openai_chat.ask`."""
     fields = Fields(body, CHAT)
     messages = fields.get("messages", list, "a list of messages", [])
     chat = {"messages": [*_messages(messages)], "tools": body.get("tools")}

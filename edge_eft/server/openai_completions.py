@@ -38,11 +38,7 @@ _MOST_ECHOED = 5
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what a body asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what a body asks for; raises as `openai_chat.ask`."""
     fields = Fields(body, KNOWN)
     if fields.get("suffix", str, "a text"):
         raise fields.wrong("suffix", "these models only continue a text; leave it out")

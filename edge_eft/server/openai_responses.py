@@ -49,11 +49,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what a body asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what a body asks for; raises as `openai_chat.ask`."""
     fields = Fields(body, KNOWN)
     for name in _MEMORY:
         if name in fields:
