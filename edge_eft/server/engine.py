@@ -80,7 +80,6 @@ class Engine:
         self._ids = count(1)
         self._replies: dict[str, Reply] = {}
         self._answers: dict[str, asyncio.Future[Any]] = {}
-        self._unloading: dict[str, asyncio.Future[None]] = {}
         self._deaths: deque[float] = deque(maxlen=max_deaths)
         self._idle_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -163,7 +162,7 @@ class Engine:
         name = recipe.served.name
         while True:
             process = self._process = self._process or EngineProcess(self._take, self._died)
-            answer = self._answers[f"load {name}"] = asyncio.get_running_loop().create_future()
+            answer = self._expect(f"load {name}")
             process.send(
                 "load",
                 name=name,
@@ -184,9 +183,14 @@ class Engine:
         assert self._process is not None
         name = recipe.served.name
         recipe.loading = None
-        self._unloading[name] = asyncio.get_running_loop().create_future()
+        answer = self._expect(f"unload {name}")
         self._process.send("unload", name=name)
-        await self._unloading[name]
+        await answer
+
+    def _expect(self, id: str) -> asyncio.Future[Any]:
+        """Return what the process will answer."""
+        answer = self._answers[id] = asyncio.get_running_loop().create_future()
+        return answer
 
     async def _end(self, why: str) -> None:
         """End the process on purpose."""
@@ -200,12 +204,11 @@ class Engine:
         for recipe in self._recipes.values():
             if recipe.loading is not None and recipe.loading.done():
                 recipe.loading = None
-        for future in [*self._answers.values(), *self._unloading.values()]:
+        for future in self._answers.values():
             if not future.done():
                 future.set_exception(failure)
                 future.exception()  # nobody may be waiting any more
         self._answers.clear()
-        self._unloading.clear()
         for reply in list(self._replies.values()):
             reply.fail(failure)
 
@@ -269,6 +272,7 @@ class Engine:
             return
         if any(one.loading for one in self._recipes.values() if one is not recipe):
             await self._unload(recipe)
+            self._watch_idle()
         else:
             await self._rest()
 
@@ -316,7 +320,7 @@ class Engine:
         await self.ready(name)
         assert self._process is not None
         id = f"a{next(self._ids)}"
-        answer = self._answers[id] = asyncio.get_running_loop().create_future()
+        answer = self._expect(id)
         self._process.send("ask", id=id, name=name, what=what, **arguments)
         try:
             return await answer
@@ -348,24 +352,18 @@ class Engine:
                 if reply := self._replies.get(step["request_id"]):
                     reply.take(step)
             return
-        if what == "unloaded":
-            if future := self._unloading.pop(event["name"], None):
-                future.set_result(None)
-            return
         failure = None
         if what in ("error", "failed"):
             known = {"event", "id", "name", "kind", "message"}
             numbers = {key: value for key, value in event.items() if key not in known}
             failure = UnservedError(event["kind"], event["message"], numbers)
-        if what in ("loaded", "failed"):
-            future = self._answers.pop(f"load {event['name']}", None)
-        else:
-            future = self._answers.pop(event["id"], None)
+        do = {"loaded": "load", "failed": "load", "unloaded": "unload"}.get(what)
+        future = self._answers.pop(f"{do} {event['name']}" if do else event["id"], None)
         if future and not future.done():
             if failure:
                 future.set_exception(failure)
             else:
-                future.set_result(event["facts"] if what == "loaded" else event["answer"])
+                future.set_result(event.get("answer", event.get("facts")))
         elif reply := self._replies.get(event.get("id", "")):
             if failure:
                 reply.fail(failure)
