@@ -16,7 +16,7 @@ from ..text.reply_parser import (
     ToolCallArguments,
     ToolCallStart,
 )
-from ..text.tools import check_tools
+from ..text.tools import Tool, check_tools
 from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
@@ -55,7 +55,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         told = f"messages[{i}] is {messages[i]!r:.60}; it must be an object"
         raise ApiError(400, told, param="messages")
     facts = await engine.ready(model.recipe)
-    tools = _usable_tools(fields)
+    tools = _tools(fields)
     choice = _tool_choice(fields)
     constraint = fields.constraint()
     if choice not in ("auto", "none"):
@@ -95,21 +95,18 @@ def thinking(facts: Mapping[str, Any], thinks: bool) -> dict[str, bool]:
 _LENGTHS = ("max_completion_tokens", "max_tokens")
 
 
-def _usable_tools(fields: Fields) -> list[dict[str, Any]]:
+def _tools(fields: Fields) -> list[Tool]:
     """Return the tools that are functions; others are noted as ignored."""
-    tools = fields.get("tools", list, "a list of tools", [])
     usable = []
-    for i, tool in enumerate(tools):
-        if not isinstance(tool, dict):
-            raise fields.wrong("tools", f"tools[{i}] must be an object")
-        if tool.get("type", "function") != "function":
+    for i, tool in enumerate(fields.get("tools", list, "a list of tools", [])):
+        if isinstance(tool, dict) and tool.get("type", "function") != "function":
             fields.ignored.append(f"tools[{i}] ({tool['type']})")
-            continue
-        function = tool.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise fields.wrong("tools", f"tools[{i}] must have a function with a name")
-        usable.append(tool)
-    return usable
+        else:
+            usable.append({"type": "function", **tool} if isinstance(tool, dict) else tool)
+    try:
+        return check_tools(usable)
+    except EdgeEftError as error:
+        raise ApiError(400, f"tools: {error}", param="tools") from None
 
 
 def _tool_choice(fields: Fields) -> str | dict[str, Any]:
@@ -122,16 +119,15 @@ def _tool_choice(fields: Fields) -> str | dict[str, Any]:
 
 
 def _call_constraint(
-    form: ReplyForm, tools: list[dict[str, Any]], choice: str | dict[str, Any]
+    form: ReplyForm, tools: list[Tool], choice: str | dict[str, Any]
 ) -> Constraint:
     """Return what holds a reply to a call of a tool."""
     try:
-        return tool_constraint(form, check_tools(tools), choice)
+        return tool_constraint(form, tools, choice)
     except EdgeEftError as error:
-        told = str(error)
-        if told.startswith("tool_choice"):
-            raise ApiError(400, told, param="tool_choice") from None
-        raise ApiError(400, f"tools: {told}", param="tools") from None
+        if str(error).startswith("tool_choice"):
+            raise ApiError(400, str(error), param="tool_choice") from None
+        raise ApiError(400, f"tools: {error}", param="tools") from None
 
 
 # -- answers -------------------------------------------------------------------------------
