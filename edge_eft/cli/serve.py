@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _KEY_VARIABLE = "EDGE_EFT_API_KEY"
 _MAX_KEY_FILE = 64 << 10  # bytes
 _KEY = re.compile(r"[!-~]{1,512}")  # what a header can carry
+_NO_ORIGIN = "--cors {!r:.80} is not an origin; take SCHEME://HOST[:PORT], without a path."
+_NO_HOST = "--allow-host {!r:.80} is not a host's name or address."
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -100,6 +102,7 @@ def command(
       edge-eft serve atlas --host 0.0.0.0 --api-key-file key.txt
     """
     _check_extra()
+    from ..server.guard import host_name, origin_of
     from ..server.options import ServeOptions
 
     keys = _keys(api_key, api_key_file, no_api_key)
@@ -112,8 +115,8 @@ def command(
         slots=slots,
         queue=queue,
         keep_alive=None if keep_alive < 0 else keep_alive,
-        origins=_origins(cors),
-        hosts=_hosts(allow_host),
+        origins=_read(cors, origin_of, _NO_ORIGIN),
+        hosts=_read(allow_host, host_name, _NO_HOST),
         n_ctx=models.n_ctx,
         threads=models.threads,
         gpu_layers=models.gpu_layers,
@@ -148,26 +151,12 @@ def _check_host(host: str, *, has_key: bool) -> None:
         )
 
 
-def _origins(given: Sequence[str]) -> tuple[str, ...]:
-    from ..server.guard import origin_of
-
-    read = {word: origin_of(word) for word in given}
-    for word, origin in read.items():
-        if origin is None:
-            raise click.UsageError(
-                f"--cors {word!r:.80} is not an origin; take SCHEME://HOST[:PORT], without a path."
-            )
-    return tuple(filter(None, read.values()))
-
-
-def _hosts(given: Sequence[str]) -> tuple[str, ...]:
-    from ..server.guard import host_name
-
-    read = {word: host_name(word) for word in given}
-    for word, host in read.items():
-        if host is None:
-            raise click.UsageError(f"--allow-host {word!r:.80} is not a host's name or address.")
-    return tuple(filter(None, read.values()))
+def _read(given: Sequence[str], read: Callable[[str], str | None], wrong: str) -> tuple[str, ...]:
+    """Return what `read` makes of each word; raise UsageError where it makes nothing."""
+    for word in given:
+        if read(word) is None:
+            raise click.UsageError(wrong.format(word))
+    return tuple(filter(None, map(read, given)))
 
 
 def _check_extra() -> None:

@@ -143,7 +143,7 @@ class Host:
             self.emit("loaded", name=name, facts=about)
 
         loading = any(id.startswith(_LOAD) for id in self._aside)  # and they share a pool
-        self._is_long = self.has_work or loading
+        self._is_long = bool(self._emulators) or loading
         self._make(_LOAD + name, name, made, loaded, self._loader)
 
     def _do_unload(self, name: str) -> None:

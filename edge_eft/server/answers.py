@@ -6,10 +6,10 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from .api_error import ApiError
 from .body import json_object
@@ -17,34 +17,53 @@ from .engine import Engine
 from .generation import Ask, Chunk, Generating, begin
 from .guard import App
 from .metrics import Metrics
+from .served import NamedModel, find
 from .sse import COMMENT, Event, EventStream, run_unless_gone
 
 log = logging.getLogger(__name__)
 
 
-class Writer(Protocol):
-    """How a dialect says what comes."""
+class Writer:
+    """How a dialect says what comes: OpenAI's way, where it has none of its own.
+
+    Args:
+        id: of the answer.
+        model: as the client named it.
+        body: of the request, which is not checked yet.
+    """
+
+    media_type = "text/event-stream"  # of a stream
+    last: Event | None = "[DONE]"  # of its events, if there is a mark for the end
+    comment: bytes | None = COMMENT  # sent while nothing comes, if the format has comments
+
+    def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
+        self._id, self._model, self._body = id, model, body
 
     def events(self, generating: Generating) -> AsyncIterator[Any]:
-        """Yield the events of a stream, as `Dialect.event` takes them."""
+        """Yield the objects of a stream."""
+        raise NotImplementedError
 
     async def whole(self, generating: Generating) -> Any:
         """Return the whole answer as JSON has it, an object in most dialects."""
+        raise NotImplementedError
+
+    def event(self, one: Any) -> Event:
+        """Return an object as an event."""
+        return json.dumps(one)
+
+    def last_words(self, error: ApiError) -> Event:
+        """Return the event that tells of an error in mid-stream."""
+        return self.event(error.body())
 
 
-def as_data(event: Any) -> Event:
-    """Return an object as an event without a name, OpenAI's way."""
-    return json.dumps(event)
+class NamingWriter(Writer):
+    """Names every event by its `type`."""
 
+    last = None
 
-def as_named(event: Any) -> Event:
-    """Return an object as an event with its `type` as the name."""
-    return event["type"], json.dumps(event)
-
-
-def openai_last_words(error: ApiError) -> Event:
-    """Return the event that tells of an error in mid-stream."""
-    return json.dumps(error.body())
+    def event(self, one: Any) -> Event:
+        """Return an object as an event with a name."""
+        return one["type"], json.dumps(one)
 
 
 class Answering:
@@ -58,30 +77,63 @@ class Answering:
     def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self._engine, self._metrics = engine, metrics
 
+    def endpoint(
+        self,
+        prefix: str,
+        ask: Callable[[dict[str, Any], Engine, NamedModel], Coroutine[Any, Any, Ask]],
+        writer: type[Writer],
+    ) -> Callable[[Request], Coroutine[Any, Any, App]]:
+        """Return what answers a route of a dialect.
+
+        Args:
+            prefix: of the answers' ids.
+            ask: body, engine, model → what is asked for.
+            writer: of the answers.
+        """
+
+        async def answered(request: Request) -> App:
+            body = await body_of(request)
+            model, id, stream = (
+                find(self._engine, body.get("model")),
+                new_id(prefix),
+                is_stream(body),
+            )
+            asked = ask(body, self._engine, model)
+            return await self.answer(request, asked, writer(id, model.id, body), id, stream=stream)
+
+        return answered
+
+    def telling(
+        self, tell: Callable[[Engine, NamedModel, Mapping[str, Any]], Coroutine[Any, Any, Any]]
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a route by one object.
+
+        Args:
+            tell: engine, model, body (of a GET, its query) → the object.
+        """
+
+        async def told(request: Request) -> Response:
+            is_get = request.method in ("GET", "HEAD")
+            asked = request.query_params if is_get else await body_of(request)
+            model = find(self._engine, asked.get("model"))
+            return JSONResponse(await tell(self._engine, model, asked))
+
+        return told
+
     async def answer(
         self,
         request: Request,
         ask: Coroutine[Any, Any, Ask],
         writer: Writer,
-        *,
         id: str,
+        *,
         stream: bool,
-        event: Callable[[Any], Event] = as_data,
-        last: Event | None = "[DONE]",
-        last_words: Callable[[ApiError], Event] = openai_last_words,
-        media_type: str = "text/event-stream",
-        comment: bytes | None = COMMENT,
     ) -> App:
         """Return the answer, an ASGI application.
 
         Args:
             ask: what is asked for, when its model is loaded.
-            writer: the dialect's.
             id: that the client will know the answer by.
-            event: makes an event of what the writer yields.
-            last: after the last event; None: nothing.
-            last_words: makes an event of an error in mid-stream.
-            comment: sent while nothing comes; None where the format has no comments.
         """
         asked = await run_unless_gone(request.receive, ask)
         headers = _ignored(asked)
@@ -90,9 +142,9 @@ class Answering:
             generating = await self._begin(asked, id)
             try:
                 async for one in writer.events(generating):
-                    yield event(one)
-                if last is not None:
-                    yield last
+                    yield writer.event(one)
+                if writer.last is not None:
+                    yield writer.last
             finally:
                 generating.cancel()
 
@@ -106,10 +158,10 @@ class Answering:
         if stream:
             return EventStream(
                 events(),
-                last_words=last_words,
-                media_type=media_type,
+                last_words=writer.last_words,
+                media_type=writer.media_type,
                 headers=headers,
-                comment=comment,
+                comment=writer.comment,
             )
         return JSONResponse(await run_unless_gone(request.receive, whole()), headers=headers)
 

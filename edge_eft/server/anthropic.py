@@ -6,21 +6,19 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning, ToolCallStart
 from . import openai_chat
-from .answers import Answering, as_named, body_of, is_stream, new_id
+from .answers import Answering, NamingWriter, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .failure import UnservedError
 from .fields import COMMON, Fields, text_parts
 from .generation import Ask, Chunk, Done, Generating
-from .guard import App
 from .openai_words import parsed_arguments
-from .served import NamedModel, find
+from .served import NamedModel
 from .sse import Event, as_bytes
 
 KNOWN = (
@@ -30,63 +28,34 @@ KNOWN = (
 )
 # Claude Code begins its system prompt with a line of this name, which differs in every request.
 BILLING = "x-anthropic-billing-header:"
-_PING = as_bytes(("ping", '{"type": "ping"}'))
 
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes."""
-
-    async def messages(request: Request) -> App:
-        body = await body_of(request)
-        model, id, stream = find(engine, body.get("model")), new_id("msg_"), is_stream(body)
-        return await answering.answer(
-            request,
-            ask(body, engine, model),
-            MessageWriter(id, model.id),
-            id=id,
-            stream=stream,
-            event=as_named,
-            last=None,
-            last_words=last_words,
-            comment=_PING,
-        )
-
-    async def count_tokens(request: Request) -> App:
-        body = await body_of(request)
-        model = find(engine, body.get("model"))
-        asked = await ask(body, engine, model)
-        n = await _prompt_tokens(engine, asked)
-        return JSONResponse({"input_tokens": n})
-
+    messages = answering.endpoint("msg_", ask, MessageWriter)
     return [
-        Route(path, endpoint, methods=["POST"])
-        for path, endpoint in (
-            ("/v1/messages", messages),
-            ("/v1/messages/count_tokens", count_tokens),
-        )
+        Route("/v1/messages", messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", answering.telling(_count), methods=["POST"]),
     ]
 
 
-async def _prompt_tokens(engine: Engine, asked: Ask) -> int:
-    request = asked.requests[0].to_dict()
+async def _count(engine: Engine, model: NamedModel, body: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many tokens a prompt is, also one that does not fit: that is to be found out."""
+    request = (await ask(body, engine, model)).requests[0].to_dict()
     try:
-        prompts = await engine.ask(asked.model.recipe, "prompts", request=request)
+        prompts = await engine.ask(model.recipe, "prompts", request=request)
     except UnservedError as error:
-        if "n_prompt_tokens" in error.more:  # it does not fit, which the client wants to find out
-            return int(error.more["n_prompt_tokens"])
-        raise
-    return len(next(iter(prompts.values()))["tokens"])
+        if "n_prompt_tokens" not in error.more:
+            raise
+        return {"input_tokens": error.more["n_prompt_tokens"]}
+    return {"input_tokens": len(next(iter(prompts.values()))["tokens"])}
 
 
 # -- requests ------------------------------------------------------------------------------
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what a body asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what a body asks for; raises as `openai_chat.ask`."""
     fields = Fields(body, KNOWN)
     messages = fields.get("messages", list, "a list of messages", [])
     if not messages:
@@ -229,22 +198,11 @@ def refused(error: ApiError) -> Response:
     return JSONResponse(body, error.status, {**error.headers, "request-id": body["request_id"]})
 
 
-def last_words(error: ApiError) -> Event:
-    """Return the event that tells of an error in mid-stream."""
-    return as_named(error_body(error))
+class MessageWriter(NamingWriter):
+    """Writes chunks as a message."""
 
-
-class MessageWriter:
-    """Writes chunks as a message.
-
-    Args:
-        id: of the message.
-        model: as the client named it.
-    """
-
-    def __init__(self, id: str, model: str) -> None:
-        self._id, self._model = id, model
-        self._index, self._kind = -1, ""  # of the block that is open
+    comment = as_bytes(("ping", '{"type": "ping"}'))
+    _index, _kind = -1, ""  # of the block that is open
 
     async def events(self, generating: Generating) -> AsyncIterator[dict[str, Any]]:
         """Yield the events of a stream. The first waits until the prompt's tokens are counted."""
@@ -277,6 +235,10 @@ class MessageWriter:
             if block["type"] == "tool_use":
                 block["input"] = parsed_arguments(block.pop("json", ""))
         return message
+
+    def last_words(self, error: ApiError) -> Event:
+        """Return the event that tells of an error in mid-stream."""
+        return self.event(error_body(error))
 
     def _message(self, chunk: Chunk) -> dict[str, Any]:
         """Return the message of which nothing has come but its first chunk."""

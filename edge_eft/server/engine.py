@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 Status = Literal["ok", "loading", "idle", "restarting", "down"]
 
 DEATH_WINDOW = 60.0  # seconds; after max_deaths in them the process is left alone
+_AT_ONCE = 1.0  # second without requests: one request may need the engine more than once
 
 
 @dataclass
@@ -46,13 +47,8 @@ class _Recipe:
     @property
     def loaded(self) -> bool:
         """Whether it can take requests at once."""
-        return self.loading is not None and self.loading.done() and not self._failed
-
-    @property
-    def _failed(self) -> bool:
-        return self.loading is not None and (
-            self.loading.cancelled() or self.loading.exception() is not None
-        )
+        load = self.loading
+        return bool(load and load.done() and not load.cancelled() and load.exception() is None)
 
 
 class Engine:
@@ -84,12 +80,10 @@ class Engine:
         self._ids = count(1)
         self._replies: dict[str, Reply] = {}
         self._answers: dict[str, asyncio.Future[Any]] = {}
-        self._unloading: dict[str, asyncio.Future[None]] = {}
         self._deaths: deque[float] = deque(maxlen=max_deaths)
-        self._last_words = ""
         self._idle_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.n_deaths = 0
+        self.n_deaths, self.last_words = 0, ""  # of the process
         self.down = False
         self._started = False
 
@@ -110,11 +104,6 @@ class Engine:
         if any(one.loading and not one.loading.done() for one in self._recipes.values()):
             return "restarting" if self._deaths else "loading"
         return "idle" if self._started else "loading"
-
-    @property
-    def last_words(self) -> str:
-        """Why the process died last; "" if it never did."""
-        return self._last_words
 
     def served(self, name: str) -> ServedRecipe:
         """Return a recipe as it was given."""
@@ -173,7 +162,7 @@ class Engine:
         name = recipe.served.name
         while True:
             process = self._process = self._process or EngineProcess(self._take, self._died)
-            answer = self._answers[f"load {name}"] = asyncio.get_running_loop().create_future()
+            answer = self._expect(f"load {name}")
             process.send(
                 "load",
                 name=name,
@@ -194,9 +183,14 @@ class Engine:
         assert self._process is not None
         name = recipe.served.name
         recipe.loading = None
-        self._unloading[name] = asyncio.get_running_loop().create_future()
+        answer = self._expect(f"unload {name}")
         self._process.send("unload", name=name)
-        await self._unloading[name]
+        await answer
+
+    def _expect(self, id: str) -> asyncio.Future[Any]:
+        """Return what the process will answer."""
+        answer = self._answers[id] = asyncio.get_running_loop().create_future()
+        return answer
 
     async def _end(self, why: str) -> None:
         """End the process on purpose."""
@@ -210,19 +204,17 @@ class Engine:
         for recipe in self._recipes.values():
             if recipe.loading is not None and recipe.loading.done():
                 recipe.loading = None
-        for future in [*self._answers.values(), *self._unloading.values()]:
+        for future in self._answers.values():
             if not future.done():
                 future.set_exception(failure)
                 future.exception()  # nobody may be waiting any more
         self._answers.clear()
-        self._unloading.clear()
         for reply in list(self._replies.values()):
             reply.fail(failure)
-            self.forget(reply)
 
     def _died(self, reason: str) -> None:
         was_loaded = [name for name, one in self._recipes.items() if one.loaded or one.replies]
-        self._process, self._last_words = None, reason
+        self._process, self.last_words = None, reason
         self.n_deaths += 1
         self._deaths.append(time.monotonic())
         log.warning("the engine died: %s", reason)
@@ -244,7 +236,7 @@ class Engine:
         """Return why the engine is not started again, and what to do."""
         return (
             f"the engine died {self._max_deaths} times in a minute and is not started again; its "
-            f"last words: {self._last_words}; mend that, and start the server again"
+            f"last words: {self.last_words}; mend that, and start the server again"
         )
 
     def _run(self, work: Any) -> None:
@@ -263,7 +255,8 @@ class Engine:
     def _watch_idle(self) -> None:
         """Begin to count the time without requests, if there are none."""
         if not self._replies and not self._answers and self._process is not None:
-            self._set_idle_timer(self._keep_alive)
+            after = self._keep_alive
+            self._set_idle_timer(None if after is None else max(after, _AT_ONCE))
 
     @property
     def idle_left(self) -> float | None:
@@ -279,6 +272,7 @@ class Engine:
             return
         if any(one.loading for one in self._recipes.values() if one is not recipe):
             await self._unload(recipe)
+            self._watch_idle()
         else:
             await self._rest()
 
@@ -326,7 +320,7 @@ class Engine:
         await self.ready(name)
         assert self._process is not None
         id = f"a{next(self._ids)}"
-        answer = self._answers[id] = asyncio.get_running_loop().create_future()
+        answer = self._expect(id)
         self._process.send("ask", id=id, name=name, what=what, **arguments)
         try:
             return await answer
@@ -338,10 +332,6 @@ class Engine:
         """Send a command about a request, if it is still in work."""
         if reply.id in self._replies and self._process is not None:
             self._process.send(do, id=reply.id, **values)
-
-    async def set_weights(self, reply: Reply, weights: dict[str, Any]) -> None:
-        """Change a reply's weights from the next token on; UnservedError if they do not suit."""
-        await self.ask(reply.recipe, "set_weights", request=reply.id, weights=weights)
 
     def find(self, known_as: str) -> list[Reply]:
         """Return the replies in work, of all choices, by the id that a client knows."""
@@ -362,24 +352,18 @@ class Engine:
                 if reply := self._replies.get(step["request_id"]):
                     reply.take(step)
             return
-        if what == "unloaded":
-            if future := self._unloading.pop(event["name"], None):
-                future.set_result(None)
-            return
         failure = None
         if what in ("error", "failed"):
             known = {"event", "id", "name", "kind", "message"}
             numbers = {key: value for key, value in event.items() if key not in known}
             failure = UnservedError(event["kind"], event["message"], numbers)
-        if what in ("loaded", "failed"):
-            future = self._answers.pop(f"load {event['name']}", None)
-        else:
-            future = self._answers.pop(event["id"], None)
+        do = {"loaded": "load", "failed": "load", "unloaded": "unload"}.get(what)
+        future = self._answers.pop(f"{do} {event['name']}" if do else event["id"], None)
         if future and not future.done():
             if failure:
                 future.set_exception(failure)
             else:
-                future.set_result(event["facts"] if what == "loaded" else event["answer"])
+                future.set_result(event.get("answer", event.get("facts")))
         elif reply := self._replies.get(event.get("id", "")):
             if failure:
                 reply.fail(failure)

@@ -52,17 +52,6 @@ class Done:
     generation: Generation
 
     @property
-    def usage(self) -> dict[str, Any]:
-        """Tokens, as OpenAI counts them."""
-        prompt, completion = self.generation.prompt_tokens, self.n_predicted
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": self.generation.cached_tokens},
-        }
-
-    @property
     def n_predicted(self) -> int:
         """Tokens of the reply, the end token not included."""
         return len(self.generation.tokens)
@@ -117,6 +106,21 @@ class Generating:
         async for chunk in self._merged():
             self.listener(chunk)
             yield chunk
+
+    async def collected(self) -> list[Chunk]:
+        """Return all that comes, as one chunk of each choice."""
+        parts: list[list[Chunk]] = [[] for _ in self.replies]
+        async for chunk in self.chunks():
+            parts[chunk.index].append(chunk)
+        return [
+            Chunk(
+                i,
+                tuple(piece for chunk in part for piece in chunk.pieces),
+                tuple(step for chunk in part for step in chunk.steps),
+                part[-1].done,
+            )
+            for i, part in enumerate(parts)
+        ]
 
     async def _merged(self) -> AsyncIterator[Chunk]:
         streams = [self._choice(i) for i in range(len(self.replies))]

@@ -18,6 +18,8 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
+from starlette.responses import Response
+
 from .api_error import ApiError, as_api_error, openai_refusal, place_of, shutting_down
 from .body import MAX_BODY, ClientGoneError, Message, Receive, read_body, too_large
 
@@ -108,7 +110,7 @@ class Guard:
             host = self._checked_host(scope)
             answer.more += self._checked_origin(scope, host)
             if self._is_preflight(scope):
-                await answer.whole(204, _preflight(scope), b"")
+                await _preflight(scope)(scope, receive, answer.send)
                 return
             self._check_key(scope)
             body = await self._checked_body(scope, receive)
@@ -225,24 +227,20 @@ class _Answer:
             message = {**message, "headers": [*message.get("headers", ()), *self.more]}
         await self._send(message)
 
-    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
 
-
-def _preflight(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """Return what a page is told that asks whether it may ask."""
-    headers = [
-        (b"access-control-allow-methods", b"GET, POST, DELETE"),
-        (b"access-control-max-age", b"600"),
-        (b"content-length", b"0"),
-    ]
+def _preflight(scope: Scope) -> Response:
+    """Return the answer to a page that asks whether it may ask."""
+    headers = {
+        "access-control-allow-methods": "GET, POST, DELETE",
+        "access-control-max-age": "600",
+        "content-length": "0",
+    }
     for name, value in scope["headers"]:
         if name == b"access-control-request-headers" and _HEADER_NAMES.fullmatch(value):
-            headers.append((b"access-control-allow-headers", value))
+            headers["access-control-allow-headers"] = value.decode()
         if (name, value) == (b"access-control-request-private-network", b"true"):
-            headers.append((b"access-control-allow-private-network", b"true"))
-    return headers
+            headers["access-control-allow-private-network"] = "true"
+    return Response(status_code=204, headers=headers)
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:

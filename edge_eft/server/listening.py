@@ -12,7 +12,6 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -78,14 +77,11 @@ def url_of(host: str, sockets: list[socket.socket]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def make_server(
-    app: App, ready: Callable[[], object] = lambda: None, limits: Limits | None = None
-) -> uvicorn.Server:
+def make_server(app: App, limits: Limits | None = None) -> uvicorn.Server:
     """Return what serves `app` until SIGINT or SIGTERM, which ends it within two seconds.
 
     Args:
         app: an ASGI application; its lifespan surrounds all of it.
-        ready: called when it is served.
         limits: of connections; None: the defaults, of as many as the system lets us open.
     """
     limits = limits or Limits(connections=min(Limits.connections, _files() - _SPARE_FILES))
@@ -104,35 +100,23 @@ def make_server(
         timeout_graceful_shutdown=_GRACE,
         h11_max_incomplete_event_size=limits.header_bytes,
     )
-    return _Server(config, ready)
+    return _Server(config)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server, that says when it is ready and leaves signal handlers alone.
+    """Uvicorn's server, with handlers of signals that do not raise them again in the end."""
 
-    Its own handlers raise the signal again in the end, and take none on other threads.
-    """
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not here
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._stop)
-        if self.started:
-            self._ready()
+        yield
 
     def _stop(self) -> None:
         self.force_exit = self.should_exit  # the second time
         self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
 
 
 def _files() -> int:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..engine.request import Request as EngineRequest
 from . import llama_server, openai_chat
-from .answers import Answering, body_of, is_stream, new_id
+from .answers import Answering
 from .engine import Engine
 from .fields import Fields
-from .guard import App
 from .openai_words import FINGERPRINT
-from .served import NamedModel, facts_of, find, role_of
-from .tokens import check_ids, joined_tokens
+from .served import NamedModel, facts_of, role_of
+from .tokens import check_parts, joined_tokens
 
 TOKENIZE = ("content", "add_special", "parse_special", "with_pieces", "model")
 DETOKENIZE = ("tokens", "model")
@@ -25,49 +22,19 @@ DETOKENIZE = ("tokens", "model")
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes. `/completions` is OpenAI's here."""
-
-    async def complete(request: Request) -> App:
-        body = await body_of(request)
-        model, id, stream = find(engine, body.get("model")), new_id("cmpl-"), is_stream(body)
-        return await answering.answer(
-            request,
-            llama_server.ask(body, engine, model),
-            llama_server.LlamaWriter(model.id, body),
-            id=id,
-            stream=stream,
-            last=None,
-        )
-
-    async def tokenize(request: Request) -> Response:
-        return JSONResponse({"tokens": await _tokenize(engine, await body_of(request))})
-
-    async def detokenize(request: Request) -> Response:
-        return JSONResponse({"content": await _detokenize(engine, await body_of(request))})
-
-    async def apply_template(request: Request) -> Response:
-        return JSONResponse({"prompt": await _prompt(engine, await body_of(request))})
-
-    async def props(request: Request) -> Response:
-        model = find(engine, request.query_params.get("model"))
-        return JSONResponse(await _props(engine, model))
-
-    async def slots(request: Request) -> Response:
-        model = find(engine, request.query_params.get("model"))
-        return JSONResponse(await _slots(engine, model))
-
+    complete = answering.endpoint("cmpl-", llama_server.ask, llama_server.LlamaWriter)
     return [
         Route("/completion", complete, methods=["POST"]),
-        Route("/tokenize", tokenize, methods=["POST"]),
-        Route("/detokenize", detokenize, methods=["POST"]),
-        Route("/apply-template", apply_template, methods=["POST"]),
-        Route("/props", props, methods=["GET"]),
-        Route("/slots", slots, methods=["GET"]),
+        Route("/tokenize", answering.telling(_tokenize), methods=["POST"]),
+        Route("/detokenize", answering.telling(_detokenize), methods=["POST"]),
+        Route("/apply-template", answering.telling(_prompt), methods=["POST"]),
+        Route("/props", answering.telling(_props), methods=["GET"]),
+        Route("/slots", answering.telling(_slots), methods=["GET"]),
     ]
 
 
-async def _tokenize(engine: Engine, body: Mapping[str, Any]) -> list[Any]:
+async def _tokenize(engine: Engine, model: NamedModel, body: Mapping[str, Any]) -> dict[str, Any]:
     fields = Fields(body, TOKENIZE)
-    model = find(engine, body.get("model"))
     content = fields.get("content", str | list, "a text, or a list of texts and token ids", "")
     with_pieces = fields.flag("with_pieces")
     tokens = await joined_tokens(
@@ -79,9 +46,9 @@ async def _tokenize(engine: Engine, body: Mapping[str, Any]) -> list[Any]:
         parse_special=fields.get("parse_special", bool, "true or false", True),
         with_pieces=with_pieces,
     )
-    if not with_pieces:
-        return tokens
-    return [{"id": token, "piece": _piece(piece)} for token, piece in tokens]
+    if with_pieces:
+        tokens = [{"id": token, "piece": _piece(piece)} for token, piece in tokens]
+    return {"tokens": tokens}
 
 
 def _piece(latin_1: str) -> str | list[int]:
@@ -93,25 +60,22 @@ def _piece(latin_1: str) -> str | list[int]:
         return list(data)
 
 
-async def _detokenize(engine: Engine, body: Mapping[str, Any]) -> str:
+async def _detokenize(engine: Engine, model: NamedModel, body: Mapping[str, Any]) -> dict[str, Any]:
     fields = Fields(body, DETOKENIZE)
-    model = find(engine, body.get("model"))
     tokens = fields.get("tokens", list, "a list of token ids", [])
-    n_vocab = (await engine.ready(model.recipe))["n_vocab"]
-    check_ids(tokens, "tokens", n_vocab)
-    return str(await engine.ask(model.recipe, "detokenize", tokens=tokens))
+    check_parts(tokens, "tokens", await engine.ready(model.recipe), texts=False)
+    return {"content": await engine.ask(model.recipe, "detokenize", tokens=tokens)}
 
 
-async def _prompt(engine: Engine, body: Mapping[str, Any]) -> str:
+async def _prompt(engine: Engine, model: NamedModel, body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the prompt that messages become for the tuned model, or the one that is named."""
-    model = find(engine, body.get("model"))
     asked = await openai_chat.ask(body, engine, model)
     request = asked.requests[0].to_dict()
     prompts = await engine.ask(model.recipe, "prompts", request=request)
-    return str(prompts[role_of(prompts, model)]["text"])
+    return {"prompt": prompts[role_of(prompts, model)]["text"]}
 
 
-async def _props(engine: Engine, model: NamedModel) -> dict[str, Any]:
+async def _props(engine: Engine, model: NamedModel, _: Mapping[str, Any]) -> dict[str, Any]:
     facts = await facts_of(engine, model)
     defaults = EngineRequest("", max_tokens=facts["n_ctx"])
     params = llama_server.settings(defaults.to_dict()) | {"seed": -1, "n_predict": -1}
@@ -142,7 +106,7 @@ def _slot(index: int, n_ctx: int) -> dict[str, Any]:
     }
 
 
-async def _slots(engine: Engine, model: NamedModel) -> list[dict[str, Any]]:
+async def _slots(engine: Engine, model: NamedModel, _: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what each slot does: counts and dials.
 
     llama-server shows prompts here; ours are other people's, so none of their words is.

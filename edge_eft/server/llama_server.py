@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..engine.constraint import Constraint
@@ -14,6 +15,7 @@ from ..engine.reply import Step, TokenLogprob
 from ..engine.request import MAX_TOP, Request
 from ..errors import EdgeEftError
 from ..text.reply_parser import Content
+from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
 from .fields import SAMPLING, Fields, said_as
@@ -32,11 +34,7 @@ _LOWEST = -3.4028234663852886e38  # llama-server's for what is impossible: JSON 
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what a body asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what a body asks for; raises as `openai_chat.ask`."""
     with said_as({theirs: ours for theirs, ours in NAMES.items() if theirs in body}):
         fields = Fields(_plain(body), KNOWN)
         facts = await engine.ready(model.recipe)
@@ -160,16 +158,14 @@ async def _bias(engine: Engine, model: NamedModel, given: Any) -> dict[int, floa
 # -- answers -------------------------------------------------------------------------------
 
 
-class LlamaWriter:
-    """Writes chunks as llama-server's completions.
+class LlamaWriter(Writer):
+    """Writes chunks as llama-server's completions."""
 
-    Args:
-        model: as the client named it.
-        body: of the request.
-    """
+    last = None  # llama-server has no end mark here
 
-    def __init__(self, model: str, body: Mapping[str, Any]) -> None:
-        self._model, self._stream = model, bool(body.get("stream"))
+    def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
+        super().__init__(id, model, body)
+        self._stream = bool(body.get("stream"))
         self._n_probs = body.get("n_probs") or 0
         self._with_tokens = bool(body.get("return_tokens"))
         self._n_explained = body.get("explain") or 0
@@ -182,39 +178,35 @@ class LlamaWriter:
         )
 
     async def events(self, generating: Generating) -> AsyncIterator[dict[str, Any]]:
-        """Yield the objects of a stream; llama-server has no end mark here."""
+        """Yield the objects of a stream."""
         so_far: dict[int, _Told] = {}
         async for chunk in generating.chunks():
             told = so_far.setdefault(chunk.index, _Told())
-            part = self._take(told, chunk)
+            part = self._part(told, chunk)
             if part["content"] or part["tokens"]:
                 yield part
             if chunk.done:
-                request = generating.ask.requests[chunk.index]
-                yield self._last(chunk.index, _Told(text=told.text), request, chunk.done, part)
+                yield self._last(told, generating.ask.requests[chunk.index], chunk.done, part)
 
     async def whole(self, generating: Generating) -> Any:
         """Return the answer as one object, or a list of them if the prompts were one."""
-        so_far: dict[int, _Told] = {}
-        answers: dict[int, dict[str, Any]] = {}
-        async for chunk in generating.chunks():
-            told = so_far.setdefault(chunk.index, _Told())
-            part = self._take(told, chunk)
-            if chunk.done:
-                request = generating.ask.requests[chunk.index]
-                answers[chunk.index] = self._last(chunk.index, told, request, chunk.done, part)
-        ordered = [answers[i] for i in sorted(answers)]
-        return ordered if self._is_list else ordered[0]
+        answers = []
+        for chunk in await generating.collected():
+            told = _Told()
+            part = self._part(told, chunk)
+            assert chunk.done
+            request = generating.ask.requests[chunk.index]
+            answers.append(self._last(told, request, chunk.done, part))
+        return answers if self._is_list else answers[0]
 
-    def _take(self, told: _Told, chunk: Chunk) -> dict[str, Any]:
+    def _part(self, told: _Told, chunk: Chunk) -> dict[str, Any]:
         """Return what a stream says of a chunk, which is added to what was told before."""
         steps = () if self._no_reply else chunk.steps
         pieces = () if self._no_reply else chunk.pieces
         content = "".join(piece.text for piece in pieces if isinstance(piece, Content))
         tokens = [step.token for step in steps if not step.is_end_token]
         told.text += content
-        told.tokens += tokens
-        told.steps += steps
+        told.n_tokens += len(tokens)
         if chunk.steps:
             told.n_prompt = chunk.steps[-1].prompt_tokens
         part = {
@@ -223,33 +215,29 @@ class LlamaWriter:
             "tokens": tokens,
             "stop": False,
             "id_slot": -1,
-            "tokens_predicted": len(told.tokens),
+            "tokens_predicted": told.n_tokens,
             "tokens_evaluated": told.n_prompt,
         }
-        return part | self._about(steps)
-
-    def _about(self, steps: Iterable[Step]) -> dict[str, Any]:
-        about: dict[str, Any] = {}
         if self._n_probs:
             rows = [_probabilities(one, self._n_probs) for one in steps if not one.is_end_token]
-            about["completion_probabilities"] = rows
+            part["completion_probabilities"] = rows
         if self._n_explained:
-            about["explain"] = explained(steps, self._n_explained)
-        return about
+            part["explain"] = explained(steps, self._n_explained)
+        return part
 
     def _last(
-        self, index: int, told: _Told, request: Request, done: Done, part: dict[str, Any]
+        self, told: _Told, request: Request, done: Done, part: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the object at the end; in a stream without what was told before."""
+        """Return the object at the end; in a stream without what was told before.
+
+        Args:
+            part: the last of the answer's, all of it if it is not a stream.
+        """
         prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
         answer = {
-            "index": index,
-            "content": "" if self._stream else told.text,
-            "tokens": told.tokens if self._with_tokens and not self._stream else [],
-            "id_slot": -1,
+            **part,
             "stop": True,
             "model": self._model,
-            "tokens_predicted": part["tokens_predicted"],
             "tokens_evaluated": done.generation.prompt_tokens,
             "generation_settings": {
                 **settings(request.to_dict()),
@@ -266,22 +254,25 @@ class LlamaWriter:
             "tokens_cached": done.generation.cached_tokens,
             "timings": timings(done),
         }
-        if not self._stream:
-            answer |= self._about(told.steps)
+        if self._stream:
+            answer["content"] = ""
+            for name in ("completion_probabilities", "explain"):
+                answer.pop(name, None)
+        if self._stream or not self._with_tokens:
+            answer["tokens"] = []
         return selected(answer, self._fields) if self._fields else answer
 
 
 _LENGTHS = ("n_predict", "max_tokens")
 
 
+@dataclass
 class _Told:
     """What has come of one answer."""
 
-    def __init__(self, text: str = "") -> None:
-        self.text = text
-        self.tokens: list[int] = []
-        self.steps: list[Step] = []
-        self.n_prompt = 0
+    text: str = ""
+    n_tokens: int = 0
+    n_prompt: int = 0
 
 
 def settings(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning
 from . import openai_chat, openai_completions
-from .answers import Answering, body_of, is_stream, new_id
+from .answers import Answering, Writer, body_of, is_stream, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .fields import COMMON, Fields, said_as
@@ -81,7 +81,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         body, is_chat = await body_of(request), request.url.path == "/api/chat"
         model, id = _find(engine, body), new_id("chatcmpl-")
         stream = is_stream(body) if body.get("stream") is not None else True
-        writer = OllamaWriter(str(body.get("model") or model.id), is_chat=is_chat)
+        writer = OllamaWriter(id, str(body.get("model") or model.id), body, is_chat=is_chat)
         said, nothing = (body.get("messages"), []) if is_chat else (body.get("prompt"), "")
         if said is None or said == nothing:  # Ollama's way to load a model, or to be rid of it
             if _is_zero(body.get("keep_alive")):
@@ -93,13 +93,8 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
             request,
             ask(body, engine, model) if is_chat else ask_generate(body, engine, model),
             writer,
-            id=id,
+            id,
             stream=stream,
-            event=as_line,
-            last=None,
-            last_words=lambda error: as_line(_error(error)),
-            media_type="application/x-ndjson",
-            comment=None,
         )
 
     async def not_here(request: Request) -> Response:
@@ -121,11 +116,6 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     return [Route(path, endpoint, methods=methods) for path, endpoint, methods in found]
 
 
-def as_line(event: Any) -> Event:
-    """Return an object as a line."""
-    return json.dumps(event).encode() + b"\n"
-
-
 def _error(error: ApiError) -> dict[str, str]:
     return {"error": error.message}
 
@@ -144,11 +134,7 @@ def _find(engine: Engine, body: Mapping[str, Any]) -> NamedModel:
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what the body of a chat asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what the body of a chat asks for; raises as `openai_chat.ask`."""
     fields = Fields(body, CHAT)
     messages = fields.get("messages", list, "a list of messages", [])
     chat = {"messages": [*_messages(messages)], "tools": body.get("tools")}
@@ -262,16 +248,18 @@ def no_images(where: str) -> ApiError:
 # -- answers -------------------------------------------------------------------------------
 
 
-class OllamaWriter:
+class OllamaWriter(Writer):
     """Writes chunks as Ollama's lines.
 
     Args:
-        model: as the client named it.
         is_chat: whether the text stands in a message.
     """
 
-    def __init__(self, model: str, *, is_chat: bool) -> None:
-        self._model, self._is_chat = model, is_chat
+    media_type, last, comment = "application/x-ndjson", None, None
+
+    def __init__(self, id: str, model: str, body: Mapping[str, Any], *, is_chat: bool) -> None:
+        super().__init__(id, model, body)
+        self._is_chat = is_chat
         self._begun = time.perf_counter_ns()
         self._loaded = self._begun
 
@@ -280,7 +268,7 @@ class OllamaWriter:
         self._loaded = time.perf_counter_ns()
         calls = openai_chat.Message()
         async for chunk in generating.chunks():
-            calls.take(tuple(piece for piece in chunk.pieces if _is_of_call(piece)))
+            calls.take(piece for piece in chunk.pieces if _is_of_call(piece))
             for piece in chunk.pieces:
                 if isinstance(piece, Content):
                     yield self._line(piece.text, "")
@@ -294,14 +282,19 @@ class OllamaWriter:
     async def whole(self, generating: Generating) -> dict[str, Any]:
         """Return the answer as one object."""
         self._loaded = time.perf_counter_ns()
-        message = openai_chat.Message()
-        end: dict[str, Any] = {}
-        async for chunk in generating.chunks():
-            message.take(chunk.pieces)
-            if chunk.done:
-                end = self._end(chunk.done)
-        line = self._line(message.content, message.reasoning, message.tool_calls, done=True)
-        return {**line, **end}
+        (chunk,) = await generating.collected()
+        assert chunk.done
+        said = openai_chat.Message(chunk.pieces)
+        line = self._line(said.content, said.reasoning, said.tool_calls, done=True)
+        return {**line, **self._end(chunk.done)}
+
+    def event(self, one: Any) -> Event:
+        """Return an object as a line."""
+        return json.dumps(one).encode() + b"\n"
+
+    def last_words(self, error: ApiError) -> Event:
+        """Return the line that tells of an error in mid-stream."""
+        return self.event(_error(error))
 
     def nothing(self, done_reason: str) -> dict[str, Any]:
         """Return the answer to a request that only loads or unloads a model."""

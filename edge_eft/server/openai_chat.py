@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from ..engine.constraint import Constraint
@@ -16,7 +16,8 @@ from ..text.reply_parser import (
     ToolCallArguments,
     ToolCallStart,
 )
-from ..text.tools import check_tools
+from ..text.tools import Tool, check_tools
+from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
 from .fields import MAX_CHOICES, MAX_TOP_LOGPROBS, SAMPLING, Fields
@@ -54,7 +55,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         told = f"messages[{i}] is {messages[i]!r:.60}; it must be an object"
         raise ApiError(400, told, param="messages")
     facts = await engine.ready(model.recipe)
-    tools = _usable_tools(fields)
+    tools = _tools(fields)
     choice = _tool_choice(fields)
     constraint = fields.constraint()
     if choice not in ("auto", "none"):
@@ -94,21 +95,18 @@ def thinking(facts: Mapping[str, Any], thinks: bool) -> dict[str, bool]:
 _LENGTHS = ("max_completion_tokens", "max_tokens")
 
 
-def _usable_tools(fields: Fields) -> list[dict[str, Any]]:
+def _tools(fields: Fields) -> list[Tool]:
     """Return the tools that are functions; others are noted as ignored."""
-    tools = fields.get("tools", list, "a list of tools", [])
     usable = []
-    for i, tool in enumerate(tools):
-        if not isinstance(tool, dict):
-            raise fields.wrong("tools", f"tools[{i}] must be an object")
-        if tool.get("type", "function") != "function":
+    for i, tool in enumerate(fields.get("tools", list, "a list of tools", [])):
+        if isinstance(tool, dict) and tool.get("type", "function") != "function":
             fields.ignored.append(f"tools[{i}] ({tool['type']})")
-            continue
-        function = tool.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise fields.wrong("tools", f"tools[{i}] must have a function with a name")
-        usable.append(tool)
-    return usable
+        else:
+            usable.append({"type": "function", **tool} if isinstance(tool, dict) else tool)
+    try:
+        return check_tools(usable)
+    except EdgeEftError as error:
+        raise ApiError(400, f"tools: {error}", param="tools") from None
 
 
 def _tool_choice(fields: Fields) -> str | dict[str, Any]:
@@ -121,33 +119,25 @@ def _tool_choice(fields: Fields) -> str | dict[str, Any]:
 
 
 def _call_constraint(
-    form: ReplyForm, tools: list[dict[str, Any]], choice: str | dict[str, Any]
+    form: ReplyForm, tools: list[Tool], choice: str | dict[str, Any]
 ) -> Constraint:
     """Return what holds a reply to a call of a tool."""
     try:
-        held = tool_constraint(form, check_tools(tools), choice)
-        return Constraint(json_schema=held.json_schema, before=held.before, after=held.after)
+        return tool_constraint(form, tools, choice)
     except EdgeEftError as error:
-        told = str(error)
-        if told.startswith("tool_choice"):
-            raise ApiError(400, told, param="tool_choice") from None
-        raise ApiError(400, f"tools: {told}", param="tools") from None
+        if str(error).startswith("tool_choice"):
+            raise ApiError(400, str(error), param="tool_choice") from None
+        raise ApiError(400, f"tools: {error}", param="tools") from None
 
 
 # -- answers -------------------------------------------------------------------------------
 
 
-class ChatWriter:
-    """Writes chunks as chat completions.
-
-    Args:
-        id: of the answer.
-        model: as the client named it.
-        body: of the request.
-    """
+class ChatWriter(Writer):
+    """Writes chunks as chat completions."""
 
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
-        self._id, self._model = id, model
+        super().__init__(id, model, body)
         self._with_usage = wants_usage(body)
         self._logprobs = bool(body.get("logprobs"))
         self._n_top = body.get("top_logprobs") or 0
@@ -204,24 +194,17 @@ class ChatWriter:
 
     async def whole(self, generating: Generating) -> dict[str, Any]:
         """Return the answer as one object."""
-        n = len(generating.replies)
-        messages = [Message() for _ in range(n)]
-        steps: list[list[Step]] = [[] for _ in range(n)]
-        done: dict[int, Done] = {}
-        async for chunk in generating.chunks():
-            messages[chunk.index].take(chunk.pieces)
-            steps[chunk.index] += chunk.steps
-            if chunk.done:
-                done[chunk.index] = chunk.done
+        chunks = await generating.collected()
+        done = {chunk.index: chunk.done for chunk in chunks if chunk.done}
         choices = [
             {
-                "index": i,
-                "message": messages[i].to_dict(),
+                "index": chunk.index,
+                "message": Message(chunk.pieces).to_dict(),
                 "logprobs": None,
-                "finish_reason": done[i].finish_reason,
-                **self._about(tuple(steps[i])),
+                "finish_reason": done[chunk.index].finish_reason,
+                **self._about(chunk.steps),
             }
-            for i in range(n)
+            for chunk in chunks
         ]
         return base(self._id, "chat.completion", self._model) | {
             "choices": choices,
@@ -233,12 +216,13 @@ class ChatWriter:
 class Message:
     """An assistant's message as its pieces come."""
 
-    def __init__(self) -> None:
+    def __init__(self, pieces: Iterable[Piece] = ()) -> None:
         self.content = ""
         self.reasoning = ""
         self.tool_calls: list[dict[str, Any]] = []
+        self.take(pieces)
 
-    def take(self, pieces: tuple[Piece, ...]) -> None:
+    def take(self, pieces: Iterable[Piece]) -> None:
         """Add pieces."""
         for piece in pieces:
             if isinstance(piece, Content):

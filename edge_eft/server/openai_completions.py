@@ -13,6 +13,7 @@ from typing import Any
 from ..engine.reply import PromptToken, Step, TokenLogprob
 from ..engine.request import Prompt
 from ..text.reply_parser import Content
+from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
 from .fields import MAX_CHOICES, MAX_TOP_LOGPROBS, SAMPLING, Fields
@@ -37,11 +38,7 @@ _MOST_ECHOED = 5
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what a body asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what a body asks for; raises as `openai_chat.ask`."""
     fields = Fields(body, KNOWN)
     if fields.get("suffix", str, "a text"):
         raise fields.wrong("suffix", "these models only continue a text; leave it out")
@@ -101,17 +98,11 @@ def _prompts(fields: Fields) -> list[Prompt]:
 # -- answers -------------------------------------------------------------------------------
 
 
-class CompletionWriter:
-    """Writes chunks as completions.
-
-    Args:
-        id: of the answer.
-        model: as the client named it.
-        body: of the request.
-    """
+class CompletionWriter(Writer):
+    """Writes chunks as completions."""
 
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
-        self._id, self._model = id, model
+        super().__init__(id, model, body)
         self._with_usage = wants_usage(body)
         self._n = body.get("n") or 1
         self._echo = bool(body.get("echo"))
@@ -136,16 +127,10 @@ class CompletionWriter:
 
     async def whole(self, generating: Generating) -> dict[str, Any]:
         """Return the answer as one object."""
-        n = len(generating.replies)
-        choices: list[dict[str, Any]] = [{"text": "", "logprobs": None} for _ in range(n)]
-        done: dict[int, Done] = {}
-        async for chunk in generating.chunks():
-            prompt = generating.ask.requests[chunk.index].prompt
-            self._add(choices[chunk.index], self._choice(chunk, prompt))
-            if chunk.done:
-                done[chunk.index] = chunk.done
+        requests, chunks = generating.ask.requests, await generating.collected()
+        done = {chunk.index: chunk.done for chunk in chunks if chunk.done}
         return self._base() | {
-            "choices": choices,
+            "choices": [self._choice(one, requests[one.index].prompt) for one in chunks],
             "usage": merged_usage(done, self._n),
             "timings": done[0].timings,
         }
@@ -170,17 +155,6 @@ class CompletionWriter:
         if self._n_explained:
             choice["explain"] = explained(steps, self._n_explained)
         return choice
-
-    @staticmethod
-    def _add(choice: dict[str, Any], more: dict[str, Any]) -> None:
-        """Add a part of a choice to what came before of it."""
-        text, logprobs = choice["text"] + more["text"], choice["logprobs"]
-        if logprobs and more["logprobs"]:
-            logprobs = {key: logprobs[key] + more["logprobs"][key] for key in logprobs}
-        explain = choice.get("explain", []) + more.get("explain", [])
-        choice |= more | {"text": text, "logprobs": logprobs or more["logprobs"]}
-        if explain:
-            choice["explain"] = explain
 
 
 class _Logprobs:

@@ -11,18 +11,17 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning, ToolCallStart
 from . import openai_chat
-from .answers import Answering, as_named, body_of, is_stream, new_id
+from .answers import Answering, NamingWriter, new_id
 from .api_error import ApiError
 from .engine import Engine
 from .fields import COMMON, Fields, text_parts
 from .generation import Ask, Done, Generating
-from .guard import App
-from .served import NamedModel, find
+from .openai_words import merged_usage
+from .served import NamedModel
 from .sse import Event, as_bytes
 
 _MEMORY = ("previous_response_id", "conversation", "prompt")
@@ -42,22 +41,7 @@ KNOWN = (
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes."""
-
-    async def respond(request: Request) -> App:
-        body = await body_of(request)
-        model, id, stream = find(engine, body.get("model")), new_id("resp_"), is_stream(body)
-        writer = ResponseWriter(id, model.id, body)
-        return await answering.answer(
-            request,
-            ask(body, engine, model),
-            writer,
-            id=id,
-            stream=stream,
-            event=as_named,
-            last=None,
-            last_words=writer.last_words,
-        )
-
+    respond = answering.endpoint("resp_", ask, ResponseWriter)
     return [Route(path, respond, methods=["POST"]) for path in ("/v1/responses", "/responses")]
 
 
@@ -65,11 +49,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
 
 
 async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask:
-    """Return what a body asks for.
-
-    Raises:
-        ApiError: a field is missing or wrong. UnservedError: the model cannot be loaded.
-    """
+    """Return what a body asks for; raises as `openai_chat.ask`."""
     fields = Fields(body, KNOWN)
     for name in _MEMORY:
         if name in fields:
@@ -161,16 +141,11 @@ def _response_format(fields: Fields) -> Any:
 # -- answers -------------------------------------------------------------------------------
 
 
-class ResponseWriter:
-    """Writes chunks as a response.
-
-    Args:
-        id: of the response.
-        model: as the client named it.
-        body: of the request, parts of which a response repeats.
-    """
+class ResponseWriter(NamingWriter):
+    """Writes chunks as a response."""
 
     def __init__(self, id: str, model: str, body: Mapping[str, Any]) -> None:
+        super().__init__(id, model, body)
         self._numbers = count()
         self._output: list[dict[str, Any]] = []
         self._open = False  # whether more of the last item may come
@@ -228,7 +203,7 @@ class ResponseWriter:
         code = "server_error" if error.status >= 500 else "invalid_prompt"
         failed = {"status": "failed", "error": {"code": code, "message": error.message}}
         then = self._event("failed", response=self._response | failed | {"output": self._output})
-        return as_bytes(as_named(first)) + as_bytes(as_named(then))
+        return as_bytes(self.event(first)) + as_bytes(self.event(then))
 
     def _event(self, kind: str, **values: Any) -> dict[str, Any]:
         return {"type": f"response.{kind}", "sequence_number": next(self._numbers), **values}
@@ -294,7 +269,7 @@ class ResponseWriter:
         cut = done.finish_reason == "length"
         status = "incomplete" if cut else "completed"
         yield from self._close(status)
-        usage = done.usage
+        usage = merged_usage({0: done})
         self._response |= {
             "status": status,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,

@@ -13,12 +13,11 @@ from starlette.routing import BaseRoute, Route
 from ..errors import EdgeEftError
 from ..logits.weights import Weights
 from . import openai_chat, openai_completions
-from .answers import Answering, body_of, is_stream, new_id
+from .answers import Answering, body_of
 from .api_error import ApiError
 from .engine import Engine
 from .failure import refused
 from .fields import WEIGHTS, Fields
-from .guard import App
 from .served import NamedModel, file_of, find, models
 
 _STARTED = int(time.time())
@@ -36,31 +35,13 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     async def one_model(request: Request) -> Response:
         return JSONResponse(_about(engine, find(engine, request.path_params["id"])))
 
-    async def chat(request: Request) -> App:
-        body = await body_of(request)
-        model, id, stream = find(engine, body.get("model")), new_id("chatcmpl-"), is_stream(body)
-        return await answering.answer(
-            request,
-            openai_chat.ask(body, engine, model),
-            openai_chat.ChatWriter(id, model.id, body),
-            id=id,
-            stream=stream,
-        )
-
-    async def complete(request: Request) -> App:
-        body = await body_of(request)
-        model, id, stream = find(engine, body.get("model")), new_id("cmpl-"), is_stream(body)
-        return await answering.answer(
-            request,
-            openai_completions.ask(body, engine, model),
-            openai_completions.CompletionWriter(id, model.id, body),
-            id=id,
-            stream=stream,
-        )
-
     async def control(request: Request) -> Response:
         return JSONResponse(await _control(engine, await body_of(request)))
 
+    chat = answering.endpoint("chatcmpl-", openai_chat.ask, openai_chat.ChatWriter)
+    complete = answering.endpoint(
+        "cmpl-", openai_completions.ask, openai_completions.CompletionWriter
+    )
     found = [
         ("/models", list_models, "GET"),
         ("/models/{id:path}", one_model, "GET"),
@@ -114,12 +95,12 @@ async def _control(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
         )
     if action == "stop":
         for reply in replies:
-            reply.stop()
+            reply.cancel()
         return {"id": id, "action": action, "success": True}
     try:
         weights = Weights.from_dict(fields.dials("only"))
     except EdgeEftError as error:
         raise refused(error, (*WEIGHTS, "only")) from None
     for reply in replies:
-        await engine.set_weights(reply, weights.to_dict())
+        await engine.ask(reply.recipe, "set_weights", request=reply.id, weights=weights.to_dict())
     return {"id": id, "action": action, "success": True, "weights": weights.to_dict()}

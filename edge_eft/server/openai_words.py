@@ -34,9 +34,9 @@ def merged_usage(done: Mapping[int, Done], n: int = 1) -> dict[str, Any]:
         done: number of a choice → how it ended.
         n: choices of each prompt; they stand one after another.
     """
-    first = [one.usage for i, one in sorted(done.items()) if i % n == 0]
-    prompt = sum(usage["prompt_tokens"] for usage in first)
-    cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in first)
+    first = [one.generation for i, one in sorted(done.items()) if i % n == 0]
+    prompt = sum(one.prompt_tokens for one in first)
+    cached = sum(one.cached_tokens for one in first)
     completion = sum(one.n_predicted for one in done.values())
     return {
         "prompt_tokens": prompt,

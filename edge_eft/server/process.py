@@ -30,7 +30,7 @@ class EngineProcess:
         self._loop = asyncio.get_running_loop()
         self._on_event, self._on_death = on_event, on_death
         self._child = Child(["-m", "edge_eft.engine.host"], environment())
-        self._stopped = False
+        self._ending: asyncio.Task[None] | None = None
         self._rest = b""
         self._output = self._child.stdout.fileno()
         try:
@@ -45,15 +45,17 @@ class EngineProcess:
         self._child.send(json.dumps({"do": do, **values}))
 
     async def stop(self) -> None:
-        """End the process, and all that it holds."""
-        if not self._stopped:
-            self._close()
-            await asyncio.to_thread(self._child.end)
+        """End the process, and all that it holds; `on_death` tells nothing any more."""
+        self._on_death = lambda _: None  # by now there may be another process
+        await self._end()
 
-    def _close(self) -> None:
-        self._stopped = True
-        if self._watched:
-            self._loop.remove_reader(self._output)
+    def _end(self) -> asyncio.Task[None]:
+        """Begin to end the process; nothing more is read of it."""
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._die())
+            if self._watched:
+                self._loop.remove_reader(self._output)
+        return self._ending
 
     def _read_all(self) -> None:
         with contextlib.suppress(OSError, RuntimeError):  # the pipe or the loop is closed
@@ -66,16 +68,13 @@ class EngineProcess:
 
     def _take(self, data: bytes) -> None:
         """Take the events that have come; nothing comes when the process has died."""
-        if self._stopped:
-            return
         if not data:
-            self._close()
-            self._dying = asyncio.ensure_future(self._die())
-            return
+            self._end()
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            if not self._stopped:  # by what an event brought about
+            if not self._ending:  # by what an event brought about
                 self._on_event(json.loads(line))
 
     async def _die(self) -> None:
-        self._on_death(await asyncio.to_thread(self._child.end))
+        reason = await asyncio.to_thread(self._child.end)
+        self._on_death(reason)

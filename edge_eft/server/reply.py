@@ -106,16 +106,8 @@ class Reply:
         await self._news.wait()
 
     def cancel(self) -> None:
-        """Stop it; nothing happens if it has ended."""
+        """End it, if it has not: what has come is the answer."""
         self._engine.tell(self, "cancel")
         self._ended = True
         self._engine.forget(self)
         self._news.set()
-
-    def stop(self) -> None:
-        """End it as if it had been long enough: what has come is the answer."""
-        if not self._ended:
-            self._engine.tell(self, "cancel")
-            self._ended = True
-            self._engine.forget(self)
-            self._news.set()

@@ -99,7 +99,7 @@ class EventStream:
         finally:
             gone.cancel()
             commenting.cancel()
-            await _cancelled(sending)  # a generator that runs cannot be closed
+            await _ended(sending)  # a generator that runs cannot be closed
             await self._events.aclose()
 
     async def _send_all(self, send: Send, gone: asyncio.Future[None]) -> None:
@@ -157,11 +157,6 @@ async def _ended(task: asyncio.Future[Any]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()
-
-
-async def _cancelled(task: asyncio.Future[Any]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -35,14 +35,8 @@ async def joined_tokens(
     Raises:
         ApiError: a part is neither text nor id, or there is too much. UnservedError: as `ready`.
     """
-    n_vocab = (await engine.ready(model.recipe))["n_vocab"]
-    for i, part in enumerate(parts):
-        if not isinstance(part, str) and not _is_token(part, n_vocab):
-            told = f"{param}[{i}] is {part!r:.40}; it must be a text or a token id"
-            raise ApiError(400, f"{told} in [0, {n_vocab - 1}]", param=param)
-    if not is_prompt:
-        n_bytes = sum(len(part.encode()) if isinstance(part, str) else 1 for part in parts)
-        check_size(n_bytes, param)
+    facts = await engine.ready(model.recipe)
+    check_parts(parts, param, facts, is_prompt=is_prompt)
     special = {"add_special": add_special, "parse_special": parse_special}
     return list(
         await engine.ask(
@@ -56,24 +50,28 @@ async def joined_tokens(
     )
 
 
-def _is_token(value: Any, n_vocab: int) -> bool:
-    """Return whether a value is a token's id."""
-    return type(value) is int and 0 <= value < n_vocab
+def check_parts(
+    parts: Sequence[Any],
+    param: str,
+    facts: Mapping[str, Any],
+    *,
+    texts: bool = True,
+    is_prompt: bool = False,
+) -> None:
+    """Raise ApiError if a part is neither a token's id nor, if there may be any, a text.
 
-
-def check_size(n: int, param: str) -> None:
-    """Raise ApiError if `n` bytes and ids are more than are turned at once."""
+    Likewise if there are more than are turned at once, unless they are a prompt.
+    """
+    n = 0 if is_prompt else sum(len(p.encode()) if isinstance(p, str) else 1 for p in parts)
     if n > MOST:
         told = f"{param} has {n:,} bytes or ids; {MOST:,} can be turned at once, send it in parts"
         raise ApiError(400, told, param=param)
-
-
-def check_ids(ids: Sequence[Any], param: str, n_vocab: int) -> None:
-    """Raise ApiError if one is not a token's id, or there are more than are turned at once."""
-    check_size(len(ids), param)
-    for i, token in enumerate(ids):
-        if not _is_token(token, n_vocab):
-            told = f"{param}[{i}] is {token!r:.40}; it must be a token id in [0, {n_vocab - 1}]"
+    last = facts["n_vocab"] - 1
+    for i, part in enumerate(parts):
+        is_text = texts and isinstance(part, str)
+        if not (is_text or (type(part) is int and 0 <= part <= last)):
+            wanted = "a text or a token id" if texts else "a token id"
+            told = f"{param}[{i}] is {part!r:.40}; it must be {wanted} in [0, {last}]"
             raise ApiError(400, told, param=param)
 
 

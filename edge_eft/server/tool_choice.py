@@ -1,23 +1,16 @@
 """What a reply is held to that must call a tool: a JSON schema, and the texts around it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..engine.constraint import Constraint
 from ..errors import RequestError
 from ..text.reply_form import TOOL_CALL, ReplyForm
 
 
-class ToolConstraint(NamedTuple):
-    """A reply is `before`, a value of `json_schema`, `after`."""
-
-    json_schema: dict[str, Any]
-    before: str
-    after: str
-
-
 def tool_constraint(
     form: ReplyForm, tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, Any]
-) -> ToolConstraint:
+) -> Constraint:
     """Return what a reply is held to.
 
     Args:
@@ -27,7 +20,8 @@ def tool_constraint(
         choice: OpenAI's: "required" (any of them), or {"type": "function", "function": {"name"}}.
 
     Raises:
-        RequestError: there are no tools, or none of that name, or the choice is something else.
+        RequestError: there are no tools, or none of that name, or the choice is something else;
+            or as `Constraint`.
     """
     functions = [tool["function"] for tool in tools]
     if not functions:
@@ -48,7 +42,7 @@ def tool_constraint(
     before, after = ("", "") if is_llama else (f"{TOOL_CALL[0]}\n", f"\n{TOOL_CALL[1]}")
     if form.opens_reasoning and form.reasoning:
         before = f"{form.reasoning[1]}\n\n{before}"
-    return ToolConstraint(_schema(functions, key), before, after)
+    return Constraint(json_schema=_schema(functions, key), before=before, after=after)
 
 
 def _schema(functions: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:

@@ -156,12 +156,15 @@ class ReplyParser:
 
     def _begin_object(self, final: bool) -> bool:
         """Llama's call is the whole reply."""
-        core = self._rest.lstrip()
-        space = len(self._rest) - len(core)
+        return self._object_at(len(self._rest) - len(self._rest.lstrip()), final)
+
+    def _object_at(self, n: int, final: bool) -> bool:
+        """Begin one of Llama's calls behind `n` characters, or content if there is none."""
+        core = self._rest[n:]
         if core.startswith(PYTHON_TAG):
-            self._begin_call(space + len(PYTHON_TAG))
+            self._begin_call(n + len(PYTHON_TAG))
         elif core.startswith("{"):
-            self._begin_call(space)
+            self._begin_call(n)
         elif not final and PYTHON_TAG.startswith(core):
             return False
         else:
@@ -212,18 +215,10 @@ class ReplyParser:
     def _next_object(self, final: bool) -> bool:
         """Behind one of Llama's calls: another, or content."""
         between = _BETWEEN_CALLS.match(self._rest)
-        n = between.end() if between else 0
-        core = self._rest[n:]
-        if core.startswith(PYTHON_TAG):
-            self._begin_call(n + len(PYTHON_TAG))
-        elif core.startswith("{"):
-            self._begin_call(n)
-        elif not final and PYTHON_TAG.startswith(core):
-            return False
-        else:
+        can_go_on = self._object_at(between.end() if between else 0, final)
+        if self._step == self._talk_on:
             self._rest = self._rest.lstrip()
-            self._step = self._talk_on
-        return True
+        return can_go_on
 
     # --- taking from the rest ---------------------------------------------------------------
 

@@ -126,9 +126,9 @@ def test_replies_go_on_while_another_recipe_is_loaded(driven, monkeypatch):
         return plain(*given, **options)
 
     monkeypatch.setattr(host, "Emulator", load)
-    driven.do("submit", id="a", name="m", request=SHORT)
     driven.load("n")
     driven.load("bad", n_ctx="x")
+    driven.do("submit", id="a", name="m", request=SHORT)
     while driven.host.has_work:
         driven.host.step()
     assert driven.of("a") == ["accepted", "step", "step"]

@@ -49,12 +49,11 @@ def serving(app, limits=None):
     """A live server of an ASGI application."""
     sockets = listen("127.0.0.1", 0)
     port = sockets[0].getsockname()[1]
-    ready = threading.Event()
-    server = make_server(app, ready.set, limits)
+    server = make_server(app, limits)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)))
     thread.start()
     try:
-        assert ready.wait(10)
+        assert until(lambda: server.started)
         yield Live(server, port)
     finally:
         server.should_exit = True

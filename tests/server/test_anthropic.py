@@ -187,7 +187,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
         ({"messages": HI, "stop_sequences": "END"}, "stop_sequences", "list of texts"),
         ({"messages": HI, "stop_sequences": [""]}, "stop_sequences", "not empty"),
         ({"messages": HI, "tools": [3]}, "tools", r"tools\[0\] is 3"),
-        ({"messages": HI, "tools": [{}]}, "tools", "with a name"),
+        ({"messages": HI, "tools": [{}]}, "tools", "has the name None"),
         (
             {"messages": HI, "tool_choice": {"type": "one"}},
             "tool_choice",
@@ -209,7 +209,7 @@ def test_what_is_wrong_is_named(body, param, told):
 
 
 def writer():
-    return anthropic.MessageWriter("msg_1", "atlas")
+    return anthropic.MessageWriter("msg_1", "atlas", {})
 
 
 def test_a_stream_has_the_events_that_the_package_knows():

@@ -159,9 +159,9 @@ def changed(body, path, value):
             RESPONSES,
             lambda body: openai_responses.ResponseWriter("1", "m", body),
         ),
-        (anthropic, ANTHROPIC, lambda body: anthropic.MessageWriter("1", "m")),
-        (llama_server, LLAMA, lambda body: llama_server.LlamaWriter("m", body)),
-        (ollama, OLLAMA, lambda body: ollama.OllamaWriter("m", is_chat=True)),
+        (anthropic, ANTHROPIC, lambda body: anthropic.MessageWriter("1", "m", body)),
+        (llama_server, LLAMA, lambda body: llama_server.LlamaWriter("1", "m", body)),
+        (ollama, OLLAMA, lambda body: ollama.OllamaWriter("1", "m", body, is_chat=True)),
     ],
 )
 def test_a_value_of_any_kind_in_any_place_is_read_or_refused(dialect, body, writer):

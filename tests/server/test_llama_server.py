@@ -71,7 +71,9 @@ def test_what_changes_nothing_is_named():
 
 
 def test_the_parts_of_a_stream_and_its_end():
-    *parts, last = events(LlamaWriter("atlas", {"stream": True}), generating(steps(["a", "\nb"])))
+    *parts, last = events(
+        LlamaWriter("1", "atlas", {"stream": True}), generating(steps(["a", "\nb"]))
+    )
     assert [part["content"] for part in parts] == ["a", "\nb"]
     assert [part["tokens"] for part in parts] == [[0], [1]]
     assert [part["tokens_predicted"] for part in parts] == [1, 2]
@@ -89,7 +91,7 @@ def test_the_parts_of_a_stream_and_its_end():
     ],
 )
 def test_why_it_stopped(given, kind, word):
-    answer = whole(LlamaWriter("atlas", {"return_tokens": True}), given)
+    answer = whole(LlamaWriter("1", "atlas", {"return_tokens": True}), given)
     assert (answer["content"], answer["stop_type"], answer["stopping_word"]) == ("a", kind, word)
     assert answer["tokens"][0] == 0
     assert answer["truncated"] is False
@@ -97,14 +99,14 @@ def test_why_it_stopped(given, kind, word):
 
 def test_fields_are_selected_by_paths():
     body = {"response_fields": ["content", "timings/cache_n", "content/x", "nothing"]}
-    assert whole(LlamaWriter("atlas", body), generating(steps(["a"]))) == {
+    assert whole(LlamaWriter("1", "atlas", body), generating(steps(["a"]))) == {
         "content": "a",
         "timings/cache_n": 5,
     }
 
 
 def test_no_tokens_asked_for_are_none_told():
-    answer = whole(LlamaWriter("atlas", {"n_predict": 0}), generating(steps(["a"])))
+    answer = whole(LlamaWriter("1", "atlas", {"n_predict": 0}), generating(steps(["a"])))
     assert (answer["content"], answer["tokens_predicted"]) == ("", 0)
 
 

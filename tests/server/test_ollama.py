@@ -134,7 +134,7 @@ def test_what_these_models_cannot_do_is_refused(body):
 
 def test_thoughts_text_and_calls_have_their_places():
     said = steps(["<think>Hm.</think>", "Yes.", CALL])
-    lines = events(OllamaWriter("atlas", is_chat=True), generating(said))
+    lines = events(OllamaWriter("1", "atlas", {}, is_chat=True), generating(said))
     messages = [line["message"] for line in lines]
     assert "".join(message.get("thinking", "") for message in messages) == "Hm."
     assert "".join(message["content"] for message in messages) == "Yes."
@@ -142,13 +142,13 @@ def test_thoughts_text_and_calls_have_their_places():
     assert calls == [[{"function": {"name": "weather", "arguments": {"city": "Lima"}}}]]
     assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
     assert lines[-1]["done_reason"] == "stop"
-    one = whole(OllamaWriter("atlas", is_chat=True), generating(said))["message"]
+    one = whole(OllamaWriter("1", "atlas", {}, is_chat=True), generating(said))["message"]
     assert (one["thinking"], one["content"], one["tool_calls"]) == ("Hm.", "Yes.", calls[0])
 
 
 def test_a_generated_text_is_a_response_with_its_counts():
     said = steps(["a", "b"], finish_reason="length", ends=False)
-    answer = whole(OllamaWriter("atlas", is_chat=False), generating(said))
+    answer = whole(OllamaWriter("1", "atlas", {}, is_chat=False), generating(said))
     assert (answer["response"], answer["done"], answer["done_reason"]) == ("ab", True, "length")
     assert (answer["prompt_eval_count"], answer["eval_count"]) == (12, 2)
     assert answer["total_duration"] >= answer["load_duration"] >= 0

@@ -301,6 +301,7 @@ def test_an_echo_scores_the_prompt(client, atlas):
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"tools": [TOOL], "tool_choice": "look_up"}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {"name": "a name"}}]}, "tools"),
         (
             {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
             "tool_choice",

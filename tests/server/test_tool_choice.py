@@ -2,6 +2,7 @@
 
 import pytest
 
+from edge_eft.engine.constraint import Constraint
 from edge_eft.errors import RequestError
 from edge_eft.server.tool_choice import tool_constraint
 from edge_eft.text.reply_form import ReplyForm
@@ -35,12 +36,13 @@ def named(name):
 
 def test_a_named_function_is_the_only_one():
     for form in (ReplyForm(tool_calls="hermes"), ReplyForm()):
-        schema, before, after = tool_constraint(form, TOOLS, named("f"))
-        assert schema == called("f", CITY)
-        assert (before, after) == ("<tool_call>\n", "\n</tool_call>")
+        held = tool_constraint(form, TOOLS, named("f"))
+        assert held.json_schema == called("f", CITY)
+        assert (held.before, held.after) == ("<tool_call>\n", "\n</tool_call>")
     held = tool_constraint(ReplyForm(tool_calls="llama3"), TOOLS, named("f"))
-    assert held == (called("f", CITY, "parameters"), "", "")
-    assert tool_constraint(ReplyForm(), TOOLS, named("h"))[0] == called("h", {"type": "object"})
+    assert held == Constraint(json_schema=called("f", CITY, "parameters"))
+    held = tool_constraint(ReplyForm(), TOOLS, named("h"))
+    assert held.json_schema == called("h", {"type": "object"})
 
 
 def test_required_is_any_of_them_and_references_still_lead_somewhere():
