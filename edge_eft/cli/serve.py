@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shlex
+import socket
 import stat
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from .terminal import say, talk, to_json
 
 if TYPE_CHECKING:
     from ..files.recipe import Recipe
+    from ..server.options import ServeOptions
     from ..server.served import ServedRecipe
 
 _KEY_VARIABLE = "EDGE_EFT_API_KEY"
@@ -26,6 +28,7 @@ _MAX_KEY_FILE = 64 << 10  # bytes
 _KEY = re.compile(r"[!-~]{1,512}")  # what a header can carry
 _NO_ORIGIN = "--cors {!r:.80} is not an origin; take SCHEME://HOST[:PORT], without a path."
 _NO_HOST = "--allow-host {!r:.80} is not a host's name or address."
+_QUESTION = "What is the capital of Peru?"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -48,13 +51,24 @@ class Duration(click.ParamType):
 @click.command(context_settings=HELP)
 @click.argument("words", nargs=-1, metavar="[RECIPE]…", shell_complete=complete_here)
 @model_options
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Listen there.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="H",
+    help="Address to listen at; 0.0.0.0: all of this machine's.",
 )
-@click.option("--api-key", metavar="K", help="Ask clients for it; other users may see it here.")
-@click.option("--api-key-file", metavar="F", help="Keys, one a line, that only you may read.")
-@click.option("--no-api-key", is_flag=True, help="Ask for none, whoever can reach the server.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    metavar="P",
+    help="0: any free.",
+)
+@click.option("--api-key", metavar="K", help="Key that clients must send; `ps` shows it.")
+@click.option("--api-key-file", metavar="F", help="File with such keys, one a line; chmod 600 it.")
+@click.option("--no-api-key", is_flag=True, help="Ask for no key, even of other machines.")
 @slots_option("Requests that are answered together.")
 @click.option(
     "--queue",
@@ -70,11 +84,15 @@ class Duration(click.ParamType):
     default="5m",
     show_default=True,
     metavar="T",
-    help="Unload after T without requests.",
+    help="Unload after T (90s, 5m, 1h, never) without requests.",
 )
-@click.option("--cors", multiple=True, metavar="ORIGIN", help="Serve pages of ORIGIN; * is all.")
+@click.option(
+    "--cors", multiple=True, metavar="ORIGIN", help="Let web pages of ORIGIN in; * is all."
+)
 @click.option("--max-deaths", type=click.IntRange(1), default=3, hidden=True)
-@click.option("--allow-host", multiple=True, metavar="H", help="A further name of this server.")
+@click.option(
+    "--allow-host", multiple=True, metavar="H", help="A further host name that clients may use."
+)
 def command(
     models: Models,
     words: tuple[str, ...],
@@ -90,16 +108,18 @@ def command(
     allow_host: tuple[str, ...],
     max_deaths: int,
 ) -> None:
-    """Serve recipes to programs that speak OpenAI's HTTP interface.
+    """Serve recipes to programs that speak OpenAI's, Anthropic's or Ollama's interface.
 
-    The key comes from an option or from EDGE_EFT_API_KEY; one is needed where other machines can
-    connect. The address is printed on stdout when it can be used.
+    What to enter in them is printed when the first recipe is loaded; the address alone goes to
+    stdout. Models are named as the recipes: atlas, and atlas:base, atlas:tuned for one alone.
+    Where other machines can connect, a key is needed, by an option or in EDGE_EFT_API_KEY.
 
     \b
     Examples:
       edge-eft serve atlas
       edge-eft serve atlas atlas-down --port 0 --slots 8
       edge-eft serve atlas --host 0.0.0.0 --api-key-file key.txt
+      edge-eft serve atlas --port 11434       # where programs look for Ollama
     """
     _check_extra()
     from ..server.guard import host_name, origin_of
@@ -124,18 +144,33 @@ def command(
     )
     from ..server.app import serve
 
-    name = options.recipes[0].name
-    serve(options, lambda url: _introduce(url, name, bool(keys)))
+    key = _in_a_shell(api_key, api_key_file) if keys else None
+    serve(options, lambda url: _introduce(url, options, key))
 
 
-def _introduce(url: str, model: str, needs_key: bool) -> None:
-    """Print the address, which is data, and say how to use it."""
+def _introduce(url: str, options: ServeOptions, key: str | None) -> None:
+    """Print the address, which is data, and say what to enter in clients, and one example."""
     say(url)
-    key = ' -H "Authorization: Bearer $EDGE_EFT_API_KEY"' if needs_key else ""
-    asked = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+    names = [recipe.name for recipe in options.recipes]
+    talk(f"serving {', '.join(names)}; Ctrl-C ends it")
+    talk(f"to enter in clients, with {'your' if key else 'any'} key:")
+    talk(f"  OpenAI-compatible  {url}/v1")
+    talk(f"  Ollama, Anthropic  {url}")
+    if options.host in ("0.0.0.0", "::"):
+        port = url.rpartition(":")[2]
+        talk(f"  other machines     http://{socket.gethostname()}:{port}, or the IP address")
+    asked = {"model": names[0], "messages": [{"role": "user", "content": _QUESTION}]}
     body = shlex.quote(to_json(asked))
-    talk(f"serving {model}; Ctrl-C ends it. An example:")
-    talk(f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {body}")
+    shown = f' -H "Authorization: Bearer {key}"' if key else ""
+    talk("to try it:")
+    talk(f"curl {url}/v1/chat/completions{shown} -H 'Content-Type: application/json' -d {body}")
+
+
+def _in_a_shell(key: str | None, file: str | None) -> str:
+    """Return what a shell is told to put for the key, which is never shown."""
+    if file is not None:
+        return f"$(head -n 1 {shlex.quote(file)})"
+    return "KEY" if key is not None else f"${_KEY_VARIABLE}"
 
 
 def _check_host(host: str, *, has_key: bool) -> None:

@@ -82,7 +82,7 @@ def read_recipe(path: Path) -> Recipe:
     if data.startswith(b"GGUF"):
         raise RecipeError(
             f"{path}: is one model (GGUF), and a recipe is a TOML file that names three; without"
-            " a recipe, run, chat and bench take --base, --tuned and --reference"
+            " a recipe, run, chat, serve and bench take --base, --tuned and --reference"
         )
     if len(data) > _MAX_RECIPE_BYTES:
         raise RecipeError(f"{path}: is larger than {_MAX_RECIPE_BYTES:,} bytes: not a recipe")

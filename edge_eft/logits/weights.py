@@ -47,7 +47,7 @@ class Weights:
         if self.role is not None and not isinstance(self.role, str):
             raise RequestError(f"only is {self.role!r}; it must name one role")
         if self.role is not None and (self.mix or self.beta is not None or self.alpha != 1.0):
-            raise RequestError(f"only {self.role!r} takes no alpha, beta or mix")
+            raise RequestError(f"{self.role!r} alone takes no alpha, beta or mix")
 
     @classmethod
     @checked_call()

@@ -148,7 +148,11 @@ async def not_routed(request: Request, error: Exception) -> Response:
     """Answer a path or a method that there is not."""
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.url.path}"
-    seen = {404: f"there is nothing at {what:.200}", 405: f"{what:.200} is not a method here"}
+    taken = (error.headers or {}).get("Allow", "")
+    seen = {
+        404: f"there is nothing at {what:.200}",
+        405: f"{request.url.path:.200} takes {taken}, not {request.method:.20}",
+    }
     told = ApiError(
         error.status_code,
         seen.get(error.status_code, error.detail),

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning
@@ -34,6 +34,11 @@ from .sse import Event
 
 # VS Code refuses versions below 0.6.4, and `think` came with 0.9.0.
 VERSION = "0.9.0"
+# For who opens the address in a browser.
+HERE = (
+    "edge-eft is running. OpenAI's interface is at /v1, Ollama's and Anthropic's at this address; "
+    "/openapi.json lists all paths.\n"
+)
 _KNOWN = (
     *COMMON,
     *("model", "name", "options", "format", "think", "stream", "stop"),
@@ -61,7 +66,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     """Return the routes. HEAD / is how clients find out whether an Ollama is there."""
 
     async def there(request: Request) -> Response:
-        return Response()
+        return PlainTextResponse(HERE)
 
     async def version(request: Request) -> Response:
         return JSONResponse({"version": VERSION})
@@ -104,7 +109,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         raise ApiError(405, told, headers={"Allow": ""})
 
     found = [
-        ("/", there, ["HEAD"]),
+        ("/", there, ["GET"]),
         ("/api/version", version, ["GET"]),
         ("/api/tags", tags, ["GET"]),
         ("/api/ps", running, ["GET"]),

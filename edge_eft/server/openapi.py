@@ -73,7 +73,7 @@ OPERATIONS = {  # by the path without /v1
     "/apply-template": _asks("The prompt that messages become.", "Chat"),
     "/props": Operation("What a model is.", fails=_OF_ENGINE, query="model"),
     "/slots": Operation("What a model's slots do.", fails=_OF_ENGINE, query="model"),
-    "/": Operation("Whether an Ollama is here.", kinds=()),
+    "/": Operation("What this is, for a browser.", kinds=("text/plain",)),
     "/api/version": Operation("The Ollama that this is like."),
     "/api/tags": Operation("All models."),
     "/api/ps": Operation("The models that are loaded."),

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.error
@@ -163,6 +165,21 @@ def test_it_serves_until_a_signal_ends_it(atlas, number):
     assert out == ""
     assert f"curl {url}/v1/chat/completions" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="no bash or curl")
+def test_it_says_what_to_enter_and_the_example_can_be_pasted(atlas, tmp_path):
+    file = key_file(tmp_path, "one\ntwo\n")
+    words = ["atlas", "atlas-down", "--port", "0", "--host", "0.0.0.0", "--api-key-file", file]
+    with running(*words) as (child, url):
+        said = [child.stderr.readline().strip() for _ in range(7)]
+        answer = subprocess.run(["bash", "-c", said[-1]], capture_output=True, text=True)
+    assert said[0] == "serving atlas, atlas-down; Ctrl-C ends it"
+    assert f"OpenAI-compatible  {url}/v1" in said
+    assert f"Ollama, Anthropic  {url}" in said
+    assert said[4].startswith(f"other machines     http://{socket.gethostname()}:")
+    assert json.loads(answer.stdout)["model"] == "atlas"
+    assert "one" not in said[-1]
 
 
 def test_a_port_in_use_is_one_line(atlas):

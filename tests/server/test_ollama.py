@@ -210,6 +210,7 @@ def test_models_are_listed_shown_and_loaded(client, live):
     assert 0 < left.total_seconds() <= 300
     assert tuple(map(int, live.http.get("/api/version").json()["version"].split("."))) >= (0, 6, 4)
     assert live.http.head("/").status_code == 200
+    assert live.http.get("/").text.startswith("edge-eft is running")
 
 
 def test_errors_are_its_own(client):
