@@ -68,6 +68,13 @@ def check_size(n: int, param: str) -> None:
         raise ApiError(400, told, param=param)
 
 
+def check_count(n: int, most: int) -> None:
+    """Raise ApiError if a call has more prompts than may be in work or wait."""
+    if n > most:
+        told = f"the call has {n} prompts; {most} of so many choices are taken, send fewer"
+        raise ApiError(400, told, param="prompt")
+
+
 def check_ids(ids: Sequence[Any], param: str, n_vocab: int) -> None:
     """Raise ApiError if one is not a token's id, or there are more than are turned at once."""
     check_size(len(ids), param)
