@@ -86,5 +86,9 @@ class NoTokenError(EngineError):
     """A request's own weights or biases leave no token that could be chosen."""
 
 
+class GrammarError(EngineError):
+    """A request's own grammar is so ambiguous that llama.cpp takes too long to follow it."""
+
+
 class AbortedError(EngineError):
     """A decode was stopped by `Context.abort`; the context is consistent and can go on."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, RequestError
+from ..errors import EngineError, GrammarError, RequestError
 from .library import L, last_error, native
 from .model import Model
 
@@ -29,6 +29,8 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 # Seconds of the processor for one token, which takes some 10 µs. An ambiguous grammar can
 # double what llama.cpp keeps with every character, and nothing else would end that.
 _LONGEST = 0.2
+# And for all tokens of a vocabulary, which take some 10 ms.
+_LONGEST_MASK = 1.0
 
 
 class GrammarTokens:
@@ -150,7 +152,7 @@ class Grammar:
         """Whether a token may come next.
 
         Raises:
-            EngineError: the grammar is so ambiguous that looking takes too long.
+            GrammarError: the grammar is so ambiguous that looking takes too long.
         """
         if token in self._ends:
             return self.complete
@@ -166,11 +168,14 @@ class Grammar:
 
         Returns:
             Whether any token but the ends is left.
+
+        Raises:
+            GrammarError: as `allows`.
         """
         ids = self._tokens.usable
         candidates = np.zeros(len(ids), _CANDIDATE)
         candidates["id"], candidates["logit"] = ids, logits[ids]
-        L.llama_sampler_apply(self._sampler, ctypes.byref(_as_array(candidates)))
+        self._apply(candidates)
         ends = list(self._ends) if self.complete else []
         kept = logits[ends]
         logits.fill(-np.inf)
@@ -183,11 +188,27 @@ class Grammar:
         logits[ends] = kept
         return left
 
+    def _apply(self, candidates: NDArray[np.void]) -> None:
+        """Let llama.cpp look at candidates: at a few first, at more at a time while it is quick.
+
+        Nothing ends it in between, and an ambiguous grammar may take a millisecond for each.
+        """
+        begin, n, spent = 0, 1, 0.0
+        while begin < len(candidates):
+            begun = thread_time()
+            part = _as_array(candidates[begin : begin + n])
+            L.llama_sampler_apply(self._sampler, ctypes.byref(part))
+            took = thread_time() - begun
+            spent += took
+            _refuse_long(spent, _LONGEST_MASK)
+            begin += n
+            n = 2 * n if took < _LONGEST_MASK / 100 else max(1, n // 2)
+
     def accept(self, token: int) -> None:
         """Let the text go on by a token that `allows` has allowed; an end changes nothing.
 
         Raises:
-            EngineError: as `allows`.
+            GrammarError: as `allows`.
         """
         if token in self._ends:
             return
@@ -223,10 +244,10 @@ class Grammar:
         return True
 
 
-def _refuse_long(seconds: float) -> None:
-    """Raise EngineError where one token took too long."""
-    if seconds > _LONGEST:
-        raise EngineError(
+def _refuse_long(seconds: float, longest: float = _LONGEST) -> None:
+    """Raise GrammarError where a look took too long."""
+    if seconds > longest:
+        raise GrammarError(
             "the grammar is so ambiguous that llama.cpp takes too long for a token: write it so "
             "that the next character says which alternative it belongs to"
         )

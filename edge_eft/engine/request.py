@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..text.vocabulary import CommonVocabulary
 
 MAX_DRAFT = 15  # a block of 16 with the token after it
+MAX_STOPS = 1000  # strings, each of which is looked for at every token
 MAX_TOP = 100  # likeliest tokens that a step or a prompt token comes with
 Messages = Sequence[Mapping[str, Any]]
 Prompt = str | Sequence[int] | Messages
@@ -40,8 +41,8 @@ class Request(Sampling):
         weights: how much of each model enters.
         max_tokens: at most so many tokens are generated; the context's end may come first.
         seed: None draws one, which is then readable here.
-        stop: the reply ends before the first of these strings; none of it is given out. The text of
-            a control token, which prints nothing, stands for that token.
+        stop: the reply ends before the first of these strings, at most 1,000; none of it is given
+            out. The text of a control token, which prints nothing, stands for that token.
         conservative: P of EFT's conservative decoding, in (0, 1]; None is off.
         explain: with n > 0 every step says what each role thought: the log-probability of the
             chosen token and the role's own n likeliest.
@@ -92,6 +93,8 @@ class Request(Sampling):
         stop = () if stop is None else (stop,) if isinstance(stop, str) else stop
         if not isinstance(stop, Sequence) or not all(isinstance(s, str) and s for s in stop):
             raise RequestError(f"stop is {self.stop!r:.40}; it must be non-empty strings")
+        if len(stop) > MAX_STOPS:
+            raise RequestError(f"stop has {len(stop)} strings; at most {MAX_STOPS} are taken")
         object.__setattr__(self, "stop", tuple(stop))
         whole("max_tokens", self.max_tokens, 1)
         whole("explain", self.explain, 0)

@@ -35,7 +35,7 @@ def parse_mix(text: str) -> dict[str, float]:
             mix[name] = float(weight) + 0.0  # −0.0 is 0
         except ValueError:
             raise RequestError(
-                f"mix is {text!r}; write each delta once, as in chat=.7,brief=.3"
+                f"mix is {text!r:.80}; write each delta once, as in chat=.7,brief=.3"
             ) from None
     return mix
 

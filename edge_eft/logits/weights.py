@@ -120,7 +120,8 @@ class Weights:
             return result
         weights = deltas if self.mix is None else dict.fromkeys(deltas, 0.0) | dict(self.mix)
         if unknown := sorted(set(weights) - set(deltas)):
-            raise RequestError(f"no delta is named {unknown[0]!r}; there are: {', '.join(deltas)}")
+            known = ", ".join(deltas)
+            raise RequestError(f"no delta is named {unknown[0]!r:.80}; there are: {known}")
         result[BASE] = 1.0 if self.beta is None else self.beta
         for name, weight in weights.items():
             if self.beta is None:

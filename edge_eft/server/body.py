@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -18,6 +19,8 @@ Receive = Callable[[], Awaitable[Message]]
 
 MAX_BODY = 4 << 20  # bytes
 _MAX_DEPTH = 100  # of lists and objects in each other
+_MAX_PARTS = 100_000  # lists and objects; a million take a second, in which nobody is served
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
 class ClientGoneError(Exception):
@@ -52,8 +55,9 @@ def too_large(limit: int) -> ApiError:
 def json_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object that a body is.
 
-    Raises ApiError, 400, if it is not UTF-8, not JSON, nested deeper than 100 levels, holds a
-    number that is not finite or half a character, or is no object.
+    Raises ApiError, 400, if it is not UTF-8, not JSON, nested deeper than 100 levels, of more than
+    100,000 lists and objects, holds a number that is not finite or half a character, or is no
+    object.
     """
     try:
         text = body.decode("utf-8")
@@ -61,9 +65,11 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise _bad(f"the body is not UTF-8 (byte {error.start})") from None
     if not text.strip():
         raise _bad("the body is empty")
+    if _n_parts(text) > _MAX_PARTS and _n_parts(_STRING.sub("", text)) > _MAX_PARTS:
+        raise _bad(f"the body has more than {_MAX_PARTS:,} lists and objects")
     try:
         content = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        if text.count("[") + text.count("{") > _MAX_DEPTH:
+        if _n_parts(text) > _MAX_DEPTH:
             _check_depth(content)
         if "\\ud" in text.lower():
             json.dumps(content, ensure_ascii=False).encode()
@@ -80,6 +86,10 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 def _bad(seen: str) -> ApiError:
     return ApiError(400, f"{seen}; send a JSON object", code="invalid_json")
+
+
+def _n_parts(text: str) -> int:
+    return text.count("[") + text.count("{")
 
 
 def _finite(text: str) -> float:

@@ -14,6 +14,7 @@ _STATUS = {
     "Busy": 429,
     "EngineDown": 503,
     "EngineStopped": 503,
+    "GrammarError": 400,
     "NoTokenError": 400,
     "NotEnoughMemoryError": 503,
     "PromptError": 400,

@@ -22,7 +22,7 @@ from .fields import SAMPLING, Fields, said_as
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import explained
 from .served import NamedModel
-from .tokens import check_fits, joined_tokens
+from .tokens import check_count, check_fits, joined_tokens
 
 NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
 KNOWN = (
@@ -38,9 +38,9 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     with said_as({theirs: ours for theirs, ours in NAMES.items() if theirs in body}):
         fields = Fields(_plain(body), KNOWN)
         facts = await engine.ready(model.recipe)
-        prompts = [await _prompt(engine, model, one, fields) for one in _prompts(fields)]
-        if len(prompts) > engine.n_slots + engine.queue:
-            raise ApiError(400, f"{len(prompts)} prompts are too many for one call", param="prompt")
+        given = _prompts(fields)
+        check_count(len(given), engine.n_slots + engine.queue)
+        prompts = [await _prompt(engine, model, one, fields) for one in given]
         longest = fields.max_tokens(("max_tokens",), facts["n_ctx"])
         n_probs = fields.count("n_probs", 0, MAX_TOP, 0)
         more: dict[str, Any] = {"max_tokens": longest, "top_logprobs": n_probs}

@@ -28,7 +28,7 @@ from .openai_words import (
     wants_usage,
 )
 from .served import NamedModel
-from .tokens import check_fits
+from .tokens import check_count, check_fits
 
 KNOWN = (*SAMPLING, *("prompt", "echo", "logprobs", "best_of", "suffix", "response_format"))
 _DEFAULT_LENGTH = 16  # OpenAI's
@@ -45,9 +45,9 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     n = fields.count("n", 1, MAX_CHOICES, 1)
     if fields.count("best_of", 1, MAX_CHOICES, n) != n:
         raise fields.wrong("best_of", "it must be n: choices are not ranked here")
-    prompts = _prompts(fields)
-    if len(prompts) * n > engine.n_slots + engine.queue:
-        raise ApiError(400, f"{len(prompts)} prompts are too many for one call", param="prompt")
+    most = (engine.n_slots + engine.queue) // n
+    prompts = _prompts(fields, most)
+    check_count(len(prompts), most)
     facts = await engine.ready(model.recipe)
     for prompt in prompts:
         if not isinstance(prompt, str):
@@ -76,13 +76,15 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     return Ask(model, tuple(requests), ignored=tuple(fields.ignored))
 
 
-def _prompts(fields: Fields) -> list[Prompt]:
-    """Return the prompts: a text, texts, token ids, or lists of them."""
+def _prompts(fields: Fields, most: int) -> list[Prompt]:
+    """Return the prompts, at most so many: a text, texts, token ids, or lists of them."""
     prompt = fields.get("prompt", str | list, "a text, token ids, or a list of them")
     if prompt is None:
         raise ApiError(400, "prompt is missing; give a text or token ids", param="prompt")
     if isinstance(prompt, str):
         return [prompt]
+    if not prompt or type(prompt[0]) is not int:  # before millions are looked at
+        check_count(len(prompt), most)
     if prompt and all(isinstance(part, str) for part in prompt):
         return list(prompt)
     if prompt and all(type(part) is int for part in prompt):

@@ -75,6 +75,13 @@ def check_parts(
             raise ApiError(400, told, param=param)
 
 
+def check_count(n: int, most: int) -> None:
+    """Raise ApiError if a call has more prompts than may be in work or wait."""
+    if n > most:
+        told = f"the call has {n} prompts; {most} of so many choices are taken, send fewer"
+        raise ApiError(400, told, param="prompt")
+
+
 def check_fits(n_ids: int, facts: Mapping[str, Any]) -> None:
     """Raise ApiError if a prompt has more token ids than the context holds.
 

@@ -136,7 +136,7 @@ def _check_message(index: int, message: Mapping[str, Any]) -> Message:
     given = {key: value for key, value in message.items() if value is not None and value != []}
     known = ("role", "content", "tool_calls", *_TEXTS)
     if unknown := [key for key in given if key not in known]:
-        raise PromptError(f"{where} has {unknown[0]!r}, which is not supported; leave it out")
+        raise PromptError(f"{where} has {unknown[0]!r:.80}, which is not supported; leave it out")
     role = given.get("role")
     if role not in ROLES:
         raise PromptError(f"{where} has the role {role!r:.60}; use one of {', '.join(ROLES)}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_eft.backend import Grammar, GrammarTokens
-from edge_eft.errors import RequestError
+from edge_eft.errors import GrammarError, RequestError
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +140,15 @@ def test_a_look_costs_microseconds(tokens):
             grammar.allows(token)
         best = min(best, (time.perf_counter() - begun) / n)
     assert best < 200e-6
+
+
+def test_a_mask_that_takes_minutes_is_left_after_a_second(tokens):
+    """A look at one token is quick, and every stack of llama.cpp's adds to it for all of them."""
+    rules = [f"a{i} ::= " + " | ".join(f"[a-c{c}]* {c!r}?" for c in "defghijk") for i in range(8)]
+    text = f"root ::= {' '.join(f'a{i}' for i in range(8))}\n" + "\n".join(rules)
+    grammar = grammar_of(tokens, text.replace("'", '"'))
+    assert not grammar.allows(tokens.model.tokenize("x")[0])
+    begun = time.thread_time()
+    with pytest.raises(GrammarError, match="ambiguous"):
+        grammar.mask(np.zeros(tokens.n_vocab, np.float32))
+    assert time.thread_time() - begun < 3

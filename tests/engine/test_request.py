@@ -137,6 +137,7 @@ def test_one_stop_string_is_one_and_not_its_letters():
         ("stop", ["a", 3]),
         ("stop", b"end"),
         ("stop", 5),
+        ("stop", ["a"] * 1001),
         ("stop", np.array([1, 2])),
         ("draft", np.array([1, 2])),
         ("logit_bias", {5: np.array([1.0, 2.0])}),

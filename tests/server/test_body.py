@@ -30,8 +30,10 @@ def nested(levels):
         (b"null", "a JSON NoneType"),
         (b'"text"', "a JSON str"),
         (nested(101), "nested deeper than 100 levels"),
-        (nested(1_000_000), "nested deeper than 100 levels"),
-        (b'{"a":' * 1_000_000, "nested deeper than 100 levels"),
+        (nested(100_000), "nested deeper than 100 levels"),
+        (b'{"a":' * 100_000, "nested deeper than 100 levels"),
+        (nested(100_001), "more than 100,000 lists and objects"),
+        (b'{"a": [' + b"{}," * 1_000_000 + b"{}]}", "more than 100,000 lists and objects"),
         (b'{"a": "\\ud800"}', "half a surrogate pair"),
         (b'{"\\uDC00": 1}', "half a surrogate pair"),
     ],
@@ -54,4 +56,6 @@ def test_of_two_values_of_a_key_the_last_counts_and_pairs_of_surrogates_are_whol
     assert json_object(b'{"a": 1, "a": 2}') == {"a": 2}
     assert json_object(b'{"a": "\\ud83d\\ude00"}') == {"a": "\U0001f600"}
     assert json_object(nested(100))
+    brackets = '\\"[{' * 200_000  # of a text count for nothing
+    assert json_object(json.dumps({"a": brackets}).encode()) == {"a": brackets}
     assert len(json_object(b'{"a": [' + b"[1]," * 1000 + b"[1]]}")["a"]) == 1001

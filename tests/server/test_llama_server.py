@@ -33,6 +33,11 @@ def test_a_list_without_ids_is_a_list_of_prompts():
     assert [one.prompt for one in ask.requests] == ["a", [5, 6], [5, 97]]
 
 
+def test_too_many_prompts_are_refused_before_any_is_tokenized():
+    with pytest.raises(ApiError, match="the call has 99 prompts"):
+        asked(llama_server, {"prompt": [["a", None]] * 99})
+
+
 def test_llama_servers_numbers_have_their_meaning():
     given = request(n_predict=-2, temperature=-1, top_k=-1, repeat_penalty=1.5, stop=["", "a"])
     assert (given.max_tokens, given.temperature, given.top_k) == (1000, 0, 0)

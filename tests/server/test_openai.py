@@ -326,6 +326,30 @@ def test_a_wrong_value_is_refused_by_name(client, wrong, param):
     assert caught.value.type == "invalid_request_error"
 
 
+def test_more_choices_than_may_wait_are_refused(client):
+    """16 of each of 5 prompts are more than 4 slots and a queue of 64 take."""
+    with pytest.raises(openai.BadRequestError, match="has 5 prompts; 4 of so many") as caught:
+        client.completions.create(prompt=["Hi"] * 5, n=16, **GREEDY)
+    assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        ({"mix": {"x" * 9999: 1}}, "no delta is named"),
+        ({"mix": "x" * 9999}, "mix is"),
+        ({"messages": [{"role": "user", "content": "Hi", "x" * 9999: 1}]}, "message 0 has"),
+        ({"stop": ["x"] * 9999}, "stop has 9999 strings"),
+    ],
+)
+def test_an_error_does_not_repeat_all_that_came(live, body, seen):
+    with live.http as http:
+        refused = http.post("/v1/chat/completions", json={"messages": QUESTION, **body})
+    assert refused.status_code == 400
+    assert seen in refused.json()["error"]["message"]
+    assert len(refused.text) < 500
+
+
 @pytest.mark.parametrize("n", [[None], "x", {}, 2.5])
 def test_a_number_of_choices_that_is_none_is_refused(client, n):
     """The writer of the answer, which is made first, failed at it."""
