@@ -171,15 +171,15 @@ class Answering:
         return generating
 
     def _count(self, chunk: Chunk) -> None:
-        """Add a choice that has ended to the metrics."""
-        if chunk.done:
-            done, times = chunk.done, chunk.done.timings
+        """Add what has come to the metrics; a client that leaves has had it, too."""
+        for step in chunk.steps:
+            first, prefill = step.index == 0, sum(step.timings.prefill.values())
             for name, amount in (
-                ("prompt_tokens_total", done.generation.prompt_tokens),
-                ("cached_tokens_total", done.generation.cached_tokens),
-                ("predicted_tokens_total", done.n_predicted),
-                ("prompt_seconds_total", times["prompt_ms"] / 1000),
-                ("predicted_seconds_total", times["predicted_ms"] / 1000),
+                ("prompt_tokens_total", step.prompt_tokens * first),
+                ("cached_tokens_total", step.cached_tokens * first),
+                ("predicted_tokens_total", not step.is_end_token),
+                ("prompt_seconds_total", prefill),
+                ("predicted_seconds_total", step.timings.total - prefill),
             ):
                 self._metrics.add(name, amount)
 

@@ -92,7 +92,7 @@ def make_server(app: App, limits: Limits | None = None) -> uvicorn.Server:
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level=_log_level(),
+        log_level=logging.CRITICAL,  # the guard logs errors, and the counting requests
         access_log=False,  # paths and queries are the clients' business
         proxy_headers=False,  # anybody could send them
         server_header=False,
@@ -127,11 +127,3 @@ def _files() -> int:
         return 1 << 16
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return limit if limit != resource.RLIM_INFINITY else 1 << 16
-
-
-def _log_level() -> int:
-    """Return from which level on uvicorn is heard: what it takes for errors the guard logs."""
-    ours = logging.getLogger("edge_eft")
-    theirs = logging.getLogger("uvicorn")
-    theirs.handlers, theirs.propagate = ours.handlers, False
-    return logging.INFO if ours.isEnabledFor(logging.INFO) else logging.CRITICAL

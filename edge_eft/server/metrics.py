@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,6 +11,8 @@ from starlette.routing import BaseRoute, Match
 
 from .body import Message, Receive
 from .guard import App, Scope, Send
+
+log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -74,14 +78,25 @@ class Counting:
         self._app, self._metrics, self._routes = app, metrics, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, and count it when its response begins."""
+        """Serve a request, count it when its response begins, and log it when it is over."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path, status, begun = self._path_of(scope), 0, time.perf_counter()
 
         async def counted(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                self._metrics.count(self._path_of(scope), message["status"])
+                status = message["status"]
+                self._metrics.count(path, status)
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            # By its route: what else is in a path, or after it, is the client's business.
+            seconds = time.perf_counter() - begun
+            log.info("%.20s %s: %s in %.2f s", scope["method"], path, status or "gone", seconds)
 
     def _path_of(self, scope: Scope) -> str:
         """Return the path of a request's route: a pattern, where the route has one."""

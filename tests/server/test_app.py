@@ -1,7 +1,9 @@
 """app, metrics: what there is at which path, and what is counted."""
 
 import json
+import logging
 import os
+import re
 import threading
 
 import pytest
@@ -84,6 +86,14 @@ def test_requests_are_counted_by_routes_that_strangers_do_not_name(live):
     assert "key-1" not in text
 
 
+def test_a_request_is_told_by_its_route_when_it_is_over(live, caplog):
+    caplog.set_level(logging.INFO, "edge_eft")
+    live.ask("/v1/models/secret?a=secret", X_Api_Key="key-1")
+    line = r"GET /v1/models/\{id:path\}: 404 in \d+\.\d\d s"
+    assert until(lambda: re.search(line, caplog.text))
+    assert "secret" not in caplog.text
+
+
 def test_a_client_that_goes_is_not_a_failure_of_ours(live, caplog):
     """It was counted as a 500, and logged."""
     body = {"prompt": "The", "ignore_eos": True, "max_tokens": 500}
@@ -95,6 +105,7 @@ def test_a_client_that_goes_is_not_a_failure_of_ours(live, caplog):
 
     with live.connect(sent):
         until(lambda: "edge_eft_requests_active 1" in counted())
+        assert until(lambda: re.search(r"predicted_tokens_total [1-9]", counted()))
     until(lambda: 'requests_total{route="/v1/completions",status="499"} 1' in counted())
     assert "edge_eft_requests_active 0" in counted()
     assert 'status="500"' not in counted()

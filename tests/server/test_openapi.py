@@ -147,7 +147,7 @@ def test_a_key_is_asked_for_where_the_server_asks_for_one(described):
 @pytest.mark.parametrize(
     "words",
     [
-        ("--phases=examples,fuzzing", "-n3", "--generation-deterministic"),
+        ("--phases=examples",),
         pytest.param(("--phases=coverage,fuzzing", f"-n{EXAMPLES}"), marks=pytest.mark.slow),
     ],
 )
