@@ -123,7 +123,7 @@ class Emulator(AbstractContextManager["Emulator"]):
     # -- the step loop ---------------------------------------------------------------------
 
     @checked_call()
-    def submit(self, request: Request, told: Mapping[int, list[int]] | None = None) -> int:
+    def submit(self, request: Request, *, told: Mapping[int, list[int]] | None = None) -> int:
         """Queue a request and return its id. It starts with the next `step` with a free slot.
 
         Args:

@@ -189,7 +189,7 @@ class Host:
 
     def _submit(self, id: str, name: str, request: Request, told: dict[int, list[int]]) -> None:
         emulator = self._emulator(name)
-        own = emulator.submit(request, told)
+        own = emulator.submit(request, told=told)
         self._requests[id] = name, own
         self._ids[name, own] = id
         self.emit("accepted", id=id, tail=self._tail(emulator, own))
