@@ -177,11 +177,6 @@ def test_an_explanation_of_too_many_is_refused_by_its_name(live, path):
         ("chat/completions", {"messages": QUESTION, "mix": {"nobody": 1}}, "mix"),
         ("chat/completions", {"messages": [{"role": "user", "content": "a " * 999}]}, "messages"),
         ("chat/completions", {"messages": [{"role": "nobody", "content": "a"}]}, "messages"),
-        (
-            "chat/completions",
-            {"messages": QUESTION, "chat_template_kwargs": {"nobody": 1}},
-            "chat_template_kwargs",
-        ),
         ("completions", {"prompt": "a " * 999}, "prompt"),
         ("completions", {"prompt": [10**6]}, "prompt"),
         ("responses", {"input": "a " * 999}, "input"),
@@ -263,6 +258,17 @@ def test_a_tool_of_an_unknown_kind_is_named_and_not_used(client):
     assert "nonsense" in raw.headers["x-ignored-fields"]
     assert "web_search" in raw.headers["x-ignored-fields"]
     assert raw.parse().choices[0].message.content == " It is Lima."
+
+
+def test_what_no_template_of_the_models_reads_is_named(live):
+    """Tools that nobody was told of, and a variable, which was a 400."""
+    body = {"messages": QUESTION, "tools": [TOOL], "chat_template_kwargs": {"nobody": 1}, **GREEDY}
+    answer = live.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["X-Ignored-Fields"] == "tools, chat_template_kwargs.nobody"
+    forced = live.http.post("/v1/chat/completions", json={**body, "tool_choice": "required"})
+    assert forced.headers["X-Ignored-Fields"] == "chat_template_kwargs.nobody"
+    assert forced.json()["choices"][0]["finish_reason"] == "tool_calls"
 
 
 def test_completions_take_a_text_texts_ids_and_lists_of_ids(client, atlas):
