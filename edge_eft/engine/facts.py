@@ -14,7 +14,7 @@ def facts(emulator: Emulator) -> dict[str, Any]:
         n_ctx, n_slots, n_ctx_train, n_vocab, n_threads; cache: its kind; memory: bytes; deltas:
         name → weight; bos, eos: texts of the base's tokens; templates: role → source of its chat
         template, "" without one; reads: the names of the variables that any of them reads;
-        reply_forms: role → `ReplyForm`; files: role → its file.
+        reply_forms: role → `ReplyForm`; files: role → its file; warnings: lines for the user.
     """
     record = emulator.record
     base = emulator.contexts[0].model
@@ -50,4 +50,5 @@ def facts(emulator: Emulator) -> dict[str, Any]:
             }
             for role, file in record.files.items()
         },
+        "warnings": [*record.warnings, *record.vocabulary.warnings],
     }
