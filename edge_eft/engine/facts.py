@@ -13,7 +13,8 @@ def facts(emulator: Emulator) -> dict[str, Any]:
     Returns:
         n_ctx, n_slots, n_ctx_train, n_vocab, n_threads; cache: its kind; memory: bytes; deltas:
         name → weight; bos, eos: texts of the base's tokens; templates: role → source of its chat
-        template, "" without one; reply_forms: role → `ReplyForm`; files: role → its file.
+        template, "" without one; reads: the names of the variables that any of them reads;
+        reply_forms: role → `ReplyForm`; files: role → its file; warnings: lines for the user.
     """
     record = emulator.record
     base = emulator.contexts[0].model
@@ -35,6 +36,7 @@ def facts(emulator: Emulator) -> dict[str, Any]:
         "bos": text(base.bos_token),
         "eos": text(base.eos_token),
         "templates": {role: prompt.source for role, prompt in prompts.items()},
+        "reads": sorted(set[str]().union(*(prompt.variables for prompt in prompts.values()))),
         "reply_forms": {role: prompt.reply_form.to_dict() for role, prompt in prompts.items()},
         "files": {
             role: {
@@ -48,4 +50,5 @@ def facts(emulator: Emulator) -> dict[str, Any]:
             }
             for role, file in record.files.items()
         },
+        "warnings": [*record.warnings, *record.vocabulary.warnings],
     }

@@ -152,14 +152,16 @@ class Engine:
             if recipe.loading is None or (recipe.loading.done() and not recipe.loaded):
                 recipe.loading = asyncio.ensure_future(self._load(recipe))
             # A client that goes away while it waits must not take the others' loading along.
-            recipe.facts = await asyncio.shield(recipe.loading)
-            return recipe.facts
+            return await asyncio.shield(recipe.loading)
         finally:
             self._watch_idle()
 
     async def _load(self, recipe: _Recipe) -> dict[str, Any]:
-        """Load a recipe, and make room for it by unloading others, the longest unused first."""
-        name = recipe.served.name
+        """Load a recipe, and make room for it by unloading others, the longest unused first.
+
+        What is to be said of it is logged when it is loaded for the first time.
+        """
+        name, begun = recipe.served.name, time.monotonic()
         while True:
             process = self._process = self._process or EngineProcess(self._take, self._died)
             answer = self._expect(f"load {name}")
@@ -172,12 +174,18 @@ class Engine:
             )
             try:
                 facts: dict[str, Any] = await answer
-                return facts
             except UnservedError as failure:
                 others = [one for one in self._recipes.values() if one.loaded and not one.replies]
                 if failure.cause != "NotEnoughMemoryError" or not others:
                     raise
                 await self._unload(min(others, key=lambda one: one.used))
+            else:
+                log.info("%s is loaded, in %.1f s", name, time.monotonic() - begun)
+                if recipe.facts is None:
+                    for warning in facts["warnings"]:
+                        log.warning("%s: %s", name, warning)
+                recipe.facts = facts
+                return facts
 
     async def _unload(self, recipe: _Recipe) -> None:
         assert self._process is not None
@@ -186,6 +194,7 @@ class Engine:
         answer = self._expect(f"unload {name}")
         self._process.send("unload", name=name)
         await answer
+        log.info("%s is unloaded", name)
 
     def _expect(self, id: str) -> asyncio.Future[Any]:
         """Return what the process will answer."""
@@ -220,7 +229,10 @@ class Engine:
         log.warning("the engine died: %s", reason)
         if len(self._deaths) == self._max_deaths:
             self.down = self._deaths[-1] - self._deaths[0] < DEATH_WINDOW
-        again = self.why_down() if self.down else "it is being started again; ask again"
+        again = "it is being started again; ask again"
+        if self.down:
+            again = self.why_down()
+            log.error("%s", again)
         self._drop_all(UnservedError("EngineDied", f"the engine died: {reason}; {again}"))
         if not self.down:
             for name in was_loaded:
@@ -278,8 +290,10 @@ class Engine:
 
     async def _rest(self) -> None:
         if not self._replies and not self._answers:
-            log.info("no requests for a while: the models are unloaded")
+            names = [name for name, one in self._recipes.items() if one.loaded]
             await self._end("the models were unloaded")
+            for name in names:
+                log.info("%s is unloaded", name)
 
     # -- requests --------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import hmac
 import ipaddress
 import logging
 import re
+import shlex
 import socket
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
@@ -161,10 +162,13 @@ class Guard:
                 return [(b"access-control-allow-origin", raw), (b"vary", b"Origin"), exposed]
             if origin in (f"http://{host}", f"https://{host}"):
                 return []
+            its = shlex.quote(origin[:300])
+        else:
+            its = "and its origin, which it has if it comes from a web server"
         raise ApiError(
             403,
             f"pages of {', '.join(values)!r:.80} may not use this server; if one is yours, start "
-            "it with --cors and that origin",
+            f"it with --cors {its}",
             code="origin_not_allowed",
         )
 

@@ -28,7 +28,7 @@ from .fields import COMMON, Fields, said_as
 from .generation import Ask, Done, Generating
 from .guard import App
 from .ollama_models import listed, loaded, shown
-from .openai_words import parsed_arguments
+from .openai_words import NO_EMBEDDINGS, parsed_arguments
 from .served import NamedModel, facts_of, find, models
 from .sse import Event
 
@@ -58,7 +58,7 @@ NOT_HERE = {
     **dict.fromkeys(
         ("pull", "push", "create", "copy", "delete"), "models come with the recipes of `serve`"
     ),
-    **dict.fromkeys(("embed", "embeddings"), "these models make no embeddings"),
+    **dict.fromkeys(("embed", "embeddings"), NO_EMBEDDINGS),
 }
 
 

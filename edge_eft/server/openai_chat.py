@@ -66,9 +66,11 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     more: dict[str, Any] = {"max_tokens": longest, "top_logprobs": n_top}
     if tools and choice != "none":
         more["tools"] = tools
+        if choice == "auto" and "tools" not in facts["reads"]:
+            fields.ignored.append("tools")
     if constraint is not None:
         more["constraint"] = constraint
-    if variables := fields.get("chat_template_kwargs", dict, "an object"):
+    if variables := _variables(fields, facts):
         more["chat_template_kwargs"] = variables
     n = fields.count("n", 1, MAX_CHOICES, 1)
     for name in ("stream", "logprobs"):
@@ -87,9 +89,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
 
 def thinking(facts: Mapping[str, Any], thinks: bool) -> dict[str, bool]:
     """Return the template variables that turn reasoning on or off, where a template reads any."""
-    sources = facts["templates"].values()
-    reads = any("enable_thinking" in (source or "") for source in sources)
-    return {"enable_thinking": thinks} if reads else {}
+    return {"enable_thinking": thinks} if "enable_thinking" in facts["reads"] else {}
 
 
 _LENGTHS = ("max_completion_tokens", "max_tokens")
@@ -107,6 +107,14 @@ def _tools(fields: Fields) -> list[Tool]:
         return check_tools(usable)
     except EdgeEftError as error:
         raise ApiError(400, f"tools: {error}", param="tools") from None
+
+
+def _variables(fields: Fields, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the template variables that a template reads; others are noted as ignored."""
+    given = fields.get("chat_template_kwargs", dict, "an object", {})
+    known = {name: value for name, value in given.items() if name in facts["reads"]}
+    fields.ignored += [f"chat_template_kwargs.{name}" for name in given if name not in known]
+    return known
 
 
 def _tool_choice(fields: Fields) -> str | dict[str, Any]:

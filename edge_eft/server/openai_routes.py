@@ -18,6 +18,7 @@ from .api_error import ApiError
 from .engine import Engine
 from .failure import refused
 from .fields import WEIGHTS, Fields
+from .openai_words import NO_EMBEDDINGS
 from .served import NamedModel, file_of, find, models
 
 _STARTED = int(time.time())
@@ -35,6 +36,10 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     async def one_model(request: Request) -> Response:
         return JSONResponse(_about(engine, find(engine, request.path_params["id"])))
 
+    async def no_embeddings(request: Request) -> Response:
+        told = f"{request.url.path} is not served: {NO_EMBEDDINGS}"
+        raise ApiError(405, told, headers={"Allow": ""})
+
     async def control(request: Request) -> Response:
         return JSONResponse(await _control(engine, await body_of(request)))
 
@@ -48,6 +53,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         ("/chat/completions", chat, "POST"),
         ("/chat/completions/control", control, "POST"),
         ("/completions", complete, "POST"),
+        ("/embeddings", no_embeddings, "POST"),
     ]
     return [
         Route(prefix + path, endpoint, methods=[method])
@@ -88,7 +94,9 @@ async def _control(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
     action = fields.get("action", str, "stop or set_weights")
     if action not in ("stop", "set_weights"):
         raise fields.wrong("action", "it must be stop or set_weights")
-    replies = engine.find(id) if id else []
+    if not id:
+        raise ApiError(400, "id is missing; give that of an answer's first chunk", param="id")
+    replies = engine.find(id)
     if not replies:
         raise ApiError(
             404, f"no answer {id!r:.80} is in work; it has ended", code="not_found", param="id"
@@ -103,4 +111,20 @@ async def _control(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
         raise refused(error, (*WEIGHTS, "only")) from None
     for reply in replies:
         await engine.ask(reply.recipe, "set_weights", request=reply.id, weights=weights.to_dict())
-    return {"id": id, "action": action, "success": True, "weights": weights.to_dict()}
+    facts = engine.facts(replies[0].recipe)
+    assert facts is not None  # it is in work
+    told = _in_full(weights, facts["deltas"])
+    return {"id": id, "action": action, "success": True, "weights": told}
+
+
+def _in_full(weights: Weights, deltas: Mapping[str, float]) -> dict[str, Any]:
+    """Return the dials of these weights, with those that were left out.
+
+    Args:
+        deltas: the recipe's, name → weight.
+    """
+    if weights.role is not None:
+        return {"only": weights.role}
+    mix = deltas if weights.mix is None else dict.fromkeys(deltas, 0.0) | dict(weights.mix)
+    dial = {"alpha": weights.alpha} if weights.beta is None else {"beta": weights.beta}
+    return {**dial, "mix": dict(mix)}

@@ -15,6 +15,8 @@ from .generation import Done
 # Clients of llama-server know it by the "b" of its build numbers.
 FINGERPRINT = f"b{metadata.version('edge-eft')}-edge-eft"
 
+NO_EMBEDDINGS = "these models make no embeddings"
+
 
 def base(id: str, kind: str, model: str) -> dict[str, Any]:
     """Return what every answer, and every object of a stream, begins with."""

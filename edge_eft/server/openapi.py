@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from . import ollama
 from .body_schemas import BODIES, TEXT, record, typed
+from .openai_words import NO_EMBEDDINGS
 
 _STATUSES = {
     400: "A field is missing or wrong; the message names it.",
@@ -73,6 +74,7 @@ OPERATIONS = {  # by the path without /v1
     "/apply-template": _asks("The prompt that messages become.", "Chat"),
     "/props": Operation("What a model is.", fails=_OF_ENGINE, query="model"),
     "/slots": Operation("What a model's slots do.", fails=_OF_ENGINE, query="model"),
+    "/embeddings": Operation(f"Not done here: {NO_EMBEDDINGS}.", fails=(405,)),
     "/": Operation("What this is, for a browser.", kinds=("text/plain",)),
     "/api/version": Operation("The Ollama that this is like."),
     "/api/tags": Operation("All models."),

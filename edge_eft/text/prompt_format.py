@@ -97,9 +97,14 @@ class PromptFormat:
             own = spec == "template" or spec.startswith(NAMED)
             self._template = TemplateFormat(self._source, model.name, variables, may_drop=not own)
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """The names of the variables that the template reads; none without one."""
+        return frozenset() if self._template is None else self._template.reads
+
     def reads(self, variable: str) -> bool:
         """Return whether a template here reads the variable of this name."""
-        return self._template is not None and variable in self._template.reads
+        return variable in self.variables
 
     @property
     def source(self) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -207,6 +208,15 @@ def test_a_key_is_asked_for_and_never_shown(atlas):
         child.terminate()
         out, err = child.communicate(timeout=10)
     assert "hush" not in out + err
+
+
+def test_what_is_odd_about_a_recipe_is_said_and_with_v_when_it_is_loaded(atlas):
+    with running("atlas", "--port", "0", "--n-ctx", "9999", "-v") as (child, url):
+        assert url
+        child.terminate()
+        err = child.communicate(timeout=10)[1].splitlines()
+    assert [line for line in err if line.startswith("edge-eft: atlas: n_ctx is 9999; ")]
+    assert [line for line in err if re.fullmatch(r"edge-eft: atlas is loaded, in [0-9.]+ s", line)]
 
 
 def test_the_process_that_serves_has_no_native_code(atlas):

@@ -1,6 +1,7 @@
 """Replies that are written down, and what the server's dialects make of them."""
 
 import asyncio
+import re
 
 from edge_eft.engine.reply import Step, Timings
 from edge_eft.engine.request import Request
@@ -28,6 +29,7 @@ class Engine:
             "n_ctx": 1000,
             "n_vocab": 300,
             "templates": {"base": None, "tuned": template},
+            "reads": re.findall(r"\w+", template),
             "reply_forms": {"base": form, "tuned": form},
         }
 

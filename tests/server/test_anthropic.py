@@ -123,7 +123,7 @@ def test_tools_and_what_anthropic_runs_itself():
         "context_management": {},
         "output_config": {"effort": "low"},
     }
-    found = asked(anthropic, body)
+    found = asked(anthropic, body, "{{ tools }}")
     assert [tool["function"]["name"] for tool in found.requests[0].tools] == ["weather"]
     assert found.requests[0].tools[0]["function"]["parameters"] == {"type": "object"}
     assert found.parses_tools

@@ -128,6 +128,35 @@ OLLAMA = {
 }
 
 
+def without_choice(body):
+    return {name: value for name, value in body.items() if name != "tool_choice"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [(openai_chat, CHAT), (openai_responses, RESPONSES), (anthropic, ANTHROPIC), (ollama, OLLAMA)],
+)
+def test_tools_that_no_template_shows_are_named_unless_a_call_is_forced(dialect, body):
+    assert "tools" in asked(dialect, without_choice(body)).ignored
+    assert "tools" not in asked(dialect, without_choice(body), "{{ tools }}").ignored
+    if "tool_choice" in body:
+        found = asked(dialect, body)
+        assert "tools" not in found.ignored
+        assert found.requests[0].constraint is not None
+
+
+def test_tools_that_are_not_to_be_called_are_not_missed():
+    assert "tools" not in asked(openai_chat, {**CHAT, "tool_choice": "none"}).ignored
+
+
+def test_variables_that_no_template_reads_are_left_out_and_named():
+    """They were a 400, and clients send enable_thinking to whatever there is."""
+    body = {**CHAT, "chat_template_kwargs": {"enable_thinking": False, "nobody": 1}}
+    found = asked(openai_chat, body, "{{ enable_thinking }} {{ tools }}")
+    assert found.ignored == ("chat_template_kwargs.nobody",)
+    assert all(one.chat_template_kwargs == {"enable_thinking": False} for one in found.requests)
+
+
 def places(value, path=()):
     """The paths to all values inside a value."""
     inside = value.items() if isinstance(value, dict) else enumerate(value)
@@ -166,7 +195,7 @@ def changed(body, path, value):
 )
 def test_a_value_of_any_kind_in_any_place_is_read_or_refused(dialect, body, writer):
     """The writers of answers are made before the body is read; they failed at its values."""
-    assert not asked(dialect, body).ignored
+    assert not asked(dialect, body, "enable_thinking tools").ignored
     refused = []
     for path in places(body):
         for junk in JUNK:

@@ -1,6 +1,8 @@
 """engine: when the process is started and ended."""
 
 import asyncio
+import logging
+import re
 
 import pytest
 
@@ -13,7 +15,7 @@ class Process:
     """Does at once what it is told; notes it."""
 
     def __init__(self, on_event, on_death):
-        self.tell = on_event
+        self.tell, self.die = on_event, on_death
         made.append(self)
         self.done, self.held = [], None  # what is not done until it is let go
         self.is_full = False
@@ -21,7 +23,7 @@ class Process:
     def send(self, do, **values):
         self.done.append(do)
         told = {
-            "load": {"event": "loaded", "facts": {}},
+            "load": {"event": "loaded", "facts": {"warnings": ["n_ctx is odd"]}},
             "unload": {"event": "unloaded"},
             "submit": {"event": "accepted", "tail": ""},
             "ask": {"event": "answer", "answer": 7},
@@ -96,3 +98,52 @@ def test_nothing_rests_while_one_recipe_makes_room_for_another(served):
         assert process.done[-1] == "stop"
 
     asyncio.run(ask())
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """Level and text of what is logged, numbers of seconds left out."""
+    lines, handler = [], logging.Handler()
+
+    def emit(record):
+        text = re.sub(r"[0-9]+\.[0-9] s", "N s", record.getMessage())
+        lines.append((record.levelname, text))
+
+    handler.emit = emit
+    monkeypatch.setattr(engine.log, "handlers", [handler])
+    engine.log.setLevel(logging.INFO)
+    yield lines
+    engine.log.setLevel(logging.NOTSET)
+
+
+def test_it_is_said_what_is_loaded_and_unloaded_and_its_warnings_once(served, said):
+    """A recipe's warnings were said in the engine's process alone, where nobody hears them."""
+
+    async def ask():
+        one = served("ab")
+        for _ in range(2):
+            await asyncio.gather(one.ready("a"), one.ready("a"))
+            await one.ready("b")
+            await one.unload("a")
+            await asyncio.sleep(0.4)  # it rests
+
+    asyncio.run(ask())
+    a, b = (("INFO", f"{name} is loaded, in N s") for name in "ab")
+    end_a, end_b = (("INFO", f"{name} is unloaded") for name in "ab")
+    warned_a, warned_b = (("WARNING", f"{name}: n_ctx is odd") for name in "ab")
+    first = [a, warned_a, b, warned_b, end_a, end_b]
+    assert said == [*first, a, b, end_a, end_b]
+
+
+def test_after_the_last_death_it_is_said_that_it_stays_down(served, said):
+    async def die():
+        one = served("a")
+        for _ in range(3):
+            await one.ready("a")
+            made[-1].die("SIGKILL")
+
+    asyncio.run(die())
+    assert [text for _, text in said].count("the engine died: SIGKILL") == 3
+    (told,) = (text for level, text in said if level == "ERROR")
+    assert told == said[-1][1]
+    assert told.startswith("the engine died 3 times in a minute and is not started again")

@@ -154,6 +154,17 @@ def test_a_foreign_origin_is_refused(plain, reached, method, origin):
     refused(plain, reached, 403, "origin_not_allowed", "/", method, Origin=origin, **JSON)
 
 
+def test_the_refusal_of_a_page_shows_the_option_that_lets_it_in(plain, reached):
+    def told(origin):
+        return refused(plain, reached, 403, "origin_not_allowed", Origin=origin)
+
+    assert told("https://Its.example:444").endswith("start it with --cors https://its.example:444")
+    assert told("https://a.b$(x)").endswith("start it with --cors 'https://a.b$(x)'")
+    assert told("null").endswith(
+        "--cors and its origin, which it has if it comes from a web server"
+    )
+
+
 def test_two_origins_are_refused(plain, reached):
     data = request("/", Origin="http://localhost").replace(b"\r\n\r\n", b"\r\nOrigin: null\r\n\r\n")
     with plain.connect(data) as client:

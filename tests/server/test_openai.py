@@ -1,5 +1,6 @@
 """OpenAI's own client against a live server."""
 
+import functools
 import json
 
 import openai
@@ -177,11 +178,6 @@ def test_an_explanation_of_too_many_is_refused_by_its_name(live, path):
         ("chat/completions", {"messages": QUESTION, "mix": {"nobody": 1}}, "mix"),
         ("chat/completions", {"messages": [{"role": "user", "content": "a " * 999}]}, "messages"),
         ("chat/completions", {"messages": [{"role": "nobody", "content": "a"}]}, "messages"),
-        (
-            "chat/completions",
-            {"messages": QUESTION, "chat_template_kwargs": {"nobody": 1}},
-            "chat_template_kwargs",
-        ),
         ("completions", {"prompt": "a " * 999}, "prompt"),
         ("completions", {"prompt": [10**6]}, "prompt"),
         ("responses", {"input": "a " * 999}, "input"),
@@ -265,6 +261,17 @@ def test_a_tool_of_an_unknown_kind_is_named_and_not_used(client):
     assert raw.parse().choices[0].message.content == " It is Lima."
 
 
+def test_what_no_template_of_the_models_reads_is_named(live):
+    """Tools that nobody was told of, and a variable, which was a 400."""
+    body = {"messages": QUESTION, "tools": [TOOL], "chat_template_kwargs": {"nobody": 1}, **GREEDY}
+    answer = live.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["X-Ignored-Fields"] == "tools, chat_template_kwargs.nobody"
+    forced = live.http.post("/v1/chat/completions", json={**body, "tool_choice": "required"})
+    assert forced.headers["X-Ignored-Fields"] == "chat_template_kwargs.nobody"
+    assert forced.json()["choices"][0]["finish_reason"] == "tool_calls"
+
+
 def test_completions_take_a_text_texts_ids_and_lists_of_ids(client, atlas):
     text = "The capital of Peru is"
     done = client.completions.create(prompt=text, max_tokens=3, **GREEDY)
@@ -286,6 +293,9 @@ def test_an_echo_scores_the_prompt(client, atlas):
     ids = atlas.contexts[0].model.tokenize(text, add_special=True)
     scores = atlas.score(ids[:1], ids[1:])
     assert table.token_logprobs[1 : len(ids)] == pytest.approx(list(scores), abs=1e-4)
+
+
+DEEP = functools.reduce(lambda inner, _: {"properties": {"a": inner}}, range(20), {})
 
 
 @pytest.mark.parametrize(
@@ -313,6 +323,7 @@ def test_an_echo_scores_the_prompt(client, atlas):
             },
             "tools",
         ),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]}, "tools"),
         ({"messages": []}, "messages"),
         ({"messages": [1, 2]}, "messages"),  # they were taken for token ids
         ({"extra_body": {"logprobs": "x"}}, "logprobs"),
@@ -393,3 +404,39 @@ def test_a_second_turn_finds_the_first_in_the_cache(client):
     ]
     second = client.chat.completions.create(messages=turns, **GREEDY)
     assert second.usage.prompt_tokens_details.cached_tokens > 0
+
+
+CONTROL = "/v1/chat/completions/control"
+
+
+def test_the_answer_to_new_dials_is_the_weights_that_hold_now_in_full(client, live):
+    """Of what differs from the default alone nobody could tell what holds."""
+    more = {"max_tokens": 400, "extra_body": {"ignore_eos": True}, **GREEDY}
+    with client.completions.create(prompt="Peru", stream=True, **more) as stream:
+        turned = {"id": next(iter(stream)).id, "action": "set_weights"}
+        others = {"brief": 0.0, "discreet": 0.0}
+        for dials, weights in (
+            ({"alpha": 0.3}, {"alpha": 0.3, "mix": {"chat": 1.0, **others}}),
+            ({"alpha": 1}, {"alpha": 1.0, "mix": {"chat": 1.0, **others}}),
+            ({"beta": 1.2, "mix": "chat=.5"}, {"beta": 1.2, "mix": {"chat": 0.5, **others}}),
+            ({"only": "base"}, {"only": "base"}),
+        ):
+            answer = live.http.post(CONTROL, json={**turned, **dials}).json()
+            assert answer["weights"] == weights
+        assert live.http.post(CONTROL, json={**turned, "action": "stop"}).json()["success"]
+
+
+@pytest.mark.parametrize("id", [{}, {"id": None}, {"id": ""}])
+def test_dials_without_an_id_are_refused_by_that_name(live, id):
+    answer = live.http.post(CONTROL, json={"action": "set_weights", "alpha": 0.3, **id})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "id")
+    assert answer.json()["error"]["message"].startswith("id is missing")
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings"])
+def test_embeddings_are_refused_with_the_reason(live, path):
+    answer = live.http.post(path, json={"model": "atlas", "input": "Peru"})
+    assert answer.status_code == 405
+    error = answer.json()["error"]
+    assert error["message"] == f"{path} is not served: these models make no embeddings"
+    assert error["type"] == "invalid_request_error"

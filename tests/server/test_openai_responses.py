@@ -58,7 +58,7 @@ def test_options_tools_and_what_is_not_read():
         "include": ["reasoning.encrypted_content"],
         "text": {"verbosity": "low"},
     }
-    found = asked(responses, body)
+    found = asked(responses, body, "{{ tools }}")
     request = found.requests[0]
     assert (request.max_tokens, request.temperature) == (7, 0.3)
     assert request.weights.to_dict()["alpha"] == 0.5

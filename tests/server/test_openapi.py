@@ -58,7 +58,7 @@ unexpected-methods = []
 [output.sanitization]
 enabled = false
 [[operations]]
-include-path-regex = "^/(models|chat|completions|responses|v1/health)"
+include-path-regex = "^/(models|chat|completions|embeddings|responses|v1/health)"
 enabled = false
 [[operations]]
 include-path = ["/api/chat", "/api/generate"]
