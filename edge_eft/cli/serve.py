@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import shlex
-import socket
 import stat
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -158,7 +158,7 @@ def _introduce(url: str, options: ServeOptions, key: str | None) -> None:
     talk(f"  Ollama, Anthropic  {url}")
     if options.host in ("0.0.0.0", "::"):
         port = url.rpartition(":")[2]
-        talk(f"  other machines     http://{socket.gethostname()}:{port}, or the IP address")
+        talk(f"  other machines     http://{platform.node()}:{port}, or the IP address")
     asked = {"model": names[0], "messages": [{"role": "user", "content": _QUESTION}]}
     body = shlex.quote(to_json(asked))
     shown = f' -H "Authorization: Bearer {key}"' if key else ""
