@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from time import thread_time
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 _LONGEST = 0.2
 # And for all tokens of a vocabulary, which take some 10 ms.
 _LONGEST_MASK = 1.0
+# And for all masks of a text that take longer than a look may: others wait meanwhile.
+_LONGEST_MASKS = 5.0
 
 
 class GrammarTokens:
@@ -85,11 +87,15 @@ class Grammar:
     Attributes:
         accepted: the tokens of the text.
         free: gives the memory back; nothing else may be called afterwards.
+        guard: of all grammars: entered around what llama.cpp does with them, which nothing but
+            the end of the process can end. A process that can be spared sets it.
 
     Raises:
         RequestError: llama.cpp cannot read the grammar, or the model has no end token.
         EngineError: the model is closed.
     """
+
+    guard: ClassVar[contextlib.AbstractContextManager[object]] = contextlib.nullcontext()
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class Grammar:
             raise RequestError(
                 f"{tokens.model.name} has no token that ends a reply, which a grammar needs"
             )
-        with native("reading a grammar"), _stderr() as said:
+        with native("reading a grammar"), _stderr() as said, self.guard:
             data = text.encode("utf-8", "surrogatepass")
             sampler = L.llama_sampler_init_grammar(tokens.model._vocab, data, b"root")
         if not sampler:
@@ -113,6 +119,7 @@ class Grammar:
             raise RequestError(f"llama.cpp cannot read the grammar: {reason or logged:.200}")
         self._text, self.end_token = text, end_token
         self._ends = frozenset({end_token, *stops})
+        self._slow = [0.0]  # seconds of slow masks, of all copies together
         self._hold(tokens, sampler)
 
     def _hold(self, tokens: GrammarTokens, sampler: Any) -> None:
@@ -130,7 +137,9 @@ class Grammar:
         """Return a grammar that goes on from here without this one."""
         other = Grammar.__new__(Grammar)
         other._text, other.end_token, other._ends = self._text, self.end_token, self._ends
-        other._hold(self._tokens, L.llama_sampler_clone(self._sampler))
+        other._slow = self._slow
+        with self.guard:
+            other._hold(self._tokens, L.llama_sampler_clone(self._sampler))
         other.accepted, other._cut = list(self.accepted), self._cut
         return other
 
@@ -139,6 +148,7 @@ class Grammar:
         if self._in_step and self.accepted == list(tokens):
             return self
         other = Grammar(self._tokens, self._text, self.end_token, self._ends)
+        other._slow = self._slow
         for token in tokens:
             other.accept(token)
         return other
@@ -197,12 +207,16 @@ class Grammar:
         while begin < len(candidates):
             begun = thread_time()
             part = _as_array(candidates[begin : begin + n])
-            L.llama_sampler_apply(self._sampler, ctypes.byref(part))
+            with self.guard:
+                L.llama_sampler_apply(self._sampler, ctypes.byref(part))
             took = thread_time() - begun
             spent += took
             _refuse_long(spent, _LONGEST_MASK)
             begin += n
             n = 2 * n if took < _LONGEST_MASK / 100 else max(1, n // 2)
+        if spent > _LONGEST:
+            self._slow[0] += spent
+            _refuse_long(self._slow[0], _LONGEST_MASKS)
 
     def accept(self, token: int) -> None:
         """Let the text go on by a token that `allows` has allowed; an end changes nothing.
@@ -214,7 +228,8 @@ class Grammar:
             return
         self._in_step = False
         begun = thread_time()
-        L.llama_sampler_accept(self._sampler, token)
+        with self.guard:
+            L.llama_sampler_accept(self._sampler, token)
         _refuse_long(thread_time() - begun)
         if self._cut or token in self._tokens.incomplete:
             data = self._cut + self._tokens.printed(token)
@@ -226,7 +241,8 @@ class Grammar:
         """Whether llama.cpp would accept a token."""
         self._one[0] = (token, 0.0, 0.0)
         begun = thread_time()
-        L.llama_sampler_apply(self._sampler, self._one_pointer)
+        with self.guard:
+            L.llama_sampler_apply(self._sampler, self._one_pointer)
         _refuse_long(thread_time() - begun)
         return bool(self._one["logit"][0] == 0.0)
 

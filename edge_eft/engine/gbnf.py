@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from functools import lru_cache
 
 from ..errors import RequestError
+from .gbnf_ambiguity import LAST, Characters, Grammar, Text, too_ambiguous
 
 MAX_CHARACTERS = 300_000
 MAX_ELEMENTS = 50_000  # of all rules, repetitions written out
@@ -32,6 +34,7 @@ _CLASS = re.compile(rf"\[(\^?(?:{_ESCAPE}|[^\]\\])*)\]")
 _REPETITION = re.compile(r"\{\s*([0-9]{1,9})\s*(?:(,)\s*([0-9]{1,9})?\s*)?\}|[*+?]")
 
 
+@lru_cache(maxsize=32)  # clients send the same one with every request
 def check(text: str) -> None:
     """Raise RequestError for a grammar that cannot be read, or that llama.cpp cannot bear."""
     if len(text) > MAX_CHARACTERS:
@@ -40,15 +43,25 @@ def check(text: str) -> None:
         )
     if "\0" in text:
         raise RequestError("the grammar contains a NUL character; write it as \\x00")
-    rules = _Reader(text).read()
-    if "root" not in rules:
+    grammar = _Reader(text).read()
+    if "root" not in grammar:
         raise RequestError('the grammar has no rule "root", where it would begin')
+    rules = {
+        name: [[s if isinstance(s, str) else None for s in one] for one in alternatives]
+        for name, alternatives in grammar.items()
+    }
     used = {symbol for alternatives in rules.values() for one in alternatives for symbol in one}
     for name in sorted(symbol for symbol in used if symbol and symbol not in rules):
         raise RequestError(f"the grammar uses the rule {name:.40}, which it does not define")
     if "root" not in _closure(rules, {None}):
         raise RequestError("no text obeys the grammar: its rules go on for ever")
     _check_beginnings(rules, _closure(rules, set()))
+    if ambiguous := too_ambiguous(grammar):
+        raise RequestError(
+            f"the grammar is too ambiguous: after some characters of the rule "
+            f"{_shown(ambiguous)} it can go on in too many ways; let alternatives begin with "
+            "different characters"
+        )
 
 
 def _closure(rules: Rules, known: set[str | None]) -> set[str | None]:
@@ -124,17 +137,47 @@ def _shown(name: str) -> str:
     return name.partition("_")[0]
 
 
+def _code(written: str) -> int:
+    """Return the code point of a character as a grammar writes it."""
+    if written[0] != "\\":
+        return ord(written)
+    if written[1] in "xuU":
+        return int(written[2:], 16)
+    return ord({"t": "\t", "r": "\r", "n": "\n"}.get(written[1], written[1]))
+
+
+def _ranges(written: list[str], is_negative: bool) -> Characters:
+    """Return the characters of a class, from what it is written of."""
+    codes, found = [_code(one) for one in written], []
+    i = 0
+    while i < len(codes):
+        is_range = written[i + 1 : i + 2] == ["-"] and i + 2 < len(codes)
+        found.append((codes[i], codes[i + 2 if is_range else i]))
+        i += 3 if is_range else 1
+    merged, gaps, after = list[tuple[int, int]](), list[tuple[int, int]](), 0
+    for first, last in sorted(found):
+        if first > after or not merged:
+            gaps += [(after, first - 1)] if first > after else []
+            merged.append((first, last))
+        else:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        after = max(after, last + 1)
+    if not is_negative:
+        return tuple(merged)
+    return (*gaps, (after, LAST)) if after <= LAST else tuple(gaps)
+
+
 class _Reader:
     """Reads a grammar from the left, as `llama_grammar_parser` does."""
 
     def __init__(self, text: str) -> None:
         self._text, self._at = text, 0
-        self._rules: Rules = {}
+        self._rules: Grammar = {}
         self._rule = ""
         self._made = 0
         self._n_elements = 0
 
-    def read(self) -> Rules:
+    def read(self) -> Grammar:
         """Return all rules; groups and repetitions get names such as root_1."""
         self._skip(_SPACE_AND_LINES)
         while self._at < len(self._text):
@@ -151,7 +194,7 @@ class _Reader:
             self._skip(_SPACE_AND_LINES)
         return self._rules
 
-    def _alternatives(self, depth: int) -> list[Alternative]:
+    def _alternatives(self, depth: int) -> list[list[str | Text]]:
         if depth > MAX_NESTING:
             raise RequestError(f"the grammar nests deeper than {MAX_NESTING} levels")
         found = [self._sequence(depth)]
@@ -162,8 +205,8 @@ class _Reader:
         self._count(len(found) + 1)
         return found
 
-    def _sequence(self, depth: int) -> Alternative:
-        found: Alternative = []
+    def _sequence(self, depth: int) -> list[str | Text]:
+        found: list[str | Text] = []
         size = 0  # elements of the last item
         space = _SPACE_AND_LINES if depth else _SPACE
         while self._at < len(self._text):
@@ -175,11 +218,15 @@ class _Reader:
                 self._at = repetition.end()
             elif char in '"[':
                 item = self._take(*((_LITERAL, "a text") if char == '"' else (_CLASS, "a class")))
-                size = len(
-                    _CHARACTER.findall(item[1].removeprefix("^") if char == "[" else item[1])
-                )
+                is_class = char == "["
+                written = _CHARACTER.findall(item[1].removeprefix("^") if is_class else item[1])
+                size = len(written)
                 if size:
-                    found.append(None)
+                    found.append(
+                        (_ranges(written, is_negative=item[1].startswith("^")),)
+                        if is_class
+                        else tuple(((code, code),) for code in map(_code, written))
+                    )
             elif char == "(":
                 self._at += 1
                 self._skip(_SPACE_AND_LINES)
@@ -190,7 +237,7 @@ class _Reader:
                 size = 1
             elif char == ".":
                 self._at += 1
-                found.append(None)
+                found.append((((0, LAST),),))
                 size = 1
             elif char in "<!":
                 raise RequestError("the grammar names a token (<…>); it must be about text alone")
@@ -204,7 +251,7 @@ class _Reader:
             self._skip(space)
         return found
 
-    def _repeated(self, item: str | None, repetition: re.Match[str], size: int) -> str:
+    def _repeated(self, item: str | Text, repetition: re.Match[str], size: int) -> str:
         """Return the name of a rule that begins and ends as the repeated item does."""
         low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(repetition[0], (-1, None))
         if low < 0:
@@ -222,7 +269,7 @@ class _Reader:
         self._rules[more] = [[item, more], []]
         return self._add([[item, more]]) if low else more
 
-    def _add(self, alternatives: list[Alternative]) -> str:
+    def _add(self, alternatives: list[list[str | Text]]) -> str:
         self._made += 1
         name = f"{self._rule}_{self._made}"
         self._rules[name] = alternatives

@@ -33,9 +33,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from ..backend import Grammar
 from ..errors import EdgeEftError, EngineError, RequestError
 from ..files.recipe_toml import parse_recipe
 from ..logits.weights import Weights
+from .deadline import Deadline
 from .emulator import Emulator
 from .facts import facts
 from .loader import ModelPool
@@ -44,6 +46,7 @@ from .request import Request
 T = TypeVar("T")
 _LONG = 16 << 10  # bytes of a command
 _LOAD = "load "  # before the name of a recipe that is being loaded, as an id
+_LONGEST_CALL = 10.0  # seconds of llama.cpp with a grammar, which nothing else ends
 _TAIL = 48  # tokens of a prompt's end, in which a template opens a mark
 
 
@@ -286,6 +289,11 @@ def main() -> None:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # native code that prints must not break the protocol
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    Grammar.guard = Deadline(
+        _LONGEST_CALL,
+        f"a request's grammar kept llama.cpp busy for more than {_LONGEST_CALL:g} seconds; let its "
+        "alternatives begin with different characters",
+    )
     host = Host(events)
     threading.Thread(target=_read_commands, args=(host.commands,), daemon=True).start()
     while True:

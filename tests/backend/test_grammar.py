@@ -1,12 +1,13 @@
 """grammar: what may come next, and that llama.cpp neither prints nor aborts."""
 
 import gc
+import itertools
 import time
 
 import numpy as np
 import pytest
 
-from edge_eft.backend import Grammar, GrammarTokens
+from edge_eft.backend import Grammar, GrammarTokens, grammar
 from edge_eft.errors import GrammarError, RequestError
 
 
@@ -152,3 +153,24 @@ def test_a_mask_that_takes_minutes_is_left_after_a_second(tokens):
     with pytest.raises(GrammarError, match="ambiguous"):
         grammar.mask(np.zeros(tokens.n_vocab, np.float32))
     assert time.thread_time() - begun < 3
+
+
+def test_slow_masks_are_borne_for_some_seconds_in_all(tokens, monkeypatch):
+    """Those of copies count with it: they are of one request."""
+    clock = itertools.count(step=0.0099)
+    made = grammar_of(tokens, "root ::= .*")
+    monkeypatch.setattr(grammar, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(grammar, "_LONGEST", 0.1)
+    row = np.zeros(tokens.n_vocab, np.float32)
+    for _ in range(10):
+        made.mask(row.copy())
+        made.copy().mask(row.copy())
+
+    def more():
+        for _ in range(20):
+            made.mask(row.copy())
+
+    with pytest.raises(GrammarError, match="ambiguous"):
+        more()
+    another = grammar_of(tokens, "root ::= .*")
+    another.mask(row)

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import string
 import sys
 from pathlib import Path
 
@@ -146,6 +147,20 @@ GRAMMARS = {
     "gbnf doubling": lambda: "\n".join(
         ["root ::= a0", 'a40 ::= "z"']
         + [f'a{i} ::= a{i + 1} "x" | a{i + 1} "y"' for i in range(40)]
+    ),
+    "gbnf many ways on": lambda: "\n".join(
+        ["root ::= r0", 'r5 ::= "!"']
+        + [
+            f"r{i} ::= " + " | ".join(f'[a-z] r{i + 1} "{c}"' for c in string.ascii_uppercase)
+            for i in range(5)
+        ]
+    ),
+    # Those that llama.cpp keeps are few, and it does not know them again within a token.
+    "gbnf many ways to one place": lambda: (
+        'root ::= "<" r0 | "x"\n'
+        + "\n".join(
+            ['r8 ::= "!"'] + [f"r{i} ::= " + " | ".join([f"[a-z] r{i + 1}"] * 4) for i in range(8)]
+        )
     ),
 }
 

@@ -10,6 +10,7 @@ import time
 import httpx
 import psutil
 import pytest
+from helpers.bad_inputs import GRAMMARS
 from helpers.http_server import until
 from helpers.server_clients import LONG, SHORT, active, ask_for
 
@@ -265,4 +266,32 @@ def test_bad_input_is_one_message_and_the_server_goes_on(live, what):
         )
         assert refused.status_code == status, refused.text
         assert refused.json()["error"]["message"]
+        assert http.post("/v1/completions", json=SHORT).status_code == 200
+
+
+def test_a_grammar_that_keeps_llama_cpp_busy_for_ever_ends_the_engine_and_not_the_server(
+    served, tmp_path
+):
+    """The checks before it are switched off, and the clock of the deadline goes faster."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time, types\n"
+        "from edge_eft.engine import deadline, gbnf, gbnf_ambiguity\n"
+        "gbnf.MAX_WAYS, gbnf_ambiguity.MAX_WORK = 10**15, 0\n"
+        "deadline.time = types.SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 20))\n"
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    server = served("atlas", PYTHONPATH=path)
+    with server.http as http:
+        client = Client(server.url, stream=True)
+        client.start()
+        client.begun.wait(20)
+        body = {"prompt": "hi", "n_predict": 3, "grammar": GRAMMARS["gbnf doubling"]()}
+        begun = time.monotonic()
+        failed = http.post("/completion", json=body)
+        assert time.monotonic() - begun < 5
+        assert failed.status_code == 500
+        assert "grammar kept llama.cpp busy" in failed.json()["error"]["message"]
+        client.join(10)
+        assert client.ended is not None
+        assert "grammar kept llama.cpp busy" in http.get("/health").text
         assert http.post("/v1/completions", json=SHORT).status_code == 200
