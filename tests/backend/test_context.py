@@ -114,6 +114,7 @@ def test_a_long_prompt_gives_the_same_logits_however_it_is_continued(smollm2):
     assert context.decoded_tokens == 300 + 1 + 20
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_logits(smollm2):
     """With a Q8_0 cache and flash attention a recipe gives one text on every machine's cores."""
     a = some_tokens(smollm2, 300)

@@ -41,7 +41,14 @@ def person(seed=0, **options):
     return Request("the red one", **options)
 
 
-@pytest.mark.parametrize("options", [GREEDY, {"temperature": 1.0, "top_k": 0, "top_p": 1.0}, {}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param(GREEDY, marks=pytest.mark.slow),
+        pytest.param({"temperature": 1.0, "top_k": 0, "top_p": 1.0}, marks=pytest.mark.slow),
+    ],
+)
 def test_drafts_change_nothing_under_a_grammar(family, options):
     requests = [person(seed, **options) for seed in range(3)]
     replies = []

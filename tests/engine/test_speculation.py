@@ -195,6 +195,7 @@ def test_a_rule_that_keeps_every_draft_fails_the_comparison(choice, monkeypatch)
         assert differing(emulator) > 10
 
 
+@pytest.mark.slow
 def test_drafts_with_k_quants_change_a_token_only_in_a_near_tie(folder, agreeing):
     """With a K-quant drafts may change a token only where the two best are as close as that.
 

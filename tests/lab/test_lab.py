@@ -174,6 +174,7 @@ def pairs(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["whole", "steps"])
 def test_pairs_compares_two_checkouts_in_turns(atlas: Family, tmp_path: Path, mode: str):
     """The other one is this one by another path."""

@@ -409,6 +409,7 @@ def chi_square_p_value(tokens, expected):
     return stats.chisquare(observed, [wanted[group].sum() for group in groups]).pvalue
 
 
+@pytest.mark.slow
 def test_draws_over_seeds_follow_the_exact_distribution():
     logits = random_logits(11, 60)
     counts = {3: 2, 8: 1, 20: 1}
