@@ -10,7 +10,9 @@ from edge_eft.errors import AbortedError
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(scope="module", params=["tiny", "atlas", pytest.param("smollm2")])
+@pytest.fixture(
+    scope="module", params=["tiny", "atlas", pytest.param("smollm2", marks=pytest.mark.slow)]
+)
 def model(request):
     if request.param == "smollm2":
         return request.getfixturevalue("smollm2")

@@ -298,7 +298,8 @@ PRINTS = {"echo", "secho", "progressbar", "prompt", "confirm", "pause", "echo_vi
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
 MAY_PRINT = {"cli/terminal.py", "llama_build.py"}  # the latter runs before we are installed
 # The supervisor's parent has no Python streams that it may trust; it says `one_line`.
-MAY_WRITE = {"cli/supervise.py"}
+# A watchdog's last words go to the stderr that was, before native code is given another.
+MAY_WRITE = {"cli/supervise.py", "engine/deadline.py"}
 
 
 def printers(tree):

@@ -67,6 +67,7 @@ def test_the_prompt_is_as_likely_as_score_says(family, options):
         assert by_text.prompt_logprobs == by_ids.prompt_logprobs
 
 
+@pytest.mark.slow
 def test_smollm2s_prompt_is_as_likely_as_score_says(smollm2_trio):
     text = "The capital of France is Paris, and the capital of Japan is Tokyo. " * 3
     with open_emulator(smollm2_trio, n_threads=2) as emulator:

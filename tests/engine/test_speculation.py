@@ -59,6 +59,7 @@ def test_shared_noise_gives_the_exact_joint_distribution(p, q):
     assert abs(seen - agree) < 4 * math.sqrt(max(agree * (1 - agree), 1e-6) / n) + 1e-9
 
 
+@pytest.mark.slow
 def test_replies_follow_the_exact_distribution_with_drafts(agreeing):
     """Every reply of two tokens out of the three likeliest, enumerated with `score`."""
     prompt, options = agreeing.prompts[0], {"top_k": 3, "top_p": 1.0, "temperature": 1.0}

@@ -77,6 +77,7 @@ def test_a_file_written_by_gguf_is_read(tmp_path: Path) -> None:
     assert header.n_vocab == 2
 
 
+@pytest.mark.slow
 def test_a_published_model_agrees_with_gguf() -> None:
     path = smollm2_path()
     header = read_header(path)

@@ -250,7 +250,7 @@ TEMPLATE = (
 )
 
 
-@pytest.fixture(scope="module", params=["atlas", "SmolLM2"])
+@pytest.fixture(scope="module", params=["atlas", pytest.param("SmolLM2", marks=pytest.mark.slow)])
 def prompts(request, tmp_path_factory):
     """Atlas with its own templates, and SmolLM2 with one that shows everything."""
     if request.param == "atlas":

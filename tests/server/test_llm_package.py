@@ -48,6 +48,7 @@ def test_a_prompt_is_answered(llm, said, how):
     assert llm("-m", "here", "-o", "temperature", "0", *how, QUESTION).strip() == said.strip()
 
 
+@pytest.mark.slow
 def test_its_log_has_the_usage(llm):
     llm("-m", "here", "-o", "temperature", "0", QUESTION)
     (entry,) = json.loads(llm("logs", "--json"))

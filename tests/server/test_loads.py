@@ -164,22 +164,14 @@ def sizes(server):
     return [process.memory_info().rss / 1e6 for process in server.family()]
 
 
-@pytest.mark.parametrize(
-    ("n", "more"),
-    [
-        (6, {"explain": 50}),
-        *(
-            pytest.param(N_STALLED, more, marks=pytest.mark.slow)
-            for more in ({"explain": 50}, {"explain": 4}, {"logprobs": 5})
-        ),
-    ],
-    ids=str,
-)
-def test_whoever_stalls_or_goes_costs_a_healthy_client_nothing(served, n, more):
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{"explain": 50}, {"explain": 4}, {"logprobs": 5}], ids=str)
+def test_whoever_stalls_or_goes_costs_a_healthy_client_nothing(served, more):
     """More readers stall than there are slots. All the memory that they took comes back."""
     server = served("atlas")
     with server.http as http:
-        for client in stall(server, n, **more):  # a first time, after which memory is what it is
+        # A first time, after which memory is what it is.
+        for client in stall(server, N_STALLED, **more):
             client.close()
         assert until(lambda: active(http) == 0, 1)
         first_token(http)
@@ -187,13 +179,13 @@ def test_whoever_stalls_or_goes_costs_a_healthy_client_nothing(served, n, more):
         before = sizes(server)
         slow = SlowHeaders(server, N_SLOW)
         slow.start()
-        stalled = stall(server, n, **more)
-        assert active(http) == n
+        stalled = stall(server, N_STALLED, **more)
+        assert active(http) == N_STALLED
         during = [first_token(http) for _ in range(15)]
         ended = []
-        for _ in range(max(1, n // 10)):
+        for _ in range(max(1, N_STALLED // 10)):
             begun = leave(server, http, N_GONE // 5)
-            assert until(lambda: active(http) == n, 2)
+            assert until(lambda: active(http) == N_STALLED, 2)
             ended.append(time.monotonic() - begun)
             during.append(first_token(http))
         begun = time.monotonic()
@@ -205,8 +197,9 @@ def test_whoever_stalls_or_goes_costs_a_healthy_client_nothing(served, n, more):
         time.sleep(0.3)
         grown = [after - b for after, b in zip(sizes(server), before, strict=True)]
     print(
-        f"{n} stalled: first token {1000 * idle:.1f} ms idle, {1000 * median(during):.1f} ms; "
-        f"the gone end after {max(ended):.3f} s; memory {grown[0]:+.1f} and {grown[1]:+.1f} MB"
+        f"{N_STALLED} stalled: first token {1000 * idle:.1f} ms idle, "
+        f"{1000 * median(during):.1f} ms; the gone end after {max(ended):.3f} s; "
+        f"memory {grown[0]:+.1f} and {grown[1]:+.1f} MB"
     )
     assert max(ended) < 1
     assert median(during) <= 1.5 * idle + 0.002
@@ -221,7 +214,8 @@ def traces():
     return {path for path in Path(tempfile.gettempdir()).iterdir() if "edge" in path.name}
 
 
-@pytest.mark.parametrize("n", [4, pytest.param(N_STALLED, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [4, N_STALLED])
 def test_sigterm_ends_all_within_two_seconds_whoever_stalls(served, n):
     home = Path(os.environ["EDGE_EFT_HOME"])
     before = traces(), {*home.rglob("*")}
