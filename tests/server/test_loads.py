@@ -165,7 +165,7 @@ def sizes(server):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{"explain": 50}, {"explain": 4}, {"logprobs": 5}], ids=str)
+@pytest.mark.parametrize("more", [{"explain": 50}, {"logprobs": 5}], ids=str)
 def test_whoever_stalls_or_goes_costs_a_healthy_client_nothing(served, more):
     """More readers stall than there are slots. All the memory that they took comes back."""
     server = served("atlas")

@@ -64,7 +64,7 @@ enabled = false
 include-path = ["/api/chat", "/api/generate"]
 checks.negative_data_rejection.enabled = false
 """
-EXAMPLES = os.environ.get("EDGE_EFT_TEST_EXAMPLES", "5")
+EXAMPLES = os.environ.get("EDGE_EFT_TEST_EXAMPLES", "2")
 
 
 @pytest.fixture(scope="module")
