@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Rows = dict[str, NDArray[np.float32]]  # role → (n, vocab) logits
 Targets = dict[int, tuple[NDArray[np.int32], int]]  # of `Context.advance`
+Told = Mapping[int, list[int]]  # number of a context → the ids of a request's prompt
 
 
 @dataclass
@@ -134,6 +135,7 @@ class Contexts(Sequence[ContextRunner]):
         coefficients: Mapping[str, float],
         replies: ReplyCache,
         n_given: int,
+        told: Told | None = None,
     ) -> tuple[int, ...]:
         """Tell a request's prompt to every context that needs it and does not know it yet.
 
@@ -142,6 +144,7 @@ class Contexts(Sequence[ContextRunner]):
             coefficients: role → coefficient. Explanations need every role.
             replies: whose ids are spliced in where the prompt quotes them.
             n_given: tokens of the reply that were given out.
+            told: what `encode` made of it, if it was asked before.
 
         Returns:
             The numbers of the contexts that are needed.
@@ -151,9 +154,9 @@ class Contexts(Sequence[ContextRunner]):
             RequestError: no role's template reads one of the request's variables.
         """
         needed = self.needed(state.request, coefficients)
-        new = [i for i in needed if i not in state.sequences]
-        told = state.told or self.encode(state.request, new, replies, n_given)
-        state.told = {}
+        if told is None:
+            new = [i for i in needed if i not in state.sequences]
+            told = self.encode(state.request, new, replies, n_given)
         self._say_what_folds()
         if state.request.tools:
             self._say_if_nobody_shows_tools()

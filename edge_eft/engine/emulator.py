@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from time import perf_counter
@@ -30,7 +30,7 @@ from ..text.detokenizer import TextStream
 from ..text.prompt_format import ReplyCache
 from ..validate import checked_call, kind
 from .constrained import Grammars
-from .contexts import Rows
+from .contexts import Rows, Told
 from .drafter import Drafter
 from .loader import LoadOptions, load
 from .prefill import Prefill
@@ -123,7 +123,7 @@ class Emulator(AbstractContextManager["Emulator"]):
     # -- the step loop ---------------------------------------------------------------------
 
     @checked_call()
-    def submit(self, request: Request, *, told: Mapping[int, list[int]] | None = None) -> int:
+    def submit(self, request: Request, *, told: Told | None = None) -> int:
         """Queue a request and return its id. It starts with the next `step` with a free slot.
 
         Args:
@@ -138,7 +138,7 @@ class Emulator(AbstractContextManager["Emulator"]):
         self._scheduler.submit(state)
         return state.id
 
-    def encode(self, request: Request) -> dict[int, list[int]]:
+    def encode(self, request: Request) -> Told:
         """Return number of a context → the ids of a request's prompt, for `submit`; raises as it.
 
         A long prompt takes a while, and nothing else waits for it on another thread.
@@ -284,24 +284,21 @@ class Emulator(AbstractContextManager["Emulator"]):
 
     # -- one request -----------------------------------------------------------------------
 
-    def _prepare(
-        self, request: Request, told: Mapping[int, list[int]] | None = None
-    ) -> RequestState:
+    def _prepare(self, request: Request, told: Told | None = None) -> RequestState:
         request = request.for_vocabulary(self.vocabulary)
         stops = self.vocabulary.silent_tokens(request.stop)
         state = RequestState(next(self._ids), request, TextStream(self._piece, request.stop))
         state.stop_tokens, state.grammar = stops, self._grammar(request, stops)
-        state.told = dict(told or {})
-        self._weigh(state, request.weights)
+        self._weigh(state, request.weights, told)
         return state
 
-    def _weigh(self, state: RequestState, weights: Weights) -> None:
+    def _weigh(self, state: RequestState, weights: Weights, told: Told | None = None) -> None:
         """Put weights into force."""
         if state.request.conservative is not None:
             weights.conservative_role(self.deltas)
         coefficients = weights.coefficients(self.deltas)
         n_given = self._scheduler.n_given(state)
-        needed = self.contexts.enter(state, coefficients, self._replies, n_given)
+        needed = self.contexts.enter(state, coefficients, self._replies, n_given, told)
         catches_up = not set(needed) <= set(state.contexts)
         scores = state.prompt_scores if n_given else self._prompts.begin(state, needed)
         request = replace(state.request, weights=weights)

@@ -37,6 +37,7 @@ from ..backend import Grammar
 from ..errors import EdgeEftError, EngineError, RequestError
 from ..files.recipe_toml import parse_recipe
 from ..logits.weights import Weights
+from .contexts import Told
 from .deadline import Deadline
 from .emulator import Emulator
 from .facts import facts
@@ -62,7 +63,7 @@ class Host:
         self._ids: dict[tuple[str, int], str] = {}
         self._aside: dict[str, _Aside] = {}
         self._reader, self._loader = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        self._is_long = False
+        self._is_long = False  # the command that is being done
 
     @property
     def has_work(self) -> bool:
@@ -146,8 +147,8 @@ class Host:
             self.emit("loaded", name=name, facts=about)
 
         loading = any(id.startswith(_LOAD) for id in self._aside)  # and they share a pool
-        self._is_long = bool(self._emulators) or loading
-        self._make(_LOAD + name, name, made, loaded, self._loader)
+        thread = self._loader if self._emulators or loading else None
+        self._make(_LOAD + name, name, made, loaded, thread)
 
     def _do_unload(self, name: str) -> None:
         for id in [one for one, (where, _) in self._requests.items() if where == name]:
@@ -167,7 +168,8 @@ class Host:
     def _do_submit(self, id: str, name: str, request: dict[str, Any]) -> None:
         asked = Request.from_dict(request)
         make = partial(self._emulator(name).encode, asked)
-        self._make(id, name, make, lambda told: self._submit(id, name, asked, told))
+        thread = self._reader if self._is_long else None
+        self._make(id, name, make, lambda told: self._submit(id, name, asked, told), thread)
 
     def _make(
         self,
@@ -175,13 +177,13 @@ class Host:
         name: str,
         make: Callable[[], T],
         go_on: Callable[[T], object],
-        thread: ThreadPoolExecutor | None = None,
+        thread: ThreadPoolExecutor | None,
     ) -> None:
-        """Go on with what `make` makes of a command: of a long one on another thread."""
-        if not self._is_long:
+        """Go on with what `make` makes of a command: on this thread, or beside it on another."""
+        if thread is None:
             go_on(make())
             return
-        made = (thread or self._reader).submit(make)
+        made = thread.submit(make)
         self._aside[id] = _Aside(name, made, go_on)
         made.add_done_callback(lambda _: self.commands.put(json.dumps({"do": "go_on", "id": id})))
 
@@ -190,7 +192,7 @@ class Host:
         if found.go_on:
             found.go_on(found.made.result())
 
-    def _submit(self, id: str, name: str, request: Request, told: dict[int, list[int]]) -> None:
+    def _submit(self, id: str, name: str, request: Request, told: Told) -> None:
         emulator = self._emulator(name)
         own = emulator.submit(request, told=told)
         self._requests[id] = name, own
@@ -220,9 +222,10 @@ class Host:
             self._emulators[found[0]].unpause(found[1])
 
     def _do_ask(self, id: str, name: str, what: str, **arguments: Any) -> None:
-        self._is_long = self._is_long and what != "set_weights"  # which is quick, and changes it
+        # To set weights is quick, and changes the emulator.
+        thread = self._reader if self._is_long and what != "set_weights" else None
         make = partial(getattr(self, f"_ask_{what}"), self._emulator(name), **arguments)
-        self._make(id, name, make, lambda answer: self.emit("answer", id=id, answer=answer))
+        self._make(id, name, make, lambda answer: self.emit("answer", id=id, answer=answer), thread)
 
     # -- questions; long ones on another thread ---------------------------------------------
 

@@ -68,7 +68,6 @@ class RequestState:
         coefficients: role → coefficient, from the request's weights.
         contexts: numbers of the contexts whose rows are needed, in order.
         drafter: number of the context that drafts; None where drafts cannot help.
-        told: context number → the prompt's ids, where they were made before it came into work.
         sequences: context number → its tokens, for every context that was ever needed.
         prompt_tokens: length of the prompt in the first context that is needed.
         cached_tokens: how many of these were found in the cache; None before it was looked at.
@@ -102,7 +101,6 @@ class RequestState:
     coefficients: dict[str, float] = field(default_factory=dict)
     contexts: tuple[int, ...] = ()
     drafter: int | None = None
-    told: dict[int, list[int]] = field(default_factory=dict)
     sequences: dict[int, TokenSequence] = field(default_factory=dict)
     prompt_tokens: int = 0
     cached_tokens: int | None = None
