@@ -22,12 +22,15 @@ from .engine import Engine
 from .guard import App, Guard
 from .listening import listen, make_server, url_of
 from .metrics import CONTENT_TYPE, Counting, Metrics
-from .openapi import document
+from .openapi import document, error_shape
 from .options import ServeOptions
 
 OPEN_PATHS = ("/health", "/v1/health")  # without a key
-# How a refusal looks below a path; elsewhere as OpenAI's.
-_REFUSALS = {"/v1/messages": anthropic.refused, "/api/": ollama.refused}
+_REFUSALS = {
+    "Error": openai_refusal,
+    "MessageError": anthropic.refused,
+    "OllamaError": ollama.refused,
+}
 
 
 def create_app(
@@ -130,8 +133,7 @@ def _gauges(engine: Engine) -> Mapping[str, float]:
 
 def _refusal(path: str, error: ApiError) -> Response:
     """Return an error in the shape that clients of a path expect."""
-    shapes = (shape for prefix, shape in _REFUSALS.items() if path.startswith(prefix))
-    return next(shapes, openai_refusal)(error)
+    return _REFUSALS[error_shape(path)](error)
 
 
 async def refuse(request: Request, error: Exception) -> Response:

@@ -37,7 +37,8 @@ ERRORS = {
     "OllamaError": record("error", error=TEXT),
 }
 
-_SHAPES = (("/v1/messages", "MessageError"), ("/api/", "OllamaError"))  # of paths, as app.py has it
+# Which of them is used below a path; elsewhere the first.
+_SHAPES = {"/v1/messages": "MessageError", "/api/": "OllamaError"}
 
 
 class Operation(NamedTuple):
@@ -89,6 +90,11 @@ OPERATIONS = {  # by the path without /v1
 }
 
 
+def error_shape(path: str) -> str:
+    """Return the name in ERRORS of what a path answers where it refuses."""
+    return next((name for above, name in _SHAPES.items() if path.startswith(above)), "Error")
+
+
 def document(
     routes: Iterable[BaseRoute], open_paths: Collection[str], *, has_keys: bool
 ) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
     about = OPERATIONS[route.path_format.removeprefix("/v1")]
     places = [(name, "path") for name in route.param_convertors]
     places += [(name, "query") for name in about.query.split()]
-    shape = next((name for path, name in _SHAPES if route.path.startswith(path)), "Error")
+    shape = error_shape(route.path)
     operation: dict[str, Any] = {
         "operationId": f"{method} {route.path_format}",
         "summary": about.about,
