@@ -93,11 +93,8 @@ class Answering:
 
         async def answered(request: Request) -> App:
             body = await body_of(request)
-            model, id, stream = (
-                find(self._engine, body.get("model")),
-                new_id(prefix),
-                is_stream(body),
-            )
+            model, id = find(self._engine, body.get("model")), new_id(prefix)
+            stream = is_stream(body)
             asked = ask(body, self._engine, model)
             return await self.answer(request, asked, writer(id, model.id, body), id, stream=stream)
 
@@ -197,6 +194,17 @@ def _ignored(ask: Ask) -> dict[str, str]:
 async def body_of(request: Request) -> dict[str, Any]:
     """Return the JSON object that a request brings; raises ApiError."""
     return json_object(await request.body())
+
+
+def not_served(why: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Return what answers a path that clients know and that does nothing here."""
+
+    async def refuse(request: Request) -> Response:
+        # Not 404, which Ollama's clients take for a missing model that they should pull.
+        told = f"{request.url.path} is not served: {why}"
+        raise ApiError(405, told, headers={"Allow": ""})
+
+    return refuse
 
 
 def new_id(prefix: str) -> str:

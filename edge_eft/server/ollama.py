@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning
 from . import openai_chat, openai_completions
-from .answers import Answering, Writer, body_of, is_stream, new_id
+from .answers import Answering, Writer, body_of, is_stream, new_id, not_served
 from .api_error import ApiError
 from .engine import Engine
 from .fields import COMMON, Fields, said_as
@@ -102,12 +102,6 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
             stream=stream,
         )
 
-    async def not_here(request: Request) -> Response:
-        path = request.url.path
-        told = f"{path} is not served: {NOT_HERE[path.removeprefix('/api/')]}"
-        # Not 404, which clients take for a missing model that they should pull.
-        raise ApiError(405, told, headers={"Allow": ""})
-
     found = [
         ("/", there, ["GET"]),
         ("/api/version", version, ["GET"]),
@@ -116,7 +110,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         ("/api/show", show, ["POST"]),
         ("/api/chat", answer, ["POST"]),
         ("/api/generate", answer, ["POST"]),
-        *((f"/api/{name}", not_here, ["POST", "DELETE"]) for name in NOT_HERE),
+        *((f"/api/{name}", not_served(why), ["POST", "DELETE"]) for name, why in NOT_HERE.items()),
     ]
     return [Route(path, endpoint, methods=methods) for path, endpoint, methods in found]
 

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from ..errors import EdgeEftError
 from ..logits.weights import Weights
 from . import openai_chat, openai_completions
-from .answers import Answering, body_of
+from .answers import Answering, body_of, not_served
 from .api_error import ApiError
 from .engine import Engine
 from .failure import refused
@@ -36,10 +36,6 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
     async def one_model(request: Request) -> Response:
         return JSONResponse(_about(engine, find(engine, request.path_params["id"])))
 
-    async def no_embeddings(request: Request) -> Response:
-        told = f"{request.url.path} is not served: {NO_EMBEDDINGS}"
-        raise ApiError(405, told, headers={"Allow": ""})
-
     async def control(request: Request) -> Response:
         return JSONResponse(await _control(engine, await body_of(request)))
 
@@ -53,7 +49,7 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         ("/chat/completions", chat, "POST"),
         ("/chat/completions/control", control, "POST"),
         ("/completions", complete, "POST"),
-        ("/embeddings", no_embeddings, "POST"),
+        ("/embeddings", not_served(NO_EMBEDDINGS), "POST"),
     ]
     return [
         Route(prefix + path, endpoint, methods=[method])
