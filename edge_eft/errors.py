@@ -16,6 +16,7 @@ what was seen and what to do about it. Anything else that escapes is a defect of
     +-- ServerError
     +-- EngineError
         +-- AbortedError
+        +-- GrammarError
         +-- NoTokenError
 """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .api_error import ApiError
 from .engine import Engine
+from .failure import UnservedError
 from .served import NamedModel
 
 # Bytes of text, or ids, that are turned into the other by themselves: it takes a second per
@@ -83,17 +84,15 @@ def check_count(n: int, most: int) -> None:
 
 
 def check_fits(n_ids: int, facts: Mapping[str, Any]) -> None:
-    """Raise ApiError if a prompt has more token ids than the context holds.
+    """Raise UnservedError, as the engine would, if a prompt has more ids than the context holds.
 
     Here it is found out before they are checked, copied and sent.
     """
     n_ctx = facts["n_ctx"]
     if n_ids >= n_ctx:
-        raise ApiError(
-            400,
+        raise UnservedError(
+            "ContextLengthError",
             f"the prompt is at least {n_ids} tokens, and {n_ctx - 1} fit (n_ctx {n_ctx} less one "
             "for the reply); shorten it, or raise n_ctx (--n-ctx)",
-            param="prompt",
-            code="context_length_exceeded",
-            more={"n_prompt_tokens": n_ids, "n_ctx": n_ctx},
+            {"n_prompt_tokens": n_ids, "n_ctx": n_ctx},
         )

@@ -107,10 +107,7 @@ class ReplyParser:
         return True
 
     def _begin_reasoning(self, final: bool) -> bool:
-        self._drop_space()
-        if self._rest:
-            self._step = self._reason
-        return bool(self._rest)
+        return self._after_space(self._reason)
 
     def _reason(self, final: bool) -> bool:
         assert self._marks
@@ -125,10 +122,7 @@ class ReplyParser:
         return True
 
     def _end_reasoning(self, final: bool) -> bool:
-        self._drop_space()
-        if self._rest:
-            self._step = self._begin_content
-        return bool(self._rest)
+        return self._after_space(self._begin_content)
 
     def _begin_content(self, final: bool) -> bool:
         if self._calls == "hermes":
@@ -249,5 +243,9 @@ class ReplyParser:
         else:
             self._put(n)
 
-    def _drop_space(self) -> None:
+    def _after_space(self, step: Callable[[bool], bool]) -> bool:
+        """Leave out white space, and go on with `step` where something else stands."""
         self._drop(len(self._rest) - len(self._rest.lstrip()))
+        if self._rest:
+            self._step = step
+        return bool(self._rest)
