@@ -99,10 +99,17 @@ def test_no_more_texts_are_kept_than_fit_into_memory(write, monkeypatch):
 
 
 def test_the_second_file_of_a_family_takes_a_tenth_of_the_time(tmp_path):
-    shape, walked, times = Shape("qwen3", 28, 1024, 3072, QWEN3, 1), Walked(), []
-    for name in ("first", "second"):
-        path = Written(shape).write(tmp_path / f"{name}.gguf")
+    shape = Shape("qwen3", 28, 1024, 3072, QWEN3, 1)
+    paths = [Written(shape).write(tmp_path / f"{name}.gguf") for name in ("first", "second")]
+
+    def seconds(path, walked):
         start = time.process_time()
         read_header(path, walked=walked)
-        times.append(time.process_time() - start)
-    assert times[1] < times[0] / 3  # measured: a tenth, or less
+        return time.process_time() - start
+
+    times = []
+    for _ in range(5):  # the quickest of several: another process can double a single one
+        walked = Walked()
+        times.append([seconds(path, walked) for path in paths])
+    first, second = map(min, zip(*times, strict=True))
+    assert second < first / 3  # measured: a tenth, or less
