@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import HELP, json_option
+from .options import HELP, json_option, quiet_option
 from .terminal import (
     Styled,
     compose,
@@ -45,6 +45,7 @@ MARKS = ("✓", "✗")
 )
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed for choosing the questions.")
 @click.option("--threads", type=int, metavar="N", help="Default: the physical cores.")
+@quiet_option
 @json_option
 def demo(
     recipe: str, delta: str | None, questions: int, seed: int, threads: int | None, as_json: bool

@@ -20,7 +20,7 @@ from ..engine.settings import SETTINGS
 from ..errors import RecipeError
 from ..files.plain_text import decode
 from ..text.formats import FORMATS
-from .terminal import start_logging
+from .terminal import set_quiet, start_logging
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -173,6 +173,17 @@ def _lora_goes_with(adapter: str) -> str:
     return f"--lora goes with a recipe, and this adapter fits {', '.join(found)}"
 
 
+quiet_option = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    is_eager=True,  # before anything is said
+    expose_value=False,
+    callback=lambda ctx, param, value: set_quiet(value),
+    help="Say on stderr nothing but errors: no progress, no notes.",
+)
+
+
 def model_options(command: Command) -> Command:
     """Add the options for the models, given to the command as `models`."""
 
@@ -183,6 +194,7 @@ def model_options(command: Command) -> Command:
         command(models=models, **options)
 
     for option in (
+        quiet_option,
         click.option("--verbose", "-v", is_flag=True, help="Say on stderr what is going on."),
         click.option("--gpu-layers", type=int, metavar="N", help="Per model; default: all."),
         click.option("--threads", type=int, metavar="N", help="Default: the physical cores."),

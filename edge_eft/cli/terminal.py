@@ -1,9 +1,10 @@
 """What a terminal is shown: text without control characters, in lines and columns that fit.
 
-Every word on its way to stdout or stderr goes through `say`, `talk` or a `ReplyWriter`; nothing
-else in edge_eft prints, and a test reads the source to keep it so. They filter what they are given,
-whoever wrote it: names, paths, metadata, saved chats, replies, errors, logs. What has a style was
-put together by `style` and `compose`, which filter the pieces first.
+Every word on its way to stdout or stderr goes through `say`, `talk` or a `ReplyWriter`, or through
+a `console` of rich; nothing else in edge_eft prints, and a test reads the source to keep it so.
+They filter what they are given, whoever wrote it: names, paths, metadata, saved chats, replies,
+errors, logs. What has a style was put together by `style` and `compose`, which filter the pieces
+first.
 
 One kind of text stays as it is: a reply of `run` into a pipe or a file. There it is data, and who
 shows it to a terminal later is whoever reads it.
@@ -128,7 +129,7 @@ def compose(*parts: str, between: str = "") -> Styled:
 
 
 @contextmanager
-def _writing_to(stream: str) -> Iterator[None]:
+def writing_to(stream: str) -> Iterator[None]:
     """Let an OSError name the stream that could not be written."""
     try:
         yield
@@ -139,13 +140,28 @@ def _writing_to(stream: str) -> Iterator[None]:
 
 def say(*parts: str, err: bool = False) -> None:
     """Print `parts` and a line end, on stdout or, if `err`, on stderr: styled or filtered."""
-    with _writing_to("stderr" if err else "stdout"):
+    with writing_to("stderr" if err else "stdout"):
         click.echo(compose(*parts), err=err)
 
 
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Leave out, from now on, what is neither data nor an error: notes, warnings, progress."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Return whether errors are all that is to be said on stderr."""
+    return _quiet
+
+
 def talk(line: str) -> None:
-    """Say one dim line on stderr."""
-    say(dim(line), err=True)
+    """Say one dim line on stderr, unless it is to be quiet there."""
+    if not _quiet:
+        say(dim(line), err=True)
 
 
 def agreed(question: str) -> bool | None:
@@ -248,7 +264,7 @@ class ReplyWriter:
 
     def write(self, text: str) -> None:
         """Write the next chunk, and show it at once."""
-        with _writing_to("stdout"):
+        with writing_to("stdout"):
             sys.stdout.write(self._filter.filter(text) if self._filter else text)
             sys.stdout.flush()
 
@@ -263,7 +279,7 @@ def start_logging(verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
     handler.addFilter(lambda record: bool(record.getMessage()))  # native code is done: not news
-    level = logging.INFO if verbose else logging.WARNING
+    level = logging.INFO if verbose else logging.ERROR if _quiet else logging.WARNING
     handler.setLevel(level)  # loggers below may let more through, to other handlers
     logger = logging.getLogger("edge_eft")
     logger.handlers, logger.propagate = [handler], False

@@ -22,6 +22,7 @@ from helpers.tiny_models import EOS, byte_tokens, script, write_script
 
 import edge_eft
 from edge_eft.cli import terminal
+from edge_eft.cli.console import show, text
 from edge_eft.cli.main import cli
 from edge_eft.cli.terminal import compose, dim, say, style
 
@@ -292,11 +293,33 @@ def test_a_bar_has_a_harmless_label(monkeypatch):
     assert not HARMFUL.search(text)
 
 
+def test_what_rich_renders_is_text(monkeypatch):
+    """Also where somebody forgot `text`: a table's cell, a title, Markdown with a link."""
+    from rich.markdown import Markdown
+    from rich.table import Table
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen.out)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    table = Table(EVIL, title=EVIL, caption=f"[red]{EVIL}[/red]")
+    table.add_row(text(EVIL, "bold"))
+    linked = Markdown(f"# {EVIL}\n\n[x](file:///{EVIL}) `{EVIL}`", hyperlinks=False)
+    show(table, linked, text(EVIL), EVIL)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", screen.text())
+    assert shown.count("pink") == 9
+    assert "[red]" in shown
+    assert not HARMFUL.search(shown)
+
+
 # -- nothing goes round it -----------------------------------------------------------------
 
 PRINTS = {"echo", "secho", "progressbar", "prompt", "confirm", "pause", "echo_via_pager", "edit"}
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
-MAY_PRINT = {"cli/terminal.py", "llama_build.py"}  # the latter runs before we are installed
+MAY_PRINT = {
+    "cli/terminal.py",
+    "cli/console.py",
+    "llama_build.py",
+}  # the latter runs before we are installed
 # The supervisor's parent has no Python streams that it may trust; it says `one_line`.
 # A watchdog's last words go to the stderr that was, before native code is given another.
 MAY_WRITE = {"cli/supervise.py", "engine/deadline.py"}
@@ -306,7 +329,9 @@ def printers(tree):
     """What in a module prints, makes what counts as filtered, or writes to a standard stream."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield from {"print", "pprint", "Styled"} & {node.func.id}
+            yield from {"print", "pprint", "Styled", "Console"} & {node.func.id}
+        if isinstance(node, ast.ClassDef):  # rich's own has no filter
+            yield from (base.id for base in node.bases if getattr(base, "id", "") == "Console")
         if not isinstance(node, ast.Attribute):
             continue
         owner = ast.unparse(node.value)
