@@ -1,25 +1,22 @@
-"""`edge-eft chat`: slash commands, replies, and the terminal that carries both.
+"""`edge-eft chat`: slash commands and replies.
 
 `Chat` answers one entry after another from an emulator's steps, in a `Conversation`. `talk_with`
-reads the entries: with prompt_toolkit from a terminal, as plain lines from a pipe.
+reads the entries by `chat_terminal`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..engine.reply import ReplyBuilder, Timings
-from ..engine.settings import SETTINGS
 from ..errors import AbortedError, EdgeEftError, PromptError, RequestError
-from ..files.plain_text import lines, reason
 from ..system import mebibytes
 from ..validate import did_you_mean
-from . import interrupts
+from .chat_terminal import plain_reader, read_entry, terminal_reader
 from .options import (
     HELP,
     Models,
@@ -74,9 +71,6 @@ def chat(
     conversation = Conversation(deltas, settings, system)
     with models.load(recipe) as emulator:
         talk_with(emulator, conversation)
-
-
-# -- answering -----------------------------------------------------------------------------
 
 
 class Chat:
@@ -191,97 +185,11 @@ def _help(_: str) -> str:
     return "\n".join(lines)
 
 
-# -- the terminal --------------------------------------------------------------------------
-
-
-def completions(text: str) -> Iterator[tuple[str, int, str]]:
-    """Yield what can follow `text` in a command: (word, how much is typed, what it does)."""
-    command, space, argument = text.partition(" ")
-    if not space and text.startswith("/"):
-        yield from ((w, len(text), what) for w, (_, what) in COMMANDS.items() if w.startswith(text))
-    elif command == "/set" and " " not in argument:
-        for name, setting in SETTINGS.items():
-            if name.startswith(argument):
-                yield name, len(argument), setting.help
-
-
-def terminal_reader() -> Callable[[str], str]:
-    """Return a reader of lines with history, editing and completion; EOFError to leave."""
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-    from prompt_toolkit.document import Document
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-
-    from .history import open_history, tell
-
-    class Commands(Completer):
-        def get_completions(self, document: Document, _: CompleteEvent) -> Iterator[Completion]:
-            for word, typed, what in completions(document.text_before_cursor):
-                yield Completion(word, -typed, display_meta=what)
-
-    keys = KeyBindings()
-
-    @keys.add("c-c")
-    def _(event: KeyPressEvent) -> None:
-        if event.current_buffer.text:
-            event.current_buffer.reset()
-        else:
-            event.app.exit(exception=EOFError)
-
-    history = open_history()
-    session: PromptSession[str] = PromptSession(
-        history=history, completer=Commands(), key_bindings=keys, enable_suspend=True
-    )
-    told = False
-
-    def read(prompt: str) -> str:
-        nonlocal told
-        try:
-            line = session.prompt(prompt)
-        finally:
-            interrupts.listen()
-        if not told and (lost := getattr(history, "lost", None)):
-            told = True
-            tell(lost)
-        return line
-
-    return read
-
-
-def plain_reader() -> Callable[[str], str]:
-    """Return a reader of lines from a pipe; EOFError at its end."""
-    entries = lines(sys.stdin.buffer)
-
-    def read(_: str) -> str:
-        try:
-            return next(entries)
-        except StopIteration:
-            raise EOFError from None
-        except UnicodeDecodeError:
-            raise RequestError("a line on stdin is not UTF-8; convert it, as with iconv") from None
-        except OSError as error:
-            raise RequestError(f"stdin cannot be read ({reason(error)})") from None
-
-    return read
-
-
-def read_entry(read: Callable[[str], str]) -> str:
-    """Return one line, or what stands between two \"\"\" (then with a line end before it)."""
-    line = read("› ")
-    if not line.lstrip().startswith('"""'):
-        return line
-    lines = [line.lstrip()[3:]]
-    with contextlib.suppress(EOFError):
-        while not lines[-1].rstrip().endswith('"""'):
-            lines.append(read("… "))
-    return "\n" + "\n".join(lines).rstrip().removesuffix('"""')
-
-
 def talk_with(emulator: Emulator, conversation: Conversation) -> None:
     """Chat until /bye, the end of the input, or Ctrl-C at the prompt or twice in a reply."""
     chat = Chat(emulator, conversation)
     by_hand = sys.stdin.isatty() and sys.stdout.isatty()
-    read = terminal_reader() if by_hand else plain_reader()
+    read = terminal_reader(COMMANDS) if by_hand else plain_reader()
     if by_hand:
         name = one_line(emulator.recipe.name)
         talk(f"{name}: /help lists the commands, Ctrl-D leaves")

@@ -17,7 +17,8 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from edge_eft.cli.chat import COMMANDS, Chat, completions, read_entry, terminal_reader
+from edge_eft.cli.chat import COMMANDS, Chat
+from edge_eft.cli.chat_terminal import completions, read_entry, terminal_reader
 from edge_eft.cli.conversation import Conversation
 
 
@@ -280,16 +281,16 @@ def test_three_quotes_hold_several_lines():
 
 
 def test_completion_knows_commands_and_settings():
-    assert [word for word, *_ in completions("/sa")] == ["/save"]
-    assert [word for word, *_ in completions("/set top")] == ["top_k", "top_p"]
-    assert list(completions("hello /s")) == []
-    assert list(completions("/set top_k 4")) == []
+    assert [word for word, *_ in completions("/sa", COMMANDS)] == ["/save"]
+    assert [word for word, *_ in completions("/set top", COMMANDS)] == ["top_k", "top_p"]
+    assert list(completions("hello /s", COMMANDS)) == []
+    assert list(completions("/set top_k 4", COMMANDS)) == []
 
 
 def test_the_prompt_edits_recalls_and_leaves(monkeypatch, tmp_path):
     monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        read = terminal_reader()
+        read = terminal_reader(COMMANDS)
         keys.send_text("hello\r")
         assert read("› ") == "hello"
         keys.send_text("\x1b[A\r")

@@ -11,7 +11,8 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from edge_eft.cli.chat import terminal_reader
+from edge_eft.cli.chat import COMMANDS
+from edge_eft.cli.chat_terminal import terminal_reader
 from edge_eft.cli.history import open_history
 
 
@@ -19,7 +20,7 @@ from edge_eft.cli.history import open_history
 def terminal():
     """Give a function that types a line and reads it as the chat does."""
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        read = terminal_reader()
+        read = terminal_reader(COMMANDS)
 
         def type_line(line):
             keys.send_bytes(line + b"\r")
