@@ -6,6 +6,7 @@ is shown: `--help` and what is refused do without it. Single lines go through `t
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -38,12 +39,14 @@ class HarmlessConsole(Console):
 def console(*, err: bool = False) -> HarmlessConsole:
     """Return a console on stdout or, if `err`, on stderr, as it is now.
 
-    No text is read as markup, nothing is highlighted by guess, lines fit `terminal_width`.
+    No text is read as markup, nothing is highlighted by guess, lines fit `terminal_width`. With
+    NO_COLOR there are no styles either, as of `click`'s.
     """
     file = sys.stderr if err else sys.stdout
     return HarmlessConsole(
         file=file,
         width=terminal_width(),
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
         markup=False,
         emoji=False,
         highlight=False,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import HELP, Models, json_option, model_options, recipe_argument
-from .terminal import say, to_json
+from .terminal import say, talk, to_json
 
 if TYPE_CHECKING:
     from ..engine.load_record import LoadedFile, LoadRecord
@@ -42,10 +44,7 @@ def show(models: Models, words: tuple[str, ...], full: bool, as_json: bool) -> N
     recipe.roles()  # none without a base
     if recipe.needs_pull:
         about = show_source.description(recipe)
-        if as_json:
-            say(to_json(about))
-        else:
-            show_tables.show_to_pull(about, full=full)
+        _print(about, show_tables.show_to_pull, full=full, as_json=as_json)
         return
     check_here(recipe)  # a file of the hub's that is gone is known by what gets it again
     with told_to_pull(recipe):
@@ -53,10 +52,18 @@ def show(models: Models, words: tuple[str, ...], full: bool, as_json: bool) -> N
     with models.load(recipe) as emulator:
         record = emulator.record
     about = description(recipe, record)
+    _print(about, show_tables.show_loaded, full=full, as_json=as_json)
+
+
+def _print(
+    about: dict[str, Any], tables: Callable[..., None], *, full: bool, as_json: bool
+) -> None:
     if as_json:
         say(to_json(about))
-    else:
-        show_tables.show_loaded(about, full=full)
+        return
+    tables(about, full=full)
+    if not full and sys.stdout.isatty():
+        talk("--full adds paths, hashes, sources and reasons")
 
 
 def description(recipe: Recipe, record: LoadRecord) -> dict[str, Any]:

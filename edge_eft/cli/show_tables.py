@@ -83,7 +83,7 @@ def _roles(roles: Mapping[str, Mapping[str, Any]]) -> Listing:
             line(file["type"]),
             byte_size(file["bytes"]),
             _count(file["parameters"]),
-            prompt_name(file["prompt"]),
+            _short_prompt(file["prompt"]),
             line(", ".join(token for _, token in file["end_tokens"]) or "nothing"),
         )
     return table
@@ -163,16 +163,15 @@ def _models(models: Mapping[str, Mapping[str, Any]]) -> Listing:
     table = Listing(
         Column("role"),
         Column("model", least=WORDS),
-        Column("size", right=True),
+        Column("to fetch", right=True),
         Column("prompt"),
-        Column("here"),
         run_in=True,
     )
     for role, model in sorted(models.items(), key=lambda item: item[0] == "instruct"):
         size = "?" if model["bytes"] is None else byte_size(model["bytes"])
-        prompt = prompt_name(model["prompt"]) if model["prompt"] else ""
-        here = "yes" if model["here"] else "no"
-        table.add(line(role), line(_model_name(model)), size, prompt, here)
+        size = "is here" if model["here"] else size
+        prompt = _short_prompt(model["prompt"]) if model["prompt"] else ""
+        table.add(line(role), line(_model_name(model)), size, prompt)
     if "instruct" in models:
         table.remark(text("instruct: the base for --lora ADAPTER", "dim"))
     return table
@@ -209,7 +208,7 @@ def _instruct(models: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _prospects(about: Mapping[str, Any]) -> Iterator[Fact]:
     yield "deltas", _deltas(about)
     if about["ratio"] is not None:
-        ratio = f"{about['ratio']:.2g} of the base's bytes for each drafted token"
+        ratio = f"each reads {about['ratio']:.2g} of the base's bytes"
         yield "drafts", f"{ratio}; {_TEXTS[about['drafts']]}"
     if about["memory"] is not None:
         n_ctx = about["n_ctx"] or "the default"
@@ -227,6 +226,10 @@ def _prospects(about: Mapping[str, Any]) -> Iterator[Fact]:
 
 def _deltas(about: Mapping[str, Any]) -> Text:
     return line(", ".join(f"{name} × {w:g}" for name, w in about["deltas"].items()))
+
+
+def _short_prompt(prompt: str) -> str:
+    return prompt_name(prompt).removeprefix("inline ")
 
 
 def _count(n_parameters: int) -> str:

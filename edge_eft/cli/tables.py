@@ -144,7 +144,7 @@ class Listing:
         measured = [Measurement.get(console, unlimited, cell) for cell in cells]
         most = column.width or max([head, *(each.maximum for each in measured)])
         least = {0: most, WORDS: max([head, *(each.minimum for each in measured)])}
-        return min(least.get(column.least, column.least), most), most
+        return min(least.get(column.least, max(head, column.least)), most), most
 
     def _table(self, section: _Section, widths: Sequence[int], options: ConsoleOptions) -> Table:
         table = Table(
@@ -185,7 +185,8 @@ class Listing:
             title = Text("  ").join(map(_text_of, cells[: self._lead]))
             title.stylize(style)
             yield title
-            yield Padding(below, (0, 0, 0, 2), style=style)
+            if named:
+                yield Padding(below, (0, 0, 0, 2), style=style)
 
 
 class Facts:
@@ -204,9 +205,11 @@ class Facts:
         width = max((cell_len(name) for name, _ in self._facts), default=0) + _GAP
         for name, told in self._facts:
             start = text(name, self._style)
-            if told.no_wrap:
-                gap = " " * (width - cell_len(name))
-                yield Text.assemble(start, gap, told, no_wrap=True, overflow="ignore")
+            if told.no_wrap and width + told.cell_len <= options.max_width:
+                yield Text.assemble(start, " " * (width - cell_len(name)), told)
+            elif told.no_wrap:
+                yield start
+                yield _indented(told)
             else:
                 yield _grid([(start, told)], width - _GAP)
 

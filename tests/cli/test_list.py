@@ -62,7 +62,7 @@ def test_what_can_be_pulled_is_listed_with_what_is_known(installed):
 
 def test_the_table_has_what_is_here_above_and_counts_as_people_do(installed):
     text = lines()
-    assert " ".join(text[0].split()) == "here size memory fits ratio drafts licence, notes"
+    assert " ".join(text[0].split()) == "here size memory fits ratio drafts notes, licence"
     assert [line.split()[0] for line in text if line.startswith("large")] == [
         "large-4b",
         "large-8b",
@@ -77,10 +77,10 @@ def test_the_table_has_what_is_here_above_and_counts_as_people_do(installed):
 
 def test_the_next_command_is_told_on_a_terminal_alone(installed):
     assert invoke("list").stderr == ""
-    assert (
-        told_on_a_terminal("smollm2")
-        == "edge-eft show NAME says more of one, edge-eft pull NAME gets it\n"
-    )
+    *legend, told = told_on_a_terminal("smollm2").splitlines()
+    assert told == "edge-eft show NAME says more of one, edge-eft pull NAME gets it"
+    explained = [line.split()[0] for line in legend if line[:1].isalpha()]
+    assert explained == ["memory", "fits", "ratio", "drafts"], "and what the columns mean"
 
 
 def test_words_pick_recipes(installed):

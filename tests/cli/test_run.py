@@ -267,6 +267,7 @@ def test_slots_give_each_prompt_its_own_reply(small):
 def test_colour_is_for_terminals_that_want_it(recipe, scripted, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # the stream of a test is not a terminal
     for environment, coloured in (
         ({}, True),
         ({"NO_COLOR": "1"}, False),
