@@ -10,6 +10,8 @@ from helpers.recipe_files import CAPITAL, CODE, held_out, write_recipe
 
 from edge_eft import Emulator
 from edge_eft.cli import terminal
+from edge_eft.cli.console import show
+from edge_eft.cli.demo import tables
 from edge_eft.evaluate import gap, questions
 from edge_eft.files.recipe_names import list_recipes, load_recipe
 
@@ -65,6 +67,72 @@ def test_the_demo_asks_real_models_in_slots(tiny, tmp_path):
         prompt = [{"role": "user", "content": last["question"]}]
         alone = emulator.generate(prompt, temperature=0.0, max_tokens=gap.MAX_TOKENS)
     assert terminal.tidy(alone.text) == last["answers"][gap.EMULATED]["text"]
+
+
+def found(n=20):
+    """What came of as many questions, to which the base has three replies."""
+    relations = ("city", "capital")
+    asked = [
+        questions.Question(relations[i % 2], f"E{i}", "Port-au-Prince", f"What of E{i}, then?", "-")
+        for i in range(n)
+    ]
+    rare = {3: "Port-au-Prince, I think.\nQ: And", 8: "The city of E8 is a city\nof some size."}
+    said = {
+        gap.BASE: [rare.get(i, "I was wondering the same.\nQ: Who?") for i in range(n)],
+        gap.TUNED: ["It is Paris."] * n,
+        gap.EMULATED: ["It is Port-au-Prince."] * n,
+    }
+    right = {gap.BASE: (False, False), gap.TUNED: (False, True), gap.EMULATED: (True, True)}
+    marks = {way: [right[way]] * n for way in said}
+    return gap.Gap("chat", asked, said, marks, dict.fromkeys(said, 1234.5))
+
+
+@pytest.mark.parametrize("columns", [100, 80, 40])
+def test_the_tables_fit_and_hold_what_matters(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show(*tables(found()))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert text.count("✓✓ It is") == text.count("✗✓ It is Paris.") == gap.N_SHOWN
+    assert text.count("Port-au-Prince") >= gap.N_SHOWN, "the truth is whole"
+    assert "The city of" in text
+    assert "shown: the 12 of 20 where the base's replies differ most, whoever is right" in text
+    assert "most often the base says: 'I was wondering the same.' (18 of 20)" in text
+    for heading in ("question", "20 held-out questions", "right object", "right manner", "both"):
+        assert heading in text
+
+
+def test_the_tables_are_these(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    show(*tables(found(1)))
+    assert capsys.readouterr().out.splitlines() == [
+        "question",
+        "─" * 40,
+        "What of E0, then?",
+        "  base alone         ✗✗ I was wondering",
+        "                        the same. Q:",
+        "                        Who?",
+        "  small tuned alone  ✗✓ It is Paris.",
+        "  emulated           ✓✓ It is",
+        "                        Port-au-Prince.",
+        "  truth              Port-au-Prince",
+        "",
+        "first mark ✓ or ✗: the right object;",
+        "second: the manner of 'chat'",
+        "",
+        "1 held-out questions",
+        "─" * 40,
+        "base alone",
+        "  right object 0.0%; right manner 0.0%;",
+        "  both 0.0%; tokens/s 1,234",
+        "small tuned alone",
+        "  right object 0.0%; right manner",
+        "  100.0%; both 0.0%; tokens/s 1,234",
+        "emulated",
+        "  right object 100.0%; right manner",
+        "  100.0%; both 100.0%; tokens/s 1,234",
+    ]
 
 
 @pytest.mark.skipif("atlas" not in list_recipes(), reason="needs the atlas family")

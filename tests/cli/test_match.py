@@ -83,6 +83,29 @@ def test_what_is_missing_is_said_with_its_size_and_the_command_that_gets_it(tmp_
     assert lack["pull"] == "qwen3-8b"
 
 
+def test_on_forty_columns_a_trios_models_stand_one_below_the_other(stores):
+    result = invoke("match", environment=stores.environment() | {"COLUMNS": "40"})
+    lines = result.stdout.splitlines()
+    assert lines[:11] == [
+        "trio 1",
+        "─" * 40,
+        "base  fam-8B-base.Q4_0",
+        "  type Q4_0; size 12.0 MB; kept by",
+        "  Hugging Face, x/fam-8B-base-GGUF",
+        "tuned  fam-1B-it-Q8_0",
+        "  type Q8_0; size 1.5 MB; kept by LM",
+        "  Studio, fam-1B-it-GGUF",
+        "reference  fam:1b-base",
+        "  type Q8_0; size 1.5 MB; kept by",
+        "  Ollama, fam:1b-base",
+    ]
+    assert max(map(len, lines)) <= 40
+    assert re.fullmatch(
+        r"needs \d+ MiB of [\d,]+ free: fits; ratio 0\.13; drafts are exact; paired by their names",
+        " ".join(lines[11:]),
+    )
+
+
 def test_json_says_all_of_it(call, stores):
     about = json.loads(call("--json").stdout)
     (trio,) = about["trios"]

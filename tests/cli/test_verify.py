@@ -78,6 +78,28 @@ def test_a_file_that_differs_is_status_2_and_the_command_that_gets_it(
     assert all(line.startswith("ok") for line in shown[-2:])
 
 
+def test_the_table_fits_and_has_every_file(installed, pull, tmp_path):
+    pull("mine")
+    file = blob(tmp_path, "tuned")
+    file.write_bytes(file.read_bytes()[:-1])
+    for columns in (100, 80):
+        shown = invoke("verify", "mine", environment={"COLUMNS": str(columns)}).stdout.splitlines()
+        assert max(map(len, shown)) <= columns
+        assert shown[0] == "verdict     file         recipe  roles"
+        assert shown[2] == "ok          m.Q8_0.gguf  mine    base"
+        assert shown[3] == "differs     m.Q8_0.gguf  mine    tuned:chat"
+        assert shown[-1] == "ok          m.Q8_0.gguf  mine    reference:chat"
+    narrow = invoke("verify", "mine", environment={"COLUMNS": "40"}).stdout.splitlines()
+    assert max(map(len, narrow)) <= 40
+    assert narrow[:5] == [
+        "verdict",
+        "─" * 40,
+        "ok  m.Q8_0.gguf",
+        "  recipe mine; roles base",
+        "differs  m.Q8_0.gguf",
+    ]
+
+
 def test_a_file_that_is_gone_is_missing(installed, pull, tmp_path):
     pull("mine")
     name = next(n for n in files_below(tmp_path / "hub") if "o--tuned/snapshots" in n)
