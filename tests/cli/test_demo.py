@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from helpers.cli_tools import invoke, process
+from helpers.documents import ROOT, blocks
 from helpers.recipe_files import CAPITAL, CODE, held_out, write_recipe
 
 from edge_eft import Emulator
@@ -142,3 +144,16 @@ def test_the_demo_of_the_embedded_family_fits_100_columns_and_sums_up():
     assert (run.returncode, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 100
     assert "gap recovered" in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("atlas" not in list_recipes(), reason="needs the atlas family")
+def test_the_demo_of_the_embedded_family_is_what_the_readme_shows():
+    run = process("demo", env=os.environ | {"COLUMNS": "100"})
+    out, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == (0, "")
+    (excerpt,) = [b.text for b in blocks(ROOT / "README.md") if b.text.startswith("question ")]
+    speed = re.compile(r"(%) +[\d,]+$")  # of the machine
+    printed = iter(speed.sub(r"\1", line) for line in out.splitlines())
+    for line in excerpt.splitlines():
+        assert line == "…" or speed.sub(r"\1", line) in printed, f"{line!r}, in this order"
