@@ -6,6 +6,7 @@ is shown: `--help` and what is refused do without it. Single lines go through `t
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable
@@ -34,6 +35,10 @@ class HarmlessConsole(Console):
                 yield segment
             else:
                 yield segment._replace(text=harmless(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """Say that nobody reads, as others' writes do; rich's own ends the process."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def console(*, err: bool = False) -> HarmlessConsole:

@@ -80,7 +80,7 @@ class _Section:
 
 
 class Listing:
-    """Rows under headings, in one section or several, whose columns are as wide as each other's.
+    """Rows under headings, in one section or several, whose columns have the same widths.
 
     Args:
         columns: the first one names its row.

@@ -34,7 +34,7 @@ def test_what_is_not_pulled_is_shown_without_loading(installed):
         "",
         "deltas       chat × 1",
         "drafts       each reads 0.12 of the base's bytes; texts equal up to rounding",
-        "memory       about 7.4 GB at n_ctx 4096: fits here",
+        "memory       about 7.1 GB at n_ctx 4096: fits here",
         "get it with  edge-eft pull large-8b",
         "to fetch     6.2 GB",
         "gated        accept the licence on the hub's page first",
