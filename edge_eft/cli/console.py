@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -51,6 +52,7 @@ def console(*, err: bool = False) -> HarmlessConsole:
     return HarmlessConsole(
         file=file,
         width=terminal_width(),
+        height=shutil.get_terminal_size((100, 24)).lines,  # else a dumb terminal has 80 columns
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         markup=False,
         emoji=False,
