@@ -11,10 +11,11 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from datetime import datetime, timezone
+from copy import deepcopy
+from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from ..engine.reply import Generation
 from ..errors import SessionError
@@ -43,7 +44,7 @@ class Keeper:
         self.kept = kept
         self.recipe, self.models = "", dict[str, Any]()
         self._state = Session()
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._is_new = False
         self._pieces: list[str] = []
         self._wrote_at = 0.0
@@ -69,7 +70,7 @@ class Keeper:
         session = sessions.read(path)
         if path.stem == self.id:
             return session
-        file: BinaryIO | None = None
+        file: FileIO | None = None
         try:
             if self.kept:
                 file = open_private(path, "a+")
@@ -86,7 +87,7 @@ class Keeper:
             raise
         self.leave()
         if file is not None:
-            self._file, self._state, self._is_new = file, replace(session), False
+            self._file, self._state, self._is_new = file, deepcopy(session), False
             file.seek(-1, 2)
             if file.read(1) != b"\n":  # of a line that was torn
                 self._write(b"\n")
@@ -224,16 +225,7 @@ def delete(path: Path) -> None:
         raise SessionError(f"{path} cannot be removed ({reason(error)})") from None
 
 
-def is_open(path: Path) -> bool:
-    """Return whether a chat has it open."""
-    try:
-        with open_private(path, "a+") as file:
-            return not _locked(file)
-    except OSError:
-        return False
-
-
-def _locked(file: BinaryIO) -> bool:
+def _locked(file: FileIO) -> bool:
     """Lock a file until it is closed, by whatever end. Returns False if somebody else has."""
     try:
         if sys.platform == "win32":
@@ -257,4 +249,4 @@ def _as_read(value: Any) -> Any:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

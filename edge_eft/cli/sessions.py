@@ -138,7 +138,8 @@ class Session:
 
 
 def _of(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0)):
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not isinstance(value, kind) or (kind is int and not whole):
         raise TypeError(f"{value!r:.40} is of another kind")
     return value
 

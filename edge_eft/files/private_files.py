@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 
 def private_directory(path: Path) -> Path:
@@ -35,7 +36,7 @@ def check_directory(path: Path) -> None:
         raise OSError(errno.EPERM, "it belongs to another user", str(path))
 
 
-def open_private(path: Path, mode: Literal["x", "a", "a+"]) -> BinaryIO:
+def open_private(path: Path, mode: Literal["x", "a", "a+"]) -> FileIO:
     """Open a file to be appended to, unbuffered: a new one ("x"), or one that may be there.
 
     Raises OSError if it cannot be opened, is a link or not an ordinary file; FileExistsError if a
@@ -47,7 +48,7 @@ def open_private(path: Path, mode: Literal["x", "a", "a+"]) -> BinaryIO:
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | more, 0o600)
 
-    file = open(path, f"{mode}b", buffering=0, opener=opener)
+    file = FileIO(path, mode, opener=opener)
     info = os.fstat(file.fileno())
     if not stat.S_ISREG(info.st_mode):
         file.close()
