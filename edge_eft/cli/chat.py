@@ -92,13 +92,12 @@ def chat(
         if session is None:
             conversation = Conversation(deltas, settings, system)
         else:
-            system = session.system if system is None else system
-            conversation = Conversation(deltas, session.settings | settings, system, session.turns)
+            conversation = resume.conversation(session, deltas, settings, system)
         with models.load(recipe) as emulator:
             if session is not None:
                 resume.tell(session, recipe.name)
             verbose = bool(click.get_current_context().params.get("verbose"))
-            talk_with(emulator, conversation, keeper, verbose=verbose)
+            talk_with(Chat(emulator, conversation, keeper, verbose=verbose))
 
 
 @dataclass(frozen=True)
@@ -247,20 +246,18 @@ class Chat:
             talk(line)
 
 
-def talk_with(
-    emulator: Emulator, conversation: Conversation, keeper: Keeper, *, verbose: bool = False
-) -> None:
+def talk_with(chat: Chat) -> None:
     """Chat until /bye, the end of the input, or Ctrl-C at the prompt or twice in a reply."""
-    chat = Chat(emulator, conversation, keeper, verbose=verbose)
+    keeper = chat.keeper
     by_hand = sys.stdin.isatty() and sys.stdout.isatty()
     read = terminal_reader(COMMANDS, kept=keeper.kept) if by_hand else plain_reader()
     if by_hand:
-        name = one_line(emulator.recipe.name)
+        name = one_line(chat.emulator.recipe.name)
         talk(f"{name}: /help lists the commands, Ctrl-D leaves")
     with contextlib.suppress(EOFError):
         while True:
             entry = read_entry(read)
             if entry.strip() and not chat.handle(entry):
                 break
-    if by_hand and keeper.id is not None and conversation.turns:
+    if by_hand and keeper.id is not None and chat.conversation.turns:
         talk(f"kept as {keeper.id}: edge-eft chat --continue goes on with it")

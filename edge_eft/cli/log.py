@@ -107,13 +107,13 @@ def _table(found: Sequence[tuple[Path, Session]]) -> None:
     from .console import console, show, text
 
     narrow = console().width < 60
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True)
     table.add_column("id", no_wrap=True)
     if not narrow:
         table.add_column("used", no_wrap=True)
         table.add_column("recipe", no_wrap=True, max_width=24, overflow="ellipsis")
         table.add_column("messages", justify="right")
-    table.add_column("begins", no_wrap=True, overflow="ellipsis")
+    table.add_column("begins", ratio=1, no_wrap=True, overflow="ellipsis")
     for path, session in found:
         n = str(len(session.turns))
         more = () if narrow else (text(_when(path)), text(one_line(session.recipe)), text(n))
@@ -135,8 +135,8 @@ def _show(path: Path, session: Session, *, as_json: bool) -> None:
         _say_text(turn["content"].strip())
     if session.cut:
         talk("this reply was cut off")
-    if session.n_damaged:
-        talk(f"{session.n_damaged} damaged lines of its file are left out")
+    if n := session.n_damaged:
+        talk(f"{n} damaged {'line of its file is' if n == 1 else 'lines of its file are'} left out")
 
 
 def _say_text(content: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
 
 from ..errors import RecipeError, SessionError
 from . import sessions
@@ -13,12 +16,13 @@ from .terminal import one_line, talk
 
 if TYPE_CHECKING:
     from ..files.recipe import Recipe
+    from .conversation import Conversation
     from .keeper import Keeper
     from .sessions import Session
 
 NEWEST = "newest"  # --continue without an id
 _FILES = ("base", "tuned", "reference", "lora")
-_OF_THIS_MACHINE = ("threads", "gpu_layers")  # they are not a conversation's
+_NOT_KEPT = ("threads", "gpu_layers")  # they are this machine's, and not a conversation's
 _SHOWN = 800  # characters of each of the last turns
 
 
@@ -32,7 +36,7 @@ def named_models(models: Models, words: Sequence[str], recipe: str = "") -> dict
     from ..files.recipe_names import list_recipes, named
 
     given = {f.name: getattr(models, f.name) for f in fields(models)}
-    about = {k: v for k, v in given.items() if v is not None and k not in _OF_THIS_MACHINE}
+    about = {k: v for k, v in given.items() if v is not None and k not in _NOT_KEPT}
     about |= {role: str(absolute(about[role])) for role in _FILES if role in about}
     if words:
         known = named(words[0], list_recipes()) is not None
@@ -86,6 +90,26 @@ def recipe_of(session: Session | None, models: Models, words: tuple[str, ...]) -
             raise
         again = f"edge-eft chat RECIPE --continue {session.id} takes another"
         raise SessionError(f"{session.id} was with {session.recipe}: {error}; {again}") from None
+
+
+def conversation(
+    session: Session, deltas: Mapping[str, float], settings: Mapping[str, Any], system: str | None
+) -> Conversation:
+    """Return the conversation of a session as it goes on.
+
+    Args:
+        deltas: of the recipe.
+        settings, system: of the options. What is on the command line goes over the session's, and
+            that over what is configured.
+
+    Raises RequestError if the settings do not suit the recipe.
+    """
+    from .conversation import Conversation
+
+    source = click.get_current_context().get_parameter_source
+    typed = {k: v for k, v in settings.items() if source(k) is ParameterSource.COMMANDLINE}
+    system = session.system if system is None else system
+    return Conversation(deltas, {**settings, **session.settings, **typed}, system, session.turns)
 
 
 def tell(session: Session, recipe: str) -> None:

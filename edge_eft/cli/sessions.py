@@ -190,7 +190,7 @@ def read(path: Path) -> Session:
         raise SessionError(f"{path} cannot be read ({why})") from None
     session = Session()
     *lines, torn = data.split(b"\n")
-    for i, line in enumerate([*lines, torn] if torn else lines):
+    for i, line in enumerate([*lines, torn] if torn or not lines else lines):
         try:
             session.apply(plain_copy(json.loads(line), "a line"))
         except (ValueError, KeyError, TypeError, RecursionError, EdgeEftError) as error:

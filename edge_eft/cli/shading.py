@@ -42,7 +42,7 @@ def show_shifts(shifts: Sequence[TokenShift]) -> None:
             say(f"{figures} {json.dumps(entry.text, ensure_ascii=False)}")
         talk("log p, emulated − base: what the delta did; log p emulated; log p base; token")
         return
-    reply, legend = text(""), text("than under the base: ", "dim")
+    reply, legend = text(""), text("").append("than under the base: ", "dim")
     for entry in shifts:
         reply.append_text(text(entry.text, _STYLES[sign(entry.shift)]))
     for mark, what in LEGEND.items():
