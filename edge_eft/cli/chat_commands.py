@@ -102,8 +102,7 @@ def help_text() -> str:
     ]
     formatter = click.HelpFormatter(width=width, max_width=width)
     formatter.write_dl(rows, col_max=24 if width >= 60 else 14)
-    lines = (line.removeprefix("  ") for line in formatter.getvalue().splitlines())
-    return "\n".join(lines)
+    return formatter.getvalue().rstrip()
 
 
 def _show_compared(chat: Chat, argument: str) -> str:

@@ -106,6 +106,8 @@ def test_the_help_fits(columns, monkeypatch):
     assert max(map(len, lines)) <= int(columns)
     assert all(any(line.startswith(name) for line in lines) for name in COMMANDS)
     assert not any(line.endswith(" ") for line in lines)
+    at = {len(line) - len(line.lstrip()) for line in lines} - {0}
+    assert len(at) <= 1, "what goes on is aligned"
 
 
 # -- conversations -------------------------------------------------------------------------
