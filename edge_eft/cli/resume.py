@@ -39,7 +39,7 @@ def named_models(models: Models, words: Sequence[str], recipe: str = "") -> dict
     about = {k: v for k, v in given.items() if v is not None and k not in _NOT_KEPT}
     about |= {role: str(absolute(about[role])) for role in _FILES if role in about}
     if words:
-        known = named(words[0], list_recipes()) is not None
+        known = named(words[0].replace(":", "-"), list_recipes()) is not None
         about["recipe"] = words[0] if known else str(absolute(words[0]))
     elif models.tuned is None and models.reference is None and recipe:
         about["recipe"] = recipe

@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+from helpers.cli_tools import invoke
 from helpers.fakes import ScriptedEmulator
 
 from edge_eft import Emulator
@@ -211,3 +212,8 @@ def test_what_cannot_be_explained_is_one_line(argument, seen, capsys):
     err = capsys.readouterr().err
     assert seen in err
     assert err.count("\n") == 1
+
+
+def test_a_verbose_chat_begins_with_figures(recipe, scripted):
+    scripted("One two.")
+    assert "2 tokens · " in invoke("chat", recipe, "--no-log", "-v", stdin="hello\n").stderr

@@ -138,6 +138,10 @@ def test_a_recipe_of_ones_own_is_found_by_its_name(chat, pull):
     assert sessions.read(sessions.paths()[0]).models == {"recipe": "mine"}
     emulator, _ = chat("--continue", say="more\n")
     assert emulator.recipe.name == "mine"
+    pull("mine-8b")
+    chat("Mine:8B", say="as others write it\n")
+    emulator, _ = chat("--continue", say="more\n")
+    assert emulator.recipe.name == "mine-8b"
 
 
 def test_with_no_log_a_chat_goes_on_and_leaves_no_trace(chat, recipe):
