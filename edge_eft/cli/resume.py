@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NEWEST = "newest"  # --continue without an id
 _FILES = ("base", "tuned", "reference", "lora")
-_NOT_KEPT = ("threads", "gpu_layers")  # they are this machine's, and not a conversation's
+_NOT_KEPT = ("threads", "gpu_layers", "default")  # they are the machine's or the user's
 _SHOWN = 800  # characters of each of the last turns
 
 
@@ -38,9 +38,10 @@ def named_models(models: Models, words: Sequence[str], recipe: str = "") -> dict
     given = {f.name: getattr(models, f.name) for f in fields(models)}
     about = {k: v for k, v in given.items() if v is not None and k not in _NOT_KEPT}
     about |= {role: str(absolute(about[role])) for role in _FILES if role in about}
-    if words:
-        known = named(words[0].replace(":", "-"), list_recipes()) is not None
-        about["recipe"] = words[0] if known else str(absolute(words[0]))
+    word = about.pop("model", words[0] if words else None)
+    if word is not None:
+        known = named(word.replace(":", "-"), list_recipes()) is not None
+        about["recipe"] = word if known else str(absolute(word))
     elif models.tuned is None and models.reference is None and recipe:
         about["recipe"] = recipe
     return about
@@ -57,7 +58,7 @@ def resume(
 
     Raises SessionError if there is none.
     """
-    names_models = bool(words) or any(getattr(models, role) for role in _FILES[1:])
+    names_models = bool({"recipe", *_FILES[1:]} & named_models(models, words).keys())
     if wish == NEWEST:
         wanted = _identity(named_models(models, words)) if names_models else None
         path = sessions.newest(
