@@ -159,6 +159,8 @@ def command(*words):
         ("convert", "--help"),
         ("bench", "--help"),
         ("list", "--help"),
+        ("log", "--help"),
+        ("log", "nope"),
         ("verify", "--help"),
         ("rm", "--help"),
         ("pull", "--help"),

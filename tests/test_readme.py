@@ -52,6 +52,17 @@ NOT_RUN = {
     "edge-eft chat qwen3-8b": "needs what was pulled",
     "edge-eft chat qwen3-8b --lora my-adapter": "needs what was pulled",
     "python train_lora.py Qwen/Qwen3-0.6B train.jsonl my-adapter": "trains a model of the hub",
+    **dict.fromkeys(
+        [
+            "edge-eft chat --continue",
+            "edge-eft chat atlas --continue",
+            "edge-eft chat --continue 20261128-kqzm",
+            "edge-eft log 20261128-kqzm --json",
+            "edge-eft log",
+            "edge-eft log --search Lima",
+        ],
+        "needs a conversation that was kept: tests/cli/test_resume.py, test_log.py",
+    ),
     "edge-eft match": "looks at whatever this machine has",
     "edge-eft match ~/models --write found": "looks at whatever this machine has",
     "edge-eft remove mine": "needs what was pulled",

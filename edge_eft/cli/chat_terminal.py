@@ -28,8 +28,12 @@ def completions(text: str, commands: Commands) -> Iterator[tuple[str, int, str]]
                 yield name, len(argument), setting.help
 
 
-def terminal_reader(commands: Commands) -> Callable[[str], str]:
-    """Return a reader of lines with history, editing and completion; EOFError to leave."""
+def terminal_reader(commands: Commands, *, kept: bool = True) -> Callable[[str], str]:
+    """Return a reader of lines with history, editing and completion; EOFError to leave.
+
+    Args:
+        kept: the history is, for the next chat.
+    """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion
     from prompt_toolkit.document import Document
@@ -51,7 +55,7 @@ def terminal_reader(commands: Commands) -> Callable[[str], str]:
         else:
             event.app.exit(exception=EOFError)
 
-    history = open_history()
+    history = open_history(kept=kept)
     session: PromptSession[str] = PromptSession(
         history=history, completer=Completions(), key_bindings=keys, enable_suspend=True
     )

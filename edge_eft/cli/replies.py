@@ -44,9 +44,14 @@ def report(done: Generation) -> str:
     tested = done.drafts_tested
     drafts = f"drafts {done.drafts_accepted}/{tested} right" if tested else ""
     speed = f"{done.tokens_per_second:.1f} tokens/s" if done.tokens_per_second else ""
-    ends = {"length": "cut at max_tokens or the context's end", "cancelled": "stopped"}
-    parts = (f"{n} token{'s' * (n != 1)}", speed, shares, drafts, ends.get(done.finish_reason, ""))
+    parts = (f"{n} token{'s' * (n != 1)}", speed, shares, drafts, ending(done))
     return " · ".join(part for part in parts if part)
+
+
+def ending(done: Generation) -> str:
+    """Return how a reply ended, if more was to come; else ""."""
+    ends = {"length": "cut at max_tokens or the context's end", "cancelled": "stopped"}
+    return ends.get(done.finish_reason, "")
 
 
 @contextlib.contextmanager

@@ -363,7 +363,7 @@ class Emulator(AbstractContextManager["Emulator"]):
     @checked_call()
     def score(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Request,
         completion: str | Sequence[int],
         *,
         weights: Weights | None = None,
@@ -372,7 +372,7 @@ class Emulator(AbstractContextManager["Emulator"]):
         """Return the log-probability of each token of a completion, combined.
 
         Args:
-            prompt: as in `generate`.
+            prompt: as in `generate`; a whole `Request` has its own weights.
             completion: text, tokenised as the continuation of any prompt, or token ids.
             weights: default `Weights.upscale(1.0)`.
             conservative: as in `generate`.

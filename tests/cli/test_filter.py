@@ -5,18 +5,16 @@ real models, which say what is hostile, too.
 """
 
 import ast
-import contextlib
 import io
 import json
-import os
-import pty
 import re
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from helpers import tiny_models
+from helpers.kept_sessions import turn, write
+from helpers.pseudo_terminal import Screen
 from helpers.recipe_files import held_out
 from helpers.tiny_models import EOS, byte_tokens, script, write_script
 
@@ -37,35 +35,10 @@ IN_A_RECIPE = re.sub("[\x00-\x1f\x7f-\x9f]", "", EVIL)  # where paths have no co
 SAID = (
     "\x1b[5m\x9b7J\u2028\x07\x7f\r\u061c!"  # by a model: no byte twice, for each has one follower
 )
-OURS = re.compile(r"\x1b\[(?:0|(?:[12];)?3[123]|[12])m")
+OURS = re.compile(r"\x1b\[(?:0|(?:[12];)?3[123]|[12]|(?:1;)?4;32|(?:1;)?7;31)m")
 HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-
-
-class Screen:
-    """stdout and stderr of this process on a pseudo-terminal."""
-
-    def __init__(self):
-        self._master, slave = pty.openpty()
-        self.out = os.fdopen(slave, "w", encoding="utf-8")
-        self.err = os.fdopen(os.dup(slave), "w", encoding="utf-8")
-        self._data = b""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
-            while chunk := os.read(self._master, 65536):
-                self._data += chunk
-
-    def text(self):
-        """What came, after the end of all output; a terminal's line ends are its own."""
-        self.out.close()
-        self.err.close()
-        self._reader.join(30)
-        os.close(self._master)
-        return self._data.decode().replace("\r\n", "\n")
 
 
 @pytest.fixture
@@ -182,6 +155,31 @@ def test_chat_shows_replies_settings_and_saved_chats_as_text(shown, recipe, tmp_
     assert "saved 4 messages" in text
     assert text.count("edge-eft: ") == len(re.findall("(?m)^edge-eft: .*[a-z)]$", text)) == 6
     assert text.count("!") == 8
+
+
+def test_kept_conversations_are_shown_as_text(shown, recipe, kept):
+    said = turn("user", EVIL), turn("assistant", f"{EVIL}!")
+    models = {"event": "models", "recipe": EVIL, "models": {"recipe": str(recipe)}}
+    system = {"event": "system", "system": EVIL}
+    path = write(kept, models, system, *said)
+    write(kept, name=f"20261128-{EVIL_NAME}")
+    (kept / "20261127-bbbb.jsonl").write_text(EVIL)
+    assert shown("log").count("pink") == 2
+    assert shown("log", "kq").count("pink") == 4
+    assert "pink" in shown("log", EVIL, status=2)
+    assert "pink" in shown("log", "--search", f"{EVIL}x", status=1)
+    text = shown("chat", "--continue", *GREEDY, stdin=f"/sessions\n/sessions {EVIL_NAME}\n/explain")
+    assert text.count("pink") > 5
+    assert "\n2026" in text
+    path.write_text(path.read_text().replace(str(recipe)[-5:], "x.toml"))
+    assert "pink" in shown("chat", "--continue", "kq", status=2)
+
+
+def test_an_explained_reply_is_shown_as_text(shown, recipe, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = shown("chat", recipe, *GREEDY, stdin="hi\n/explain")
+    assert "10 times likelier" in text
+    assert text.count("!") > 1
 
 
 def test_list_and_show_tell_of_a_hostile_recipe_as_text(shown, recipe, models, monkeypatch):

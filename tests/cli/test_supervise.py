@@ -37,7 +37,7 @@ def chatting(tiny):
     files = [f"--{role}={tiny._asdict()[role]}" for role in ("base", "tuned", "reference")]
     chat = process("chat", *files, "--max-tokens", "2", stdin=subprocess.PIPE)
     with chat:
-        chat.stdin.write("the red one\n")
+        chat.stdin.write("/verbose\nthe red one\n")
         chat.stdin.flush()
         while "tokens/s" not in (line := chat.stderr.readline()):
             assert line, "the chat has ended"
