@@ -1,0 +1,46 @@
+"""Three bare files: nobody has said how base and reference are asked, so that it is tried, briefly.
+
+`edge-eft new` tries more, and keeps what it found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from .terminal import talk
+
+if TYPE_CHECKING:
+    from ..engine.emulator import Emulator
+    from ..files.recipe import Recipe
+
+_N_QUESTIONS, _SECONDS = 3, 5.0
+_AMONG = ("template", "plain")
+
+
+def told_plainly(recipe: Recipe) -> Recipe:
+    """Return a recipe of three files whose plain prompts are a beginning, which nobody doubts."""
+    assert recipe.base is not None  # three files were given
+    return recipe.with_models({"base": replace(recipe.base, prompt="plain")})
+
+
+def settle_formats(emulator: Emulator) -> None:
+    """Tell base and reference their chat templates if that suits them better than plain prompts."""
+    from ..evaluate.formats import QUESTIONS, find_formats, formats_of
+    from .replies import stoppable
+
+    (delta,) = emulator.deltas
+    if not all("template" in formats_of(emulator, r) for r in ("base", f"reference:{delta}")):
+        return
+    with stoppable(emulator):
+        trial = find_formats(
+            emulator,
+            among=_AMONG,
+            questions=QUESTIONS[:_N_QUESTIONS],
+            until=perf_counter() + _SECONDS,
+        )
+    talk(
+        f"prompt format of base and reference: {trial.told.base}, which suits them best of "
+        f"{' and '.join(_AMONG)}; edge-eft new finds it once and for all"
+    )
