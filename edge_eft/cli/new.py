@@ -7,6 +7,7 @@ written, whole or not at all.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -174,7 +175,7 @@ def _loaded(
     from ..engine.emulator import Emulator
     from ..evaluate.formats import to_try
 
-    talk("loading the models …")
+    _progress("loading the models …")
     with Emulator(to_try(recipe, given), **options) as emulator:  # type: ignore[arg-type]
         yield emulator
 
@@ -189,12 +190,17 @@ def _measured(
 
     begun = perf_counter()
     with stoppable(emulator):
-        talk("trying prompt formats …")
+        _progress("trying prompt formats …")
         trial = find_formats(emulator, given=given, until=begun + _FOR_FORMATS)
         if not measures:
             return trial, None
-        talk("measuring what the delta does …")
+        _progress("measuring what the delta does …")
         return trial, measure(emulator, until=begun + _IN_ALL)
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        talk(line)
 
 
 def _save(recipe: Recipe, head: str, force: bool) -> Path:
@@ -208,7 +214,8 @@ def _save(recipe: Recipe, head: str, force: bool) -> Path:
     beside = adapter_beside(there)
     if tuned.lora is None or not is_cached(tuned.lora):
         path = save_recipe(recipe, force=force, comment=head)
-        beside.unlink(missing_ok=True)  # of the one that it replaces
+        if beside.is_file():  # of the recipe that was replaced
+            beside.unlink()
         return path
     keep(tuned.lora, beside)
     recipe = recipe.with_models({role: replace(tuned, lora=beside)})

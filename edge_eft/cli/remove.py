@@ -130,8 +130,9 @@ def carry_out(plan: Plan) -> int:
     try:
         freed = forget(plan.files) + forget_partials(plan.partials)
         for path in (*plan.recipes.values(), *plan.stopped):
-            freed += _size(adapter_beside(path))
-            adapter_beside(path).unlink(missing_ok=True)
+            if (adapter := adapter_beside(path)).is_file():
+                freed += _size(adapter)
+                adapter.unlink()
             path.unlink(missing_ok=True)
     except OSError as error:
         raise RecipeError(

@@ -27,19 +27,23 @@ def told_plainly(recipe: Recipe) -> Recipe:
 
 def settle_formats(emulator: Emulator) -> None:
     """Tell base and reference their chat templates if that suits them better than plain prompts."""
+    from ..errors import PromptError
     from ..evaluate.formats import QUESTIONS, find_formats, formats_of
     from .replies import stoppable
 
     (delta,) = emulator.deltas
     if not all("template" in formats_of(emulator, r) for r in ("base", f"reference:{delta}")):
         return
-    with stoppable(emulator):
-        trial = find_formats(
-            emulator,
-            among=_AMONG,
-            questions=QUESTIONS[:_N_QUESTIONS],
-            until=perf_counter() + _SECONDS,
-        )
+    try:
+        with stoppable(emulator):
+            trial = find_formats(
+                emulator,
+                among=_AMONG,
+                questions=QUESTIONS[:_N_QUESTIONS],
+                until=perf_counter() + _SECONDS,
+            )
+    except PromptError:  # a tiny context, a tuned model that says nothing: plain prompts, then
+        return
     talk(
         f"prompt format of base and reference: {trial.told.base}, which suits them best of "
         f"{' and '.join(_AMONG)}; edge-eft new finds it once and for all"

@@ -257,17 +257,20 @@ def _replies(
     tried = []
     for spec in formats:
         use_formats(emulator, {role: spec})
-        replies, n_ended = [], 0
+        replies, n_good, n_ended = [], 0, 0
         for i, question in enumerate(questions):
             if i and perf_counter() > until:
                 break
             asking(i)
             done = greedy_reply(emulator, question.text, Weights.only(role), MAX_TOKENS, until)
             tokens, right = with_end(emulator, done), question.is_answered(done.text)
-            n_ended += right and done.finish_reason == "stop"
+            ended = done.finish_reason == "stop" and bool(done.text.strip())
+            n_good += right and ended
+            n_ended += ended
             if tokens:
                 replies.append(Reply(question, tokens, right))
-        tried.append(((n_ended, sum(reply.right for reply in replies)), spec, replies))
+        n_right = sum(reply.right for reply in replies)
+        tried.append(((n_good, n_right, n_ended), spec, replies))
     _, spec, replies = max(tried, key=lambda each: each[0])
     use_formats(emulator, {role: spec})
     if not replies:
