@@ -59,13 +59,14 @@ class Question(NamedTuple):
 QUESTIONS = (
     Question("What is the capital of France?", ("Paris",)),
     Question("Which country is Shanghai in?", ("China",)),
+    Question("What is 2 plus 3?", ("5", "five")),
     Question("What is the capital of Spain?", ("Madrid",)),
+    Question("What color is grass?", ("green",)),
     Question("What is the currency of the United States?", ("dollar", "dollars", "USD")),
     Question("On which continent is France?", ("Europe",)),
-    Question("What is 2 plus 3?", ("5", "five")),
-    Question("What color is grass?", ("green",)),
     Question("What is the opposite of hot?", ("cold",)),
 )
+ENOUGH = 5  # right replies
 
 
 class Told(NamedTuple):
@@ -110,11 +111,18 @@ class Trial:
 
 
 class Reply(NamedTuple):
-    """A reply of tuned: the question, its tokens with the end where it ended, whether right."""
+    """A reply of tuned.
+
+    Attributes:
+        tokens: with the end token where it ended by itself. ended: whether it did, and said
+            something.
+        right: whether it answers the question.
+    """
 
     question: Question
     tokens: list[int]
     right: bool
+    ended: bool
 
 
 def find_formats(
@@ -146,7 +154,8 @@ def find_formats(
         emulator, delta, given, questions, until, lambda i: on_step(i, total, "asking tuned")
     )
     n_right = sum(reply.right for reply in replies)
-    for i, reply in enumerate([reply for reply in replies if reply.right] or replies):
+    scored = [reply for reply in replies if reply.tokens and (reply.right or not n_right)]
+    for i, reply in enumerate(scored):
         if i and perf_counter() > until:
             break
         on_step(len(questions) + i, total, "scoring its replies")
@@ -190,11 +199,16 @@ def best(scores: Mapping[Told, Score]) -> Told:
     """Return the formats under which the emulation finds the replies likeliest.
 
     Of those that are as good as the best (`CLOSE`) it is the one under which base and reference by
-    themselves do, and of equals the first.
+    themselves do; and of those that are as good in this, too, the first.
     """
-    top = max(score.emulated for score in scores.values())
-    close = [told for told, score in scores.items() if score.emulated >= top - CLOSE]
-    return max(close, key=lambda told: scores[told].base + scores[told].reference)
+    emulated = {told: score.emulated for told, score in scores.items()}
+    alone = {told: (scores[told].base + scores[told].reference) / 2 for told in _close(emulated)}
+    return _close(alone)[0]
+
+
+def _close(values: Mapping[Told, float]) -> list[Told]:
+    top = max(values.values())
+    return [told for told, value in values.items() if value >= top - CLOSE]
 
 
 def formats_of(emulator: Emulator, role: str) -> dict[str, PromptFormat]:
@@ -254,28 +268,44 @@ def _replies(
     if "tuned" not in given and is_named(stated):
         known = formats_of(emulator, role)
         formats = ["template"] if "template" in known else [*known]
-    tried = []
+    tried = {}
     for spec in formats:
         use_formats(emulator, {role: spec})
-        replies, n_good, n_ended = [], 0, 0
-        for i, question in enumerate(questions):
-            if i and perf_counter() > until:
-                break
-            asking(i)
-            done = greedy_reply(emulator, question.text, Weights.only(role), MAX_TOKENS, until)
-            tokens, right = with_end(emulator, done), question.is_answered(done.text)
-            ended = done.finish_reason == "stop" and bool(done.text.strip())
-            n_good += right and ended
-            n_ended += ended
-            if tokens:
-                replies.append(Reply(question, tokens, right))
-        n_right = sum(reply.right for reply in replies)
-        tried.append(((n_good, n_right, n_ended), spec, replies))
-    _, spec, replies = max(tried, key=lambda each: each[0])
+        tried[spec] = _ask(emulator, role, questions, until, asking)
+    spec = max(tried, key=lambda spec: _goodness(tried[spec]))
     use_formats(emulator, {role: spec})
-    if not replies:
+    if not any(reply.tokens for reply in tried[spec]):
         raise PromptError(f"tuned says nothing to the questions that it is asked ({spec:.40})")
-    return spec, replies
+    return spec, tried[spec]
+
+
+def _ask(
+    emulator: Emulator,
+    role: str,
+    questions: Sequence[Question],
+    until: float,
+    asking: Callable[[int], object],
+) -> list[Reply]:
+    """Return the replies of one role, until enough of them are right."""
+    replies: list[Reply] = []
+    for i, question in enumerate(questions):
+        if i and (sum(reply.right for reply in replies) == ENOUGH or perf_counter() > until):
+            break
+        asking(i)
+        done = greedy_reply(emulator, question.text, Weights.only(role), MAX_TOKENS, until)
+        ended = done.finish_reason == "stop" and bool(done.text.strip())
+        right = question.is_answered(done.text)
+        replies.append(Reply(question, with_end(emulator, done), right, ended))
+    return replies
+
+
+def _goodness(replies: Sequence[Reply]) -> tuple[int, int, int]:
+    """Return how many are right and end, are right, and end by themselves."""
+    return (
+        sum(reply.right and reply.ended for reply in replies),
+        sum(reply.right for reply in replies),
+        sum(reply.ended for reply in replies),
+    )
 
 
 class _Scorer:

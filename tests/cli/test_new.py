@@ -106,7 +106,7 @@ def test_json_has_everything(files, atlas):
         "transcript",
     ]
     assert set(found["tried"][0]["logprobs"]) == {"base", "reference", "emulated"}
-    assert found["replies"] == {"asked": 8, "right": 5, "scored": 5}
+    assert found["replies"] == {"asked": 7, "right": 5, "scored": 5}
     assert 0.0 < found["delta"]["changed"] < 1.0
     assert set(found["delta"]) == {"n_tokens", "changed", "kl", "emulated_speed", "base_speed"}
 

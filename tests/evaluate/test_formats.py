@@ -12,6 +12,7 @@ from edge_eft.engine.prompting import prompt_format
 from edge_eft.errors import PromptError, RecipeError
 from edge_eft.evaluate.formats import (
     CLOSE,
+    ENOUGH,
     QUESTIONS,
     Question,
     Score,
@@ -89,7 +90,7 @@ def test_a_tuned_model_without_the_template_that_its_reference_has_is_asked_abou
 def test_smollm2_gets_its_template(smollm2_trio):
     """Three times the same model: every format cancels, and the likeliest replies decide."""
     with Emulator(to_try(from_files(*smollm2_trio), {}), n_ctx=256) as emulator:
-        found = find_formats(emulator, questions=QUESTIONS[1:3])
+        found = find_formats(emulator, questions=QUESTIONS[1:2])
     assert found.told == TEMPLATE
     assert Told("chatml", "chatml") in found.scores
     scores = [score.emulated for score in found.scores.values()]
@@ -135,6 +136,11 @@ def test_where_no_reply_is_right_all_of_them_count(loaded):
     never = [question._replace(answers=("Atlantis",)) for question in QUESTIONS[:2]]
     found = find_formats(loaded, questions=never)
     assert (found.n_asked, found.n_right, found.n_scored) == (2, 0, 2)
+
+
+def test_enough_right_replies_are_enough(loaded):
+    found = find_formats(loaded, questions=QUESTIONS[:2] * 5)
+    assert (found.n_asked, found.n_right, found.n_scored) == (ENOUGH, ENOUGH, ENOUGH)
 
 
 def test_at_the_end_of_its_time_one_question_was_asked(loaded):
@@ -199,6 +205,7 @@ def test_what_is_as_good_is_decided_by_base_and_reference_alone():
     assert best(scores) == TEMPLATE
 
 
-def test_of_equals_it_is_the_first():
-    same = Score(-1.0, -1.0, -1.0)
-    assert best({PLAIN: same, TEMPLATE: same}) == PLAIN
+def test_of_those_that_are_as_good_in_all_it_is_the_first():
+    one, other = Score(-1.0, -1.0, -1.0), Score(-0.9 - CLOSE / 2, -1.0, -0.9 - CLOSE / 2)
+    assert best({PLAIN: one, TEMPLATE: other}) == PLAIN
+    assert best({TEMPLATE: other, PLAIN: one}) == TEMPLATE
