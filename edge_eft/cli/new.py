@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..files.recipe import Recipe
 
 _ROLES = ("base", "reference", "tuned")
-_FOR_FORMATS, _IN_ALL = 40.0, 60.0  # seconds, at most but for the question that is being asked
+_FOR_FORMATS, _IN_ALL = 35.0, 50.0  # seconds, at most but for the question that is being asked
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def command(
     with _loaded(recipe, given, options) as emulator:
         trial, effect = _measured(emulator, given, measures=not no_measure)
         found = replace(emulator.recipe, name=name)
-        thinks = emulator.contexts[1].prompt.reads("enable_thinking")
+        thinks = _thinks(emulator)
     path = _save(found, comment(trial, effect), force)
     if as_json:
         say(to_json(as_data(found, path, trial, effect)))
@@ -196,6 +196,14 @@ def _measured(
             return trial, None
         _progress("measuring what the delta does …")
         return trial, measure(emulator, until=begun + _IN_ALL)
+
+
+def _thinks(emulator: Emulator) -> bool:
+    """Return whether the template of tuned lets it think before it replies."""
+    from ..engine.prompting import runner_of
+
+    (delta,) = emulator.deltas
+    return runner_of(emulator, f"tuned:{delta}").prompt.reads("enable_thinking")
 
 
 def _progress(line: str) -> None:

@@ -119,7 +119,10 @@ def _short(spec: str) -> str:
 def _effect_lines(effect: Effect) -> Iterator[str]:
     yield f"first choices changed   {effect.changed:.0%}: tokens that the base would not have said"
     yield f"KL(emulated ‖ base)     {effect.kl:.2f} nats per token: how far it moves the base"
+    emulated, base = (
+        f"{speed:,.1f}" if speed else "?" for speed in (effect.emulated_speed, effect.base_speed)
+    )
     yield (
-        f"tokens per second       {effect.emulated_speed:,.1f} emulated, {effect.base_speed:,.1f} "
-        "the base alone: a short look (edge-eft bench)"
+        f"tokens per second       {emulated} emulated, {base} the base alone: a short look "
+        "(edge-eft bench)"
     )

@@ -23,6 +23,7 @@ QUESTIONS = (
     "Write a short sentence about the sea.",
 )
 MAX_TOKENS = 32
+_FOR_BASE = 5.0  # seconds, if there is no time left
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def measure(
 
     Args:
         emulator: in which no request is in work; it has the recipe's weights.
-        until: when to end, of `perf_counter`; one question is answered in any case.
+        until: when to end, of `perf_counter`; one question is answered in any case, and the base
+            has five seconds more.
         on_step: called before every step with done, total and what comes next.
 
     Raises:
@@ -74,10 +76,11 @@ def measure(
             kl += float(divergence(combined, base).sum())
             n += len(tokens)
     on_step(len(questions), total, "the base alone")
+    until = max(until, perf_counter() + _FOR_BASE)
     alone = [greedy_reply(emulator, questions[0], Weights.only("base"), MAX_TOKENS // 2, until)]
     on_step(total, total, "")
     speeds = (_speed(replies) for replies in (emulated, alone))
-    return Effect(n, n_changed / max(n, 1), kl / max(n, 1), *speeds)
+    return Effect(n, n_changed / max(n, 1), max(kl, 0.0) / max(n, 1), *speeds)
 
 
 def divergence(p: Rows, q: Rows) -> np.ndarray:

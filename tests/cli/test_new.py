@@ -15,6 +15,9 @@ from helpers.hugging_face import peft_directory, random_pairs
 
 from edge_eft import Emulator, Request
 from edge_eft.cli import new
+from edge_eft.cli.new_report import comment
+from edge_eft.evaluate.delta import Effect
+from edge_eft.evaluate.formats import Score, Told, Trial
 from edge_eft.evaluate.questions import load_questions, pick
 from edge_eft.files.recipe_names import load_recipe, own_recipes
 from edge_eft.system import recipe_directory
@@ -254,9 +257,13 @@ def test_what_is_probably_not_meant_is_said(atlas):
     assert "is smaller than tuned" in result.stderr
 
 
-def test_a_failure_while_it_measures_leaves_no_recipe(files, monkeypatch):
-    monkeypatch.setattr("edge_eft.evaluate.delta.measure", lambda *_, **__: 1 / 0)
-    assert invoke("new", "mine", *files).exception
+def test_ctrl_c_while_it_measures_leaves_no_recipe(files, monkeypatch):
+    def measure(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge_eft.evaluate.delta.measure", measure)
+    result = invoke("new", "mine", *files)
+    assert (result.exit_code, result.stdout) == (130, "")
     assert own_recipes() == {}
 
 
@@ -273,3 +280,16 @@ def test_formats_are_read_with_and_without_a_role():
     jinja = "{% set x = 1 %}{{ messages[0].content }}"
     assert new._formats((jinja,))["base"] == jinja
     assert new._formats((f"tuned={jinja}",)) == {"tuned": jinja}
+
+
+def test_what_was_not_timed_and_what_has_no_name_is_said_so():
+    """A format may be Jinja with line ends, which would end the comment that it stands in."""
+    jinja = "{{ messages[0].content }}\nname = 1"
+    told = Told(jinja, "plain")
+    trial = Trial(told, {told: Score(-1.0, -2.0, -0.5)}, jinja, -0.1, 8, 0, 8)
+    lines = comment(trial, Effect(0, 0.0, 0.0, 0.0, 0.0)).splitlines()
+    assert "8 of tuned's replies, none of them right (8 questions)" in lines[2]
+    assert lines[4].split()[-3:] == ["-1.00", "-2.00", "-0.50"]
+    assert "base gets a template of its own, reference plain" in lines[5]
+    assert "? emulated, ? the base alone" in lines[-1]
+    assert "messages" not in "\n".join(lines)
