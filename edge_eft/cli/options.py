@@ -142,24 +142,16 @@ class Models:
 
     def load(self, recipe: Recipe, *, n_slots: int = 1) -> Emulator:
         """Load it all; may take a while."""
-        from ..engine.emulator import Emulator
-        from .untried import settle_formats, told_plainly
+        from .untried import load
 
-        untried = self.tuned is not None and self.prompt is None
-        emulator = Emulator(
-            told_plainly(recipe) if untried else recipe,
+        return load(
+            recipe,
+            untried=self.tuned is not None and self.prompt is None,
             n_ctx=self.n_ctx,
             n_threads=self.threads,
             n_gpu_layers=self.gpu_layers,
             n_slots=n_slots,
         )
-        if untried:
-            try:
-                settle_formats(emulator)
-            except BaseException:
-                emulator.close()
-                raise
-        return emulator
 
 
 def _check_order(words: Sequence[str], recipes: Mapping[str, Path]) -> None:

@@ -7,22 +7,40 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from .terminal import talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
+    from ..engine.loader import LoadOptions
     from ..files.recipe import Recipe
 
 _N_QUESTIONS, _SECONDS = 3, 5.0
 _AMONG = ("template", "plain")
 
 
-def told_plainly(recipe: Recipe) -> Recipe:
-    """Return a recipe of three files whose plain prompts are a beginning, which nobody doubts."""
-    assert recipe.base is not None  # three files were given
-    return recipe.with_models({"base": replace(recipe.base, prompt="plain")})
+def load(recipe: Recipe, *, untried: bool, **options: Unpack[LoadOptions]) -> Emulator:
+    """Load a recipe; may take a while.
+
+    Args:
+        untried: whether it is one of three bare files, whose formats nobody has named.
+        options: see `LoadOptions`.
+    """
+    from ..engine.emulator import Emulator
+
+    if not untried or recipe.base is None:
+        return Emulator(recipe, **options)
+    # Plain prompts, written out, are no doubt to tell of: they are what is tried first.
+    emulator = Emulator(
+        recipe.with_models({"base": replace(recipe.base, prompt="plain")}), **options
+    )
+    try:
+        settle_formats(emulator)
+    except BaseException:
+        emulator.close()
+        raise
+    return emulator
 
 
 def settle_formats(emulator: Emulator) -> None:
