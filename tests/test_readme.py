@@ -16,6 +16,7 @@ import click
 import pytest
 from conftest import ATLAS
 from helpers.documents import ROOT, Block, blocks, commands, kind, run_as_typed, write_programs
+from helpers.tiny_models import write_adapter
 
 from edge_eft.cli.main import cli
 
@@ -71,9 +72,11 @@ NOT_RUN = {
 # The files that commands name. Where the converter takes a directory, it takes a GGUF file, too.
 FILES = {
     "base.gguf": ["large.gguf", "B.gguf", "Qwen2.5-7B-Q4_K_M.gguf"],
+    "base-chat.gguf": ["large-instruct.gguf"],
     "chat.gguf": ["small-instruct.gguf", "T.gguf", "F", "my-finetune"],
     "reference.gguf": ["small.gguf", "R.gguf", "G", "Qwen2.5-0.5B"],
 }
+NEW = "edge-eft new mine --base large.gguf --tuned small-instruct.gguf --reference small.gguf"
 QUESTIONS = ["What is the capital of Peru?", "Which country is Osaka in?"]
 # What "…" stands for between options.
 ELLIPSIS = "--reference Qwen2.5-0.5B --tuned my-finetune --name mine --out models"
@@ -109,6 +112,7 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).write_text("\n".join(map(json.dumps, QUESTIONS)))
     for name, text in RECIPES.items():
         (tmp_path / name).write_text(text, "utf-8")
+    write_adapter(tmp_path / "my-lora.gguf", d=32, loudness=0.02)
     (tmp_path / "tools").symlink_to(ROOT / "tools")
     write_programs(tmp_path)
     return tmp_path
@@ -132,8 +136,12 @@ def test_every_command_runs(text: str, folder: Path):
     assert not text.startswith(("make ", "pip ")), "name it in NOT_RUN"
     if "models/mine.toml" in text:
         run("edge-eft convert … --quiet", folder)
+    if re.search(r" (chat|compare) mine( |$)", text):
+        run(NEW, folder)
     said = run(text, folder)
     assert said.strip()
+    if "capital of Peru" in text:
+        assert "It is Lima." in said
     if " --input " in text:
         replies = [json.loads(line)["text"] for line in said.splitlines()]
         assert len([reply for reply in replies if reply.strip()]) == len(QUESTIONS)

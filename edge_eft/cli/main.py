@@ -44,6 +44,7 @@ class Commands(click.Group):
         "log": (".log", "command", "List, show and delete the conversations that chat has kept."),
         "serve": (".serve", "command", "Serve recipes to programs that speak OpenAI's interface."),
         "pull": (".pull", "pull", "Get the models of a recipe from the Hugging Face hub."),
+        "new": (".new", "command", "Make a recipe of three model files of yours."),
         "verify": (".verify", "command", "Compare the files of recipes with what they state."),
         "remove": (".remove", "command", "Remove a recipe of yours, and what was pulled for it."),
         "match": (".match", "command", "Find models on this machine that make an emulation."),

@@ -19,6 +19,7 @@ from helpers.recipe_files import held_out
 from helpers.tiny_models import EOS, byte_tokens, script, write_script
 
 import edge_eft
+from edge_eft import system
 from edge_eft.cli import terminal
 from edge_eft.cli.console import show, text
 from edge_eft.cli.main import cli
@@ -208,6 +209,17 @@ def test_demo_shows_hostile_questions_and_answers_as_text(shown, recipe):
     (recipe.with_suffix("") / "heldout.json").write_text(json.dumps({"questions": [{EVIL: 1}]}))
     shown("demo", recipe, status=2)
     shown("demo", recipe, "--delta", EVIL, status=2)
+
+
+def test_new_shows_hostile_names_and_asks_hostile_models_as_text(shown, models, tmp_path):
+    files = [f"--{role}={models[role]}" for role in ("base", "tuned", "reference")]
+    text = shown("new", "mine", *files, "--threads", "1", "--force")
+    assert "led by tuned" in text
+    shown("new", "mine", *files, "--threads", "1", "--force", "--json")
+    assert "pink" in shown("new", EVIL, *files, status=2)
+    for option in ("--format", "--base", "--tuned", "--n-ctx"):
+        shown("new", "mine", *files, "--force", option, EVIL, status=2)
+    assert not HARMFUL.search((system.recipe_directory() / "mine.toml").read_text("utf-8"))
 
 
 def test_bench_shows_hostile_names_as_text(shown, recipe, prompts_file):

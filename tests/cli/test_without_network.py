@@ -37,6 +37,7 @@ COMMANDS = {
     "list": "",
     "show": "qwen3-8b",
     "match": "{atlas} --write found",
+    "new": "ours --base {atlas}/base.gguf --no-measure " + _SIDES,
     "verify": "atlas",
     "remove": "mine --yes",
     "convert": f"{_SIDES} --type q4_0 --allow-requantize --quiet --out {{home}}/out",
