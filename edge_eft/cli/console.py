@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from .terminal import harmless, is_quiet, terminal_width, writing_to
+from .terminal import above, harmless, is_quiet, terminal_width, writing_to
 
 
 class HarmlessConsole(Console):
@@ -33,6 +33,10 @@ class HarmlessConsole(Console):
                 yield segment
             else:
                 yield segment._replace(text=harmless(segment.text))
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor alone: who is stopped (Ctrl-Z) or killed would leave none behind."""
+        return False
 
 
 def console(*, err: bool = False) -> HarmlessConsole:
@@ -54,7 +58,7 @@ def console(*, err: bool = False) -> HarmlessConsole:
 
 def show(*renderables: RenderableType, err: bool = False) -> None:
     """Print what rich can render, one below the other, on stdout or, if `err`, on stderr."""
-    with writing_to("stderr" if err else "stdout"):
+    with writing_to("stderr" if err else "stdout"), above():
         console(err=err).print(*renderables, sep="\n")
 
 

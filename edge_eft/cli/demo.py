@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import HELP, json_option, quiet_option
+from .progress import Display
 from .terminal import (
     Styled,
     compose,
@@ -19,7 +19,6 @@ from .terminal import (
     start_logging,
     style,
     supports,
-    talk,
     terminal_width,
     tidy,
     to_json,
@@ -66,9 +65,14 @@ def demo(
 
     start_logging(False)
     chosen = load_recipe(recipe)
-    if sys.stderr.isatty():
-        talk(f"asking up to {questions} questions of every model, and of them together …")
-    found = gap.run(chosen, delta=delta, n_questions=questions, seed=seed, n_threads=threads)
+    with Display("loading") as display:
+
+        def told(step: int, n_steps: int, way: str, done: int, n: int) -> None:
+            display.update(done, n, f"step {step + 1} of {n_steps}: asking {way}")
+
+        found = gap.run(
+            chosen, delta=delta, n_questions=questions, seed=seed, n_threads=threads, told=told
+        )
     say(to_json(as_json_object(found)) if as_json else as_text(found))
 
 

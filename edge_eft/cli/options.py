@@ -141,16 +141,19 @@ class Models:
                 )
 
     def load(self, recipe: Recipe, *, n_slots: int = 1) -> Emulator:
-        """Load it all; may take a while."""
+        """Load it all; may take a while, and shows how far it is."""
         from ..engine.emulator import Emulator
+        from .progress import loading
 
-        return Emulator(
-            recipe,
-            n_ctx=self.n_ctx,
-            n_threads=self.threads,
-            n_gpu_layers=self.gpu_layers,
-            n_slots=n_slots,
-        )
+        with loading() as on_load:
+            return Emulator(
+                recipe,
+                n_ctx=self.n_ctx,
+                n_threads=self.threads,
+                n_gpu_layers=self.gpu_layers,
+                n_slots=n_slots,
+                on_load=on_load,
+            )
 
 
 def _check_order(words: Sequence[str], recipes: Mapping[str, Path]) -> None:

@@ -12,6 +12,7 @@ import click
 from ..system import byte_size, mebibytes
 from . import show_source
 from .options import HELP, Models, json_option, model_options, recipe_argument
+from .progress import sha256
 from .show_source import instruct_lines, prompt_name, source_line
 from .terminal import compose, dim, one_line, say, style, to_json
 
@@ -47,7 +48,7 @@ def show(models: Models, words: tuple[str, ...], as_json: bool) -> None:
         return
     check_here(recipe)  # a file of the hub's that is gone is known by what gets it again
     with told_to_pull(recipe):
-        verify(recipe, all_sizes=True)
+        verify(recipe, all_sizes=True, sha256=sha256)
     with models.load(recipe) as emulator:
         record = emulator.record
     about, memory = description(recipe, record), record.memory.lines()
@@ -98,7 +99,7 @@ def file_of(file: LoadedFile) -> dict[str, Any]:
         "architecture": file.architecture,
         "parameters": file.n_parameters,
         "n_ctx_train": file.n_ctx_train,
-        "sha256": file.sha256 or model_sha256(file.path),
+        "sha256": file.sha256 or model_sha256(file.path, sha256=sha256),
         "stated": file.sha256 is not None,
         "source": asdict(file.source) if is_dataclass(file.source) else file.source,
         "prompt": file.prompt,

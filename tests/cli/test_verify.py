@@ -152,9 +152,8 @@ def test_large_files_show_how_far_they_are_and_ctrl_c_is_130(installed, tiny, tm
     os.truncate(large, 6 << 30)
     spec = ModelSpec(large, "0" * 64)
     save_recipe(recipe_of("mine", spec, ModelSpec(tiny.tuned), spec))
-    running = process("verify", "mine")
-    assert running.stderr.readline() == "large.gguf (6.4 GB)\n"
-    time.sleep(0.1)
-    running.send_signal(2)
-    assert running.wait(10) == 130
-    assert running.communicate() == ("", "")
+    running = OnTerminal("verify", "mine")
+    running.read(until=r"comparing large.gguf .* of 6.4 GB")
+    os.kill(running.pid, signal.SIGINT)
+    assert running.status() == 130
+    assert running.screen.text == ""

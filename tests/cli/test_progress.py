@@ -1,0 +1,311 @@
+"""progress: what a terminal shows while work is under way, that it goes, and who is shown nothing.
+
+Displays come after a while and draw a few times a second: here at once and all the time, so that
+models of a few kB suffice. The slow test has a model that takes its time, and their own pace.
+"""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+from helpers.cli_tools import process
+from helpers.families import ATLAS
+from helpers.screens import OnTerminal, Screen
+
+from edge_eft.cli import progress
+from edge_eft.cli.progress import Display, Pace, duration
+from edge_eft.cli.terminal import say
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(sys.platform == "darwin", reason="the child has an interpreter of its own"),
+]
+
+RECIPE = str(ATLAS.with_suffix(".toml"))
+AT_ONCE = """
+import rich.live, rich.progress_bar, rich.spinner, rich.table, edge_eft.cli.console
+from edge_eft.cli import progress
+progress.Display.delay, progress.Display.tick, progress._SETTLING = 0.0, 0.001, 0.0
+"""
+HIDDEN = re.compile("[━⠀-⣿]|loading|reading|thinking|answering|asking|left")
+
+
+def files(family):
+    return [f"--{role}={family._asdict()[role]}" for role in ("base", "tuned", "reference")]
+
+
+# -- what is shown -----------------------------------------------------------------------------
+
+
+def test_a_load_shows_bytes_and_a_long_prompt_tokens_and_nothing_stays(tiny):
+    words = ("run", *files(tiny), "--max-tokens=3", "--n-ctx=1500", "--raw", "--seed=1", "? " * 600)
+    run = OnTerminal(*words, setup=AT_ONCE)
+    assert run.status() == 0
+    assert run.saw(r"loading random\d.gguf  [━╸╺]+  [\d,]+ kB of \d+ kB")
+    assert run.saw(r"reading the prompt  [━╸╺]+  \d+/1,\d\d\d")
+    reply, report = run.screen.text.rsplit("\n", 1)
+    assert report.startswith("3 tokens")
+    assert not HIDDEN.search(run.screen.text), "what stays is the reply and its line"
+    quiet = process(*words)
+    assert quiet.communicate()[0].strip() == reply.strip()
+
+
+@pytest.mark.slow
+def test_a_real_model_shows_its_load_and_the_time_that_a_prompt_takes(smollm2_trio):
+    base, tuned, reference = smollm2_trio
+    words = (f"--base={base}", f"--tuned={tuned}", f"--reference={reference}", "--only=base")
+    prompt = "The quick brown fox jumps over the lazy dog. " * 60
+    run = OnTerminal("run", *words, "--max-tokens=3", "--n-ctx=1024", prompt)
+    assert run.status() == 0
+    assert run.saw(r"loading \S*SmolLM2\S*  [━╸╺]+  [\d.]+ MB of 197 MB")
+    assert run.saw(r"reading the prompt  [━╸╺]+  \d+/6\d\d · \d+ s left")
+    assert not HIDDEN.search(run.screen.text)
+
+
+def test_compare_says_which_model_answers(tiny):
+    compare = OnTerminal("compare", *files(tiny), "--max-tokens=9", "the red one", setup=AT_ONCE)
+    assert compare.status() == 0
+    for who in (r"base \(1 of 3\)", r"tuned \(2 of 3\)", r"emulated \(3 of 3\)"):
+        assert compare.saw(rf"{who}: (thinking…|tokens?  \d)")
+    assert not re.search("of 3|thinking", compare.screen.text)
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """A file of 40 questions, and how many it has."""
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(f'"What is {i} and {i}?"\n' for i in range(40)))
+    return path, 40
+
+
+def test_many_prompts_show_count_rate_and_time_left_and_a_file_has_the_replies(
+    questions, tmp_path
+):
+    path, n = questions
+    out = tmp_path / "out.jsonl"
+    words = ("run", RECIPE, "--input", path, "--json", "--max-tokens=12")
+    run = OnTerminal(*words, setup=AT_ONCE, stdout=out)
+    assert run.status() == 0
+    assert run.saw(rf"answering  [━╸╺]+  \d+/{n} · [\d.]+/s · \d+ s left")
+    assert run.screen.text == ""
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [*range(1, n + 1)]
+
+
+def test_replies_of_many_prompts_stand_whole_above_the_display(questions):
+    path, n = questions
+    words = ("run", RECIPE, "--input", path, "--max-tokens=12", "--temperature=0")
+    run = OnTerminal(*words, setup=AT_ONCE)
+    assert run.status() == 0
+    assert run.saw(r"\n\S  answering [^\n]+$")
+    replies = process(*words).communicate()[0].splitlines()
+    lines = run.screen.text.splitlines()
+    assert lines[::2] == [f"{i}:" for i in range(1, n + 1)]
+    assert [line.strip() for line in lines[1::2]] == [line.strip() for line in replies]
+
+
+def test_the_demo_says_which_step_it_is_at():
+    demo = OnTerminal("demo", "--questions=14", setup=AT_ONCE)
+    assert demo.status() == 0
+    n_steps = 4 if ATLAS.with_name("atlas-down.toml").is_file() else 3
+    assert demo.saw(rf"step 1 of {n_steps}: asking base alone  [━╸╺]+  \d+/14")
+    assert demo.saw(rf"step 3 of {n_steps}: asking emulated  [━╸╺]+  \d+/14")
+    assert not re.search("step|asking", demo.screen.text)
+
+
+# -- who is shown nothing ----------------------------------------------------------------------
+
+
+def test_a_pipe_has_nothing_of_it(questions):
+    for words in (
+        ("run", RECIPE, "--input", questions[0], "--max-tokens=3"),
+        ("compare", RECIPE, "--max-tokens=3", "What is Peru?"),
+        ("demo", "--questions=3"),
+        ("verify", "atlas"),
+        ("doctor",),
+    ):
+        out, err = process(*words, setup=AT_ONCE).communicate()
+        assert err == "", words
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f]|[━⠀-⣿]", out), words
+
+
+@pytest.mark.parametrize(
+    ("more", "environment"), [(["--quiet"], {}), ([], {"TERM": "dumb"})], ids=["quiet", "dumb"]
+)
+def test_a_terminal_that_is_to_be_quiet_or_is_dumb_has_nothing_of_it(tiny, more, environment):
+    words = ("compare", *files(tiny), "--max-tokens=9", "the red one", *more)
+    compare = OnTerminal(*words, setup=AT_ONCE, environment=environment)
+    assert compare.status() == 0
+    assert not compare.saw(HIDDEN)
+    assert b"\r\x1b[2K" not in compare.raw
+
+
+def test_without_colours_there_is_none(tiny):
+    words = ("compare", *files(tiny), "--max-tokens=9", "the red one")
+    compare = OnTerminal(*words, setup=AT_ONCE, environment={"NO_COLOR": "1"})
+    assert compare.status() == 0
+    assert compare.saw("thinking|token")
+    assert not re.search(rb"\x1b\[[0-9;]*3\dm", compare.raw)
+
+
+# -- how it ends -------------------------------------------------------------------------------
+
+WORK = """
+import ctypes, os, signal, time
+import edge_eft.cli.main
+from edge_eft.cli.progress import Display
+
+def work():
+    with Display("working", total=9):
+        {work}
+
+edge_eft.cli.main.main = work
+"""
+
+
+@pytest.mark.parametrize(
+    "work",
+    ["time.sleep(30)", "ctypes.CDLL(None).sleep(30)"],
+    ids=["in Python", "in native code"],
+)
+def test_ctrl_c_wipes_the_display_and_is_130_within_a_second(work):
+    run = OnTerminal(setup=AT_ONCE + WORK.format(work=work)).read(until="working")
+    begun = time.monotonic()
+    run.press("\x03")
+    assert run.status() == 130
+    assert time.monotonic() - begun < 1.5  # and what a busy machine adds
+    assert re.fullmatch(r"(\^C)?\n*", run.screen.text)
+    assert run.screen.has_cursor
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_kill_wipes_the_display(number):
+    """The parent does, which knows that there was one: its own line stood behind it."""
+    run = OnTerminal(setup=AT_ONCE + WORK.format(work="time.sleep(30)")).read(until="working")
+    psutil.Process(run.pid).children()[0].send_signal(number)
+    assert run.status() == (-number if number == signal.SIGTERM else 2)
+    died = f"edge-eft: llama.cpp died of {number.name}" if number != signal.SIGTERM else ""
+    assert run.screen.text.startswith(died)
+    assert "working" not in run.screen.text
+    assert run.screen.has_cursor
+
+
+def test_ctrl_c_wipes_the_display_of_a_load(smollm2_trio):
+    base, tuned, reference = smollm2_trio
+    words = (f"--base={base}", f"--tuned={tuned}", f"--reference={reference}")
+    run = OnTerminal("run", *words, "hello", setup=AT_ONCE).read(until="loading")
+    run.press("\x03")
+    assert run.status() == 130
+    assert re.fullmatch(r"(\^C)?\n*", run.screen.text)
+
+
+# -- the parts ---------------------------------------------------------------------------------
+
+
+def test_a_time_is_said_as_people_say_it():
+    assert [duration(s) for s in (0.2, 12.4, 99, 100, 320, 5999, 6000, 7800)] == [
+        *("0 s", "12 s", "99 s", "1:40 min", "5:20 min", "99:59 min", "1:40 h", "2:10 h"),
+    ]
+
+
+def test_a_pace_is_that_of_the_last_half_minute_and_begins_anew_with_less():
+    pace = Pace()
+    for second in range(61):
+        pace.saw(second * (1 if second < 30 else 10), float(second))
+    assert pace.per_second() == pytest.approx(10)
+    pace.saw(5, 61.0)
+    assert pace.per_second() == 0, "too early to say"
+    pace.saw(9, 63.0)
+    assert pace.per_second() == 2
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """stderr of this process on a terminal of so many columns, and its screen."""
+    screen = Screen(200)
+
+    class Stream:
+        encoding = "utf-8"
+        columns = 80
+
+        def write(self, text):
+            screen.feed(text.replace("\n", "\r\n"))
+
+        def flush(self):
+            pass
+
+        def isatty(self):
+            return True
+
+        def fileno(self):
+            return 2
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    monkeypatch.setattr(Display, "delay", 0.0)
+    monkeypatch.setattr(Display, "tick", 0.001)
+    size = lambda _: os.terminal_size((Stream.columns, 24))  # noqa: E731
+    monkeypatch.setattr(progress.os, "get_terminal_size", size)
+    monkeypatch.setenv("TERM", "xterm")
+    screen.stream = Stream
+    return screen
+
+
+def drawn(screen, pattern):
+    end = time.monotonic() + 10
+    while not re.search(pattern, screen.text):
+        assert time.monotonic() < end, screen.text
+        time.sleep(0.001)
+    return screen.text
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 100, 180])
+def test_a_display_is_one_line_at_any_width(terminal, columns):
+    terminal.stream.columns = columns
+    with Display("loading 数据 a-model-with-a-very-long-name-Q4_K_M.gguf", as_bytes=True) as display:
+        display.update(12 << 30, 100 << 30)
+        text = drawn(terminal, "1[23]")
+        assert "\n" not in text
+        assert len(text) < columns
+    assert terminal.text == ""
+
+
+def test_lines_stand_above_a_display_and_it_goes_on(terminal):
+    with Display("working", total=3) as display:
+        for i in range(3):
+            drawn(terminal, "working[^\n]*$")
+            say(f"line {i}", err=True)
+            display.update(i + 1)
+    assert terminal.text == "line 0\nline 1\nline 2"
+
+
+def test_a_display_inside_another_shows_nothing(terminal):
+    with Display("outer"), Display("inner") as inner:
+        drawn(terminal, "outer")
+        assert not inner.shows
+    with Display("later"):
+        drawn(terminal, "later")
+    assert terminal.text == ""
+
+
+def test_a_closed_display_stays_closed(terminal):
+    with Display("working") as display:
+        drawn(terminal, "working")
+        display.close()
+        assert terminal.text == ""
+        display.update(3, 4)
+        time.sleep(0.02)
+        assert terminal.text == ""
+        say("reply", err=True)
+    assert terminal.text == "reply"
+
+
+def test_what_is_done_in_a_blink_is_not_shown_and_loads_no_rich(terminal, monkeypatch):
+    monkeypatch.setattr(Display, "delay", 5.0)
+    monkeypatch.setattr(progress, "_live_line", lambda _: pytest.fail("it was drawn"))
+    with Display("working", total=3) as display:
+        display.update(3)
+    assert terminal.text == ""
