@@ -2,13 +2,14 @@
 
 import json
 import os
-import time
+import signal
 from dataclasses import replace
 
 import pytest
-from helpers.cli_tools import complaint, invoke, process
+from helpers.cli_tools import complaint, invoke
 from helpers.gguf_parts import split_model
 from helpers.hub_cache import files_below, recipe_of
+from helpers.screens import OnTerminal
 
 from edge_eft.files import hashes as hashes_module
 from edge_eft.files.hashes import file_sha256, model_sha256

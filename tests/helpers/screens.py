@@ -120,9 +120,10 @@ class OnTerminal:
                 assert until is None, f"ended before {until!r}: {self.screen.text}"
                 return self
             self.raw += data
-            self.screen.feed(self._decoder.decode(data))
-            if not self.frames or self.frames[-1] != self.screen.text:
-                self.frames.append(self.screen.text)
+            for picture in re.split("(?=\r\x1b)", self._decoder.decode(data)):
+                self.screen.feed(picture)
+                if not self.frames or self.frames[-1] != self.screen.text:
+                    self.frames.append(self.screen.text)
         return self
 
     def press(self, keys):
