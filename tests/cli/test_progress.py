@@ -14,10 +14,12 @@ import time
 import psutil
 import pytest
 from helpers.cli_tools import invoke
+from helpers.emulator_tools import open_emulator
 from helpers.families import ATLAS
 from helpers.screens import OnTerminal, Screen
 
-from edge_eft.cli import progress
+from edge_eft import Request
+from edge_eft.cli import progress, replies
 from edge_eft.cli.progress import Display, Pace, duration
 from edge_eft.cli.terminal import say
 
@@ -29,7 +31,8 @@ pytestmark = [
 RECIPE = str(ATLAS.with_suffix(".toml"))
 AT_ONCE = """
 import rich.live, rich.progress_bar, rich.spinner, rich.table, edge_eft.cli.console
-from edge_eft.cli import progress
+from edge_eft import Request
+from edge_eft.cli import progress, replies
 progress.Display.delay, progress.Display.tick, progress._SETTLING = 0.0, 0.001, 0.001
 """
 HIDDEN = re.compile("[━⠀-⣿]|loading|reading|thinking|answering|asking|left")
@@ -67,12 +70,20 @@ def test_a_real_model_shows_its_load_and_the_time_that_a_prompt_takes(smollm2_tr
     assert not HIDDEN.search(run.screen.text)
 
 
-def test_compare_says_which_model_answers(tiny):
-    compare = OnTerminal("compare", *files(tiny), "--max-tokens=9", "the red one", setup=AT_ONCE)
-    assert compare.status() == 0
-    for who in (r"base \(1 of 3\)", r"tuned \(2 of 3\)", r"emulated \(3 of 3\)"):
-        assert compare.saw(rf"{who}: (thinking…|tokens?  \d)")
-    assert not re.search("of 3|thinking", compare.screen.text)
+def test_compare_says_which_model_answers(tiny, monkeypatch):
+    labels = []
+    monkeypatch.setattr(progress, "_somebody_looks", lambda: True)
+    monkeypatch.setattr(Display, "delay", 99.0)
+    monkeypatch.setattr(Display, "update", lambda self, done, label: labels.append((label, done)))
+    with open_emulator(tiny) as emulator:
+        compared = replies.compare(emulator, Request("the red one", max_tokens=9))
+    expected = []
+    for i, (way, (_, done)) in enumerate(compared.items(), 1):
+        n_steps = len(done.tokens) + (done.finish_reason == "stop")
+        tokens = [(f"{way} ({i} of 3): token{'s' * (n > 1)}", n) for n in range(1, n_steps + 1)]
+        expected += [(f"{way} ({i} of 3): thinking…", 0), *tokens]
+    assert labels == expected
+    assert emulator.prefill.on_progress is None, "nobody listens any more"
 
 
 @pytest.fixture
@@ -106,6 +117,7 @@ def test_replies_of_many_prompts_stand_whole_above_the_display(questions):
     assert [line.strip() for line in lines[1::2]] == [line.strip() for line in replies]
 
 
+@pytest.mark.slow
 def test_the_demo_says_which_step_it_is_at():
     demo = OnTerminal("demo", "--questions=14", setup=AT_ONCE)
     assert demo.status() == 0
@@ -131,23 +143,19 @@ def test_a_pipe_has_nothing_of_it(questions, monkeypatch):
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f⠀-⣿]", result.stdout), words
 
 
-@pytest.mark.parametrize(
-    ("more", "environment"), [(["--quiet"], {}), ([], {"TERM": "dumb"})], ids=["quiet", "dumb"]
-)
-def test_a_terminal_that_is_to_be_quiet_or_is_dumb_has_nothing_of_it(tiny, more, environment):
-    words = ("compare", *files(tiny), "--max-tokens=9", "the red one", *more)
-    compare = OnTerminal(*words, setup=AT_ONCE, environment=environment)
+def test_a_terminal_that_is_to_be_quiet_has_nothing_of_it(tiny):
+    words = ("compare", *files(tiny), "--max-tokens=9", "the red one", "--quiet")
+    compare = OnTerminal(*words, setup=AT_ONCE)
     assert compare.status() == 0
     assert not compare.saw(HIDDEN)
-    assert b"\r\x1b[2K" not in compare.raw
+    assert b"\x1b[2K" not in compare.raw
 
 
-def test_without_colours_there_is_none(tiny):
-    words = ("compare", *files(tiny), "--max-tokens=9", "the red one")
-    compare = OnTerminal(*words, setup=AT_ONCE, environment={"NO_COLOR": "1"})
-    assert compare.status() == 0
-    assert compare.saw("thinking|token")
-    assert not re.search(rb"\x1b\[[0-9;]*3\dm", compare.raw)
+def test_a_dumb_terminal_has_nothing_of_it(monkeypatch):
+    terminal_of(monkeypatch)
+    assert Display("working").shows
+    monkeypatch.setenv("TERM", "dumb")
+    assert not Display("working").shows
 
 
 # -- how it ends -------------------------------------------------------------------------------
@@ -224,11 +232,13 @@ def test_a_pace_is_that_of_the_last_half_minute_and_begins_anew_with_less():
 def terminal_of(monkeypatch, columns=80):
     """Put stderr of this process on a terminal (not in a fixture: pytest sets it after those)."""
     screen = Screen(200)
+    screen.raw = ""
 
     class Stream:
         encoding = "utf-8"
 
         def write(self, text):
+            screen.raw += text
             screen.feed(text.replace("\n", "\r\n"))
 
         def flush(self):
@@ -288,6 +298,20 @@ def test_a_display_inside_another_shows_nothing(monkeypatch):
     with Display("later"):
         drawn(terminal, "later")
     assert terminal.text == ""
+
+
+def test_without_colours_there_is_none(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = terminal_of(monkeypatch)
+    with Display("working", total=3) as display:
+        display.update(2)
+        drawn(terminal, "2/3")
+    assert not re.search(r"\x1b\[[0-9;]*3\dm", terminal.raw)
+    monkeypatch.delenv("NO_COLOR")
+    with Display("working", total=3) as display:
+        display.update(1)
+        drawn(terminal, "1/3")
+    assert re.search(r"\x1b\[[0-9;]*3\dm", terminal.raw)
 
 
 def test_a_closed_display_stays_closed(monkeypatch):
