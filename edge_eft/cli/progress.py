@@ -193,7 +193,6 @@ def _somebody_looks() -> bool:
 
 def _live_line(display: Display) -> Live:
     """Return what rich draws a display with: it loads a tenth of a second, so only here."""
-    from rich.cells import cell_len
     from rich.live import Live
     from rich.progress_bar import ProgressBar
     from rich.spinner import Spinner
@@ -209,7 +208,7 @@ def _live_line(display: Display) -> Live:
         screen.width = width = min(columns, _MAX_WIDTH) - 1  # the last column may end the line
         label = text(one_line(display.label))
         figures = text(display.figures(width), "dim")
-        room = width - 2 - (cell_len(figures.plain) + 2 if figures else 0)
+        room = width - 2 - (figures.cell_len + 2 if figures else 0)
         n_bar = max(min(_BAR, room - label.cell_len - 2), _LEAST_BAR)
         has_bar = display.total is not None and room - n_bar - 2 >= min(label.cell_len, width // 3)
         label.truncate(max(room - (n_bar + 2) * has_bar, 1), overflow="ellipsis")
@@ -282,8 +281,11 @@ class Waiting(Display):
 
     def reads(self, done: int, total: int) -> None:
         """Tell the tokens of the prompt that are read; `on_progress` of `Emulator.prefill`."""
-        if self.total is not None or total - done > _LONG_PROMPT:
-            self.update(done, total, f"{self.who}reading the prompt")
+        if self.total is None and total - done <= _LONG_PROMPT:
+            return
+        if self.total is None:  # what the cache had took no time
+            self._pace = Pace()
+        self.update(done, total, f"{self.who}reading the prompt")
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from helpers.screens import OnTerminal, Screen
 
 from edge_eft import Request
 from edge_eft.cli import progress, replies
-from edge_eft.cli.progress import Display, Pace, duration
+from edge_eft.cli.progress import Display, Pace, Waiting, duration
 from edge_eft.cli.terminal import say
 
 pytestmark = [
@@ -227,6 +227,19 @@ def test_a_pace_is_that_of_the_last_half_minute_and_begins_anew_with_less():
     assert pace.per_second() == 0, "too early to say"
     pace.saw(9, 63.0)
     assert pace.per_second() == 2
+
+
+def test_what_a_cache_has_of_a_prompt_does_not_count_as_read(monkeypatch):
+    terminal_of(monkeypatch)
+    now = iter([0.0, 10.0, 12.0, 16.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    waiting = Waiting()
+    waiting.reads(7900, 8000)
+    assert waiting.total is None, "little is left to read"
+    waiting.reads(7000, 8000)
+    waiting.reads(7100, 8000)
+    waiting.reads(7300, 8000)
+    assert waiting.figures(80) == "7,300/8,000 · 14 s left"
 
 
 def terminal_of(monkeypatch, columns=80):
