@@ -7,8 +7,7 @@ written, whole or not at all.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..errors import RecipeError
 from ..text.formats import FORMATS
 from .new_report import as_data, comment, shown
 from .options import HELP, Text, json_option, quiet_option
+from .progress import Display, loading
 from .terminal import one_line, say, start_logging, talk, to_json
 
 if TYPE_CHECKING:
@@ -175,8 +175,9 @@ def _loaded(
     from ..engine.emulator import Emulator
     from ..evaluate.formats import to_try
 
-    _progress("loading the models …")
-    with Emulator(to_try(recipe, given), **options) as emulator:  # type: ignore[arg-type]
+    with loading() as on_load:
+        emulator = Emulator(to_try(recipe, given), **options, on_load=on_load)  # type: ignore[arg-type]
+    with emulator:
         yield emulator
 
 
@@ -186,16 +187,27 @@ def _measured(
     """Find the formats, and look at the delta."""
     from ..evaluate.delta import measure
     from ..evaluate.formats import find_formats
-    from .replies import stoppable
 
     begun = perf_counter()
-    with stoppable(emulator):
-        _progress("trying prompt formats …")
-        trial = find_formats(emulator, given=given, until=begun + _FOR_FORMATS)
-        if not measures:
-            return trial, None
-        _progress("measuring what the delta does …")
-        return trial, measure(emulator, until=begun + _IN_ALL)
+    with _steps(emulator, "trying prompt formats") as on_step:
+        trial = find_formats(emulator, given=given, until=begun + _FOR_FORMATS, on_step=on_step)
+    if not measures:
+        return trial, None
+    with _steps(emulator, "measuring what the delta does") as on_step:
+        return trial, measure(emulator, until=begun + _IN_ALL, on_step=on_step)
+
+
+@contextmanager
+def _steps(emulator: Emulator, label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how far some work with the emulator is, which Ctrl-C stops."""
+    from .replies import stoppable
+
+    with stoppable(emulator), Display(label) as display:
+
+        def on_step(done: int, total: int, what: str) -> None:
+            display.update(done, total, f"{label}: {what}" if what else label)
+
+        yield on_step
 
 
 def _thinks(emulator: Emulator) -> bool:
@@ -204,11 +216,6 @@ def _thinks(emulator: Emulator) -> bool:
 
     (delta,) = emulator.deltas
     return runner_of(emulator, f"tuned:{delta}").prompt.reads("enable_thinking")
-
-
-def _progress(line: str) -> None:
-    if sys.stderr.isatty():
-        talk(line)
 
 
 def _save(recipe: Recipe, head: str, force: bool) -> Path:

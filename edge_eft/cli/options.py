@@ -141,7 +141,7 @@ class Models:
                 )
 
     def load(self, recipe: Recipe, *, n_slots: int = 1) -> Emulator:
-        """Load it all; may take a while."""
+        """Load it all; may take a while, and shows how far it is."""
         from .untried import load
 
         return load(

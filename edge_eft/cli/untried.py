@@ -9,6 +9,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack
 
+from .progress import Display, loading
 from .terminal import talk
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _AMONG = ("template", "plain")
 
 
 def load(recipe: Recipe, *, untried: bool, **options: Unpack[LoadOptions]) -> Emulator:
-    """Load a recipe; may take a while.
+    """Load a recipe; may take a while, and shows how far it is.
 
     Args:
         untried: whether it is one of three bare files, whose formats nobody has named.
@@ -29,12 +30,14 @@ def load(recipe: Recipe, *, untried: bool, **options: Unpack[LoadOptions]) -> Em
     """
     from ..engine.emulator import Emulator
 
-    if not untried or recipe.base is None:
-        return Emulator(recipe, **options)
-    # Plain prompts, written out, are no doubt to tell of: they are what is tried first.
-    emulator = Emulator(
-        recipe.with_models({"base": replace(recipe.base, prompt="plain")}), **options
-    )
+    untried = untried and recipe.base is not None
+    if untried and recipe.base is not None:
+        # Plain prompts, written out, are no doubt to tell of: they are what is tried first.
+        recipe = recipe.with_models({"base": replace(recipe.base, prompt="plain")})
+    with loading() as on_load:
+        emulator = Emulator(recipe, **options | {"on_load": on_load})
+    if not untried:
+        return emulator
     try:
         settle_formats(emulator)
     except BaseException:
@@ -53,7 +56,7 @@ def settle_formats(emulator: Emulator) -> None:
     if not all("template" in formats_of(emulator, r) for r in ("base", f"reference:{delta}")):
         return
     try:
-        with stoppable(emulator):
+        with stoppable(emulator), Display("trying how base and reference are asked"):
             trial = find_formats(
                 emulator,
                 among=_AMONG,

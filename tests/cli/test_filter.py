@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny_models
+from helpers.cli_tools import wait_for
 from helpers.kept_sessions import turn, write
 from helpers.pseudo_terminal import Screen
 from helpers.recipe_files import held_out
@@ -20,9 +21,9 @@ from helpers.tiny_models import EOS, byte_tokens, script, write_script
 
 import edge_eft
 from edge_eft import system
-from edge_eft.cli import terminal
 from edge_eft.cli.console import show, text
 from edge_eft.cli.main import cli
+from edge_eft.cli.progress import Display
 from edge_eft.cli.terminal import compose, dim, say, style
 
 # A title, a colour and a style that are not ours, a cleared screen, C1 sequences, DEL, NEL, line
@@ -36,7 +37,9 @@ IN_A_RECIPE = re.sub("[\x00-\x1f\x7f-\x9f]", "", EVIL)  # where paths have no co
 SAID = (
     "\x1b[5m\x9b7J\u2028\x07\x7f\r\u061c!"  # by a model: no byte twice, for each has one follower
 )
-OURS = re.compile(r"\x1b\[(?:0|(?:[12];)?3[123]|[12]|(?:1;)?4;32|(?:1;)?7;31)m")
+OURS = re.compile(  # the last one wipes a display
+    r"\x1b\[(?:0|(?:[12];)?3[1236]|[12]|(?:1;)?4;32|(?:1;)?7;31)m|\r(?:\x1b\[1A)?\x1b\[2K"
+)
 HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -299,13 +302,15 @@ def test_emoji_joiners_and_variation_selectors_pass(capsys):
     assert capsys.readouterr().out == f"{text}\n"
 
 
-def test_a_bar_has_a_harmless_label(monkeypatch):
+@pytest.mark.parametrize("total", [None, 2])
+def test_a_display_has_a_harmless_label(monkeypatch, total):
+    monkeypatch.setattr(Display, "delay", 0.0)
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen.err)
-    with terminal.progress(f"x{EVIL}") as update:
-        update(1, 2)
-    text = re.sub(r"\x1b\[\?25[lh]|\x1b\[K|\r", "", screen.text())
-    assert "pink" in text
+    with Display("x") as display:
+        display.update(1, total, f"x{EVIL}")
+        wait_for(lambda: b"pink" in screen.data)
+    text = OURS.sub("", screen.text())
     assert not HARMFUL.search(text)
 
 

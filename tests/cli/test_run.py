@@ -41,7 +41,7 @@ def test_three_files_leave_the_words_to_the_prompt(recipe, scripted):
     invoke("run", recipe, "hello", "--base", "other.gguf", "--threads", "1", "--n-ctx", "64")
     assert emulator.recipe.base.file.name == "other.gguf"
     assert emulator.recipe.base.prompt == "chatml"
-    options = {"n_slots": 1, "n_ctx": 64, "n_threads": 1, "n_gpu_layers": None}
+    options = {"n_slots": 1, "n_ctx": 64, "n_threads": 1, "n_gpu_layers": None, "on_load": None}
     assert emulator.options == options
 
 

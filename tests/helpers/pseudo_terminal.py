@@ -52,14 +52,14 @@ class Screen:
         self._master, slave = pty.openpty()
         self.out = os.fdopen(slave, "w", encoding="utf-8")
         self.err = os.fdopen(os.dup(slave), "w", encoding="utf-8")
-        self._data = b""
+        self.data = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self):
         with contextlib.suppress(OSError):  # Linux says so when the other end is closed
             while chunk := os.read(self._master, 65536):
-                self._data += chunk
+                self.data += chunk
 
     def text(self):
         """What came, after the end of all output; a terminal's line ends are its own."""
@@ -67,4 +67,4 @@ class Screen:
         self.err.close()
         self._reader.join(30)
         os.close(self._master)
-        return self._data.decode().replace("\r\n", "\n")
+        return self.data.decode().replace("\r\n", "\n")
