@@ -16,7 +16,8 @@ from ..engine.reply import ReplyBuilder, Timings
 from ..errors import AbortedError, EdgeEftError, PromptError, RequestError
 from ..system import mebibytes
 from ..validate import did_you_mean
-from .chat_terminal import plain_reader, read_entry, terminal_reader
+from .attachments import put_in
+from .chat_terminal import plain_reader, read_entry, reply_writer, silent_keys, terminal_reader
 from .options import (
     HELP,
     Models,
@@ -26,7 +27,7 @@ from .options import (
     system_option,
 )
 from .replies import compare, interruptible, report, side_by_side, stream, times
-from .terminal import ReplyWriter, one_line, say, talk
+from .terminal import edited, one_line, say, talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "/set": ("[NAME VALUE|off]", "change a setting from the next reply on; alone: show them"),
     "/compare": ("[TEXT]", "base, tuned and emulated side by side, on TEXT or the last message"),
+    "/edit": ("[TEXT]", "write the message in your editor ($VISUAL or $EDITOR)"),
     "/regenerate": ("", "draw the last reply anew"),
     "/system": ("[TEXT|off]", "set, drop or show the system message"),
     "/save": ("FILE", "write the conversation and its settings"),
@@ -51,8 +53,13 @@ COMMANDS = {
 @model_options
 @system_option
 @setting_options
+@click.option("--plain", is_flag=True, help="Show replies as they are: no Markdown, no wrapping.")
 def chat(
-    models: Models, words: tuple[str, ...], system: str | None, settings: dict[str, Any]
+    models: Models,
+    words: tuple[str, ...],
+    system: str | None,
+    settings: dict[str, Any],
+    plain: bool,
 ) -> None:
     """Talk with the emulation; /help there lists the commands.
 
@@ -70,15 +77,18 @@ def chat(
     deltas = {name: delta.weight for name, delta in recipe.deltas.items()}
     conversation = Conversation(deltas, settings, system)
     with models.load(recipe) as emulator:
-        talk_with(emulator, conversation)
+        talk_with(Chat(emulator, conversation, plain=plain))
 
 
 class Chat:
     """Answers entries from an emulator: replies on stdout, talk on stderr."""
 
-    def __init__(self, emulator: Emulator, conversation: Conversation) -> None:
+    def __init__(
+        self, emulator: Emulator, conversation: Conversation, *, plain: bool = False
+    ) -> None:
         self.emulator = emulator
         self.conversation = conversation
+        self.plain = plain
         self.total = Timings()
         self.n_replies = self.n_tokens = self.n_with_prompt = self.n_held = 0
 
@@ -87,9 +97,7 @@ class Chat:
         try:
             if entry.startswith("/"):
                 return self._command(*entry.strip().partition(" ")[::2])
-            before = list(self.conversation.turns)
-            self.conversation.say("user", entry.strip())
-            return self._answer(before)
+            return self._message(entry.strip())
         except EdgeEftError as error:
             talk(one_line(f"edge-eft: {error}"))
         except KeyboardInterrupt:  # while nothing was being decoded
@@ -105,6 +113,11 @@ class Chat:
             )
         if name == "/bye":
             return False
+        if name == "/edit":
+            if text := edited(argument).strip():
+                return self._message(text)
+            talk("nothing was saved; nothing is sent")
+            return True
         if name == "/regenerate":
             before = list(conversation.turns)
             if not conversation.take_back():
@@ -123,9 +136,18 @@ class Chat:
         say(told[name](argument))
         return True
 
+    def _message(self, text: str) -> bool:
+        """Say a message, with the files that it names, and answer it."""
+        text, files = put_in(text)
+        for file in files:
+            talk(one_line(f"{file.name} is put in: {file.n_characters:,} characters"))
+        before = list(self.conversation.turns)
+        self.conversation.say("user", text)
+        return self._answer(before)
+
     def _answer(self, before: list[dict[str, str]]) -> bool:
         """Stream a reply and keep what came of it; without any, go back to the turns `before`."""
-        conversation, writer = self.conversation, ReplyWriter(for_people=True)
+        conversation, writer = self.conversation, reply_writer(self.plain)
         reply = None
 
         def show(text: str) -> None:
@@ -134,16 +156,17 @@ class Chat:
         presses = 0
         try:
             reply = ReplyBuilder(conversation.request())
-            presses = stream(self.emulator, reply, show)
+            with silent_keys():
+                presses = stream(self.emulator, reply, show)
         except PromptError as error:
             forgets = "; /clear forgets what was said" if len(before) > 1 else ""
             raise PromptError(f"{error}{forgets}") from None
         finally:
             if reply and reply.begun:
-                say()
                 conversation.say("assistant", reply.text)
             else:
                 conversation.turns = before
+            writer.close()
         done = reply.generation()
         self.total.add(done.timings)
         self.n_replies += 1
@@ -181,17 +204,20 @@ class Chat:
 def _help(_: str) -> str:
     lines = [f"{f'{name} {usage}':<24}{what}" for name, (usage, what) in COMMANDS.items()]
     lines.append('"""                     begins and ends a message of several lines')
+    lines.append(
+        '@FILE                   puts a text into the message; "…" round a name with blanks'
+    )
+    lines.append("Alt-Enter               begins another line of the message")
     lines.append("Ctrl-C                  stops a reply and keeps what came of it; again: leaves")
     return "\n".join(lines)
 
 
-def talk_with(emulator: Emulator, conversation: Conversation) -> None:
-    """Chat until /bye, the end of the input, or Ctrl-C at the prompt or twice in a reply."""
-    chat = Chat(emulator, conversation)
+def talk_with(chat: Chat) -> None:
+    """Chat until /bye, the end of the input, or Ctrl-C twice at the prompt or in a reply."""
     by_hand = sys.stdin.isatty() and sys.stdout.isatty()
     read = terminal_reader(COMMANDS) if by_hand else plain_reader()
     if by_hand:
-        name = one_line(emulator.recipe.name)
+        name = one_line(chat.emulator.recipe.name)
         talk(f"{name}: /help lists the commands, Ctrl-D leaves")
     with contextlib.suppress(EOFError):
         while True:

@@ -27,6 +27,7 @@ from typing import Any
 
 import click
 
+from ..errors import RequestError
 from ..system import byte_size
 
 # C0, DEL and C1 except \n and \t; every character with the property Bidi_Control, which can make
@@ -171,6 +172,22 @@ def agreed(question: str) -> bool | None:
     return click.confirm(one_line(question), err=True)
 
 
+def edited(text: str) -> str:
+    """Return what becomes of `text` in the user's editor; "" if it is not saved there.
+
+    Raises:
+        RequestError: there is no terminal, or the editor fails.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise RequestError("an editor needs a terminal; @FILE puts a file into a message")
+    try:
+        return click.edit(text, extension=".md") or ""
+    except click.ClickException as error:
+        raise RequestError(f"{error.message}; EDITOR names the editor to use") from None
+    except UnicodeDecodeError:
+        raise RequestError("the editor's text is not UTF-8; let it save UTF-8") from None
+
+
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a piece of work on stderr: a bar on a terminal, else one line. Yields f(done, total)."""
@@ -261,12 +278,19 @@ class ReplyWriter:
     def __init__(self, *, for_people: bool = False) -> None:
         filtered = for_people or sys.stdout.isatty()
         self._filter = ControlFilter() if filtered else None
+        self._begun = False
 
     def write(self, text: str) -> None:
         """Write the next chunk, and show it at once."""
+        self._begun = self._begun or bool(text)
         with writing_to("stdout"):
             sys.stdout.write(self._filter.filter(text) if self._filter else text)
             sys.stdout.flush()
+
+    def close(self) -> None:
+        """End the line, if one was begun."""
+        if self._begun:
+            say()
 
 
 def start_logging(verbose: bool) -> None:
