@@ -6,19 +6,14 @@ import pty
 import re
 import select
 import signal
-import stat
 import sys
 import time
 
 import pytest
 from helpers.cli_tools import invoke
 from helpers.fakes import ScriptedEmulator
-from prompt_toolkit.application import create_app_session
-from prompt_toolkit.input import create_pipe_input
-from prompt_toolkit.output import DummyOutput
 
 from edge_eft.cli.chat import COMMANDS, Chat
-from edge_eft.cli.chat_terminal import completions, read_entry, terminal_reader
 from edge_eft.cli.conversation import Conversation
 
 
@@ -258,53 +253,6 @@ def test_ctrl_c_before_the_first_token_leaves_no_half_turn():
 
 
 # -- the terminal --------------------------------------------------------------------------
-
-
-def lines_of(*lines):
-    left = iter(lines)
-
-    def read(_):
-        try:
-            return next(left)
-        except StopIteration:
-            raise EOFError from None
-
-    return read
-
-
-def test_three_quotes_hold_several_lines():
-    assert read_entry(lines_of("one")) == "one"
-    assert read_entry(lines_of('"""a', "b", 'c"""')).strip() == "a\nb\nc"
-    assert read_entry(lines_of('"""one line"""')).strip() == "one line"
-    assert read_entry(lines_of('"""', "/set is text here", '"""')) == "\n\n/set is text here\n"
-    assert read_entry(lines_of('"""never', "closed")).strip() == "never\nclosed"
-
-
-def test_completion_knows_commands_and_settings():
-    assert [word for word, *_ in completions("/sa", COMMANDS)] == ["/save"]
-    assert [word for word, *_ in completions("/set top", COMMANDS)] == ["top_k", "top_p"]
-    assert list(completions("hello /s", COMMANDS)) == []
-    assert list(completions("/set top_k 4", COMMANDS)) == []
-
-
-def test_the_prompt_edits_recalls_and_leaves(monkeypatch, tmp_path):
-    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
-    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        read = terminal_reader(COMMANDS)
-        keys.send_text("hello\r")
-        assert read("› ") == "hello"
-        keys.send_text("\x1b[A\r")
-        assert read("› ") == "hello"
-        keys.send_text("abc\x03def\r")  # Ctrl-C drops what is typed
-        assert read("› ") == "def"
-        keys.send_text("\x03")  # and leaves where nothing is
-        with pytest.raises(EOFError):
-            read("› ")
-        keys.send_text("\x04")
-        with pytest.raises(EOFError):
-            read("› ")
-    assert "hello" in (tmp_path / "home" / "history").read_text()
-    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
 
 
 def test_chat_reads_plain_lines_from_a_pipe_and_writes_no_history(small, tmp_path):

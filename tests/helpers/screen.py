@@ -13,6 +13,8 @@ _TOKEN = re.compile(r"\x1b\[(\d*(?:;\d+)*)([A-Za-z])|.", re.DOTALL)
 class Screen(io.StringIO):
     """A stdout with `columns` and `rows`; text that is too wide goes on in the next row.
 
+    Emoji that are joined take the columns of the first.
+
     Attributes:
         drawn: how often something was written.
         moves: how often the cursor went up.
@@ -25,6 +27,7 @@ class Screen(io.StringIO):
         self.columns, self.rows = columns, rows
         self.drawn = self.moves = 0
         self._lines, self._at, self._column, self._wraps = [[]], 0, 0, False
+        self._joins = False
 
     def isatty(self):
         return True
@@ -77,14 +80,18 @@ class Screen(io.StringIO):
             self._lines.append([])
 
     def _put(self, char):
-        width = cell_len(char)
+        line = self._lines[self._at]
+        if not (width := 0 if self._joins else cell_len(char)):
+            self._joins = char == "\u200d"
+            line[-1 if not self._column or self._wraps else self._column - 1] += char
+            return
         if self._wraps or self._column + width > self.columns:
             self._down()
-        line = self._lines[self._at]
+            line = self._lines[self._at]
         line += [" "] * (self._column - len(line))
-        line[self._column : self._column + width] = [char, *[""] * (width - 1)][: max(width, 1)]
+        line[self._column : self._column + width] = [char, ""][:width]
+        self._wraps = self._column + width == self.columns
         self._column = min(self._column + width, self.columns - 1)
-        self._wraps = self._column + 1 == self.columns and len(line) >= self.columns
 
 
 @contextmanager
