@@ -21,6 +21,7 @@ from .markdown import MarkdownLines
 from .terminal import ControlFilter, writing_to
 
 _FRAME = 0.05  # seconds between two drawings
+_SETTLED = 0.3  # seconds in which a window that is being resized keeps its size
 
 
 class LiveLines:
@@ -33,15 +34,20 @@ class LiveLines:
 
     def __init__(self) -> None:
         self._shown: list[Text] = []
-        self._size = (0, 0)
+        self._fitted = self._seen = (0, 0)
         self.fit()
 
     def fit(self) -> None:
         """Take the terminal's size as it is now."""
-        size = shutil.get_terminal_size((100, 24))
-        if size != self._size:
-            self._size, self.console = size, console()
+        self._seen = size = shutil.get_terminal_size((100, 24))
+        if size != self._fitted:
+            self._fitted, self.console = size, console()
             self.rows, self._columns = max(size.lines, 2), max(size.columns, 1)
+
+    def settled(self) -> bool:
+        """Return whether the terminal's size is what it was when this, or `fit`, was called."""
+        before, self._seen = self._seen, shutil.get_terminal_size((100, 24))
+        return before == self._seen
 
     def height(self, lines: list[Text]) -> int:
         """Return the rows that lines take: those of code can be wider than the terminal."""
@@ -76,39 +82,39 @@ class ReplyView:
     """Draws a reply on a terminal from its pieces; what is drawn at the end does not tell them."""
 
     def __init__(self) -> None:
-        self._markdown, self._screen = MarkdownLines(), LiveLines()
+        self._markdown, self.screen = MarkdownLines(), LiveLines()
         self._line = ""  # the unfinished one, and line ends that no text follows yet
 
     def show(self, text: str) -> None:
         """Draw the reply with its next piece."""
         final, line = self._read(text)
-        live = self._markdown.preview(line, self._screen.console)
+        live = self._markdown.preview(line, self.screen.console)
         for _ in range(2):  # a table, and a line below it
-            if self._screen.height(live) < self._screen.rows - 1:
+            if self.screen.height(live) < self.screen.rows - 1:
                 break
-            begun, left = self._markdown.begin(line, self._screen.console)
+            begun, left = self._markdown.begin(line, self.screen.console)
             final += begun
             self._line, line = left + self._line[len(line) :], left
-            live = self._markdown.preview(line, self._screen.console)
+            live = self._markdown.preview(line, self.screen.console)
         if final or line:
-            self._screen.draw(final, live)
+            self.screen.draw(final, live)
 
     def end(self, text: str = "") -> None:
         """Draw the reply with its last piece, and end its line."""
         final, line = self._read(text)
-        final += self._markdown.take(line, self._screen.console) if line else []
-        final += self._markdown.rest(self._screen.console)
+        final += self._markdown.take(line, self.screen.console) if line else []
+        final += self._markdown.rest(self.screen.console)
         if final:
-            self._screen.draw(final, [Text()])
+            self.screen.draw(final, [Text()])
 
     def _read(self, text: str) -> tuple[list[Text], str]:
         """Return the lines that are final with the next piece, and the unfinished one."""
-        self._screen.fit()
+        self.screen.fit()
         text = self._line + text
         begun = text.rstrip("\n")
         *whole, line = begun.split("\n")
         self._line = line + text[len(begun) :]
-        final = [row for each in whole for row in self._markdown.take(each, self._screen.console)]
+        final = [row for each in whole for row in self._markdown.take(each, self.screen.console)]
         return final, line
 
 
@@ -147,6 +153,8 @@ class MarkdownWriter:
             while not self._end.is_set():
                 self._news.wait()
                 self._news.clear()
+                while not (self._view.screen.settled() or self._end.wait(_SETTLED)):
+                    pass  # terminals tell of a size late, and of each that a window passes through
                 self._view.show(self._come())
                 self._end.wait(_FRAME)
         except OSError as error:  # for the thread that writes

@@ -1,13 +1,7 @@
 """`edge-eft chat`: its commands, its conversation, Ctrl-C, and the terminal."""
 
 import json
-import os
-import pty
-import re
-import select
 import signal
-import sys
-import time
 
 import pytest
 from helpers.cli_tools import invoke
@@ -294,80 +288,3 @@ def test_a_piped_line_that_is_not_text_ends_the_chat_in_one_line(recipe, scripte
     assert asked == ["one"]
     assert result.exit_code == 2
     assert "edge-eft: a line on stdin is not UTF-8; convert it" in result.stderr.splitlines()[-1]
-
-
-class Terminal:
-    """The chat, or another program, in a pseudo-terminal."""
-
-    def __init__(self, arguments, environment, program=(sys.executable, "-m", "edge_eft")):
-        self.screen, self.seen = "", 0
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execvpe(program[0], [*program, *arguments], environment)
-
-    def wait_for(self, pattern, seconds=40):
-        """Read until the pattern appears behind what was waited for before."""
-        end = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.screen[self.seen :], re.DOTALL)):
-            assert time.monotonic() < end, self.screen
-            if select.select([self.fd], [], [], 0.2)[0]:
-                try:
-                    self.screen += os.read(self.fd, 65536).decode("utf-8", "replace")
-                except OSError:  # it has ended
-                    pytest.fail(f"exit status {self.exit_status()} after {self.screen}")
-        self.seen += found.end()
-
-    def type(self, text):
-        os.write(self.fd, text.encode())
-
-    def exit_status(self):
-        try:
-            while data := os.read(self.fd, 65536):
-                self.screen += data.decode("utf-8", "replace")
-        except OSError:  # Linux says so when the other end is closed
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-@pytest.mark.slow
-def test_ctrl_c_in_a_real_terminal_stops_the_reply_and_then_leaves(smollm2_trio, tmp_path):
-    roles = ("base", "tuned", "reference")
-    files = [f"--{role}={path}" for role, path in zip(roles, smollm2_trio, strict=True)]
-    environment = os.environ | {"EDGE_EFT_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
-    terminal = Terminal(["chat", *files, "--alpha", "0", "--temperature", "0"], environment)
-    terminal.wait_for("/help")
-    terminal.wait_for("›")
-    terminal.type("Count from one to nine hundred, in words.\r")
-    # The prompt gives the terminal back, and the reply begins.
-    terminal.wait_for(r"\x1b\[\?2004l(?:\x1b\[[0-9;?]*[a-zA-Z]|\W)*+\w")
-    terminal.type("\x03")
-    terminal.wait_for("stopped")
-    terminal.wait_for("›")
-    terminal.type("/stats\r")
-    terminal.wait_for("1 reply")
-    terminal.wait_for("›")
-    terminal.type("\x03")
-    status = terminal.exit_status()
-    assert status == 0, terminal.screen[-3000:]
-    assert "Traceback" not in terminal.screen
-
-
-@pytest.mark.slow
-def test_ctrl_z_at_the_prompt_suspends_and_fg_goes_on(tmp_path):
-    """It was typed into the message, as a control character."""
-    environment = os.environ | {"EDGE_EFT_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
-    shell = Terminal([], environment, ("bash", "--norc", "-i"))
-    shell.type(f"PS1='READY> '; {sys.executable} -m edge_eft chat atlas --temperature 0\r")
-    shell.wait_for("›")
-    time.sleep(0.3)
-    shell.type("\x1a")
-    shell.wait_for("Stopped.*READY> ")
-    shell.type("fg\r")
-    shell.wait_for("›")
-    shell.type("What is the capital of Peru?\r")
-    shell.wait_for("It is Lima.*›")
-    time.sleep(0.3)
-    shell.type("\x04")
-    shell.wait_for("READY> ")
-    shell.type("exit $?\r")
-    assert shell.exit_status() == 0
