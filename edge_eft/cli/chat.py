@@ -221,6 +221,10 @@ def talk_with(chat: Chat) -> None:
         talk(f"{name}: /help lists the commands, Ctrl-D leaves")
     with contextlib.suppress(EOFError):
         while True:
-            entry = read_entry(read)
-            if entry.strip() and not chat.handle(entry):
-                return
+            try:
+                entry = read_entry(read)
+                if entry.strip() and not chat.handle(entry):
+                    return
+            except KeyboardInterrupt:  # pressed as a reply ended
+                if not by_hand:
+                    raise

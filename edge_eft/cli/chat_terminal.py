@@ -86,6 +86,7 @@ def terminal_reader(commands: Commands) -> Callable[[str], str]:
     pressed = 0  # how often Ctrl-C was, where nothing is typed
 
     @keys.add("c-c")
+    @keys.add("<sigint>")
     def _(event: KeyPressEvent) -> None:
         nonlocal pressed
         if event.current_buffer.text:
@@ -165,7 +166,7 @@ def read_entry(read: Callable[[str], str]) -> str:
 
 def reply_writer(plain: bool) -> ReplyWriter | MarkdownWriter:
     """Return what writes a reply to stdout: Markdown on a terminal, unless it is to be `plain`."""
-    if plain or not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+    if plain or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         return ReplyWriter(for_people=True)
     from .reply_view import MarkdownWriter
 

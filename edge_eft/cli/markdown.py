@@ -30,7 +30,7 @@ from .terminal import supports
 
 _TAB = 4
 _MARK, _CODE, _HEADING = "dim", "cyan", "bold"
-_STYLES = {"strong": "bold", "em": "italic", "code": _CODE, "a": "underline"}
+_STYLES = {"strong": "bold", "em": "italic", "code": f"bold {_CODE}", "a": "underline"}
 _LEAST = 12  # columns that are left for text, however far it is indented
 
 _LEAD = r"(?P<lead>[ >]*)(?P<mark>(?:[-+*]|\d{1,9}[.)])(?: +|$))?"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections import deque
 
 from rich.cells import cell_len
@@ -155,8 +156,9 @@ class MarkdownWriter:
                 self._news.clear()
                 while not (self._view.screen.settled() or self._end.wait(_SETTLED)):
                     pass  # terminals tell of a size late, and of each that a window passes through
+                began = time.monotonic()
                 self._view.show(self._come())
-                self._end.wait(_FRAME)
+                self._end.wait(max(_FRAME, 10 * (time.monotonic() - began)))  # a tenth of the time
         except OSError as error:  # for the thread that writes
             self._failure = error
 

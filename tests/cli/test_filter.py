@@ -37,7 +37,8 @@ IN_A_RECIPE = re.sub("[\x00-\x1f\x7f-\x9f]", "", EVIL)  # where paths have no co
 SAID = (
     "\x1b[5m\x9b7J\u2028\x07\x7f\r\u061c!"  # by a model: no byte twice, for each has one follower
 )
-OURS = re.compile(r"\x1b\[(?:0|1|2|31|32|33)m")
+OURS = re.compile(r"\x1b\[(?:0|1|2|3|31|32|33|36|1;36)m")
+DRAWN = re.compile(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")  # again, as Markdown under way is
 HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -76,6 +77,7 @@ def shown(monkeypatch):
         screen = Screen()
         with monkeypatch.context() as patch:
             patch.setenv("COLUMNS", "100")
+            patch.setenv("TERM", "xterm-256color")
             patch.delenv("NO_COLOR", raising=False)
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
             patch.setattr(sys, "stdout", screen.out)
@@ -84,7 +86,7 @@ def shown(monkeypatch):
                 cli.main([str(word) for word in words], prog_name="edge-eft")
         text = screen.text()
         assert end.value.code == status, text
-        text = OURS.sub("", text)
+        text = DRAWN.sub("", OURS.sub("", text))
         assert not HARMFUL.search(text), (words, text)
         return text
 
@@ -180,6 +182,18 @@ def test_chat_shows_replies_settings_and_saved_chats_as_text(shown, recipe, tmp_
     assert "saved 4 messages" in text
     assert text.count("edge-eft: ") == len(re.findall("(?m)^edge-eft: .*[a-z)]$", text)) == 6
     assert text.count("!") == 8
+
+
+def test_chat_shows_hostile_files_and_plain_replies_as_text(shown, recipe, tmp_path):
+    notes = tmp_path / f"{EVIL_NAME}.txt"
+    notes.write_text(EVIL)
+    refused = tmp_path / f"x{EVIL_NAME}"
+    refused.write_bytes(b"\xff")
+    lines = f'read @"{notes}"\n@"{refused}"\n/edit {EVIL_NAME}\n'
+    text = shown("chat", recipe, "--plain", *GREEDY, stdin=lines)
+    assert "is put in: " in text
+    assert "is not UTF-8 text" in text
+    assert text.count("edge-eft: ") == 2
 
 
 def test_list_and_show_tell_of_a_hostile_recipe_as_text(shown, recipe, models, monkeypatch):

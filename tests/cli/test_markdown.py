@@ -83,8 +83,8 @@ def test_emphasis_and_code_have_styles_for_marks():
         ("leaning", "italic"),
         ("so", "italic"),
         ("both", "italic bold"),
-        ("co*d*e", "cyan"),
-        ("a`b", "cyan"),
+        ("co*d*e", "bold cyan"),
+        ("a`b", "bold cyan"),
         ("強調", "bold"),
     ]
 
