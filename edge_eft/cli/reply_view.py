@@ -22,6 +22,7 @@ from .markdown import MarkdownLines
 from .terminal import ControlFilter, writing_to
 
 _FRAME = 0.05  # seconds between two drawings
+_TALLEST = 24  # rows that are drawn again and again, on a large screen, too
 _SETTLED = 0.3  # seconds in which a window that is being resized keeps its size
 
 
@@ -91,7 +92,7 @@ class ReplyView:
         final, line = self._read(text)
         live = self._markdown.preview(line, self.screen.console)
         for _ in range(2):  # a table, and a line below it
-            if self.screen.height(live) < self.screen.rows - 1:
+            if self.screen.height(live) < min(self.screen.rows - 1, _TALLEST):
                 break
             begun, left = self._markdown.begin(line, self.screen.console)
             final += begun

@@ -1,5 +1,6 @@
 """The chat's terminal: keys, pastes, completion, the editor, and what writes a reply."""
 
+import contextlib
 import os
 import stat
 import sys
@@ -12,7 +13,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from edge_eft.cli.chat import COMMANDS, Chat
+from edge_eft.cli.chat import COMMANDS, Chat, talk_with
 from edge_eft.cli.chat_terminal import (
     completions,
     read_entry,
@@ -101,6 +102,23 @@ def test_ctrl_c_in_a_further_line_drops_the_entry(typed):
 def test_a_paste_of_several_lines_is_one_entry(typed):
     assert typed("\x1b[200~one\r\ntwo\n\nthree\x1b[201~ and more\r") == "one\ntwo\n\nthree and more"
     assert typed("one\x1b\rtwo\r") == "one\ntwo", "Alt-Enter goes on in another line"
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_ctrl_c_between_a_reply_and_the_prompt_ends_no_chat(by_hand, typing, monkeypatch):
+    """Who stops a reply that has just ended lost the conversation. A script's Ctrl-C ends it."""
+    entries = iter([KeyboardInterrupt, "hello"])
+    monkeypatch.setattr("edge_eft.cli.chat.terminal_reader", lambda _: None)
+    monkeypatch.setattr("edge_eft.cli.chat.read_entry", lambda _: lines_of(next(entries))(""))
+    emulator = ScriptedEmulator("Yes.")
+    chat = Chat(emulator, Conversation(emulator.deltas))
+    monkeypatch.setattr(chat, "handle", lambda _: False)
+    with shown_on(Screen()) if by_hand else contextlib.nullcontext():
+        if by_hand:
+            talk_with(chat)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                talk_with(chat)
 
 
 # -- completion ----------------------------------------------------------------------------
