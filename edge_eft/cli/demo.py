@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import HELP, json_option, quiet_option
-from .terminal import (
-    Styled,
-    compose,
-    dim,
-    row,
-    rule,
-    say,
-    start_logging,
-    style,
-    supports,
-    talk,
-    terminal_width,
-    tidy,
-    to_json,
-    wrap,
-)
+from .terminal import say, start_logging, supports, talk, to_json
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ..evaluate.gap import Gap
+    from .tables import Listing
 
 MARKS = ("✓", "✗")
+_LEAST = 13  # columns of the terminal, for a question or a reply beside others
 
 
 @click.command("demo", context_settings=HELP)
@@ -41,7 +31,7 @@ MARKS = ("✓", "✗")
     default=200,
     metavar="N",
     show_default=True,
-    help="How many are asked; the first dozen is shown.",
+    help="How many are asked; a dozen is shown.",
 )
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed for choosing the questions.")
 @click.option("--threads", type=int, metavar="N", help="Default: the physical cores.")
@@ -63,13 +53,17 @@ def demo(
     """
     from ..evaluate import gap
     from ..files.recipe_names import load_recipe
+    from . import console
 
     start_logging(False)
     chosen = load_recipe(recipe)
     if sys.stderr.isatty():
         talk(f"asking up to {questions} questions of every model, and of them together …")
     found = gap.run(chosen, delta=delta, n_questions=questions, seed=seed, n_threads=threads)
-    say(to_json(as_json_object(found)) if as_json else as_text(found))
+    if as_json:
+        say(to_json(as_json_object(found)))
+    else:
+        console.show(*tables(found))
 
 
 def as_json_object(gap: Gap) -> dict[str, Any]:
@@ -92,54 +86,74 @@ def as_json_object(gap: Gap) -> dict[str, Any]:
     }
 
 
-def as_text(gap: Gap) -> Styled:
-    """Return what was found as tables for people."""
-    yes, no = MARKS if supports("".join(MARKS)) else ("+", "-")
-    legend = dim(f"first mark {yes} or {no}: the right object; second: the manner of {gap.delta!r}")
-    return compose(_answers_table(gap), legend, "", _scores_table(gap), between="\n")
+def tables(gap: Gap) -> Iterator[RenderableType]:
+    """Yield what was found, for people."""
+    from .console import line, text
+
+    yield _answers_table(gap)
+    yield text("")
+    yes, no = _marks()
+    marks = f"first mark {yes} or {no}: the right object; second: the manner of {gap.delta!r}"
+    yield line(marks, "dim")
+    n, shown = len(gap.questions), len(gap.shown())
+    if shown < n:
+        chosen = f"the {shown} of {n} where the base's replies differ most, whoever is right"
+        yield text(f"shown: {chosen}", "dim")
+        usual, count = gap.usual_reply()
+        if count > shown:
+            yield line(f"most often the base says: {usual!r} ({count} of {n})", "dim")
+    yield text("")
+    yield _scores_table(gap)
 
 
-def _marked(text: str, marks: tuple[bool, bool], width: int) -> list[Styled]:
-    yes, no = MARKS if supports("".join(MARKS)) else ("+", "-")
+def _marks() -> tuple[str, str]:
+    return MARKS if supports("".join(MARKS)) else ("+", "-")
+
+
+def _marked(reply: str, marks: tuple[bool, bool]) -> RenderableType:
+    """Return a reply with its two marks before it."""
+    from rich.table import Table
+
+    from .console import line, text
+    from .tables import Clipped
+
+    yes, no = _marks()
+    shown = "".join(yes if mark else no for mark in marks)
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=2)
     colour = ("red", "yellow", "green")[sum(marks)]
-    first = style("".join(yes if mark else no for mark in marks), fg=colour)
-    lines = wrap(" ".join(tidy(text).split()) or "(nothing)", width - 3, max_lines=3)
-    return [compose(first if i == 0 else "  ", " ", line) for i, line in enumerate(lines)]
+    grid.add_row(text(shown, colour), Clipped(line(reply or "(nothing)"), 3))
+    return grid
 
 
-def _answers_table(gap: Gap) -> Styled:
+def _answers_table(gap: Gap) -> Listing:
     from ..evaluate.gap import BASE, EMULATED, TUNED
-    from ..evaluate.questions import N_SHOWN
+    from .console import line
+    from .tables import Column, Listing
 
-    shares = (0.24, 0.22, 0.21, 0.21)
     ways = (BASE, TUNED, EMULATED)
-    total = terminal_width() - 2 * len(shares)
-    widths = [int(share * total) for share in shares]
-    widths.append(total - sum(widths))
-    heading = [[style(title, bold=True)] for title in ("question", *ways, "truth")]
-    rows = [row(heading, widths), rule(widths)]
-    for i, q in enumerate(gap.questions[:N_SHOWN]):
-        answers = (
-            _marked(gap.answers[way][i], gap.marks[way][i], width)
-            for way, width in zip(ways, widths[1:], strict=False)
-        )
-        rows.append(
-            row([wrap(q.question, widths[0]), *answers, wrap(q.object, widths[-1])], widths)
-        )
-    return compose(*rows, between="\n")
+    replies = (Column(way, least=_LEAST) for way in ways)
+    table = Listing(Column("question", least=_LEAST), *replies, Column("truth"))
+    for i in gap.shown():
+        question = gap.questions[i]
+        answers = (_marked(gap.answers[way][i], gap.marks[way][i]) for way in ways)
+        table.add(line(question.question), *answers, line(question.object))
+    return table
 
 
-def _scores_table(gap: Gap) -> Styled:
-    n, widths = len(gap.questions), (28, 12, 12, 12, 10)
-    titles = (f"{n} held-out questions", "right object", "right manner", "both", "tokens/s")
-    rows = [row([[style(title, bold=True)] for title in titles], widths), rule(widths)]
+def _scores_table(gap: Gap) -> Listing:
+    from .console import text
+    from .tables import Column, Listing
+
+    titles = ("right object", "right manner", "both", "tokens/s")
+    columns = (Column(title, right=True) for title in titles)
+    table = Listing(Column(f"{len(gap.questions)} held-out questions"), *columns, run_in=True)
     for way, score in gap.scores().items():
-        shares = [[f"{score[key]:>8.1%}"] for key in ("knowledge", "manner", "both")]
-        rows.append(row([[way], *shares, [f"{score['tokens_per_second']:>8,.0f}"]], widths))
+        shares = (f"{score[key]:.1%}" for key in ("knowledge", "manner", "both"))
+        table.add(way, *shares, f"{score['tokens_per_second']:,.0f}")
     if gaps := gap.gap_recovered():
-        shares = [[f"{gaps[key]:>8.1%}"] if key in gaps else [] for key in ("knowledge", "manner")]
-        rows += [rule(widths), row([["gap recovered"], *shares, [], []], widths)]
-        rows.append(
-            dim("knowledge: from small tuned to base really tuned; manner: from base to it")
-        )
-    return compose(*rows, between="\n")
+        shares = (f"{gaps[key]:.1%}" if key in gaps else "" for key in ("knowledge", "manner"))
+        table.add("gap recovered", *shares, "", "", is_sum=True)
+        meaning = "knowledge: from small tuned to base really tuned; manner: from base to it"
+        table.remark(text(meaning, "dim"))
+    return table

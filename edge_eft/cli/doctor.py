@@ -14,13 +14,13 @@ import click
 
 from .finding import NOTE, OK, WARNING, Finding
 from .options import HELP, json_option
-from .terminal import compose, dim, one_line, say, style, terminal_width, to_json, wrap
+from .terminal import one_line, say, terminal_width, to_json
 
 if TYPE_CHECKING:
     from ..files.recipe import Recipe
 
 _COLOURS = {OK: "green", NOTE: "yellow", WARNING: "red"}
-_VERDICT, _NAME = 9, 14  # columns
+_VERDICT, _NAME, _LEAST = 9, 14, 30  # columns; the last: for what was found, beside the others
 
 
 @click.command("doctor", context_settings=HELP)
@@ -77,14 +77,27 @@ def findings(recipe: Recipe | None, *, online: bool) -> Iterator[Finding]:
 
 def show(finding: Finding) -> None:
     """Print a finding; a command stays on one line, to be copied."""
-    width = terminal_width() - _VERDICT - _NAME
-    indent = " " * (_VERDICT + _NAME)
-    first, *more = wrap(one_line(finding.value), width)
-    verdict = style(f"{finding.verdict:<{_VERDICT}}", fg=_COLOURS[finding.verdict], bold=True)
-    say(verdict, f"{finding.name:<{_NAME}}", first)
-    for line in more:
-        say(indent, line)
-    for line in wrap(one_line(finding.advice), width) if finding.advice else ():
-        say(indent, dim(line))
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    from . import console
+
+    verdict = console.text(finding.verdict, f"bold {_COLOURS[finding.verdict]}")
+    told = [console.line(finding.value)]
+    if finding.advice:
+        told.append(console.line(finding.advice, "dim"))
+    indent = _VERDICT + _NAME
+    if terminal_width() < indent + _LEAST:
+        indent = 2
+        title = Text.assemble(verdict, " ", console.line(finding.name))
+        console.show(title, Padding(Group(*told), (0, 0, 0, indent)))
+    else:
+        grid = Table.grid()
+        grid.add_column(width=_VERDICT)
+        grid.add_column(width=_NAME)
+        grid.add_row(verdict, console.line(finding.name), Group(*told))
+        console.show(grid)
     if finding.command:
-        say(compose(indent, one_line(finding.command)))
+        say(" " * indent, one_line(finding.command))

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from ..system import byte_size
 from .options import HELP, json_option
-from .terminal import (
-    Styled,
-    dim,
-    one_line,
-    row,
-    rule,
-    say,
-    style,
-    supports,
-    talk,
-    terminal_width,
-    to_json,
-    wrap,
-)
+from .terminal import one_line, say, to_json
 
 if TYPE_CHECKING:
-    from .shelf import Entry
+    from rich.console import RenderableType
+    from rich.text import Text
 
-_HEADINGS = ("size", "memory", "fits", "ratio", "drafts", "licence, notes")
+    from .shelf import Entry
+    from .tables import Clipped, Listing
+
+_HEADINGS = ("size", "memory", "fits", "ratio", "drafts")
+_MEANINGS = (
+    ("memory", "what running it takes; ~ is a guess until the files are here"),
+    ("fits", "here: yes, tight (once other programs are closed) or no"),
+    ("ratio", "size of the small model to the large one's; below .1 it drafts for almost nothing"),
+    (
+        "drafts",
+        "tokens that the small model guesses ahead, for speed: they leave the text exactly as "
+        "it is, or up to rounding",
+    ),
+)
+_FIGURES = ("size", "memory", "ratio")
 
 
 @click.command("list", context_settings=HELP)
@@ -71,10 +73,11 @@ def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
         what = f"no recipe has {' '.join(words)!r}" if words else "no recipe is here"
         say(f"edge-eft: {one_line(what)}; `edge-eft list` shows all there are", err=True)
     else:
-        for line in _table(entries):
-            say(line)
-        for line in _next(entries) if sys.stdout.isatty() else ():
-            talk(line)
+        from .console import show
+
+        show(_table(entries))
+        if sys.stdout.isatty():
+            show(*_legend(entries), err=True)
     if words and not picked:
         raise click.exceptions.Exit(1)
 
@@ -102,54 +105,38 @@ def _has(about: dict[str, object], words: Sequence[str]) -> bool:
     return all(word.lower() in text.lower() for word in words)
 
 
-def _table(entries: Sequence[Entry]) -> Iterator[str]:
-    parts = {
-        "here": [entry for entry in entries if entry.is_here],
-        "to pull": [entry for entry in entries if not entry.is_here],
-    }
-    cells = {title: [_cells(entry) for entry in part] for title, part in parts.items()}
-    lines = [line for part in cells.values() for line in part]
-    heads = [("to pull", *_HEADINGS), *lines]
-    widths = [max(len(line[i]) for line in heads) for i in range(len(_HEADINGS))]
-    widths.append(max(terminal_width() - sum(widths) - 2 * len(widths), 12))
-    for title, part in parts.items():
-        if not part:
-            continue
-        heading = [title, *_HEADINGS]
-        yield row([[style(text, bold=True)] for text in _aligned(heading, widths)], widths)
-        if supports("─"):
-            yield rule(widths)
-        for entry, line in zip(part, cells[title], strict=True):
-            note = wrap(line[-1], widths[-1], max_lines=1)
-            shown = [[text] for text in _aligned(line[:-1], widths)] + [note]
-            yield row(_dimmed(shown) if entry.fits == "no" else shown, widths)
-        if title == "here" and parts["to pull"]:
-            yield ""
+def _table(entries: Sequence[Entry]) -> Listing:
+    from .tables import Column, Listing
+
+    notes = [one_line("; ".join(_notes(entry))) for entry in entries]
+    columns = [Column(heading, right=heading in _FIGURES) for heading in _HEADINGS]
+    # The notes are shown whole, a licence as far as there is room.
+    columns.append(Column("notes, licence", least=max(*map(len, notes), 8) + 2, named=False))
+    listing = Listing(Column("recipe"), *columns, run_in=True)
+    for title, is_here in (("here", True), ("to pull", False)):
+        part = [pair for pair in zip(entries, notes, strict=True) if pair[0].is_here == is_here]
+        if part:
+            listing.section(title)
+        for entry, note in part:
+            listing.add(*_cells(entry, note), style="dim" if entry.fits == "no" else "")
+    return listing
 
 
-def _aligned(texts: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Figures to the right, words to the left."""
-    return [
-        text.rjust(width) if column in (1, 2, 4) else text
-        for column, (text, width) in enumerate(zip(texts, widths, strict=False))
-    ]
+def _cells(entry: Entry, notes: str) -> tuple[Text | Clipped, ...]:
+    from .console import line
+    from .tables import Clipped
 
-
-def _dimmed(cells: Iterable[Sequence[str]]) -> list[list[Styled]]:
-    return [[dim(text) for text in cell] for cell in cells]
-
-
-def _cells(entry: Entry) -> tuple[str, ...]:
     memory = "?" if entry.memory is None else byte_size(entry.memory)
-    return (
-        one_line(entry.name),
+    cells = (
+        entry.name,
         "?" if entry.n_bytes is None else byte_size(entry.n_bytes),
         f"~{memory}" if entry.approximate and entry.memory is not None else memory,
         entry.fits or "?",
         "?" if entry.ratio is None else f"{entry.ratio:.2f}".removeprefix("0"),
         entry.drafts or "?",
-        one_line("; ".join(filter(None, (*_notes(entry), entry.recipe.license)))),
     )
+    about = "; ".join(filter(None, (notes, entry.recipe.license)))
+    return *map(line, cells), Clipped(line(about), 1)
 
 
 def _notes(entry: Entry) -> Iterator[str]:
@@ -165,6 +152,16 @@ def _notes(entry: Entry) -> Iterator[str]:
         yield f"{byte_size(entry.to_pull)} to fetch"
     if entry.gated:
         yield "gated"
+
+
+def _legend(entries: Sequence[Entry]) -> Iterator[RenderableType]:
+    """Yield what the columns mean, and what to type next."""
+    from .console import line
+    from .tables import Facts
+
+    yield line("")
+    yield Facts(((name, line(meaning, "dim")) for name, meaning in _MEANINGS), style="dim")
+    yield from (line(told, "dim") for told in _next(entries))
 
 
 def _next(entries: Sequence[Entry]) -> Iterator[str]:

@@ -75,7 +75,7 @@ class MarkdownLines:
             return self._lines(line, console)
         if self._widths:
             cells = _cells(line)
-            self._widths = _wider(self._widths, cells, console.width) if "|" in line else []
+            self._widths = _wider(self._widths, cells, console) if "|" in line else []
             if self._widths:
                 aligns: list[JustifyMethod] = ["left"] * len(self._widths)
                 return _table([cells], aligns, self._widths, console, head=False)
@@ -96,7 +96,7 @@ class MarkdownLines:
         held, self._held = self._held, []
         rows = [_cells(line) for i, line in enumerate(held) if i != 1]
         if len(held) > 1:
-            aligns, widths = _aligns(held[1], rows), _widths(rows, console.width)
+            aligns, widths = _aligns(held[1], rows), _widths(rows, console)
             if widths:
                 return _table(rows, aligns, widths, console)
         return [line for each in held for line in self._lines(each, console)]
@@ -114,14 +114,14 @@ class MarkdownLines:
         """
         if self._held:
             rows = [_cells(each) for i, each in enumerate(self._held) if i != 1]
-            widths = _widths(rows, console.width) if len(self._held) > 1 else []
+            widths = _widths(rows, console) if len(self._held) > 1 else []
             done, self._widths = self.rest(console), widths
             return done, line
         if not line or self._fence or _FENCE.fullmatch(line):
             return [], line
         line = line.expandtabs(_TAB)
         at = line.rfind(" ") if line.rfind(" ") > len(line) - 80 else len(line) - 1
-        row = self._row(line[:at], console.width)
+        row = self._row(line[:at], console)
         *done, last = _wrapped(row, console)
         before = row.further if done else row.first
         self._begun = _Row(before, row.further, last[len(before) :])
@@ -141,25 +141,25 @@ class MarkdownLines:
             return [_styled(line, _MARK)]
         if _RULE.fullmatch(line) and not self._begun:
             return [_styled(("─" if supports("─") else "-") * console.width, _MARK)]
-        row, self._begun = self._row(line, console.width), None
+        row, self._begun = self._row(line, console), None
         return _wrapped(row, console)
 
-    def _row(self, line: str, width: int) -> _Row:
+    def _row(self, line: str, console: Console) -> _Row:
         if self._begun:
             before, further, body = self._begun
-            return _Row(before, further, body + _inline(line))
+            return _Row(before, further, body + _inline(line, console))
         if _HEAD.fullmatch(line):
-            return _Row(Text(), Text(), _inline(line, _HEADING))
+            return _Row(Text(), Text(), _inline(line, console, _HEADING))
         found = _FLOW.match(line)
         lead, mark = (found["lead"], found["mark"] or "") if found else ("", "")
-        body = _inline(line[len(lead + mark) :])
+        body = _inline(line[len(lead + mark) :], console)
         quoted = ">" in lead
         first, further = Text().append(lead, _MARK if quoted else None), Text()
         further = first + Text(" " * len(mark))
         if mark.startswith("*") and supports("•"):
             mark = "•" + mark[1:]
         first += Text(mark)
-        if cell_len(further.plain) > width - _LEAST:
+        if cell_len(further.plain) > console.width - _LEAST:
             return _Row(Text(), Text(), first + body)
         return _Row(first, further, body)
 
@@ -215,8 +215,13 @@ def _emphasis(state: StateInline, silent: bool) -> bool:
     return True
 
 
-def _inline(text: str, style: str = "") -> Text:
-    """Return the text within a line in its styles; a link's target stands behind it."""
+def _inline(text: str, console: Console, style: str = "") -> Text:
+    """Return the text within a line in its styles; a link's target stands behind it.
+
+    Where there are no styles, as with NO_COLOR, the marks stay.
+    """
+    if console.color_system is None:
+        return Text(text)
     styles, target, begins = [style] if style else [], "", 0
     out = Text()
     for token in _parser().parseInline(text)[0].children or ():
@@ -261,15 +266,15 @@ def _aligns(line: str, rows: list[list[str]]) -> list[JustifyMethod]:
     return aligns + ["left"] * (max(map(len, rows)) - len(aligns))
 
 
-def _widths(rows: list[list[str]], width: int) -> list[int]:
+def _widths(rows: list[list[str]], console: Console) -> list[int]:
     """Return the columns' widths; none if their longest words are too wide."""
     columns = [
-        [_inline(row[i]).plain if i < len(row) else "" for row in rows]
+        [_inline(row[i], console).plain if i < len(row) else "" for row in rows]
         for i in range(max(map(len, rows)))
     ]
     widths = [max(map(cell_len, column)) or 1 for column in columns]
     least = [max(map(_longest_word, column)) for column in columns]
-    for _ in range(_total(widths) - width):
+    for _ in range(_total(widths) - console.width):
         widest = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
         if widths[widest] <= least[widest]:
             return []
@@ -277,11 +282,11 @@ def _widths(rows: list[list[str]], width: int) -> list[int]:
     return widths
 
 
-def _wider(widths: list[int], cells: list[str], width: int) -> list[int]:
+def _wider(widths: list[int], cells: list[str], console: Console) -> list[int]:
     """Return columns' widths in which a further row fits, too; none if there are none."""
-    least = [_longest_word(_inline(cell).plain) for cell in cells]
+    least = [_longest_word(_inline(cell, console).plain) for cell in cells]
     wider = [max(now, new) for now, new in zip_longest(widths, least, fillvalue=1)]
-    return wider if _total(wider) <= width else []
+    return wider if _total(wider) <= console.width else []
 
 
 def _longest_word(text: str) -> int:
@@ -312,10 +317,10 @@ def _table(
     )
     names = rows[0] if head else []
     for i, (align, width) in enumerate(zip(aligns, widths, strict=True)):
-        title = _inline(names[i]) if i < len(names) else ""
+        title = _inline(names[i], console) if i < len(names) else ""
         table.add_column(title, justify=align, width=width, overflow="fold")
     for row in rows[head:]:
-        table.add_row(*map(_inline, row))
+        table.add_row(*(_inline(cell, console) for cell in row))
     return list(_as_lines(table, console))
 
 

@@ -6,8 +6,7 @@ stderr. Other programs' files are read and never written: a recipe names them wh
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import system
-from ..system import byte_size, mebibytes
 from .options import HELP, json_option
-from .terminal import compose, dim, one_line, say, style, talk, to_json
+from .terminal import dim, one_line, say, talk, to_json
 
 if TYPE_CHECKING:
     from ..match.candidates import Candidate
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from ..match.stores import Findings
     from ..match.trios import Trio
 
-_LINES = 10  # of notes, and of what is missing, that people are shown
+LINES = 10  # of notes, and of what is missing, that people are shown
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ def command(
       edge-eft match ~/models --write mine
     """
     from ..files.recipe_names import check_new_name
+    from .match_tables import show_tables
 
     if trio is not None and name is None:
         raise click.UsageError("--trio goes with --write NAME.")
@@ -79,11 +78,7 @@ def command(
         say(one_line(str(written)))
         talk(f"edge-eft show {name} says what running it means here; edge-eft chat {name}")
         return
-    lines = [*as_lines(report)]
-    while lines and not lines[-1]:
-        lines.pop()
-    if lines:
-        say(compose(*lines, between="\n"))
+    show_tables(report)
     _say_next(report)
 
 
@@ -206,99 +201,11 @@ def _file_data(file: Candidate) -> dict[str, Any]:
     }
 
 
-def as_lines(report: Report) -> Iterator[str]:
-    """Yield the lines for people; what stands in them may come from anywhere."""
-    for number, trio in enumerate(report.trios, 1):
-        yield from _trio_lines(number, trio, report.available)
-        yield ""
-    if not report.trios:
-        yield from _families_lines(report)
-    if report.lacking:
-        yield style("one model is missing", bold=True)
-    for lack in report.lacking[:_LINES]:
-        here = " and ".join(f"{title} ({role})" for role, title in lack.here)
-        size = f", about {byte_size(lack.size)}" if lack.size else ""
-        size = f" of {lack.repo}{size}" if lack.repo else size
-        pull = f": edge-eft pull {lack.pull}" if lack.pull else ""
-        verb = "are" if len(lack.here) > 1 else "is"
-        line = f"{here} {verb} here; missing: the {lack.role}, {lack.what}{size}{pull}"
-        yield f"  {one_line(line)}"
-    if len(report.lacking) > _LINES:
-        yield f"  and {len(report.lacking) - _LINES} more, which --json lists"
-
-
-def _trio_lines(number: int, trio: Trio, available: int) -> Iterator[str]:
-    roles = (("base", trio.base), ("tuned", trio.tuned), ("reference", trio.reference))
-    width = max(len(one_line(each.title)) for _, each in roles)
-    for index, (role, each) in enumerate(roles):
-        kind = "LoRA" if each.header.is_adapter else each.header.quantisation
-        size = f"{kind:<6} {byte_size(each.header.file_size):>7}"
-        where = ", ".join(filter(None, (each.found.owner, each.found.name)))
-        yield compose(
-            style(f"{number if index == 0 else '':<3}", bold=True),
-            f"{role:<10} {one_line(each.title):<{width}}  {size}  ",
-            dim(one_line(where)),
-        )
-    fits = "fits" if trio.fits else "does not fit"
-    drafts = "exact" if trio.is_exact else "equal up to rounding"
-    yield (
-        f"   needs {mebibytes(trio.memory)} MiB of {mebibytes(available)} free: {fits}; "
-        f"ratio {trio.ratio:.2f}; drafts are {drafts}; paired {trio.why}"
-    )
-    asked = trio.reference if trio.tuned.header.is_adapter else trio.tuned
-    if not asked.template:
-        yield "   tuned has no chat template in its file: name a format in the recipe (chatml)"
-    if not trio.one_series:
-        yield "   base and pair share their vocabulary and are of two series"
-    if trio.also:
-        titles = sorted({one_line(each.title) for each in trio.also})
-        yield dim(f"   also here: {', '.join(titles)}")
-
-
-def _families_lines(report: Report) -> Iterator[str]:
-    told = {title for lack in report.lacking for _, title in lack.here}
-    for family in report.families:
-        names = [one_line(each.title) for each in family.models]
-        width = max(map(len, names))
-        for name, each in zip(names[:_LINES], family.models, strict=False):
-            header, kind = each.header, "tuned" if each.tuned else "base "
-            size = f"{header.quantisation:<6} {byte_size(header.file_size):>7}"
-            where = ", ".join(filter(None, (each.found.owner, each.found.name)))
-            yield compose(
-                f"{name:<{width}}  {kind}  {_count(header.n_parameters):>7}  {size}  ",
-                dim(one_line(where)),
-            )
-        if len(names) > _LINES:
-            yield f"and {len(names) - _LINES} more of this vocabulary, which --json lists"
-        if not told & {each.title for each in family.models}:
-            yield from (f"  {one_line(line)}" for line in _lack_lines(family))
-        for large, small in family.led[:_LINES]:
-            files = (("base", large), ("reference", small))
-            options = (f"--{role} {shlex.quote(str(each.path))}" for role, each in files)
-            yield f"  {one_line(f'an adapter of {small.title} leads {large.title} with')}"
-            yield f"    edge-eft chat {one_line(' '.join(options))} --lora ADAPTER"
-        yield ""
-
-
-def _count(n_parameters: int) -> str:
-    scale, unit = (1e9, "B") if n_parameters >= 1e9 else (1e6, "M")
-    return f"{n_parameters / scale:.1f} {unit}"
-
-
-def _lack_lines(family: Family) -> Iterator[str]:
-    yield family.lacks
-    if family.completion:
-        name, size = family.completion.name, family.completion.size
-        lacking = ", ".join(f"{role} {model}" for role, model in family.completion.lacking)
-        amount = f" ({byte_size(size)} to fetch)" if size else ""
-        yield f"missing of {name}: {lacking}; edge-eft pull {name}{amount}"
-
-
 def _say_notes(report: Report) -> None:
-    for note in report.notes[:_LINES]:
+    for note in report.notes[:LINES]:
         say(dim(one_line(note)), err=True)
-    if len(report.notes) > _LINES:
-        talk(f"and {len(report.notes) - _LINES} more such lines, which --json lists")
+    if len(report.notes) > LINES:
+        talk(f"and {len(report.notes) - LINES} more such lines, which --json lists")
 
 
 def _say_next(report: Report) -> None:

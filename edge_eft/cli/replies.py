@@ -17,10 +17,12 @@ from ..engine.reply import Generation, ReplyBuilder, Timings
 from ..engine.request import Request
 from ..errors import AbortedError
 from ..logits.weights import Weights
-from .terminal import compose, dim, row, rule, style, terminal_width, tidy, wrap
+from .terminal import terminal_width, tidy
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
+
+_LEAST_COLUMN = 24  # of the terminal's, for a reply beside others
 
 
 def times(timings: Timings) -> dict[str, float]:
@@ -109,28 +111,26 @@ def stream(emulator: Emulator, reply: ReplyBuilder, show: Callable[[str], None])
 
 def side_by_side(answers: Mapping[str, tuple[Request, Generation]]) -> str:
     """Return replies in columns with their speeds; one below the other where columns get narrow."""
-    texts = {way: tidy(done.text) or "(nothing)" for way, (_, done) in answers.items()}
-    notes = {
-        way: dim(
+    from .console import rendered, text
+    from .tables import Column, Listing
+
+    texts = [text(tidy(done.text) or "(nothing)") for _, done in answers.values()]
+    notes = [
+        text(
             f"{len(done.tokens)} tokens"
-            + (f" · {done.tokens_per_second:.1f}/s" if done.tokens_per_second else "")
+            + (f" · {done.tokens_per_second:.1f}/s" if done.tokens_per_second else ""),
+            "dim",
         )
-        for way, (_, done) in answers.items()
-    }
-    width = (terminal_width() + 2) // len(answers) - 2
-    if width < 24:
-        parts = (
-            compose(style(way, bold=True), texts[way], notes[way], between="\n") for way in texts
-        )
-        return compose(*parts, between="\n\n")
-    widths = [width] * len(texts)
-    return compose(
-        row([[style(way, bold=True)] for way in texts], widths),
-        rule(widths),
-        row([wrap(text, width) for text in texts.values()], widths),
-        row([[note] for note in notes.values()], widths),
-        between="\n",
-    )
+        for _, done in answers.values()
+    ]
+    if terminal_width() < (_LEAST_COLUMN + 2) * len(answers) - 2:
+        parts = zip((text(way, "bold") for way in answers), texts, notes, strict=True)
+        lines = [each for part in parts for each in (*part, text(""))]
+        return rendered(*lines[:-1])
+    listing = Listing(*(Column(way, least=_LEAST_COLUMN) for way in answers))
+    listing.add(*texts)
+    listing.add(*notes)
+    return rendered(listing)
 
 
 def compare(emulator: Emulator, request: Request) -> dict[str, tuple[Request, Generation]]:

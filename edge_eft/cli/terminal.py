@@ -1,4 +1,4 @@
-"""What a terminal is shown: text without control characters, in lines and columns that fit.
+"""What a terminal is shown: text without control characters.
 
 Every word on its way to stdout or stderr goes through `say`, `talk` or a `ReplyWriter`, or through
 a `console` of rich; nothing else in edge_eft prints, and a test reads the source to keep it so.
@@ -19,10 +19,9 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import click
@@ -322,47 +321,6 @@ def supports(characters: str) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
-    """Return lines of at most `width` columns; what exceeds `max_lines` ends in an ellipsis."""
-    from prompt_toolkit.utils import get_cwidth
-
-    lines: list[str] = []
-    for paragraph in text.split("\n"):
-        line = ""
-        for word in re.findall(r"\S+|\s+", paragraph.expandtabs(4)):
-            for piece in [word] if get_cwidth(word) <= width else list(word):
-                if get_cwidth(line + piece) > width:
-                    lines.append(line.rstrip())
-                    line = ""
-                line += piece if line or not piece.isspace() else ""
-        lines.append(line.rstrip())
-    if max_lines and len(lines) > max_lines:
-        last = lines[max_lines - 1]
-        while get_cwidth(last) > width - 2:
-            last = last[:-1]
-        lines = [*lines[: max_lines - 1], f"{last.rstrip()} …"]
-    return lines
-
-
-def row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> Styled:
-    """Return one row of a table: cells of several lines (styled or not) in columns."""
-    from prompt_toolkit.utils import get_cwidth
-
-    rows = []
-    for line in zip_longest(*cells, fillvalue=""):
-        padded = (
-            compose(text, " " * (width - get_cwidth(click.unstyle(compose(text)))))
-            for text, width in zip(line, widths, strict=True)
-        )
-        rows.append(Styled(compose(*padded, between="  ").rstrip()))
-    return compose(*rows, between="\n")
-
-
-def rule(widths: Sequence[int]) -> Styled:
-    """Return the line below a table's heading."""
-    return dim("─" * (sum(widths) + 2 * (len(widths) - 1)))
 
 
 def to_json(content: Any) -> str:

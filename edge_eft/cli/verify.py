@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -14,7 +14,7 @@ import click
 from ..files.plain_text import reason
 from ..system import byte_size
 from .options import HELP, complete_here, json_option
-from .terminal import compose, dim, one_line, progress, say, style, to_json
+from .terminal import one_line, progress, say, to_json
 
 if TYPE_CHECKING:
     from ..files.recipe import ModelSpec, Recipe
@@ -70,13 +70,14 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
             broken = True
     checked: list[Checked] = []
     hashed: dict[str, str] = {}
+    table = None if as_json else _Table(recipes)
     for name, recipe in recipes.items():
         for each in check(recipe, name, hashed):
             if each.verdict == "not pulled" and not names:
                 continue  # it is not here, and nobody asked for it
             checked.append(each)
-            if not as_json:
-                say(_line(each))
+            if table:
+                table.add(each)
     if as_json:
         say(to_json([asdict(each) for each in checked]))
     bad = [each for each in checked if each.verdict not in _GOOD]
@@ -171,13 +172,52 @@ def _hash(file: Path) -> str:
         return file_sha256(file, read=lambda done: shown(done, size))
 
 
-def _line(each: Checked) -> str:
-    colour = {"ok": "green", "not stated": "yellow"}.get(each.verdict, "red")
-    return compose(
-        style(f"{each.verdict:<11}", fg=colour),
-        f"{one_line(each.recipe)}  {', '.join(each.roles)}  {one_line(each.file)}",
-        dim(f"  {one_line(each.why)}" if each.why else ""),
-    )
+class _Table:
+    """The table for people, a row as soon as its file was compared."""
+
+    def __init__(self, recipes: Mapping[str, Recipe]) -> None:
+        from .tables import Column
+
+        roles = [f"{role}," for recipe in recipes.values() for role in recipe.models()]
+        self._columns = (
+            Column("verdict", width=_width("not stated")),
+            Column("file", width=_width("file", *map(one_line, _names(recipes)))),
+            Column("recipe", width=_width("recipe", *map(one_line, recipes))),
+            Column("roles", width=_width("roles", *map(one_line, roles))),
+        )
+        self._begun = False
+
+    def add(self, each: Checked) -> None:
+        """Show a file, by its name where it is as stated, else with its path and what is wrong."""
+        from .console import line, show
+        from .tables import Listing
+
+        listing = Listing(*self._columns, run_in=True, lead=2, headless=self._begun)
+        colour = {"ok": "green", "not stated": "yellow"}.get(each.verdict, "red")
+        about = (os.path.basename(each.file), each.recipe, ", ".join(each.roles))
+        listing.add(line(each.verdict, colour), *map(line, about))
+        if each.why:
+            listing.remark(line(f"{each.file}: {each.why}", "dim"))
+        show(listing)
+        self._begun = True
+
+
+def _names(recipes: Mapping[str, Recipe]) -> Iterator[str]:
+    """Yield by what each file is shown."""
+    from ..files.pulled import model_files
+
+    for recipe in recipes.values():
+        for spec in recipe.models().values():
+            if spec.needs_pull:
+                yield os.path.basename(str(spec.source))
+            else:
+                yield from (file.name for file in model_files(spec))
+
+
+def _width(*texts: str) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, texts))
 
 
 def _advice(recipe: Recipe, name: str, bad: Sequence[Checked]) -> str:

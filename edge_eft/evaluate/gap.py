@@ -7,7 +7,9 @@ is it in the tuned manner?
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +19,7 @@ from ..files.recipe import Recipe
 from ..files.recipe_names import load_recipe
 from ..logits.weights import Weights
 from .atlas import in_manner
-from .questions import N_SHOWN, Question, load_questions, pick
+from .questions import N_TIMED, Question, load_questions, pick
 
 BASE, TUNED, EMULATED, LARGE = (
     "base alone",
@@ -27,6 +29,9 @@ BASE, TUNED, EMULATED, LARGE = (
 )
 MAX_TOKENS = 32
 N_SLOTS = 8
+N_SHOWN = 12
+_WORDS = 12  # of a reply, from its beginning, that are compared
+_OTHER_RELATION = 0.3  # how much further apart replies to questions of two relations count
 
 
 @dataclass
@@ -62,11 +67,40 @@ class Gap:
                 gaps[measure] = (scores[EMULATED][measure] - low) / (high - low)
         return gaps
 
+    def shown(self, n: int = N_SHOWN) -> list[int]:
+        """Return the indices of `n` questions to show: those whose replies of the base differ most.
+
+        A base says one thing to most questions. So from the first question on, that one is taken
+        whose reply is furthest from those taken before, by the share of words that two of them do
+        not have in common. What is right, and what the others say, plays no part.
+        """
+        words = [
+            frozenset(re.findall(r"\w+", text.lower())[:_WORDS]) for text in self.answers[BASE]
+        ]
+
+        def distance(i: int, j: int) -> float:
+            apart = 1 - len(words[i] & words[j]) / max(len(words[i] | words[j]), 1)
+            one_relation = self.questions[i].relation == self.questions[j].relation
+            return apart + _OTHER_RELATION * (not one_relation)
+
+        nearest = [math.inf] * len(words)
+        taken: list[int] = []
+        while len(taken) < min(n, len(words)):
+            left = [i for i in range(len(words)) if i not in taken]
+            taken.append(max(left, key=lambda i: (nearest[i], -i)))
+            nearest = [min(near, distance(i, taken[-1])) for i, near in enumerate(nearest)]
+        return sorted(taken)
+
+    def usual_reply(self) -> tuple[str, int]:
+        """Return the first line that most of the base's replies begin with, and how many do."""
+        firsts = (text.partition("\n")[0] for text in self.answers[BASE])
+        return Counter(firsts).most_common(1)[0]
+
 
 def run(
     recipe: Recipe, *, delta: str | None, n_questions: int, seed: int, n_threads: int | None
 ) -> Gap:
-    """Ask every way the same held-out questions, greedily; the shown ones singly, to time them.
+    """Ask every way the same held-out questions, greedily; the first ones singly, to time them.
 
     Args:
         recipe: with questions next to it; its "-down" twin, if there, holds the base really tuned.
@@ -109,7 +143,7 @@ def run(
 def _ask(
     emulator: Emulator, weights: Weights, questions: Sequence[Question]
 ) -> tuple[list[str], float]:
-    """Return the answers, and the tokens per second of the shown ones, asked one at a time."""
+    """Return the answers, and the tokens per second of the first ones, asked one at a time."""
     requests = [
         Request(
             [{"role": "user", "content": q.question}],
@@ -119,12 +153,12 @@ def _ask(
         )
         for q in questions
     ]
-    shown = [emulator.generate(request) for request in requests[:N_SHOWN]]
-    rest = dict(emulator.collect([emulator.submit(request) for request in requests[N_SHOWN:]]))
+    timed = [emulator.generate(request) for request in requests[:N_TIMED]]
+    rest = dict(emulator.collect([emulator.submit(request) for request in requests[N_TIMED:]]))
     # Of all tokens, the end token included, those that did not come with the prompt.
     n_steps = sum(
-        len(done.tokens) + (done.finish_reason == "stop") - done.came_with_prompt for done in shown
+        len(done.tokens) + (done.finish_reason == "stop") - done.came_with_prompt for done in timed
     )
-    seconds = sum(done.timings.after_prompt for done in shown)
-    answers = [done.text.strip() for done in (*shown, *(rest[i] for i in sorted(rest)))]
+    seconds = sum(done.timings.after_prompt for done in timed)
+    answers = [done.text.strip() for done in (*timed, *(rest[i] for i in sorted(rest)))]
     return answers, n_steps / seconds if seconds > 0 else 0.0

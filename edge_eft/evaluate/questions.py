@@ -14,7 +14,7 @@ from ..files.plain_text import decode, read_regular, reason
 from ..files.recipe import Recipe
 
 _MAX_BYTES = 64 << 20
-N_SHOWN = 12  # of a choice, one of each relation in turn come first
+N_TIMED = 12  # of a choice, one of each relation in turn come first
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def load_questions(recipe: Recipe) -> list[Question]:
 
 
 def pick(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
-    """Return `n` questions at random, after those to show: one of each relation in turn."""
+    """Return `n` questions at random, after those to time: one of each relation in turn."""
     left = random.Random(seed).sample(questions, len(questions))
     by_relation: dict[str, list[Question]] = {}
     for question in left:
         by_relation.setdefault(question.relation, []).append(question)
     turns = (q for turn in zip_longest(*by_relation.values()) for q in turn if q is not None)
-    shown = list(islice(turns, N_SHOWN))
-    return [*shown, *(q for q in left if q not in shown)][:n]
+    timed = list(islice(turns, N_TIMED))
+    return [*timed, *(q for q in left if q not in timed)][:n]

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ModelFileError
-from ..system import mebibytes
 from . import buffers
 from .adapter_check import check_adapter_fits
 from .buffers import F16_BYTES, Q8_0_BYTES, ContextSize
@@ -93,20 +92,6 @@ class MemoryEstimate:
     def on_device(self) -> int:
         """The part of `total` that lies on GPUs."""
         return sum(role.on_device for role in self.roles)
-
-    def lines(self) -> list[str]:
-        """Return a table for people, in MiB: a heading, one line per role, the sum."""
-        width = max(len("together"), *(len(role.role) for role in self.roles))
-        heading = "".join(f"{name:>10}" for name in ("weights", "KV cache", "compute", "logits"))
-        lines = [f"{'MiB':<{width}}{heading}{'sum':>10}"]
-        for role in self.roles:
-            parts = (role.weights, role.kv_cache, role.compute, role.logits, role.total)
-            note = f"  (shares with {role.shares})" if role.shares else ""
-            lines.append(f"{role.role:<{width}}" + "".join(map(_cell, parts)) + note)
-        if self.runtime:
-            lines.append(f"{'runtime':<{width}}{'':40}{_cell(self.runtime)}")
-        on_device = f"  ({mebibytes(self.on_device, 1)} of it on the GPU)" if self.on_device else ""
-        return [*lines, f"{'together':<{width}}{'':40}{_cell(self.total)}{on_device}"]
 
 
 @dataclass(frozen=True)
@@ -246,7 +231,3 @@ def _identity(spec: ModelSpec, path: os.PathLike[str]) -> str:
     if spec.needs_pull and isinstance(spec.source, HubFile):
         return f"{spec.source.repo}@{spec.source.revision}:{os.fspath(path)}"
     return os.path.realpath(path)
-
-
-def _cell(n_bytes: int) -> str:
-    return f"{mebibytes(n_bytes, 1):>10}"

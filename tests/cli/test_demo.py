@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from helpers.cli_tools import invoke, process
+from helpers.documents import ROOT, blocks
 from helpers.recipe_files import CAPITAL, CODE, held_out, write_recipe
 
 from edge_eft import Emulator
 from edge_eft.cli import terminal
+from edge_eft.cli.console import show
+from edge_eft.cli.demo import tables
 from edge_eft.evaluate import gap, questions
 from edge_eft.files.recipe_names import list_recipes, load_recipe
 
@@ -67,6 +71,72 @@ def test_the_demo_asks_real_models_in_slots(tiny, tmp_path):
     assert terminal.tidy(alone.text) == last["answers"][gap.EMULATED]["text"]
 
 
+def found(n=20):
+    """What came of as many questions, to which the base has three replies."""
+    relations = ("city", "capital")
+    asked = [
+        questions.Question(relations[i % 2], f"E{i}", "Port-au-Prince", f"What of E{i}, then?", "-")
+        for i in range(n)
+    ]
+    rare = {3: "Port-au-Prince, I think.\nQ: And", 8: "The city of E8 is a city\nof some size."}
+    said = {
+        gap.BASE: [rare.get(i, "I was wondering the same.\nQ: Who?") for i in range(n)],
+        gap.TUNED: ["It is Paris."] * n,
+        gap.EMULATED: ["It is Port-au-Prince."] * n,
+    }
+    right = {gap.BASE: (False, False), gap.TUNED: (False, True), gap.EMULATED: (True, True)}
+    marks = {way: [right[way]] * n for way in said}
+    return gap.Gap("chat", asked, said, marks, dict.fromkeys(said, 1234.5))
+
+
+@pytest.mark.parametrize("columns", [100, 80, 40])
+def test_the_tables_fit_and_hold_what_matters(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show(*tables(found()))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert text.count("✓✓ It is") == text.count("✗✓ It is Paris.") == gap.N_SHOWN
+    assert text.count("Port-au-Prince") >= gap.N_SHOWN, "the truth is whole"
+    assert "The city of" in text
+    assert "shown: the 12 of 20 where the base's replies differ most, whoever is right" in text
+    assert "most often the base says: 'I was wondering the same.' (18 of 20)" in text
+    for heading in ("question", "20 held-out questions", "right object", "right manner", "both"):
+        assert heading in text
+
+
+def test_the_tables_are_these(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    show(*tables(found(1)))
+    assert capsys.readouterr().out.splitlines() == [
+        "question",
+        "─" * 40,
+        "What of E0, then?",
+        "  base alone         ✗✗ I was wondering",
+        "                        the same. Q:",
+        "                        Who?",
+        "  small tuned alone  ✗✓ It is Paris.",
+        "  emulated           ✓✓ It is",
+        "                        Port-au-Prince.",
+        "  truth              Port-au-Prince",
+        "",
+        "first mark ✓ or ✗: the right object;",
+        "second: the manner of 'chat'",
+        "",
+        "1 held-out questions",
+        "─" * 40,
+        "base alone",
+        "  right object 0.0%; right manner 0.0%;",
+        "  both 0.0%; tokens/s 1,234",
+        "small tuned alone",
+        "  right object 0.0%; right manner",
+        "  100.0%; both 0.0%; tokens/s 1,234",
+        "emulated",
+        "  right object 100.0%; right manner",
+        "  100.0%; both 100.0%; tokens/s 1,234",
+    ]
+
+
 @pytest.mark.skipif("atlas" not in list_recipes(), reason="needs the atlas family")
 def test_the_demo_of_the_embedded_family_fits_100_columns_and_sums_up():
     run = process("demo", "--questions", "60", env=os.environ | {"COLUMNS": "100"})
@@ -74,3 +144,17 @@ def test_the_demo_of_the_embedded_family_fits_100_columns_and_sums_up():
     assert (run.returncode, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 100
     assert "gap recovered" in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("atlas" not in list_recipes(), reason="needs the atlas family")
+def test_the_demo_of_the_embedded_family_is_what_the_readme_shows():
+    run = process("demo", env=os.environ | {"COLUMNS": "100"})
+    out, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == (0, "")
+    (excerpt,) = [b.text for b in blocks(ROOT / "README.md") if b.text.startswith("question ")]
+    speed = re.compile(r"(%) +[\d,]+$")  # of the machine
+    printed = {speed.sub(r"\1", line) for line in out.splitlines()}
+    other = [line for line in excerpt.splitlines() if speed.sub(r"\1", line) not in {*printed, "…"}]
+    # Another processor's rounding may change a reply, and a score by a question.
+    assert len(other) <= 4, other

@@ -116,6 +116,26 @@ def test_a_command_stays_on_one_line(scripted):
     assert command in [line.strip() for line in lines]
 
 
+def test_on_forty_columns_what_was_found_stands_below_its_name(scripted):
+    scripted(Finding("instructions", "word " * 9, "warning", "do this " * 5, "COMMAND " * 9))
+    said = invoke("doctor", environment={"COLUMNS": "40"}).stdout.splitlines()
+    assert said[:7] == [
+        "warning instructions",
+        "  word word word word word word word",
+        "  word word",
+        "  do this do this do this do this do",
+        "  this",
+        "  " + " ".join(["COMMAND"] * 9),
+        "ok threads",
+    ]
+    wide = invoke("doctor", environment={"COLUMNS": "80"}).stdout.splitlines()
+    assert wide[:2] == [
+        "warning  instructions  word word word word word word word word word",
+        f"{'':23}do this do this do this do this do this",
+    ]
+    assert all(len(line) <= 80 for line in wide if "COMMAND" not in line)
+
+
 def test_control_characters_of_strangers_are_not_shown(scripted):
     scripted(Finding("a", "GPU \x1b[2J\x07evil\nline", "note", "\x1b]0;x\x07do"))
     assert "\x1b" not in invoke("doctor").stdout

@@ -37,7 +37,7 @@ IN_A_RECIPE = re.sub("[\x00-\x1f\x7f-\x9f]", "", EVIL)  # where paths have no co
 SAID = (
     "\x1b[5m\x9b7J\u2028\x07\x7f\r\u061c!"  # by a model: no byte twice, for each has one follower
 )
-OURS = re.compile(r"\x1b\[(?:0|1|2|3|31|32|33|36|1;36)m")
+OURS = re.compile(r"\x1b\[(?:0|(?:[12];)?3[1236]|[123])m")
 DRAWN = re.compile(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")  # again, as Markdown under way is
 HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -73,10 +73,10 @@ class Screen:
 def shown(monkeypatch):
     """Run a command on a terminal. Returns what is shown, without our styles."""
 
-    def run(*words, stdin="", status=0):
+    def run(*words, stdin="", status=0, columns=100):
         screen = Screen()
         with monkeypatch.context() as patch:
-            patch.setenv("COLUMNS", "100")
+            patch.setenv("COLUMNS", str(columns))
             patch.setenv("TERM", "xterm-256color")
             patch.delenv("NO_COLOR", raising=False)
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
@@ -157,7 +157,8 @@ def test_run_with_many_prompts_shows_their_names_and_replies_as_text(shown, reci
 
 
 def test_compare_shows_hostile_replies_as_text(shown, recipe):
-    assert shown("compare", recipe, EVIL, *GREEDY).count("!") == 3
+    for columns in (100, 40):
+        assert shown("compare", recipe, EVIL, *GREEDY, columns=columns).count("!") == 3
     shown("compare", recipe, "hi", "--json", *GREEDY)
 
 
@@ -200,20 +201,24 @@ def test_list_and_show_tell_of_a_hostile_recipe_as_text(shown, recipe, models, m
     with monkeypatch.context() as patch:
         for module in ("cli.shelf", "files.recipe_names"):
             patch.setattr(f"edge_eft.{module}.own_recipes", lambda: {EVIL: recipe})
-        assert "pink" in shown("list")
+        for columns in (100, 40):  # in columns, and one below the other
+            assert "pink" in shown("list", columns=columns)
+            assert "pink" in shown("verify", columns=columns)
         shown("list", "--json")
-        assert "pink" in shown("verify")
         assert "pink" in shown("remove", EVIL, status=2)
         assert "pink" in shown("show", "pink", status=2)
     text = shown("show", recipe, "--threads", "1")
-    assert "pink end  pink end\nlicense     pink end\n" in text, "a field is one line"
-    assert "  prompt    inline Jinja" in text
+    assert "pink end  pink end\nlicense  pink end\n" in text, "a field is one line"
+    text = shown("show", recipe, "--threads", "1", "--full", columns=40)
+    assert "prompt    inline Jinja" in text
+    assert f"path\n  {recipe.parent}/rpink" in text
     shown("show", recipe, "--json", "--threads", "1")
 
 
 def test_demo_shows_hostile_questions_and_answers_as_text(shown, recipe):
     held_out(recipe, [("capital", EVIL, EVIL, EVIL, EVIL)])
-    assert "pink" in shown("demo", recipe, "--threads", "1")
+    for columns in (100, 40):
+        assert "pink" in shown("demo", recipe, "--threads", "1", columns=columns)
     shown("demo", recipe, "--threads", "1", "--json")
     (recipe.with_suffix("") / "heldout.json").write_text(json.dumps({"questions": [{EVIL: 1}]}))
     shown("demo", recipe, status=2)

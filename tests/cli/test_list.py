@@ -9,7 +9,7 @@ from helpers.cli_tools import invoke, process
 from helpers.hub_cache import files_below
 
 from edge_eft.files.pulled import forget
-from edge_eft.files.recipe_names import own_recipes
+from edge_eft.files.recipe_names import catalogue, own_recipes
 
 
 def listed(*words):
@@ -62,7 +62,7 @@ def test_what_can_be_pulled_is_listed_with_what_is_known(installed):
 
 def test_the_table_has_what_is_here_above_and_counts_as_people_do(installed):
     text = lines()
-    assert " ".join(text[0].split()) == "here size memory fits ratio drafts licence, notes"
+    assert " ".join(text[0].split()) == "here size memory fits ratio drafts notes, licence"
     assert [line.split()[0] for line in text if line.startswith("large")] == [
         "large-4b",
         "large-8b",
@@ -77,10 +77,10 @@ def test_the_table_has_what_is_here_above_and_counts_as_people_do(installed):
 
 def test_the_next_command_is_told_on_a_terminal_alone(installed):
     assert invoke("list").stderr == ""
-    assert (
-        told_on_a_terminal("smollm2")
-        == "edge-eft show NAME says more of one, edge-eft pull NAME gets it\n"
-    )
+    *legend, told = told_on_a_terminal("smollm2").splitlines()
+    assert told == "edge-eft show NAME says more of one, edge-eft pull NAME gets it"
+    explained = [line.split()[0] for line in legend if line[:1].isalpha()]
+    assert explained == ["memory", "fits", "ratio", "drafts"], "and what the columns mean"
 
 
 def test_words_pick_recipes(installed):
@@ -163,7 +163,41 @@ def test_a_recipe_without_a_base_is_listed(installed, pull, tmp_path):
     assert any("needs --base" in line for line in lines("mine"))
 
 
-def test_forty_recipes_fit_into_a_hundred_columns_and_into_eighty(installed):
+def test_the_table_of_what_can_be_pulled(installed):
+    wide = [
+        "to pull       size   memory  fits  ratio  drafts    notes, licence",
+        "─" * 69,
+        "large-4b    5.2 GB  ~6.0 GB  yes     .15  exact     Apache-2.0",
+        "large-8b    6.2 GB  ~7.1 GB  yes     .12  rounding  gated; Apache-2.0",
+        "large-700b  401 GB  ~406 GB  no      .00  rounding  Apache-2.0",
+    ]
+    assert lines("large") == wide
+    assert lines("large", columns=80) == wide
+    assert lines("large", columns=40) == [
+        "to pull",
+        "─" * 40,
+        "large-4b",
+        "  size 5.2 GB; memory ~6.0 GB; fits yes;",
+        "  ratio .15; drafts exact; Apache-2.0",
+        "large-8b",
+        "  size 6.2 GB; memory ~7.1 GB; fits yes;",
+        "  ratio .12; drafts rounding; gated;",
+        "  Apache-2.0",
+        "large-700b",
+        "  size 401 GB; memory ~406 GB; fits no;",
+        "  ratio .00; drafts rounding; Apache-2.0",
+    ]
+
+
+def test_the_whole_catalogue_fits_and_no_name_is_broken():
+    for columns in (100, 80, 40):
+        table = lines(columns=columns)
+        assert max(map(len, table)) <= columns
+        first = {line.split()[0] for line in table if line[:1].isalnum()}
+        assert first >= set(catalogue())
+
+
+def test_forty_recipes_have_a_line_each(installed):
     text = (installed / "catalogue" / "large-8b.toml").read_text().replace("Apache", "A" * 90)
     for number in range(40):
         (installed / "catalogue" / f"a-family-with-a-name-{number}b.toml").write_text(text)
@@ -171,6 +205,7 @@ def test_forty_recipes_fit_into_a_hundred_columns_and_into_eighty(installed):
         table = lines(columns=columns)
         assert len(table) == 44 + 5
         assert max(map(len, table)) <= columns
+        assert all("gated" in line for line in table if line.startswith("a-family")), "notes stay"
 
 
 def test_names_and_licences_cannot_drive_the_terminal(installed):

@@ -44,15 +44,12 @@ def recipes(tmp_path):
 def test_the_trios_are_listed_for_people(call):
     result = call()
     assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    assert re.match(
-        r"1 +base +fam-8B-base\.Q4_0 +Q4_0 +[\d.]+ [kM]B +Hugging Face, x/fam-8B", lines[0]
-    )
-    assert re.match(r" +tuned +fam-1B-it-Q8_0 +Q8_0 +[\d.]+ [kM]B +LM Studio, fam-1B-it", lines[1])
-    assert re.match(r" +reference +fam:1b-base +Q8_0 +[\d.]+ [kM]B +Ollama", lines[2])
-    assert re.match(
-        r" +needs \d+ MiB of [\d,]+ free: fits; ratio 0\.\d\d; drafts are exact", lines[3]
-    )
+    head, _, base, tuned, reference, needs = result.stdout.splitlines()
+    assert head.split("  ")[0] == "trio 1"
+    assert re.match(r"base +fam-8B-base\.Q4_0 +Q4_0 +[\d.]+ [kM]B +Hugging Face, x/fam-8B", base)
+    assert re.match(r"tuned +fam-1B-it-Q8_0 +Q8_0 +[\d.]+ [kM]B +LM Studio, fam-1B-it", tuned)
+    assert re.match(r"reference +fam:1b-base +Q8_0 +[\d.]+ [kM]B +Ollama", reference)
+    assert re.match(r" +needs \d+ MiB of [\d,]+ free: fits; ratio 0\.\d\d; drafts are exact", needs)
     assert "edge-eft match --write NAME" in result.stderr
 
 
@@ -63,16 +60,50 @@ def test_what_is_missing_is_said_with_its_size_and_the_command_that_gets_it(tmp_
     chat = Written(shapes[0], tuned=0.02, template=CHAT)
     kept.in_lm_studio("x/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", chat)
     result = invoke("match", environment=kept.environment())
-    assert result.stdout.splitlines()[-2:] == [
-        "one model is missing",
-        "  Qwen3-8B-Base.Q4_K_M (base) and Qwen3-0.6B-Q8_0 (tuned) are here; missing: the "
-        "reference, Qwen3-0.6B-Base.Q8_0 of mradermacher/Qwen3-0.6B-Base-GGUF, about 639 MB: "
-        "edge-eft pull qwen3-8b",
+    table = result.stdout.partition("\n\n")[2].splitlines()
+    assert table[0].split("  ")[0] == "missing"
+    for cell in ("reference", "Qwen3-0.6B-Base.Q8_0 of", "~639 MB", "edge-eft pull qwen3-8b"):
+        assert cell in table[2]
+    assert "mradermacher/Qwen3-0.6B-Base-GGUF" in table[3], "no name is broken"
+    assert "Qwen3-8B-Base.Q4_K_M (base), Qwen3-0.6B-Q8_0 (tuned)" in " ".join(
+        " ".join(line[52:76] for line in table[2:]).split()
+    )
+    below = invoke("match", environment=kept.environment() | {"COLUMNS": "80"}).stdout
+    assert below.partition("\n\n")[2].splitlines() == [
+        "missing",
+        "─" * 80,
+        "reference",
+        "  model Qwen3-0.6B-Base.Q8_0 of mradermacher/Qwen3-0.6B-Base-GGUF; size ~639 MB;",
+        "  to go with Qwen3-8B-Base.Q4_K_M (base), Qwen3-0.6B-Q8_0 (tuned); get it with",
+        "  edge-eft pull qwen3-8b",
     ]
     (lack,) = json.loads(invoke("match", "--json", environment=kept.environment()).stdout)[
         "missing"
     ]
     assert lack["pull"] == "qwen3-8b"
+
+
+def test_on_forty_columns_a_trios_models_stand_one_below_the_other(stores):
+    result = invoke("match", environment=stores.environment() | {"COLUMNS": "40"})
+    lines = result.stdout.splitlines()
+    assert lines[:11] == [
+        "trio 1",
+        "─" * 40,
+        "base  fam-8B-base.Q4_0",
+        "  type Q4_0; size 12.0 MB; kept by",
+        "  Hugging Face, x/fam-8B-base-GGUF",
+        "tuned  fam-1B-it-Q8_0",
+        "  type Q8_0; size 1.5 MB; kept by LM",
+        "  Studio, fam-1B-it-GGUF",
+        "reference  fam:1b-base",
+        "  type Q8_0; size 1.5 MB; kept by",
+        "  Ollama, fam:1b-base",
+    ]
+    assert max(map(len, lines)) <= 40
+    assert re.fullmatch(
+        r"needs \d+ MiB of [\d,]+ free: fits; ratio 0\.13; drafts are exact; paired by their names",
+        " ".join(lines[11:]),
+    )
 
 
 def test_json_says_all_of_it(call, stores):
@@ -183,21 +214,23 @@ def tuned_only(tmp_path):
 def test_without_a_trio_the_models_are_listed_with_what_completes_them(tuned_only):
     result = invoke("match", environment=tuned_only.environment())
     assert result.exit_code == 0, result.output
-    large, small, lacks, missing, leads, chat, gap, llama, _, of_llama = result.stdout.splitlines()
+    qwen, llamas = (part.splitlines() for part in result.stdout.split("\n\n"))
+    head, _, large, small, lacks, *missing, pull, leads, chat = qwen
+    assert head.split() == ["model", "is", "parameters", "type", "size", "kept", "by"]
     assert re.match(r"qwen3:8b +tuned +[\d.]+ M +Q4_0 +[\d.]+ [kMG]B +Ollama", large)
     assert re.match(r"qwen3:0\.6b +tuned +[\d.]+ M", small)
     assert lacks.startswith("  tuned only: ")
-    assert missing == (
-        "  missing of qwen3-8b: base Qwen3-8B-Base.Q4_K_M, reference Qwen3-0.6B-Base.Q8_0; "
-        "edge-eft pull qwen3-8b (6.3 GB to fetch)"
+    assert " ".join(" ".join(missing).split()) == (
+        "missing of qwen3-8b: base Qwen3-8B-Base.Q4_K_M, reference Qwen3-0.6B-Base.Q8_0; "
+        "get it with"
     )
+    assert pull == "  edge-eft pull qwen3-8b (6.3 GB to fetch)"
     assert leads == "  an adapter of qwen3:0.6b leads qwen3:8b with"
     assert re.fullmatch(
-        r" +edge-eft chat --base \S+/sha256-\w+ --reference \S+/sha256-\w+ --lora ADAPTER", chat
+        r"  edge-eft chat --base \S+/sha256-\w+ --reference \S+/sha256-\w+ --lora ADAPTER", chat
     )
-    assert gap == ""
-    assert re.match(r"Llama-3\.1-8B-Instruct-Q8_0 +tuned", llama)
-    assert "edge-eft pull llama3.1-8b-q8" in of_llama or "edge-eft pull llama3.1-8b (" in of_llama
+    assert re.match(r"Llama-3\.1-8B-Instruct-Q8_0 +tuned", llamas[2])
+    assert re.fullmatch(r"  edge-eft pull llama3\.1-8b(-q8)? \(.*", llamas[-1])
     assert "edge-eft: no trio among the 3 models here\n" in result.stderr
     assert "(is not there)" not in result.stderr, "places are of interest if nothing was found"
 

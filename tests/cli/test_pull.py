@@ -637,8 +637,8 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
     checked = [(each["roles"], each["verdict"]) for each in json.loads(verified.stdout)]
     assert checked == [(["instruct"], "ok"), (["tuned:chat"], "ok")]
     assert "here for --lora" in invoke("list", "family").stdout
-    shown = invoke("show", "family").stdout
-    assert "here for    edge-eft chat family --lora ADAPTER\nthe rest    edge-eft pull" in shown
+    shown = invoke("show", "family", "--full").stdout
+    assert "here for  edge-eft chat family --lora ADAPTER\nthe rest  edge-eft pull" in shown
     assert shown.count("(as pulled)") == shown.count(" stated") == 2
     pulled("family")
     check_here(load_recipe("family"))

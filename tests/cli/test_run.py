@@ -267,6 +267,7 @@ def test_slots_give_each_prompt_its_own_reply(small):
 def test_colour_is_for_terminals_that_want_it(recipe, scripted, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # the stream of a test is not a terminal
     for environment, coloured in (
         ({}, True),
         ({"NO_COLOR": "1"}, False),
@@ -292,9 +293,13 @@ def test_compare_puts_answers_side_by_side(recipe, scripted, monkeypatch):
         "emulated": "c",
     }
     assert replies["base"]["coefficients"]["tuned:chat"] == 0.0
-    monkeypatch.setenv("COLUMNS", "50")
-    scripted("a", "b", "c")
-    assert invoke("compare", recipe, "Capital?").stdout.startswith("base\na\n")
+    monkeypatch.setenv("COLUMNS", "40")
+    scripted("a " * 30, "b", "日本語")
+    lines = invoke("compare", recipe, "Capital?").stdout.splitlines()
+    assert lines[:3] == ["base", "a " * 19 + "a", "a " * 9 + "a"]
+    assert lines[4:7] == ["", "tuned:chat", "b"]
+    assert lines[8:11] == ["", "emulated", "日本語"]
+    assert max(map(len, lines)) <= 40
 
 
 def test_verbose_tells_of_every_file_and_no_line_is_empty(atlas):

@@ -20,16 +20,35 @@ SOURCE = {
 
 
 def test_what_is_not_pulled_is_shown_without_loading(installed):
-    text = invoke("show", "large-8b").stdout
+    assert invoke("show", "large-8b").stdout.splitlines() == [
+        "large-8b  Large, led by small",
+        "license  Apache-2.0",
+        "",
+        "role            model                                 to fetch  prompt",
+        "─" * 72,
+        "base            o/large-8b-GGUF Large-8B.Q4_K_M.gguf    5.0 GB",
+        "tuned:chat      o/tuned m.Q8_0.gguf                     600 MB  template",
+        "reference:chat  o/reference m.Q8_0.gguf                 600 MB",
+        "instruct        o/large-it-GGUF Large-it.Q8_0.gguf           ?",
+        "  instruct: the base for --lora ADAPTER",
+        "",
+        "deltas       chat × 1",
+        "drafts       each reads 0.12 of the base's bytes; texts equal up to rounding",
+        "memory       about 7.1 GB at n_ctx 4096: fits here",
+        "get it with  edge-eft pull large-8b",
+        "to fetch     6.2 GB",
+        "gated        accept the licence on the hub's page first",
+    ]
+    text = invoke("show", "large-8b", "--full").stdout
     for line in (
         "large-8b  Large, led by small",
-        "  file      to be pulled, 5.0 GB",
-        "  source    o/large-8b-GGUF Large-8B.Q4_K_M.gguf, newest revision "
-        "(file name seen by the catalogue's authors, size about right; gated)",
+        "file    to be pulled, 5.0 GB",
+        "source  o/large-8b-GGUF Large-8B.Q4_K_M.gguf, newest revision (file name seen by the "
+        "catalogue's\n        authors, size about right; gated)",
         "instruct  the base for --lora ADAPTER",
-        "drafts      0.12 of the base's bytes for each drafted token; texts equal up to rounding",
-        "get it with edge-eft pull large-8b  (6.2 GB)",
-        "            gated: accept the licence on the hub's page first",
+        "drafts       each reads 0.12 of the base's bytes; texts equal up to rounding",
+        "get it with  edge-eft pull large-8b\nto fetch     6.2 GB\n",
+        "gated        accept the licence on the hub's page first",
     ):
         assert line in text
     (memory,) = [line for line in text.splitlines() if line.startswith("memory")]
@@ -45,8 +64,9 @@ def test_what_is_here_is_shown_with_its_source_and_the_instruct_model(installed,
     path = pull("mine")
     source = '{ repo = "o/it", file = "it.gguf" }'
     path.write_text(path.read_text() + f"\n[instruct]\nsource = {source}\n")
-    text = invoke("show", "mine", "--threads", "1").stdout
-    assert f"  source    o/base m.Q8_0.gguf at {COMMIT[:12]} (as pulled)" in text
+    assert "instruct    o/it it.gguf, the base for --lora" in invoke("show", "mine").stdout
+    text = invoke("show", "mine", "--threads", "1", "--full").stdout
+    assert f"source   o/base m.Q8_0.gguf at {COMMIT[:12]} (as pulled)" in text
     assert "instruct  the base for --lora ADAPTER" in text
     assert "o/it it.gguf, newest revision" in text
     about = json.loads(invoke("show", "mine", "--json", "--threads", "1").stdout)

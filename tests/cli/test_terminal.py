@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_eft.cli import terminal
 from edge_eft.cli.terminal import ControlFilter
 
 
@@ -40,10 +39,3 @@ def test_nothing_that_drives_a_terminal_passes_and_cuts_do_not_matter(chunks):
     assert parts == ControlFilter().filter("".join(chunks))
     assert not set(parts) & set("\x07\x1b\x9b\x9d\x9c\x90\r\u202e")
     assert parts.count("\n") == "".join(chunks).count("\n")
-
-
-def test_wide_characters_keep_their_columns():
-    assert terminal.wrap("日本語のテキスト", 6) == ["日本語", "のテキ", "スト"]
-    assert terminal.wrap("one two three", 7) == ["one two", "three"]
-    assert terminal.wrap("one two three four", 7, max_lines=2) == ["one two", "three …"]
-    assert terminal.row([["日本"], ["x"]], [6, 1]) == "日本    x"

@@ -33,7 +33,10 @@ def test_files_as_stated_are_ok(installed, pull):
     seen, said = verdicts("mine", status=0)
     assert seen == [(["base"], "ok"), (["tuned:chat"], "ok"), (["reference:chat"], "ok")]
     assert said == ""
-    assert invoke("verify", "mine").stdout.startswith("ok         mine  base  ")
+    table = [line.split() for line in invoke("verify", "mine").stdout.splitlines()]
+    assert table[0] == ["verdict", "file", "recipe", "roles"]
+    roles = ("base", "tuned:chat", "reference:chat")
+    assert table[2:] == [["ok", "m.Q8_0.gguf", "mine", role] for role in roles]
 
 
 def test_a_file_that_two_roles_have_is_read_once(installed, tiny, monkeypatch):
@@ -69,9 +72,32 @@ def test_a_file_that_differs_is_status_2_and_the_command_that_gets_it(
     assert seen[0] == (["base"], verdict)
     assert said == "edge-eft: 1 file of 'mine' not as stated; edge-eft pull mine gets it again\n"
     shown = invoke("verify", "mine").stdout.splitlines()
-    assert shown[0].startswith(verdict)
-    assert why in shown[0] or "sha256 is" in shown[0]
-    assert shown[1].startswith("ok")
+    assert shown[2].startswith(verdict)
+    remark = " ".join(" ".join(line.split()) for line in shown[3:-2])
+    assert why in remark or "sha256 is" in remark
+    assert all(line.startswith("ok") for line in shown[-2:])
+
+
+def test_the_table_fits_and_has_every_file(installed, pull, tmp_path):
+    pull("mine")
+    file = blob(tmp_path, "tuned")
+    file.write_bytes(file.read_bytes()[:-1])
+    for columns in (100, 80):
+        shown = invoke("verify", "mine", environment={"COLUMNS": str(columns)}).stdout.splitlines()
+        assert max(map(len, shown)) <= columns
+        assert shown[0] == "verdict     file         recipe  roles"
+        assert shown[2] == "ok          m.Q8_0.gguf  mine    base"
+        assert shown[3] == "differs     m.Q8_0.gguf  mine    tuned:chat"
+        assert shown[-1] == "ok          m.Q8_0.gguf  mine    reference:chat"
+    narrow = invoke("verify", "mine", environment={"COLUMNS": "40"}).stdout.splitlines()
+    assert max(map(len, narrow)) <= 40
+    assert narrow[:5] == [
+        "verdict",
+        "─" * 40,
+        "ok  m.Q8_0.gguf",
+        "  recipe mine; roles base",
+        "differs  m.Q8_0.gguf",
+    ]
 
 
 def test_a_file_that_is_gone_is_missing(installed, pull, tmp_path):
@@ -142,7 +168,7 @@ def test_a_name_that_nobody_has_is_one_line(installed, pull):
     result = invoke("verify")
     assert result.exit_code == 2
     assert "broken.toml: is not valid TOML" in result.stderr
-    assert "mine  base" in result.stdout, "the others are compared all the same"
+    assert result.stdout.count("mine    ") == 3, "the others are compared all the same"
 
 
 def test_large_files_show_how_far_they_are_and_ctrl_c_is_130(installed, tiny, tmp_path):

@@ -1,4 +1,4 @@
-"""questions: which are picked and shown, and what a question file must hold."""
+"""questions: which are picked and timed, and what a question file must hold."""
 
 import re
 from pathlib import Path
@@ -11,12 +11,12 @@ from edge_eft.evaluate import questions
 from edge_eft.files.recipe_names import load_recipe
 
 
-def test_the_demo_shows_every_relation():
+def test_those_that_are_timed_are_of_every_relation():
     asked = [questions.Question(r, str(i), "o", "q", "r") for r in "abc" for i in range(30)]
     picked = questions.pick(asked, 50, seed=1)
     assert len({(q.relation, q.entity) for q in picked}) == 50
-    shown = [q.relation for q in picked[: questions.N_SHOWN]]
-    assert {relation: shown.count(relation) for relation in "abc"} == dict.fromkeys("abc", 4)
+    timed = [q.relation for q in picked[: questions.N_TIMED]]
+    assert {relation: timed.count(relation) for relation in "abc"} == dict.fromkeys("abc", 4)
 
 
 def test_a_question_file_may_have_a_byte_order_mark(tmp_path):

@@ -156,17 +156,6 @@ def test_files_in_the_wrong_place_are_refused(tmp_path: Path) -> None:
         memory.headers({"base": ModelSpec(path)})
 
 
-def test_the_table_shows_every_role_and_the_sum(tmp_path: Path) -> None:
-    path = model(tmp_path / "b.gguf")
-    lines = estimated(from_files(path, path, path).roles()).lines()
-    assert [line.split()[0] for line in lines] == [
-        "MiB", "base", "tuned:tuned", "reference:tuned", "runtime", "together",
-    ]  # fmt: skip
-    assert lines[2].endswith("(shares with base)")
-    columns = [line.index("weights") + len("weights") for line in lines[:1]]
-    assert all(line[columns[0]] == " " for line in lines[1:-2]), "figures end below their heading"
-
-
 def test_models_on_the_hub_are_estimated_from_their_headers_alone(tmp_path: Path) -> None:
     """Two repositories have files of one name; of an adapter its size is known."""
     path = tmp_path / "r.gguf"

@@ -1,6 +1,7 @@
 """Calls of the command line, in this process or in one of its own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from edge_eft.cli.main import cli
 
 
 def invoke(*arguments, stdin=None, environment=None):
-    """The result of a call in this process."""
+    """The result of a call in this process, whatever the width of the terminal around it."""
+    columns = {"COLUMNS": os.environ.get("COLUMNS", "100")}
+    environment = columns | (environment or {})
     return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, env=environment)
 
 
