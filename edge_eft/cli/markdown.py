@@ -34,7 +34,7 @@ _STYLES = {"strong": "bold", "em": "italic", "code": f"bold {_CODE}", "a": "unde
 _LEAST = 12  # columns that are left for text, however far it is indented
 
 _LEAD = r"(?P<lead>[ >]*)(?P<mark>(?:[-+*]|\d{1,9}[.)])(?: +|$))?"
-_FENCE = re.compile(r"[ >]*(?:(?:[-+*]|\d{1,9}[.)]) +)*(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)")
+_FENCE = re.compile(r"[ >]*(?:(?:[-+*]|\d{1,9}[.)]) +)*(?P<marks>`{3,}|~{3,})[^`]*")
 _RULE = re.compile(r"([-*_])(?: *\1){2,} *")
 _HEAD = re.compile(r"#{1,6}(?: .*)?")
 _FLOW = re.compile(_LEAD)
@@ -129,14 +129,13 @@ class MarkdownLines:
 
     def _lines(self, line: str, console: Console) -> list[Text]:
         """Return the lines of one that is not of a table."""
-        opening = _FENCE.fullmatch(line)
         if self._fence:
-            ends = (
-                opening and opening["marks"].startswith(self._fence) and not opening["info"].strip()
-            )
-            self._fence = "" if ends else self._fence
-            return [_styled(line, _MARK if ends else _CODE)]
-        if opening and not self._begun:
+            marks = line.strip(" >")
+            if not marks.startswith(self._fence) or marks.strip(self._fence[0]):
+                return [_styled(line, _CODE)]
+            self._fence = ""
+            return [_styled(line, _MARK)]
+        if (opening := _FENCE.fullmatch(line)) and not self._begun:
             self._fence = opening["marks"]
             return [_styled(line, _MARK)]
         if _RULE.fullmatch(line) and not self._begun:
@@ -153,8 +152,7 @@ class MarkdownLines:
         found = _FLOW.match(line)
         lead, mark = (found["lead"], found["mark"] or "") if found else ("", "")
         body = _inline(line[len(lead + mark) :], console)
-        quoted = ">" in lead
-        first, further = Text().append(lead, _MARK if quoted else None), Text()
+        first = _styled(lead, _MARK)
         further = first + Text(" " * len(mark))
         if mark.startswith("*") and supports("•"):
             mark = "•" + mark[1:]

@@ -63,7 +63,7 @@ def styles(text):
         "a | b\nc || d\n| - |\n|",
         "```\n*code*  as `it` is\n\n\n    indented\n```\n*",
         "```not` a fence\n`````",
-        "~~~ python\n```\nis not its end\n~~~",
+        "~~~ python\n```\n- ~~~\n~~~~ x\nis not its end\n~~~~",
         "an `unfinished span and **an unfinished bold and *",
         "👩\u200d💻 ❤\ufe0f مرحبا שלום e\u0301",
         "a\u00a0b\u3000c",

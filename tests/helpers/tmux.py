@@ -45,7 +45,17 @@ class Tmux:
         options.write_text(_OPTIONS)
         path = os.pathsep.join([str(_TESTS.parent), str(_TESTS)])
         more = {"PYTHONPATH": path, "NO_COLOR": "", "EDITOR": "", "VISUAL": "", **self._environment}
-        program = shlex.join(["env", *(f"{k}={v}" for k, v in more.items()), *self._words])
+        program = shlex.join(
+            [
+                "env",
+                "-u",
+                "COLUMNS",
+                "-u",
+                "LINES",
+                *(f"{k}={v}" for k, v in more.items()),
+                *self._words,
+            ]
+        )
         command = f"(sh -c 'echo $PPID' > pid; exec {program}); echo $? > end; mv end status; cat"
         size = ("-x", str(self.columns), "-y", str(self.rows))
         self._call("-f", str(options), "new-session", "-d", "-c", self._folder, *size, command)
