@@ -17,8 +17,9 @@ import click
 from ..engine.reply import Generation, ReplyBuilder
 from ..errors import EdgeEftError, PromptError, RequestError
 from ..validate import did_you_mean
+from .attachments import put_in
 from .chat_commands import ALIASES, COMMANDS, Totals, carry_out
-from .chat_terminal import plain_reader, read_entry, terminal_reader
+from .chat_terminal import plain_reader, read_entry, reply_writer, silent_keys, terminal_reader
 from .keeper import Keeper
 from .log import complete_session
 from .options import (
@@ -31,7 +32,7 @@ from .options import (
 )
 from .replies import ending, report, stream
 from .resume import NEWEST
-from .terminal import ReplyWriter, one_line, say, talk
+from .terminal import edited, one_line, talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -58,6 +59,7 @@ _OF_WEIGHTS = ("alpha", "beta", "mix", "only")
 )
 @click.option("--no-log", is_flag=True, help="Keep neither the conversation nor what is typed.")
 @setting_options
+@click.option("--plain", is_flag=True, help="Show replies as they are: no Markdown, no wrapping.")
 def chat(
     models: Models,
     words: tuple[str, ...],
@@ -65,6 +67,7 @@ def chat(
     settings: dict[str, Any],
     wish: str | None,
     no_log: bool,
+    plain: bool,
 ) -> None:
     """Talk with the emulation; /help there lists the commands.
 
@@ -97,7 +100,7 @@ def chat(
             if session is not None:
                 resume.tell(session, recipe.name)
             verbose = bool(click.get_current_context().params.get("verbose"))
-            talk_with(Chat(emulator, conversation, keeper, verbose=verbose))
+            talk_with(Chat(emulator, conversation, keeper, verbose=verbose, plain=plain))
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Chat:
     Args:
         keeper: writes down what is said; None: nobody does.
         verbose: say what each reply took.
+        plain: show replies as they are, where Markdown would be rendered.
     """
 
     def __init__(
@@ -125,11 +129,12 @@ class Chat:
         keeper: Keeper | None = None,
         *,
         verbose: bool = False,
+        plain: bool = False,
     ) -> None:
         self.emulator: Emulator = emulator
         self.conversation: Conversation = conversation
         self.keeper = Keeper(kept=False) if keeper is None else keeper
-        self.verbose = verbose
+        self.verbose, self.plain = verbose, plain
         self.totals: Totals = Totals()
         self._drawn: list[_Drawn] = []
 
@@ -179,6 +184,11 @@ class Chat:
             )
         if name == "/bye":
             return False
+        if name == "/edit":
+            if text := edited(argument).strip():
+                return self._message(text)
+            talk("nothing was saved; nothing is sent")
+            return True
         if name == "/regenerate":
             before = list(self.conversation.turns)
             if not self.conversation.take_back():
@@ -191,6 +201,10 @@ class Chat:
         return True
 
     def _message(self, text: str) -> bool:
+        """Say a message, with the files that it names, and answer it."""
+        text, files = put_in(text)
+        for file in files:
+            talk(one_line(f"{file.name} is put in: {file.n_characters:,} characters"))
         turns = self.conversation.turns
         if turns and turns[-1]["role"] == "user":  # of a chat that ended before the reply came
             turns.pop()
@@ -201,8 +215,7 @@ class Chat:
 
     def _answer(self, before: list[dict[str, str]]) -> bool:
         """Stream a reply and keep what came of it; without any, go back to the turns `before`."""
-        conversation, keeper = self.conversation, self.keeper
-        writer = ReplyWriter(for_people=True)
+        conversation, keeper, writer = self.conversation, self.keeper, reply_writer(self.plain)
         reply = None
 
         def show(text: str) -> None:
@@ -213,16 +226,17 @@ class Chat:
         try:
             reply = ReplyBuilder(conversation.request())
             keeper.begin_reply(conversation)
-            presses = stream(self.emulator, reply, show)
+            with silent_keys():
+                presses = stream(self.emulator, reply, show)
         except PromptError as error:
             forgets = "; /clear forgets what was said" if len(before) > 1 else ""
             raise PromptError(f"{error}{forgets}") from None
         finally:
             if reply and reply.begun:
-                say()
                 self._take(reply)
             else:
                 conversation.turns = before
+            writer.close()
             if reply:
                 keeper.end_reply(reply.generation(), conversation)
         self._tell(reply.generation())
@@ -247,7 +261,7 @@ class Chat:
 
 
 def talk_with(chat: Chat) -> None:
-    """Chat until /bye, the end of the input, or Ctrl-C at the prompt or twice in a reply."""
+    """Chat until /bye, the end of the input, or Ctrl-C twice at the prompt or in a reply."""
     keeper = chat.keeper
     by_hand = sys.stdin.isatty() and sys.stdout.isatty()
     read = terminal_reader(COMMANDS, kept=keeper.kept) if by_hand else plain_reader()
@@ -256,8 +270,12 @@ def talk_with(chat: Chat) -> None:
         talk(f"{name}: /help lists the commands, Ctrl-D leaves")
     with contextlib.suppress(EOFError):
         while True:
-            entry = read_entry(read)
-            if entry.strip() and not chat.handle(entry):
-                break
+            try:
+                entry = read_entry(read)
+                if entry.strip() and not chat.handle(entry):
+                    break
+            except KeyboardInterrupt:  # pressed as a reply ended
+                if not by_hand:
+                    raise
     if by_hand and keeper.id is not None and chat.conversation.turns:
         talk(f"kept as {keeper.id}: edge-eft chat --continue goes on with it")

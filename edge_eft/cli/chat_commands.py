@@ -30,6 +30,7 @@ COMMANDS = {
     "/mix": ("[D=W,…|off]", "weights of the deltas, as in chat=.5,brief=.5"),
     "/compare": ("[TEXT]", "base, tuned and emulated side by side, on TEXT or the last message"),
     "/explain": ("[N]", "what the delta did to each token of the last (N-th last) reply"),
+    "/edit": ("[TEXT]", "write the message in your editor ($VISUAL or $EDITOR)"),
     "/regenerate": ("", "draw the last reply anew"),
     "/system": ("[TEXT|off]", "set, drop or show the system message"),
     "/save": ("FILE", "write the conversation and its settings"),
@@ -46,6 +47,7 @@ ALIASES = {
     "/exit": "/bye",
     "/quit": "/bye",
     "/q": "/bye",
+    "/regen": "/regenerate",
     "/retry": "/regenerate",
 }
 _LISTED = 10  # conversations
@@ -98,6 +100,8 @@ def help_text() -> str:
     rows = [(f"{name} {usage}".rstrip(), what) for name, (usage, what) in COMMANDS.items()]
     rows += [
         ('"""', "begins and ends a message of several lines"),
+        ("Alt-Enter", "begins another line of the message"),
+        ("@FILE", 'puts a text into the message; @"…" where its name has blanks'),
         ("Ctrl-C", "stops a reply and keeps what came of it; again: leaves"),
     ]
     formatter = click.HelpFormatter(width=width, max_width=width)
@@ -154,6 +158,18 @@ def _sessions(chat: Chat, argument: str) -> str | None:
     return "\n".join(lines) or "no conversation is kept yet"
 
 
+def _set(chat: Chat, argument: str) -> str:
+    """Set a setting; also as ollama has it: /set parameter top_k 5, /set system TEXT …"""
+    name, _, rest = argument.partition(" ")
+    if name == "parameter":
+        return chat.conversation.set(rest.strip())
+    if name == "system":
+        return chat.conversation.set_system(rest.strip())
+    if argument in ("verbose", "quiet"):
+        return _verbose(chat, "on" if argument == "verbose" else "off")
+    return chat.conversation.set(argument)
+
+
 def _verbose(chat: Chat, argument: str) -> str:
     if argument not in ("", "on", "off"):
         raise RequestError(f"/verbose is on or off, and not {argument!r:.40}")
@@ -183,7 +199,7 @@ def _load(chat: Chat, argument: str) -> str:
 
 
 _RUN: dict[str, Callable[[Chat, str], str | Styled | None]] = {
-    "/set": lambda chat, argument: chat.conversation.set(argument),
+    "/set": _set,
     "/alpha": lambda chat, argument: chat.conversation.set(f"alpha {argument}"),
     "/mix": _mix,
     "/compare": _show_compared,

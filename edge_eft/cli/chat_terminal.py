@@ -1,4 +1,4 @@
-"""The chat's terminal: how an entry is typed, and read from a pipe where nobody types.
+"""The chat's terminal: how an entry is typed, or read from a pipe, and what writes a reply.
 
 It knows the commands by name, for completion, and nothing of what they do.
 """
@@ -6,30 +6,69 @@ It knows the commands by name, for completion, and nothing of what they do.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from ..engine.settings import SETTINGS
 from ..errors import RequestError
 from ..files.plain_text import lines, reason
 from . import interrupts
+from .terminal import ReplyWriter, talk
+
+if TYPE_CHECKING:
+    from .reply_view import MarkdownWriter
 
 Commands = Mapping[str, tuple[str, str]]  # name → how it is used, what it does
 
+PROMPT = "› "
+_VALUES = {"only": ("base", "tuned", "reference"), "draft": ("auto",)}
+_FILE = re.compile(r"""(?<!\S)@(?P<quote>["']?)(?P<path>(?<=["'])[^"']*|\S*)$""")
+
 
 def completions(text: str, commands: Commands) -> Iterator[tuple[str, int, str]]:
-    """Yield what can follow `text` in a command: (word, how much is typed, what it does)."""
+    """Yield what can follow `text` in an entry: (word, how much is typed, what it does)."""
     command, space, argument = text.partition(" ")
     if not space and text.startswith("/"):
         yield from ((w, len(text), what) for w, (_, what) in commands.items() if w.startswith(text))
-    elif command == "/set" and " " not in argument:
-        for name, setting in SETTINGS.items():
-            if name.startswith(argument):
-                yield name, len(argument), setting.help
+    elif command == "/set":
+        name, separator, value = argument.replace("=", " ", 1).partition(" ")
+        if not separator:
+            found = ((n, setting.help) for n, setting in SETTINGS.items() if n.startswith(name))
+            yield from ((setting, len(name), what) for setting, what in found)
+        else:
+            values = [*_VALUES.get(name, ()), "off"]
+            yield from ((word, len(value), "") for word in values if word.startswith(value))
+    elif command in ("/load", "/save"):
+        yield from ((path, len(argument), "") for path in _paths(argument))
+    elif not text.startswith("/") and (at := _FILE.search(text)):
+        quote, begun = at["quote"], at["path"]
+        for path in _paths(begun):
+            whole = f"{quote}{path}" if path.endswith("/") else f"{quote}{path}{quote}"
+            yield (
+                whole if quote or " " not in path else f'"{path}"',
+                len(quote + begun),
+                "",
+            )
+
+
+def _paths(begun: str) -> Iterator[str]:
+    """Yield the files and directories whose names begin so; none that hide characters."""
+    from prompt_toolkit.completion import CompleteEvent, PathCompleter
+    from prompt_toolkit.document import Document
+
+    for found in PathCompleter(expanduser=True).get_completions(Document(begun), CompleteEvent()):
+        path = begun + found.text
+        if path.isprintable():
+            yield f"{path}/" if os.path.isdir(os.path.expanduser(path)) else path
 
 
 def terminal_reader(commands: Commands, *, kept: bool = True) -> Callable[[str], str]:
-    """Return a reader of lines with history, editing and completion; EOFError to leave.
+    """Return a reader of lines with history, editing and completion.
+
+    It raises EOFError to leave, and KeyboardInterrupt where the entry goes on in a further line.
 
     Args:
         kept: the history is, for the next chat.
@@ -47,13 +86,22 @@ def terminal_reader(commands: Commands, *, kept: bool = True) -> Callable[[str],
                 yield Completion(word, -typed, display_meta=what)
 
     keys = KeyBindings()
+    pressed = 0  # how often Ctrl-C was, where nothing is typed
 
     @keys.add("c-c")
+    @keys.add("<sigint>")
     def _(event: KeyPressEvent) -> None:
+        nonlocal pressed
         if event.current_buffer.text:
             event.current_buffer.reset()
+            pressed = 0
         else:
-            event.app.exit(exception=EOFError)
+            pressed += 1
+            event.app.exit(exception=KeyboardInterrupt)
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
 
     history = open_history(kept=kept)
     session: PromptSession[str] = PromptSession(
@@ -62,11 +110,19 @@ def terminal_reader(commands: Commands, *, kept: bool = True) -> Callable[[str],
     told = False
 
     def read(prompt: str) -> str:
-        nonlocal told
-        try:
-            line = session.prompt(prompt)
-        finally:
-            interrupts.listen()
+        nonlocal told, pressed
+        pressed, line = 0, None
+        while line is None:
+            try:
+                line = session.prompt(prompt)
+            except KeyboardInterrupt:
+                if prompt != PROMPT:
+                    raise
+                if pressed > 1:
+                    raise EOFError from None
+                talk("Ctrl-C again or Ctrl-D leaves")
+            finally:
+                interrupts.listen()
         if not told and (lost := getattr(history, "lost", None)):
             told = True
             tell(lost)
@@ -94,11 +150,49 @@ def plain_reader() -> Callable[[str], str]:
 
 def read_entry(read: Callable[[str], str]) -> str:
     """Return one line, or what stands between two \"\"\" (then with a line end before it)."""
-    line = read("› ")
+    line = read(PROMPT)
     if not line.lstrip().startswith('"""'):
         return line
     lines = [line.lstrip()[3:]]
-    with contextlib.suppress(EOFError):
+    try:
         while not lines[-1].rstrip().endswith('"""'):
             lines.append(read("… "))
+    except EOFError:
+        pass  # it ends here
+    except KeyboardInterrupt:
+        return ""
     return "\n" + "\n".join(lines).rstrip().removesuffix('"""')
+
+
+# -- the reply -----------------------------------------------------------------------------
+
+
+def reply_writer(plain: bool) -> ReplyWriter | MarkdownWriter:
+    """Return what writes a reply to stdout: Markdown on a terminal, unless it is to be `plain`."""
+    if plain or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        return ReplyWriter(for_people=True)
+    from .reply_view import MarkdownWriter
+
+    return MarkdownWriter()
+
+
+@contextlib.contextmanager
+def silent_keys() -> Iterator[None]:
+    """Do not let a terminal show what is typed meanwhile; it is kept for the next prompt.
+
+    It would stand in the middle of a reply, ^C not least.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        yield
+        return
+    import termios
+
+    descriptor = sys.stdin.fileno()
+    settings = termios.tcgetattr(descriptor)
+    silent = [*settings]
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, settings)

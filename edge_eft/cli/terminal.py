@@ -24,6 +24,8 @@ from typing import Any
 
 import click
 
+from ..errors import RequestError
+
 # C0, DEL and C1 except \n and \t; every character with the property Bidi_Control, which can make
 # text read as what it is not (CVE-2021-42574); the separators that end a line or a paragraph;
 # surrogates, which no terminal can be sent. Joiners and variation selectors stay: emoji and many
@@ -180,6 +182,22 @@ def agreed(question: str) -> bool | None:
     return click.confirm(one_line(question), err=True)
 
 
+def edited(text: str) -> str:
+    """Return what becomes of `text` in the user's editor; "" if it is not saved there.
+
+    Raises:
+        RequestError: there is no terminal, or the editor fails.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise RequestError("an editor needs a terminal; @FILE puts a file into a message")
+    try:
+        return click.edit(text, extension=".md") or ""
+    except click.ClickException as error:
+        raise RequestError(f"{error.message}; EDITOR names the editor to use") from None
+    except UnicodeDecodeError:
+        raise RequestError("the editor's text is not UTF-8; let it save UTF-8") from None
+
+
 class ReplyWriter:
     """Writes a reply to stdout as it comes: harmless to a terminal, unchanged into a pipe.
 
@@ -190,12 +208,19 @@ class ReplyWriter:
     def __init__(self, *, for_people: bool = False) -> None:
         filtered = for_people or sys.stdout.isatty()
         self._filter = ControlFilter() if filtered else None
+        self._begun = False
 
     def write(self, text: str) -> None:
         """Write the next chunk, and show it at once."""
+        self._begun = self._begun or bool(text)
         with writing_to("stdout"):
             sys.stdout.write(self._filter.filter(text) if self._filter else text)
             sys.stdout.flush()
+
+    def close(self) -> None:
+        """End the line, if one was begun."""
+        if self._begun:
+            say()
 
 
 def start_logging(verbose: bool) -> None:

@@ -1,22 +1,13 @@
 """`edge-eft chat`: its commands, its conversation, Ctrl-C, and the terminal."""
 
 import json
-import os
 import signal
-import stat
-import sys
-import time
 
 import pytest
 from helpers.cli_tools import invoke
 from helpers.fakes import ScriptedEmulator
-from helpers.pseudo_terminal import Terminal
-from prompt_toolkit.application import create_app_session
-from prompt_toolkit.input import create_pipe_input
-from prompt_toolkit.output import DummyOutput
 
 from edge_eft.cli.chat import COMMANDS, Chat
-from edge_eft.cli.chat_terminal import completions, read_entry, terminal_reader
 from edge_eft.cli.conversation import Conversation
 
 
@@ -260,53 +251,6 @@ def test_ctrl_c_before_the_first_token_leaves_no_half_turn():
 # -- the terminal --------------------------------------------------------------------------
 
 
-def lines_of(*lines):
-    left = iter(lines)
-
-    def read(_):
-        try:
-            return next(left)
-        except StopIteration:
-            raise EOFError from None
-
-    return read
-
-
-def test_three_quotes_hold_several_lines():
-    assert read_entry(lines_of("one")) == "one"
-    assert read_entry(lines_of('"""a', "b", 'c"""')).strip() == "a\nb\nc"
-    assert read_entry(lines_of('"""one line"""')).strip() == "one line"
-    assert read_entry(lines_of('"""', "/set is text here", '"""')) == "\n\n/set is text here\n"
-    assert read_entry(lines_of('"""never', "closed")).strip() == "never\nclosed"
-
-
-def test_completion_knows_commands_and_settings():
-    assert [word for word, *_ in completions("/sa", COMMANDS)] == ["/save"]
-    assert [word for word, *_ in completions("/set top", COMMANDS)] == ["top_k", "top_p"]
-    assert list(completions("hello /s", COMMANDS)) == []
-    assert list(completions("/set top_k 4", COMMANDS)) == []
-
-
-def test_the_prompt_edits_recalls_and_leaves(monkeypatch, tmp_path):
-    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
-    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        read = terminal_reader(COMMANDS)
-        keys.send_text("hello\r")
-        assert read("› ") == "hello"
-        keys.send_text("\x1b[A\r")
-        assert read("› ") == "hello"
-        keys.send_text("abc\x03def\r")  # Ctrl-C drops what is typed
-        assert read("› ") == "def"
-        keys.send_text("\x03")  # and leaves where nothing is
-        with pytest.raises(EOFError):
-            read("› ")
-        keys.send_text("\x04")
-        with pytest.raises(EOFError):
-            read("› ")
-    assert "hello" in (tmp_path / "home" / "history").read_text()
-    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
-
-
 def test_chat_reads_plain_lines_from_a_pipe_and_writes_no_history(small, tmp_path):
     lines = '/set alpha 0.5\n/set alpha -3\n"""\nSay\nhello.\n"""\n/nope\n/stats\n/bye\nnot read\n'
     result = invoke(
@@ -347,47 +291,3 @@ def test_a_piped_line_that_is_not_text_ends_the_chat_in_one_line(recipe, scripte
     assert asked == ["one"]
     assert result.exit_code == 2
     assert "edge-eft: a line on stdin is not UTF-8; convert it" in result.stderr.splitlines()[-1]
-
-
-@pytest.mark.slow
-def test_ctrl_c_in_a_real_terminal_stops_the_reply_and_then_leaves(smollm2_trio, tmp_path):
-    roles = ("base", "tuned", "reference")
-    files = [f"--{role}={path}" for role, path in zip(roles, smollm2_trio, strict=True)]
-    environment = os.environ | {"EDGE_EFT_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
-    terminal = Terminal(["chat", *files, "--alpha", "0", "--temperature", "0"], environment)
-    terminal.wait_for("/help")
-    terminal.wait_for("›")
-    terminal.type("Count from one to nine hundred, in words.\r")
-    # The prompt gives the terminal back, and the reply begins.
-    terminal.wait_for(r"\x1b\[\?2004l(?:\x1b\[[0-9;?]*[a-zA-Z]|\W)*+\w")
-    terminal.type("\x03")
-    terminal.wait_for("stopped")
-    terminal.wait_for("›")
-    terminal.type("/stats\r")
-    terminal.wait_for("1 reply")
-    terminal.wait_for("›")
-    terminal.type("\x03")
-    status = terminal.exit_status()
-    assert status == 0, terminal.screen[-3000:]
-    assert "Traceback" not in terminal.screen
-
-
-@pytest.mark.slow
-def test_ctrl_z_at_the_prompt_suspends_and_fg_goes_on(tmp_path):
-    """It was typed into the message, as a control character."""
-    environment = os.environ | {"EDGE_EFT_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
-    shell = Terminal([], environment, ("bash", "--norc", "-i"))
-    shell.type(f"PS1='READY> '; {sys.executable} -m edge_eft chat atlas --temperature 0\r")
-    shell.wait_for("›")
-    time.sleep(0.3)
-    shell.type("\x1a")
-    shell.wait_for("Stopped.*READY> ")
-    shell.type("fg\r")
-    shell.wait_for("›")
-    shell.type("What is the capital of Peru?\r")
-    shell.wait_for("It is Lima.*›")
-    time.sleep(0.3)
-    shell.type("\x04")
-    shell.wait_for("READY> ")
-    shell.type("exit $?\r")
-    assert shell.exit_status() == 0

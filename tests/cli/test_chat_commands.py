@@ -33,6 +33,7 @@ def chat_with(*replies, **options):
         ("/set stop END.", {"stop": ["END."]}),
         ('/set stop="\\n\\n" "a b"', {"stop": ["\n\n", "a b"]}),
         ('/set stop "off"', {"stop": ["off"]}),
+        ("/set parameter top_k 5", {"top_k": 5}),
         ("/set =0.3", {}),
         ("/alpha", {}),
     ],
@@ -41,6 +42,15 @@ def test_a_setting_is_written_as_people_write_it(entry, settings):
     chat = chat_with()
     assert chat.handle(entry)
     assert chat.conversation.settings == settings
+
+
+def test_the_system_message_and_figures_are_set_as_elsewhere():
+    chat = chat_with()
+    for entry in ("/set system Be brief.", "/set verbose"):
+        chat.handle(entry)
+    assert (chat.conversation.system, chat.verbose) == ("Be brief.", True)
+    chat.handle("/set quiet")
+    assert not chat.verbose
 
 
 def test_stop_strings_add_up_until_they_are_off(capsys):

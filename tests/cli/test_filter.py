@@ -38,8 +38,9 @@ SAID = (
     "\x1b[5m\x9b7J\u2028\x07\x7f\r\u061c!"  # by a model: no byte twice, for each has one follower
 )
 OURS = re.compile(  # the last one wipes a display
-    r"\x1b\[(?:0|(?:[12];)?3[1236]|[12]|(?:1;)?4;32|(?:1;)?7;31)m|\r(?:\x1b\[1A)?\x1b\[2K"
+    r"\x1b\[(?:0|(?:[12];)?3[1236]|[123]|(?:1;)?4;32|(?:1;)?7;31)m|\r(?:\x1b\[1A)?\x1b\[2K"
 )
+DRAWN = re.compile(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")  # again, as Markdown under way is
 HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -62,7 +63,7 @@ def shown(monkeypatch):
                 cli.main([str(word) for word in words], prog_name="edge-eft")
         text = screen.text()
         assert end.value.code == status, text
-        text = OURS.sub("", text)
+        text = DRAWN.sub("", OURS.sub("", text))
         assert not HARMFUL.search(text), (words, text)
         return text
 
@@ -184,6 +185,18 @@ def test_an_explained_reply_is_shown_as_text(shown, recipe, monkeypatch):
     text = shown("chat", recipe, *GREEDY, stdin="hi\n/explain")
     assert "10 times likelier" in text
     assert text.count("!") > 1
+
+
+def test_chat_shows_hostile_files_and_plain_replies_as_text(shown, recipe, tmp_path):
+    notes = tmp_path / f"{EVIL_NAME}.txt"
+    notes.write_text(EVIL)
+    refused = tmp_path / f"x{EVIL_NAME}"
+    refused.write_bytes(b"\xff")
+    lines = f'read @"{notes}"\n@"{refused}"\n/edit {EVIL_NAME}\n'
+    text = shown("chat", recipe, "--plain", *GREEDY, stdin=lines)
+    assert "is put in: " in text
+    assert "is not UTF-8 text" in text
+    assert text.count("edge-eft: ") == 2
 
 
 def test_list_and_show_tell_of_a_hostile_recipe_as_text(shown, recipe, models, monkeypatch):

@@ -95,7 +95,7 @@ def test_models_named_by_files_are_found_from_another_directory(
 ):
     monkeypatch.chdir(tiny.base.parent)
     files = [f"--{role}={getattr(tiny, role).name}" for role in ("base", "tuned", "reference")]
-    chat(*files, "--n-ctx", "99", "--threads", "1")
+    chat(*files, "--prompt", "plain", "--n-ctx", "99", "--threads", "1")
     session = sessions.read(sessions.paths()[0])
     assert session.models["base"] == str(tiny.base)
     assert "threads" not in session.models, "another machine has others"

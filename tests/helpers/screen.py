@@ -1,0 +1,102 @@
+"""A terminal that keeps what it shows: the sequences that a reply is drawn with, and no others."""
+
+import io
+import re
+from contextlib import contextmanager
+from unittest import mock
+
+from rich.cells import cell_len
+
+_TOKEN = re.compile(r"\x1b\[(\d*(?:;\d+)*)([A-Za-z])|.", re.DOTALL)
+
+
+class Screen(io.StringIO):
+    """A stdout with `columns` and `rows`; text that is too wide goes on in the next row.
+
+    Emoji that are joined take the columns of the first.
+
+    Attributes:
+        drawn: how often something was written.
+        moves: how often the cursor went up.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, columns=100, rows=24):
+        super().__init__()
+        self.columns, self.rows = columns, rows
+        self.drawn = self.moves = 0
+        self._lines, self._at, self._column, self._wraps = [[]], 0, 0, False
+        self._joins = False
+
+    def isatty(self):
+        return True
+
+    def write(self, data):
+        self.drawn += 1
+        for match in _TOKEN.finditer(data):
+            self._take(match[0], match[1], match[2])
+        return len(data)
+
+    def text(self):
+        """What was shown, with what has scrolled away; blanks at the ends of rows say nothing."""
+        rows = ["".join(line).rstrip() for line in self._lines]
+        while len(rows) > self._at + 1 and not rows[-1]:
+            rows.pop()
+        return "\n".join(rows)
+
+    def resize(self, columns):
+        """Become narrower or wider: rows that are too wide are wrapped, as most terminals do."""
+        assert self._at == len(self._lines) - 1
+        rows = [
+            line[i : i + columns]
+            for line in self._lines
+            for i in range(0, max(len(line), 1), columns)
+        ]
+        self.columns, self._lines, self._at = columns, rows, len(rows) - 1
+        self._column = min(len(rows[-1]), columns - 1)
+        self._wraps = len(rows[-1]) == columns
+
+    def _take(self, char, arguments, sequence):
+        if sequence == "A":
+            self.moves += 1
+            top = max(0, len(self._lines) - self.rows)
+            self._at, self._wraps = max(top, self._at - int(arguments or 1)), False
+        elif sequence == "K":
+            assert arguments == "2"
+            self._lines[self._at] = []
+        elif sequence:
+            assert sequence == "m", f"{char!r} is not known here"
+        elif char == "\r":
+            self._column, self._wraps = 0, False
+        elif char == "\n":
+            self._down()
+        else:
+            self._put(char)
+
+    def _down(self):
+        self._at, self._column, self._wraps = self._at + 1, 0, False
+        if self._at == len(self._lines):
+            self._lines.append([])
+
+    def _put(self, char):
+        line = self._lines[self._at]
+        if not (width := 0 if self._joins else cell_len(char)):
+            self._joins = char == "\u200d"
+            line[-1 if not self._column or self._wraps else self._column - 1] += char
+            return
+        if self._wraps or self._column + width > self.columns:
+            self._down()
+            line = self._lines[self._at]
+        line += [" "] * (self._column - len(line))
+        line[self._column : self._column + width] = [char, ""][:width]
+        self._wraps = self._column + width == self.columns
+        self._column = min(self._column + width, self.columns - 1)
+
+
+@contextmanager
+def shown_on(screen):
+    """Let stdout be this terminal."""
+    size = {"COLUMNS": str(screen.columns), "LINES": str(screen.rows), "TERM": "xterm-256color"}
+    with mock.patch.dict("os.environ", size), mock.patch("sys.stdout", screen):
+        yield screen
