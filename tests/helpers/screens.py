@@ -99,6 +99,7 @@ class OnTerminal:
         if not self.pid:
             if stdout is not None:
                 os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
+            os.environ.pop("NO_COLOR", None)
             os.environ.update({"TERM": "xterm-256color", **dict(environment)})
             os.execv(sys.executable, [*command(setup), *map(str, arguments)])
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
