@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from edge_eft.logits.sampling import choose, sample
 
 QUESTIONS = [q["question"] for q in json.loads((ATLAS / "heldout.json").read_text())["questions"]]
 
+N_DRAWS = int(os.environ.get("EDGE_EFT_TEST_DRAWS", "6_000"))  # the whole of it: 20_000
+
 # -- the rule --------------------------------------------------------------------------------------
 
 
@@ -42,7 +45,7 @@ def test_shared_noise_gives_the_exact_joint_distribution(p, q):
     """
     ids = np.arange(3)
     log_p, log_q = np.log(p), np.log(q)
-    n = 20_000
+    n = N_DRAWS
     pairs = Counter((choose(ids, log_q, seed, 0), choose(ids, log_p, seed, 0)) for seed in range(n))
     emulated = [sum(pairs[d, e] for d in range(3)) for e in range(3)]
     expected = np.array(p) / sum(p) * n
