@@ -49,8 +49,8 @@ def test_several_deltas_share_one_reference(pair, text, tmp_path):
     reference, tuned = pair
     other = tiny_models.write_random(tmp_path / "other.gguf", seed=3, quantised=False)
     result = invoke(
-        "convert", "--reference", reference, "--tuned", f"chat={tuned}", "--tuned", f"other={other}",
-        "--text", text, "--name", "two", "--out", tmp_path / "files",
+        "convert", "--reference", reference, "--tuned", f"chat={tuned}",
+        "--tuned", f"other={other}", "--text", text, "--name", "two", "--out", tmp_path / "files",
         "--recipe", tmp_path / "two.toml", "--prompt", "tuned=plain",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr

@@ -16,8 +16,8 @@ def test_a_recipe_is_called_after_the_repository_of_a_snapshot(pair, text, tmp_p
     snapshot.mkdir(parents=True)
     (snapshot / "Tiny-chat.gguf").symlink_to(pair[1])
     result = invoke(
-        *("convert", "--reference", pair[0], "--tuned", snapshot / "Tiny-chat.gguf", "--text", text),
-        *("--out", tmp_path / "out", "--quiet"),
+        *("convert", "--reference", pair[0], "--tuned", snapshot / "Tiny-chat.gguf"),
+        *("--text", text, "--out", tmp_path / "out", "--quiet"),
     )
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "out" / "Tiny-chat.toml").is_file()
