@@ -15,8 +15,8 @@ from helpers.http_server import until
 from helpers.server_clients import LONG, SHORT, active, ask_for
 
 # How often, in the slow tests; the fast ones are small versions of the same.
-N_KILLS = int(os.environ.get("EDGE_EFT_TEST_KILLS", "30"))
-N_REQUESTS = int(os.environ.get("EDGE_EFT_TEST_REQUESTS", "1000"))
+N_KILLS = int(os.environ.get("EDGE_EFT_TEST_KILLS", "10"))
+N_REQUESTS = int(os.environ.get("EDGE_EFT_TEST_REQUESTS", "600"))
 
 
 class Client(threading.Thread):
