@@ -141,7 +141,10 @@ main()
     assert re.fullmatch(line, done.stderr.strip())
 
 
-@pytest.mark.parametrize("mebibytes", [50, 80, 100, 150, 200, 300, 350])
+DIES = pytest.mark.xfail(reason="OpenBLAS dies of SIGSEGV, or ends with two lines, in its import")
+
+
+@pytest.mark.parametrize("mebibytes", [50, 80, 100, pytest.param(150, marks=DIES), 200, 300, 350])
 def test_a_limit_of_memory_is_one_line_or_enough(mebibytes):
     """Was a traceback, status 1 or 130 without a word, or "a file is damaged"."""
     line = f'ulimit -v {mebibytes << 10}; exec "$0" -m edge_eft run atlas "What is Peru?"'
@@ -151,9 +154,7 @@ def test_a_limit_of_memory_is_one_line_or_enough(mebibytes):
     if done.returncode == 0:
         return
     assert (done.returncode, done.stdout) == (2, "")
-    # OpenBLAS does not look at what it got, and at some limits runs into a null pointer.
-    about = "memory|thread|SIGSEGV"
-    assert re.fullmatch(rf"edge-eft: [^\n]*({about})[^\n]*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"edge-eft: [^\n]*(memory|thread)[^\n]*\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("lacking", ["os.fork", "os.pipe", "threading.Thread.start"])
