@@ -118,9 +118,10 @@ def memory(model: Path, second: Path | str = "", adapter: Path | str = "") -> in
     return int(result.stdout)
 
 
-def test_a_kept_adapter_saves_memory_and_gives_the_same_logits(real_pair, tmp_path):
-    merged = convert_quietly(real_pair.reference, real_pair.tuned, tmp_path, name="merged")
-    kept = convert_quietly(real_pair.reference, real_pair.adapter, tmp_path, name="kept")
+def test_a_kept_adapter_saves_memory_and_gives_the_same_logits(real_pair, tmp_path, text):
+    reference, tuned, adapter = real_pair
+    merged = convert_quietly(reference, tuned, tmp_path, name="merged", text=text)
+    kept = convert_quietly(reference, adapter, tmp_path, name="kept", text=text)
     reference = tmp_path / "merged-reference-Q8_0.gguf"
     full = tmp_path / "merged-tuned-Q8_0.gguf"
     adapter = tmp_path / "kept-tuned-lora.gguf"
