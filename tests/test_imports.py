@@ -170,7 +170,10 @@ def command(*words):
         ("serve", "--no-such-option"),
         ("show", "--no-such-option"),
         ("no-such-command",),
-        ("run",),
+        ("run", "atlas", "one", "two"),
+        ("run", "a.gguf", "hi"),
+        ("config",),
+        ("completion", "bash"),
     ],
     ids=" ".join,
 )

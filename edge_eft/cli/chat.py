@@ -10,15 +10,13 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ..engine.reply import ReplyBuilder, Timings
 from ..errors import AbortedError, EdgeEftError, PromptError, RequestError
 from ..system import mebibytes
 from ..validate import did_you_mean
 from .chat_terminal import plain_reader, read_entry, terminal_reader
+from .command import command as new_command
 from .options import (
-    HELP,
     Models,
     model_options,
     recipe_argument,
@@ -46,7 +44,7 @@ COMMANDS = {
 }
 
 
-@click.command("chat", context_settings=HELP)
+@new_command("chat")
 @recipe_argument
 @model_options
 @system_option

@@ -22,7 +22,7 @@ from ..files.hf_directory import shown_name
 from ..files.recipe import check_prompt
 from ..files.recipe_toml import relative
 from ..system import at_home
-from .options import HELP
+from .command import command as new_command
 from .terminal import progress, say, to_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -45,7 +45,7 @@ def _at_home(path: str) -> Path:
 _PATH = _HomePath(path_type=Path)
 
 
-@click.command(name="convert", context_settings={**HELP, "show_default": True})
+@new_command("convert", show_default=True)
 @click.option(
     "--reference",
     type=_PATH,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import HELP, json_option, quiet_option
+from .command import command as new_command
+from .options import json_option, quiet_option
 from .terminal import (
     Styled,
     compose,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 MARKS = ("✓", "✗")
 
 
-@click.command("demo", context_settings=HELP)
+@new_command("demo")
 @click.argument("recipe", default="atlas")
 @click.option("--delta", metavar="NAME", help="Whose manner: chat, brief or discreet.")
 @click.option(

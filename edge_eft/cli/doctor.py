@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import command as new_command
 from .finding import NOTE, OK, WARNING, Finding
-from .options import HELP, json_option
+from .options import json_option
 from .terminal import compose, dim, one_line, say, style, terminal_width, to_json, wrap
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _COLOURS = {OK: "green", NOTE: "yellow", WARNING: "red"}
 _VERDICT, _NAME = 9, 14  # columns
 
 
-@click.command("doctor", context_settings=HELP)
+@new_command("doctor")
 @click.argument("name", required=False, metavar="[RECIPE]")
 @click.option("--online", is_flag=True, help="Also ask whether the Hugging Face hub answers.")
 @json_option

@@ -16,7 +16,8 @@ import click
 
 from .. import system
 from ..system import byte_size, mebibytes
-from .options import HELP, json_option
+from .command import command as new_command
+from .options import json_option
 from .terminal import compose, dim, one_line, say, style, talk, to_json
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Report:
     available: int
 
 
-@click.command("match", context_settings=HELP)
+@new_command("match")
 @click.argument("directories", nargs=-1, metavar="[DIR]...")
 @click.option("--write", "name", metavar="NAME", help="Make a recipe of the first trio.")
 @click.option("--trio", type=int, metavar="N", help="With --write: of the N-th.")

@@ -16,7 +16,8 @@ import click
 
 from ..system import byte_size
 from ..text.formats import FORMATS
-from .options import HELP, Text, json_option
+from .command import command as new_command
+from .options import Text, json_option
 from .terminal import Transfer, compose, dim, one_line, say, start_logging, style, talk, to_json
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Ways:
     as_json: bool
 
 
-@click.command("pull", context_settings=HELP)
+@new_command("pull")
 @click.argument("recipe", required=False, metavar="[NAME]")
 @click.option("--base", metavar=_REPO, help="The large model's repository, and file or kind.")
 @click.option("--tuned", metavar=_REPO, help="The small tuned model's.")

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ..system import byte_size, mebibytes
 from . import show_source
-from .options import HELP, Models, json_option, model_options, recipe_argument
+from .command import command as new_command
+from .options import Models, json_option, model_options, recipe_argument
 from .show_source import instruct_lines, prompt_name, source_line
 from .terminal import compose, dim, one_line, say, style, to_json
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from ..files.recipe import Recipe
 
 
-@click.command("show", context_settings=HELP)
+@new_command("show")
 @recipe_argument
 @model_options
 @json_option

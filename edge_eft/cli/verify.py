@@ -13,7 +13,9 @@ import click
 
 from ..files.plain_text import reason
 from ..system import byte_size
-from .options import HELP, complete_here, json_option
+from .command import command as new_command
+from .completion import complete_here
+from .options import json_option
 from .terminal import compose, dim, one_line, progress, say, style, to_json
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Checked:
     why: str = ""
 
 
-@click.command("verify", context_settings=HELP)
+@new_command("verify")
 @click.argument("names", nargs=-1, metavar="[RECIPE]...", shell_complete=complete_here)
 @json_option
 def command(names: tuple[str, ...], as_json: bool) -> None:

@@ -223,7 +223,7 @@ def test_convert_shows_hostile_names_as_text(shown, tmp_path):
 
 @pytest.mark.parametrize("command", ["run", "compare", "chat", "show", "bench", "demo"])
 def test_hostile_arguments_are_refused_in_text(shown, command):
-    for words in ([EVIL], [f"--{EVIL}"], ["--threads", EVIL], ["atlas", EVIL, EVIL]):
+    for words in ([EVIL, EVIL], [f"--{EVIL}"], ["--threads", EVIL], ["atlas", EVIL, EVIL]):
         assert shown(command, *words, status=2).startswith("edge-eft: ")
     shown(EVIL, status=2)
 

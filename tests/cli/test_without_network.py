@@ -41,6 +41,8 @@ COMMANDS = {
     "remove": "mine --yes",
     "convert": f"{_SIDES} --type q4_0 --allow-requantize --quiet --out {{home}}/out",
     "doctor": "",
+    "config": "",
+    "completion": "bash",
     "bench": "atlas --rounds 1 --tokens 2",
     "serve": "atlas --port 0",
 }
