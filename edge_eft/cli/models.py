@@ -74,7 +74,7 @@ class Models:
         self, words: Sequence[str], recipes: Mapping[str, Path], at_most: int
     ) -> tuple[Recipe, list[str]]:
         """Return the recipe that the first word names, and the words after it."""
-        rest = _limited(words[1:], at_most, "")
+        word, rest = words[0], _limited(words[1:], at_most, "")
         known = words[0] in recipes or os.path.lexists(words[0])
         if self.base is not None and not known:
             raise click.UsageError(self._lacks_a_recipe(words))
@@ -84,7 +84,16 @@ class Models:
                 f"{words[0]!r:.80} looks like a prompt, and {command} takes none: edge-eft run "
                 f"{shlex.quote(words[0])} answers it."
             )
-        return self._named(words[0], rest), rest
+        try:
+            return self._named(word, rest), rest
+        except RecipeError as error:
+            if known or rest or not (at_most and word.isalpha()):
+                raise
+            command = click.get_current_context().info_name
+            name = self.default or DEFAULT_RECIPE
+            raise RecipeError(
+                f"{error}; if it is a prompt: edge-eft {command} {shlex.quote(name)} {word}"
+            ) from None
 
     def _in_place_of_a_recipe(self) -> str:
         given = "--tuned and --reference" if self.lora is None else "--reference and --lora"

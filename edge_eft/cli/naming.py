@@ -92,6 +92,11 @@ def _is_gguf(word: str) -> bool:
 
 
 def _repository(word: str) -> str | None:
+    if "://" in word and "huggingface.co/" not in word:
+        return (
+            f"{word!r:.120} is an address, not a recipe; edge-eft pull gets models from "
+            "repositories of Hugging Face"
+        )
     if "/" not in word or os.path.lexists(word) or word.startswith((".", "/", "~")):
         return None
     from .pull_wish import no_recipe

@@ -1,15 +1,15 @@
-"""A reply as data for programs, and what each model thought of its tokens as a table for people."""
+"""A reply as data for programs, and what each model thought of its tokens as lines for people."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..engine.request import is_raw
+from .terminal import Styled, compose, dim, style, supports
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..engine.emulator import Emulator
     from ..engine.reply import Generation, Step
     from ..engine.request import Request
@@ -74,38 +74,39 @@ def _finite(logprob: float) -> float | None:
     return logprob if math.isfinite(logprob) else None
 
 
-def tokens_table(request: Request, done: Generation) -> Table:
-    """Return a table of a reply's tokens: how likely each was, to the sum and to each model."""
-    from rich import box
-    from rich.table import Table
+def token_lines(emulator: Emulator, request: Request, done: Generation) -> Iterator[Styled]:
+    """Yield lines about each token of a reply: how likely it was, to the sum and to each model.
 
-    from .console import text
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    roles = list(done.steps[0].explain or ()) if done.steps else []
-    headings = ["token", "emulated", *(["likeliest"] if request.top_logprobs else []), *roles]
-    for heading in headings:
-        table.add_column(text(heading, "bold"), overflow="fold")
+    Of the models those that have weight, each with its own likeliest tokens.
+    """
+    coefficients = request.weights.coefficients(emulator.deltas)
+    roles = [role for role in coefficients if role == "base" or coefficients[role]]
+    several = len({role.partition(":")[2] for role in roles}) > 2
+    names = {role: role if several else role.partition(":")[0] for role in roles}
+    width = max(map(len, ["emulated", *names.values()]))
     for step in done.steps:
-        cells = [_visible(_text(step.piece)), _percent(step.logprob)]
-        if request.top_logprobs:
-            cells.append(_ranked([(_text(each.piece), each.logprob) for each in step.top_logprobs]))
-        for view in (step.explain or {}).values():
-            top = _ranked([(name, logprob) for _, name, logprob in view.top])
-            cells.append(f"{_percent(view.logprob)}{chr(10) if top else ''}{top}")
-        table.add_row(*map(text, cells))
-    return table
+        yield compose(
+            style(_visible(_text(step.piece)), bold=True), f"  {_percent(step.logprob)}"
+        )
+        ranked = [(_text(each.piece), each.logprob) for each in step.top_logprobs]
+        if ranked:
+            yield dim(f"  {'emulated':<{width}}  {'':>6}  {_ranked(ranked)}")
+        views = step.explain or {}
+        for role in roles if views else ():
+            top = _ranked([(text, logprob) for _, text, logprob in views[role].top])
+            share = _percent(views[role].logprob)
+            yield dim(f"  {names[role]:<{width}}  {share:>6}  {top}".rstrip())
 
 
-def _ranked(entries: list[tuple[str, float]]) -> str:
-    return "\n".join(f"{_visible(name)} {_percent(logprob)}" for name, logprob in entries)
+def _ranked(entries: Sequence[tuple[str, float]]) -> str:
+    return "  ".join(f"{_visible(text)} {_percent(logprob)}" for text, logprob in entries)
 
 
 def _visible(piece: str) -> str:
     """Return a token's text with what cannot be seen written out."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in piece)
-    return shown.replace(" ", "·")
+    return shown.replace(" ", "·" if supports("·") else "_")
 
 
 def _percent(logprob: float) -> str:
-    return f"{math.exp(logprob):.1%}" if logprob > -math.inf else "never"
+    return f"{math.exp(logprob):.1%}"

@@ -41,7 +41,7 @@ _raw_option = option(
 
 
 def _view_option(name: str) -> Any:
-    kind = click.IntRange(0, int(VIEWS[name].high or 0))
+    kind = click.IntRange(1, int(VIEWS[name].high or 0))
     return option(
         f"--{name}", type=kind, group=OUTPUT, metavar="N", show_default="off", help=VIEWS[name].help
     )
@@ -171,7 +171,7 @@ def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     from ..engine.reply import ReplyBuilder
     from ..engine.request import is_raw
     from . import replies
-    from .reply_data import as_object
+    from .reply_data import as_object, token_lines
 
     reply = ReplyBuilder(request)
     writer = ReplyWriter()
@@ -187,11 +187,8 @@ def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     say(to_json(as_object(emulator, request, done)) if as_json else "")
     if as_json:
         return
-    if done.steps:
-        from .console import show as show_table
-        from .reply_data import tokens_table
-
-        show_table(tokens_table(request, done))
+    for line in token_lines(emulator, request, done):
+        say(line)
     if sys.stderr.isatty():
         talk(replies.report(done))
 
