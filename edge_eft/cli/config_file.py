@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,10 @@ def read() -> dict[str, Any]:
     """
     path = path_or_none()
     text = "" if path is None else read_text(path)
+    if path is None or not text:
+        return {}
+    import tomllib  # where there is a file: it takes longer than the rest
+
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -130,6 +133,8 @@ def edited(text: str, table: str, key: str, literal: str | None) -> str:
 
     Raises ValueError if that takes more than changing one line.
     """
+    import tomllib
+
     lines = text.splitlines()
     begin = 0
     if table:

@@ -85,9 +85,7 @@ def token_lines(emulator: Emulator, request: Request, done: Generation) -> Itera
     names = {role: role if several else role.partition(":")[0] for role in roles}
     width = max(map(len, ["emulated", *names.values()]))
     for step in done.steps:
-        yield compose(
-            style(_visible(_text(step.piece)), bold=True), f"  {_percent(step.logprob)}"
-        )
+        yield compose(style(_visible(_text(step.piece)), bold=True), f"  {_percent(step.logprob)}")
         ranked = [(_text(each.piece), each.logprob) for each in step.top_logprobs]
         if ranked:
             yield dim(f"  {'emulated':<{width}}  {'':>6}  {_ranked(ranked)}")
