@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from ..errors import EdgeEftError
@@ -56,8 +57,10 @@ def complete_recipe(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the names that a recipe may have, or say that it is a path."""
-    given = ("words", "tuned", "reference", "model")
-    if any(ctx.params.get(name) for name in given if name != "model" or param.name == "words"):
+    taken = ctx.get_parameter_source("recipe") is ParameterSource.COMMANDLINE
+    if param.name == "words" and (
+        taken or any(ctx.params.get(name) for name in ("words", "tuned", "reference"))
+    ):
         return []  # a prompt follows, which nobody can complete
     from ..files.recipe_names import catalogue, embedded_recipes, own_recipes
 
@@ -151,8 +154,9 @@ def _deltas(ctx: click.Context) -> list[str]:
     from ..files.recipe_names import load_recipe
     from .naming import DEFAULT_RECIPE
 
-    words = ctx.params.get("words") or ()
-    name = ctx.params.get("model") or ctx.params.get("recipe") or (words and words[0])
+    # Where the value of an option is being typed, click has not given out the words yet.
+    words = ctx.params.get("words") or ctx.args or [DEFAULT_RECIPE]
+    typed = ctx.get_parameter_source("recipe") is ParameterSource.COMMANDLINE
     with contextlib.suppress(EdgeEftError, OSError):
-        return list(load_recipe(name or DEFAULT_RECIPE).deltas)
+        return list(load_recipe(ctx.params["recipe"] if typed else words[0]).deltas)
     return []

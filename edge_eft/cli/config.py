@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from . import config_file
 from .command import HELP, Option
@@ -62,8 +63,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
             talk(f"{one_line(name)} is set, and nothing reads it")
 
 
+def _complete_key(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return [CompletionItem(key) for key in KEYS if key.startswith(incomplete)]
+
+
 @new_command("set")
-@click.argument("key")
+@click.argument("key", shell_complete=_complete_key)
 @click.argument("value")
 @click.pass_context
 def set_key(ctx: click.Context, key: str, value: str) -> None:
@@ -76,14 +83,14 @@ def set_key(ctx: click.Context, key: str, value: str) -> None:
     with click.Context(owner, parent=ctx, info_name=owner.name) as inner:
         words = config_file.as_words(name, value, owner)
         try:
-            typed = option.process_value(inner, words)
+            typed = option.type_cast_value(inner, words)
         except click.BadParameter as error:
             raise click.ClickException(refused_value(error, key)) from None
     _write(table, name, _literal(typed, value))
 
 
 @new_command("unset")
-@click.argument("key")
+@click.argument("key", shell_complete=_complete_key)
 @click.pass_context
 def unset_key(ctx: click.Context, key: str) -> None:
     """Remove a default from the configuration file."""
@@ -124,11 +131,11 @@ def _checked(
     if source == "built in":
         default = option.show_default if isinstance(option.show_default, str) else option.default
         words = str(default) if isinstance(default, str | int | float) else None
-        return Effective(key, "off" if words == "False" else words, source)
+        return Effective(key, "off" if option.is_flag else words, source)
     words = config_file.as_words(option.name or "", value, owner)
     inner = click.Context(owner, parent=ctx, info_name=owner.name)
     try:
-        option.process_value(inner, words)
+        option.type_cast_value(inner, words)
     except click.BadParameter as error:
         where = source if source != "file" else f"{config_file.path_or_none()}: {key}"
         raise click.ClickException(refused_value(error, where)) from None
@@ -143,7 +150,7 @@ def _split(key: str) -> tuple[str, str]:
             f"{key!r:.60} is not a key; a command's own is COMMAND.KEY, with one of "
             f"{', '.join(COMMANDS)}"
         )
-    config_file.check_key(name, "there is an")
+    config_file.check_key(name, "")
     return table, name
 
 

@@ -26,7 +26,7 @@ KEYS = (
     *("system", "chat_template_kwargs", "n_ctx", "threads", "gpu_layers", "slots"),
     *("quiet", "verbose", "host", "port", "queue", "keep_alive", "cors", "allow_host"),
 )
-COMMANDS = ("run", "chat", "compare", "show", "serve", "bench")  # that have such options
+COMMANDS = ("demo", "run", "chat", "compare", "show", "serve", "bench")  # that have such options
 
 _MAX_BYTES = 1 << 20
 _HEADER = re.compile(r"\s*\[")
@@ -61,9 +61,9 @@ def read() -> dict[str, Any]:
     for key, value in data.items():
         if key in COMMANDS and isinstance(value, dict):
             for inner in value:
-                check_key(inner, f"{path}: [{key}] has an")
+                check_key(inner, f"{path}: [{key}] ")
         else:
-            check_key(key, f"{path}: has an")
+            check_key(key, f"{path}: ")
     return data
 
 
@@ -71,7 +71,7 @@ def check_key(key: str, where: str) -> None:
     """Raise ClickException, which begins with `where`, if nothing has a default by that name."""
     if key not in KEYS:
         near = did_you_mean(key, [*KEYS, *COMMANDS]) or "; `edge-eft config` lists the keys"
-        raise click.ClickException(f"{where} unknown key {key!r:.60}{near}")
+        raise click.ClickException(f"{where}unknown key {key!r:.60}{near}")
 
 
 def read_text(path: Path) -> str:
@@ -165,5 +165,5 @@ def edited(text: str, table: str, key: str, literal: str | None) -> str:
 
 def _comment(line: str) -> str:
     """Return the comment that ends a line, if it is sure to be one."""
-    found = re.fullmatch(r"[^=]*=[^#\"']*(?:\"[^\"]*\"|'[^']*')?[^#\"']*?(\s*#.*)", line)
+    found = re.fullmatch(r"[^=]*=\s*(?:\"[^\"]*\"|'[^']*'|[^#\"'\s]*)(\s*#.*)", line)
     return found[1] if found else ""

@@ -23,6 +23,7 @@ from ..files.recipe import check_prompt
 from ..files.recipe_toml import relative
 from ..system import at_home
 from .command import command as new_command
+from .completion import complete_type
 from .terminal import progress, say, to_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -72,9 +73,15 @@ _PATH = _HomePath(path_type=Path)
     "type_name",
     default="q8_0",
     metavar="TYPE",
+    shell_complete=complete_type,
     help="Any type of llama.cpp (q8_0, q6_k, q4_k_m …), or auto.",
 )
-@click.option("--base-type", metavar="TYPE", help="Quantise the base to this type, too.")
+@click.option(
+    "--base-type",
+    metavar="TYPE",
+    shell_complete=complete_type,
+    help="Quantise the base to this type, too.",
+)
 @click.option(
     "--max-kl",
     type=float,

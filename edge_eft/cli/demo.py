@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .command import command as new_command
+from .completion import complete_delta, complete_recipe
 from .options import json_option, quiet_option
 from .terminal import (
     Styled,
@@ -34,8 +35,13 @@ MARKS = ("✓", "✗")
 
 
 @new_command("demo")
-@click.argument("recipe", default="atlas")
-@click.option("--delta", metavar="NAME", help="Whose manner: chat, brief or discreet.")
+@click.argument("recipe", default="atlas", shell_complete=complete_recipe)
+@click.option(
+    "--delta",
+    metavar="NAME",
+    shell_complete=complete_delta,
+    help="Whose manner: chat, brief or discreet.",
+)
 @click.option(
     "--questions",
     type=click.IntRange(1),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .command import command as new_command
+from .completion import complete_recipe
 from .finding import NOTE, OK, WARNING, Finding
 from .options import json_option
 from .terminal import compose, dim, one_line, say, style, terminal_width, to_json, wrap
@@ -25,7 +26,7 @@ _VERDICT, _NAME = 9, 14  # columns
 
 
 @new_command("doctor")
-@click.argument("name", required=False, metavar="[RECIPE]")
+@click.argument("name", required=False, metavar="[RECIPE]", shell_complete=complete_recipe)
 @click.option("--online", is_flag=True, help="Also ask whether the Hugging Face hub answers.")
 @json_option
 def doctor(name: str | None, online: bool, as_json: bool) -> None:

@@ -17,6 +17,7 @@ import click
 from ..system import byte_size
 from ..text.formats import FORMATS
 from .command import command as new_command
+from .completion import complete_recipe
 from .options import Text, json_option
 from .terminal import Transfer, compose, dim, one_line, say, start_logging, style, talk, to_json
 
@@ -41,7 +42,7 @@ class Ways:
 
 
 @new_command("pull")
-@click.argument("recipe", required=False, metavar="[NAME]")
+@click.argument("recipe", required=False, metavar="[NAME]", shell_complete=complete_recipe)
 @click.option("--base", metavar=_REPO, help="The large model's repository, and file or kind.")
 @click.option("--tuned", metavar=_REPO, help="The small tuned model's.")
 @click.option("--reference", metavar=_REPO, help="The model's that `tuned` was tuned from.")

@@ -61,7 +61,7 @@ def _wanted(kind: click.ParamType) -> str:
     """Return in words what values a type of click's takes."""
     if isinstance(kind, click.Choice):
         return f"one of {', '.join(map(str, kind.choices))}"
-    if kind is click.BOOL:
+    if isinstance(kind, type(click.BOOL)):
         return "true or false"
     range_of = f", {span(kind)}" if isinstance(kind, click.IntRange | click.FloatRange) else ""
     whole = isinstance(kind, click.IntRange) or kind is click.INT
@@ -99,7 +99,7 @@ def _missing(error: click.MissingParameter) -> str:
         return f"{called} is missing; give {_wanted(param.type)}"
     if isinstance(param, click.Option):
         return f"{called} is missing; give {called} {param.metavar or param.type.name.upper()}"
-    return f"{called} is missing; name {'at least one' if param.nargs == -1 else 'one'}"
+    return f"{called} is missing; give {'at least one' if param.nargs == -1 else 'one'}"
 
 
 def _no_option(error: click.NoSuchOption) -> str:
