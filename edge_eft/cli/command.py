@@ -20,7 +20,21 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}  # of e
 MODELS, LOADING, PROMPT = "Models", "Loading", "Prompt"
 DIALS, SAMPLING, SPEED, OUTPUT = "The dials", "Sampling", "Speed", "Output"
 LISTENING, ACCESS, RUNS = "Listening", "Access", "Measuring"  # of `serve`, and of `bench`
-GROUPS = (PROMPT, LISTENING, ACCESS, RUNS, MODELS, LOADING, DIALS, SAMPLING, SPEED, OUTPUT)
+TYPES, RECIPE = "Types", "The recipe"  # of `convert`
+GROUPS = (
+    PROMPT,
+    LISTENING,
+    ACCESS,
+    RUNS,
+    MODELS,
+    TYPES,
+    RECIPE,
+    LOADING,
+    DIALS,
+    SAMPLING,
+    SPEED,
+    OUTPUT,
+)
 
 
 class Option(click.Option):

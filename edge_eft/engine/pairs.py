@@ -87,7 +87,7 @@ def doubts(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> Iterator[str]:
     if "base" in told_plainly and len(told_plainly) > 1 and not asked_for:
         yield (
             "base and reference have chat templates and get plain prompts; if replies are off, try "
-            'prompt = "template" in [base] or --prompt template; "plain", written out, is not '
+            'prompt = "template" in [base] or --format template; "plain", written out, is not '
             "asked about"
         )
 

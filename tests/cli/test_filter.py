@@ -214,7 +214,7 @@ def test_bench_shows_hostile_names_as_text(shown, recipe, prompts_file):
 def test_convert_shows_hostile_names_as_text(shown, tmp_path):
     arguments = ("--reference", tmp_path / EVIL_NAME, "--tuned", f"{EVIL}={EVIL}", "--out", EVIL)
     shown("convert", *arguments, status=2)
-    for option in ("--name", "--type", "--files", "--prompt", "--max-size", "--text"):
+    for option in ("--name", "--type", "--files", "--format", "--max-size", "--text"):
         shown("convert", *arguments, option, EVIL, status=2)
 
 
@@ -229,7 +229,7 @@ def test_hostile_arguments_are_refused_in_text(shown, command):
 
 
 def test_hostile_settings_are_refused_in_text(shown, recipe):
-    for name in ("--alpha", "--mix", "--only", "--seed", "--prompt"):
+    for name in ("--alpha", "--mix", "--only", "--seed", "--format"):
         shown("run", recipe, "hi", name, EVIL, status=2)
 
 
@@ -253,7 +253,7 @@ def test_hostile_metadata_is_refused_in_text(shown, recipe, tmp_path):
     other = tiny_models.write_random(tmp_path / "u.gguf", 2, chat_template="{% " + EVIL)
     for tuned in (template, other):
         text = shown(
-            "run", *files.values(), f"--tuned={tuned}", "--prompt", "template", "x", status=2
+            "run", *files.values(), f"--tuned={tuned}", "--format", "template", "x", status=2
         )
         assert text.count("\n") == 1
     damaged = tmp_path / "d.gguf"

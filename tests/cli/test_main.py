@@ -44,7 +44,7 @@ def test_every_command_has_examples_and_explains_every_option(command):
         ("run --tuned t hi", "--base, --tuned and --reference go together"),
         ("run --base b --tuned t hi", "go together, without a recipe"),
         ("run --base b hi", "--base alone goes with a recipe, and 'hi' is none"),
-        ("run R hi --base b --prompt chattml", "did you mean chatml?"),
+        ("run R hi --base b --format chattml", "did you mean chatml?"),
         ("run R hi --temprature 1", "did you mean --temperature?"),
         ("run R hi --alpha -1", "--alpha is -1"),
         ("run R hi --alpha nan", "--alpha is 'nan'; it must be a number, 0 or more"),
@@ -149,7 +149,7 @@ def test_complaints_that_need_a_loaded_model_are_one_line_too(small, smollm2_pat
 
 def test_models_of_two_families_are_refused(smollm2_path, tiny):
     pair = (f"--tuned={tiny.tuned}", f"--reference={tiny.reference}")
-    line = complaint("run", f"--base={smollm2_path}", *pair, "--prompt", "plain", "hi")
+    line = complaint("run", f"--base={smollm2_path}", *pair, "--format", "plain", "hi")
     assert "have different vocabularies: token " in line
 
 

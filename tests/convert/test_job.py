@@ -50,7 +50,7 @@ def test_several_deltas_share_one_reference(pair, text, tmp_path):
     result = run(
         "--reference", reference, "--tuned", f"chat={tuned}", "--tuned", f"other={other}",
         "--text", text, "--name", "two", "--out", tmp_path / "files",
-        "--recipe", tmp_path / "two.toml", "--prompt", "tuned=plain",
+        "--recipe", tmp_path / "two.toml", "--format", "tuned=plain",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     recipe = load_recipe(tmp_path / "two.toml")

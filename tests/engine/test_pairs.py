@@ -178,7 +178,7 @@ def test_a_finetune_key_that_says_so_is_enough(bare):
 def test_chat_models_that_get_plain_prompts_are_pointed_at_the_key(tiny, bare):
     (line,) = doubts(*tiny[:3])
     assert "[base]" in line
-    assert "--prompt template" in line
+    assert "--format template" in line
     assert doubts(*tiny[:3], prompt="template") == []
     assert doubts(*tiny[:3], prompt="plain") == [], "it was asked for"
     assert doubts(bare.base, tiny.tuned, tiny.reference) == []
