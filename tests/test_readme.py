@@ -69,7 +69,7 @@ ELLIPSIS = "--reference Qwen2.5-0.5B --tuned my-finetune --name mine --out model
 
 # Added to a command that has this word; the last value of an option counts.
 ADDED = {
-    **dict.fromkeys(["bench", "tools/lab/bench.py"], "--rounds 1 --tokens 8"),
+    **dict.fromkeys(["bench", "tools/lab/bench.py"], "--rounds 1 --tokens 8 --json"),
     "--inflate": "--inflate 20M --prompts prompts.jsonl",
     "auto": "--allow-requantize",  # the files of atlas are quantised
     **dict.fromkeys(["run", "chat", "compare"], "--seed 1"),
@@ -78,7 +78,8 @@ ADDED = {
 
 BLOCKS = [block for file in DOCUMENTS for block in blocks(file)]
 COMMANDS = [pair for block in BLOCKS if kind(block) == "commands" for pair in commands(block)]
-RECIPES = {b.text.split()[1]: b.text for b in BLOCKS if kind(b) == "toml"}  # "# NAME …"
+TOML = {b.text.split()[1]: b.text for b in BLOCKS if kind(b) == "toml"}  # "# NAME …"
+RECIPES = {name: text for name, text in TOML.items() if name != "config.toml"}
 PYTHON = [block for block in BLOCKS if kind(block) == "python"]
 
 
@@ -96,6 +97,8 @@ def folder(tmp_path: Path) -> Path:
             (tmp_path / name).symlink_to(ATLAS / original)
     for name in ("prompts.jsonl", "EIGHT.jsonl"):
         (tmp_path / name).write_text("\n".join(map(json.dumps, QUESTIONS)))
+    for name in ("prompt.txt", "notes.txt"):
+        (tmp_path / name).write_text(QUESTIONS[0])
     for name, text in RECIPES.items():
         (tmp_path / name).write_text(text, "utf-8")
     (tmp_path / "tools").symlink_to(ROOT / "tools")
@@ -121,8 +124,10 @@ def test_every_command_runs(text: str, folder: Path):
     assert not text.startswith(("make ", "pip ")), "name it in NOT_RUN"
     if "models/mine.toml" in text:
         run("edge-eft convert … --quiet", folder)
+    if "config unset " in text:
+        run(text.replace("unset", "set") + " atlas", folder)
     said = run(text, folder)
-    assert said.strip()
+    assert said.strip() or " config set " in text or " config unset " in text
     if " --input " in text:
         replies = [json.loads(line)["text"] for line in said.splitlines()]
         assert len([reply for reply in replies if reply.strip()]) == len(QUESTIONS)
