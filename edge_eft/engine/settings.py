@@ -59,7 +59,7 @@ def _draft(text: str) -> int | str:
     if text == "auto":
         return text
     if not 0 <= (n := int(text)) <= 15:
-        raise ValueError
+        raise ValueError("a draft has 0 to 15 tokens")
     return n
 
 

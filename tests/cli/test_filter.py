@@ -228,6 +228,21 @@ def test_hostile_arguments_are_refused_in_text(shown, command):
     shown(EVIL, status=2)
 
 
+def test_the_tokens_of_a_hostile_reply_are_shown_as_text(shown, recipe):
+    text = shown("run", recipe, "hi", "-n", "8", "-t", "0", "--logprobs", "3", "--explain", "2")
+    assert "emulated" in text
+    assert "\\x1b" in text, "what cannot be seen is written out"
+
+
+def test_hostile_defaults_are_shown_and_refused_in_text(shown, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text(f"system = {json.dumps(EVIL)}\n".replace("\x7f", ""))
+    assert "pink" in shown("config")
+    monkeypatch.setenv("EDGE_EFT_SEED", EVIL)
+    assert shown("config", status=2).startswith("edge-eft: EDGE_EFT_SEED is ")
+    shown("config", "set", EVIL, "1", status=2)
+
+
 def test_hostile_settings_are_refused_in_text(shown, recipe):
     for name in ("--alpha", "--mix", "--only", "--seed", "--format"):
         shown("run", recipe, "hi", name, EVIL, status=2)
