@@ -60,7 +60,7 @@ def test_drafts_are_a_number_or_auto():
     read = SETTINGS["draft"].read
     assert (read("auto"), read("0"), read("15")) == ("auto", 0, MAX_DRAFT)
     for text in ("16", "-1", "x", "1.5"):
-        with pytest.raises(ValueError, match="literal|0 to 15"):
+        with pytest.raises(ValueError, match=r"literal|0 to 15"):
             read(text)
 
 
