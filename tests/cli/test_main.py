@@ -28,8 +28,23 @@ def test_help_lists_the_commands_in_the_order_of_their_use():
 def test_every_command_has_examples_and_explains_every_option(command):
     text = invoke(command, "--help").stdout
     assert f"  edge-eft {command} " in text or "  edge-eft demo\n" in text
-    options = text.partition("Options:")[2]
-    assert not re.search(r"^  -\S+( [A-Z]+)?$(?!\n {10})", options, re.MULTILINE)
+    assert re.search(r"^  -h, --help", text, re.MULTILINE)
+    assert not re.search(r"^  -\S+(, -\S+)?( [A-Z]+)?$(?!\n {10})", text, re.MULTILINE)
+
+
+def test_options_are_in_groups_with_their_ranges_and_defaults():
+    text = invoke("run", "--help").stdout
+    groups = re.findall(r"^(\w[\w ]+):$", text.partition("Examples:")[2], re.MULTILINE)
+    named = ["Prompt", "Models", "Loading", "The dials", "Sampling", "Speed", "Output", "Options"]
+    assert groups == named
+    told = " ".join(text.split())
+    for option in (
+        "-a, --alpha A Strength of the delta: 0 is the base alone. [default: 1; 0 or more]",
+        "-t, --temperature T 0 always takes the likeliest token. [default: 0.8; 0 to 100]",
+        "--top-p P Draw from the likeliest tokens of mass P. [default: 0.95; more than 0, up to 1]",
+        "together. [default: 4; 1 to 64]",
+    ):
+        assert option in told
 
 
 # -- bad usage -----------------------------------------------------------------------------

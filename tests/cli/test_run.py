@@ -63,6 +63,18 @@ def test_every_setting_reaches_the_request(recipe, scripted):
     assert third.weights.role == "tuned:brief"
 
 
+def test_the_short_names_are_those_of_others(recipe, scripted):
+    emulator = scripted("a", "b", "c")
+    invoke("run", recipe, "x", "-t", "0", "-n", "9", "-s", "7", "-a", ".5")
+    invoke("run", recipe, "x", "--temp", "0.5")
+    invoke("run", recipe, "x", "--temperature", "0.6", "--format", "chatml")
+    first, second, third = emulator.requests
+    assert (first.temperature, first.max_tokens, first.seed) == (0.0, 9, 7)
+    assert first.weights.alpha == 0.5
+    assert (second.temperature, third.temperature) == (0.5, 0.6)
+    assert emulator.recipe.base.prompt == "chatml"
+
+
 def test_json_is_one_line_of_data(recipe, scripted):
     scripted("caf\u00e9 \x1b[31m")
     result = invoke("run", recipe, "x", "--json", "--seed", "3")
