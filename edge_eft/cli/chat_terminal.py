@@ -25,7 +25,7 @@ def completions(text: str, commands: Commands) -> Iterator[tuple[str, int, str]]
     elif command == "/set" and " " not in argument:
         for name, setting in SETTINGS.items():
             if name.startswith(argument):
-                yield name, len(argument), setting.help
+                yield name, len(argument), setting.about
 
 
 def terminal_reader(commands: Commands) -> Callable[[str], str]:

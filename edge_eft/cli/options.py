@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..engine.settings import SETTINGS, Setting
+from ..engine.settings import REPLACES, SETTINGS, Setting
 from ..text.formats import FORMATS
 from .command import (
     DIALS,
@@ -51,9 +51,7 @@ _GROUPS = {
 }
 _DRAFTS = "a whole number, 0 to 15, or auto"
 _COMPLETE = {"mix": complete_mix, "only": complete_role}
-# Ways of this one reply; and what --only and --beta do without, where it is a default alone.
-_NO_DEFAULT = ("beta", "only", "conservative")
-_GIVES_WAY = {"only": ("alpha", "mix"), "beta": ("alpha",)}
+_NO_DEFAULT = ("beta", "only", "conservative")  # ways of one reply
 
 
 quiet_option = option(
@@ -170,9 +168,9 @@ def setting_options(function: Function) -> Function:
     def with_settings(**options: Any) -> None:
         given = {name: options.pop(name) for name in [*SETTINGS, "stop"]}
         settings = {name: value for name, value in given.items() if value not in (None, ())}
-        for name in [name for name in _GIVES_WAY if name in settings]:
-            for other in _GIVES_WAY[name]:
-                if not is_typed(other):  # a default of the user's, which this one replaces
+        for name in filter(is_typed, REPLACES):
+            for other in REPLACES[name]:
+                if not is_typed(other):  # a default of the user's
                     settings.pop(other, None)
         function(settings=settings, **options)
 

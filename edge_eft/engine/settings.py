@@ -120,6 +120,13 @@ VIEWS = {
         int, "N", "Show what each model thought of each token, and its N likeliest.", "", 0, 100
     ),
 }
+# Which dials one of them takes the place of, where these are defaults.
+REPLACES = {
+    "alpha": ("beta", "only"),
+    "beta": ("alpha", "only"),
+    "mix": ("only",),
+    "only": ("alpha", "beta", "mix"),
+}
 _OF_WEIGHTS = ("alpha", "beta", "mix", "only")
 _OTHERS = ("stop", *VIEWS, "schema", "grammar")
 _KINDS = {
@@ -201,7 +208,9 @@ class Defaults:
             raise RequestError(f"prompt is {prompt!r:.60}; it must be {_KINDS['prompt']}")
         if isinstance(given.get("mix"), str):
             given["mix"] = parse_mix(given["mix"])
-        settings = {**self.settings, **given}
+        replaced = {other for name in given for other in REPLACES.get(name, ())}
+        defaults = {name: v for name, v in self.settings.items() if name not in replaced}
+        settings = {**defaults, **given}
         if raw or is_ids:
             if system or messages is not None:
                 raise RequestError(

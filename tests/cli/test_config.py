@@ -75,6 +75,19 @@ def test_only_and_beta_take_the_place_of_defaults(file, recipe, scripted):
     assert "exclude each other" in complaint("run", recipe, "x", "--alpha", "1.5", "--beta", "2")
 
 
+def test_a_line_of_a_file_takes_the_place_of_dials_that_are_defaults(file, recipe, scripted):
+    file.write_text("alpha = 0.5\n")
+    emulator = scripted("a", "b", "c")
+    lines = '{"prompt": "x", "only": "base"}\n{"prompt": "x", "beta": 2}\n"x"\n'
+    assert invoke("run", recipe, "--input", "-", stdin=lines).exit_code == 0
+    weights = [request.weights for request in emulator.submitted]
+    assert [(w.role, w.beta, w.alpha) for w in weights] == [
+        ("base", None, 1.0),
+        (None, 2, 1.0),
+        (None, None, 0.5),
+    ]
+
+
 def test_bench_and_demo_measure_with_what_their_own_options_say(file, monkeypatch):
     file.write_text("temperature = 7\nseed = 7\n")
     for name in ("bench", "demo"):
