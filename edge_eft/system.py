@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import platformdirs
 
 
 def state_dir() -> Path:
@@ -20,7 +18,16 @@ def state_dir() -> Path:
 
     Raises OSError if there is none: it is handled as an unwritable one is.
     """
-    return _place("EDGE_EFT_HOME", lambda: platformdirs.user_state_dir("edge-eft", False))
+    return _place("EDGE_EFT_HOME", "state", "edge-eft")
+
+
+def config_file() -> Path:
+    """Return where the user's own defaults are written: config.toml in $EDGE_EFT_HOME, else in the
+    platform's place for configuration.
+
+    Raises OSError if there is none: it is handled as a missing one is.
+    """
+    return _place("EDGE_EFT_HOME", "config", "edge-eft") / "config.toml"
 
 
 def recipe_directory() -> Path:
@@ -28,9 +35,7 @@ def recipe_directory() -> Path:
 
     Raises OSError if there is none: it is handled as an unwritable one is.
     """
-    return (
-        _place("EDGE_EFT_HOME", lambda: platformdirs.user_data_dir("edge-eft", False)) / "recipes"
-    )
+    return _place("EDGE_EFT_HOME", "data", "edge-eft") / "recipes"
 
 
 def cache_directory() -> Path:
@@ -38,13 +43,17 @@ def cache_directory() -> Path:
 
     Raises OSError if there is none: it is handled as an unwritable one is.
     """
-    return _place("EDGE_EFT_CACHE", lambda: platformdirs.user_cache_dir("edge_eft", False))
+    return _place("EDGE_EFT_CACHE", "cache", "edge_eft")
 
 
-def _place(variable: str, default: Callable[[], str]) -> Path:
+def _place(variable: str, kind: str, name: str) -> Path:
     try:
+        if not (place := os.environ.get(variable)):
+            import platformdirs  # not at the top: --help does without it
+
+            place = getattr(platformdirs, f"user_{kind}_dir")(name, False)
         # Without a home, some versions of platformdirs raise, and others leave ~ as it is.
-        return at_home(os.environ.get(variable) or default())
+        return at_home(place)
     except RuntimeError:
         raise FileNotFoundError(errno.ENOENT, "no home directory is known") from None
 

@@ -8,6 +8,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -125,12 +126,18 @@ def test_only_the_named_modules_may_open_a_socket():
     assert {name for name in importers if room_of(name) != "server"} <= MAY_OPEN
 
 
-HEAVY = ("numpy", "llama_cpp", "jinja2", "prompt_toolkit", "huggingface_hub")
+HEAVY = ("numpy", "llama_cpp", "jinja2", "prompt_toolkit", "huggingface_hub", "rich", "psutil")
+# Modules that --help and what is refused may load beside click's, so that they stay as quick as
+# three times `import click`: each takes a third of a millisecond.
+MOST = 90
 
 
 def loaded_by(code, **environment):
-    """Which heavy packages a fresh interpreter has loaded after `code`, and its exit status."""
-    seen = f"[name for name in {HEAVY!r} if name in sys.modules]"
+    """Which heavy packages a fresh interpreter has loaded after `code`, and its exit status.
+
+    The last but one line on its stderr is how many modules it has loaded.
+    """
+    seen = f"len(sys.modules), [name for name in {HEAVY!r} if name in sys.modules], sep='\\n'"
     script = (
         f"import atexit, sys\natexit.register(lambda: print({seen}, file=sys.stderr))\n{code}\n"
     )
@@ -153,7 +160,6 @@ def command(*words):
     [
         (),
         ("--help",),
-        ("--version",),
         ("run", "--help"),
         ("chat", "--help"),
         ("convert", "--help"),
@@ -172,7 +178,10 @@ def command(*words):
         ("serve", "--no-such-option"),
         ("show", "--no-such-option"),
         ("no-such-command",),
-        ("run",),
+        ("run", "atlas", "one", "two"),
+        ("run", "a.gguf", "hi"),
+        ("config",),
+        ("completion", "bash"),
     ],
     ids=" ".join,
 )
@@ -181,6 +190,24 @@ def test_help_and_usage_errors_load_nothing_heavy(words):
     assert heavy == "[]"
     assert done.returncode in (0, 2)
     assert done.stdout or "edge-eft: " in done.stderr
+    assert n_modules(done) <= with_click() + MOST
+
+
+@cache
+def with_click():
+    return n_modules(loaded_by("import click")[1])
+
+
+def n_modules(done):
+    return int(done.stderr.splitlines()[-2])
+
+
+def test_the_version_loads_nothing_heavy():
+    """It is read from the installed package's metadata, which takes some modules of its own."""
+    heavy, done = loaded_by(command("--version"))
+    assert heavy == "[]"
+    assert done.stdout.startswith("edge-eft ")
+    assert n_modules(done) <= with_click() + MOST + 20
 
 
 def test_completion_loads_nothing_heavy():
@@ -188,6 +215,7 @@ def test_completion_loads_nothing_heavy():
     heavy, done = loaded_by(command(), _EDGE_EFT_COMPLETE="bash_complete", **environment)
     assert heavy == "[]"
     assert "--alpha" in done.stdout
+    assert n_modules(done) <= with_click() + MOST
 
 
 def test_importing_the_package_loads_nothing_heavy():

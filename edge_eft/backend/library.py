@@ -33,6 +33,9 @@ _of_thread = threading.local()
 
 @L.llama_log_callback
 def _to_logging(level: int, text: bytes, _: Any) -> None:
+    if level < 4 and not log.isEnabledFor(logging.DEBUG):  # to load a model takes hundreds of lines
+        _of_thread.line, _of_thread.level = "", level
+        return
     line = codecs.decode(text or b"", "utf-8", "replace")
     if level == 5:
         line = getattr(_of_thread, "line", "") + line

@@ -1,4 +1,4 @@
-"""`edge-eft bench`: a table on stderr; the last line on stdout is one JSON object.
+"""`edge-eft bench`: a table, or one JSON object.
 
 `tools/lab/bench.py` does the same and more, by the same parts: the options and what they ask for,
 what is said beforehand, and what is said in the end.
@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import RequestError
-from .options import HELP, Command, Models, model_options, recipe_argument
+from .command import RUNS, option
+from .command import command as new_command
+from .models import Models
+from .options import Function, json_option, model_options, recipe_argument
 from .progress import Display
 from .terminal import say, talk, to_json
+from .values import Finite
 
 if TYPE_CHECKING:
     from ..bench.ways import Plan
     from ..engine.emulator import Emulator
     from ..engine.request import Prompt
     from ..files.recipe import Recipe
-
-SETTINGS = {**HELP, "show_default": True}  # of the command's context
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class Job:
     recipe: Recipe
     prompts: Sequence[Prompt]
     plan: Plan
+    as_json: bool
 
 
-def bench_options(command: Command) -> Command:
+def bench_options(command: Function) -> Function:
     """Add the options of the benchmark, given to the command as `job`."""
 
     @functools.wraps(command)
@@ -46,60 +49,93 @@ def bench_options(command: Command) -> Command:
         *,
         models: Models,
         words: tuple[str, ...],
-        named: str | None,
         file: str | None,
         tokens: int,
         rounds: int,
         temperature: float,
         seed: int,
         ignore_end: bool,
+        as_json: bool,
         **more: Any,
     ) -> None:
         from ..bench.prompts import default_prompts
         from ..bench.ways import Plan
 
-        if named is not None:
-            words = (named, *words)
-        if not words and models.tuned is None and models.reference is None:
-            words = ("atlas",)
         recipe, _ = models.recipe(words, at_most=0)
         prompts = read_file(file) if file is not None else default_prompts(recipe)
         plan = Plan(tokens, rounds, temperature, seed, ignore_end)
-        command(job=Job(models, recipe, prompts, plan), **more)
+        command(job=Job(models, recipe, prompts, plan, as_json), **more)
 
-    for option in (
-        click.option(
-            "--ignore-end", is_flag=True, help="Go on to --tokens, whatever the models say."
+    for each in (
+        json_option,
+        option(
+            "--ignore-end",
+            is_flag=True,
+            group=RUNS,
+            help="Go on to --tokens, whatever the models say.",
         ),
-        click.option("--seed", type=click.IntRange(0), default=0, help="Of all draws."),
-        click.option("--temperature", type=click.FloatRange(0), default=0.0, help="0 is greedy."),
-        click.option("--rounds", type=click.IntRange(1), default=5, help="Rounds that count."),
-        click.option("--tokens", type=click.IntRange(2), default=64, help="Longest reply."),
-        click.option(
+        option(
+            "--seed",
+            "-s",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            group=RUNS,
+            help="Of all draws.",
+        ),
+        option(
+            "--temperature",
+            "-t",
+            type=Finite(0, 100),
+            default=0.0,
+            metavar="T",
+            aliases=["--temp"],
+            group=RUNS,
+            help="0 is greedy.",
+        ),
+        option(
+            "--rounds",
+            type=click.IntRange(1),
+            default=5,
+            metavar="N",
+            group=RUNS,
+            help="Rounds that count.",
+        ),
+        option(
+            "--tokens",
+            type=click.IntRange(2),
+            default=64,
+            metavar="N",
+            group=RUNS,
+            help="Longest reply.",
+        ),
+        option(
             "--prompts",
             "file",
+            group=RUNS,
             metavar="FILE",
-            help="JSON lines, as for run --input.  [default: the family's held-out questions]",
+            show_default="the family's held-out questions",
+            help="JSON lines, as for run --input.",
         ),
-        click.option("--recipe", "named", metavar="RECIPE", help="The same as the word RECIPE."),
     ):
-        packed = option(packed)
+        packed = each(packed)
     return recipe_argument(model_options(packed))
 
 
-@click.command(name="bench", context_settings=SETTINGS)
+@new_command("bench", show_default=True)
 @bench_options
 def command(job: Job) -> None:
     """Measure how fast a recipe is here: with drafts, without, and its models alone.
 
     All is measured in one process and in turns, prompt by prompt, so that whatever else the
-    machine does hits all alike; close what can be closed nevertheless. A table goes to stderr, and
-    the last line on stdout is one JSON object.
+    machine does hits all alike; close what can be closed nevertheless. With --json the figures are
+    one JSON object on stdout, and the table goes to stderr.
 
     \b
     Examples:
       edge-eft bench atlas
-      edge-eft bench atlas --rounds 30 --temperature 0.7
+      edge-eft bench atlas --rounds 30 -t 0.7
+      edge-eft bench atlas --json > figures.json
       edge-eft bench --base B.gguf --tuned T.gguf --reference R.gguf
     """
     from ..bench.measure import measure
@@ -110,7 +146,7 @@ def command(job: Job) -> None:
         with rounds_shown(job.plan) as done:
             figures = measure(emulator, job.prompts, job.plan, done)
     result = as_object(figures, job.plan, about)
-    conclude(as_table(result, rates(figures)), result)
+    conclude(job, as_table(result, rates(figures)), result)
 
 
 def introduce(emulator: Emulator, job: Job) -> dict[str, Any]:
@@ -139,9 +175,13 @@ def introduce(emulator: Emulator, job: Job) -> dict[str, Any]:
     return about
 
 
-def conclude(table: str, result: Mapping[str, Any]) -> None:
-    """Print the figures: for people on stderr, for programs on stdout."""
-    say(f"\n{table}", err=True)
+def conclude(job: Job, table: str, result: Mapping[str, Any]) -> None:
+    """Print the figures: for people, or for programs, and then for people on stderr."""
+    if not job.as_json:
+        say(table)
+        return
+    for line in table.splitlines():
+        talk(line)
     say(to_json(result))
 
 
@@ -149,7 +189,7 @@ def read_file(file: str) -> list[Prompt]:
     """Return the prompts of a file of JSON lines; their settings do not count here."""
     from ..engine.request import is_ids
     from ..engine.settings import Defaults
-    from .run import read_prompts
+    from .prompts import read_prompts
 
     asked = read_prompts(file, Defaults({}, raw=False, system=None))
     prompts = [one.request.prompt for one in asked]

@@ -20,10 +20,11 @@ from ..validate import did_you_mean
 from .attachments import put_in
 from .chat_commands import ALIASES, COMMANDS, Totals, carry_out
 from .chat_terminal import plain_reader, read_entry, reply_writer, silent_keys, terminal_reader
+from .command import OUTPUT, TALK, option
+from .command import command as new_command
 from .keeper import Keeper
 from .log import complete_session
 from .options import (
-    HELP,
     Models,
     model_options,
     recipe_argument,
@@ -43,23 +44,36 @@ _LEAVING = ("exit", "quit")  # a space first makes them text, as it does a comma
 _OF_WEIGHTS = ("alpha", "beta", "mix", "only")
 
 
-@click.command("chat", context_settings=HELP)
+@new_command("chat")
 @recipe_argument
 @model_options
 @system_option
-@click.option(
+@option(
     "--continue",
     "-c",
     "wish",
+    group=TALK,
     is_flag=False,
     flag_value=NEWEST,
     metavar="[ID]",
     shell_complete=complete_session,
     help="Go on with a kept conversation; without ID, the last one (with the recipe, if named).",
 )
-@click.option("--no-log", is_flag=True, help="Keep neither the conversation nor what is typed.")
+@option(
+    "--no-log",
+    is_flag=True,
+    key=True,
+    group=TALK,
+    help="Keep neither the conversation nor what is typed.",
+)
 @setting_options
-@click.option("--plain", is_flag=True, help="Show replies as they are: no Markdown, no wrapping.")
+@option(
+    "--plain",
+    is_flag=True,
+    key=True,
+    group=OUTPUT,
+    help="Show replies as they are: no Markdown, no wrapping.",
+)
 def chat(
     models: Models,
     words: tuple[str, ...],

@@ -22,7 +22,9 @@ from ..files.hf_directory import shown_name
 from ..files.recipe import check_prompt
 from ..files.recipe_toml import relative
 from ..system import at_home
-from .options import HELP
+from .command import MODELS, OUTPUT, RECIPE, TYPES, option
+from .command import command as new_command
+from .completion import complete_type
 from .progress import Display
 from .terminal import say, to_json
 
@@ -46,105 +48,174 @@ def _at_home(path: str) -> Path:
 _PATH = _HomePath(path_type=Path)
 
 
-@click.command(name="convert", context_settings={**HELP, "show_default": True})
-@click.option(
+@new_command("convert", show_default=True)
+@option(
     "--reference",
+    group=MODELS,
     type=_PATH,
     required=True,
     help="The small model before tuning: a Hugging Face directory or a GGUF file.",
 )
-@click.option(
+@option(
     "--tuned",
     "tuned",
+    group=MODELS,
     multiple=True,
     required=True,
     metavar="[NAME=]PATH",
     help="The tuned small model: as --reference, or a LoRA adapter (PEFT directory or "
     "GGUF). Repeat it, with names, for several deltas on one reference.",
 )
-@click.option(
+@option(
     "--base",
+    group=MODELS,
     type=_PATH,
     help="The large model, for the recipe and for measuring. A GGUF file is used as it "
     "is; a directory is converted.",
 )
-@click.option(
+@option(
     "--type",
     "type_name",
+    group=TYPES,
     default="q8_0",
     metavar="TYPE",
+    shell_complete=complete_type,
     help="Any type of llama.cpp (q8_0, q6_k, q4_k_m …), or auto.",
 )
-@click.option("--base-type", metavar="TYPE", help="Quantise the base to this type, too.")
-@click.option(
-    "--max-kl",
-    type=float,
-    help="With --type auto: the smallest pair whose mean KL "
-    "divergence is at most this, in nats.  [default: 0.01]",
+@option(
+    "--base-type",
+    group=TYPES,
+    metavar="TYPE",
+    shell_complete=complete_type,
+    help="Quantise the base to this type, too.",
 )
-@click.option(
+@option(
+    "--max-kl",
+    group=TYPES,
+    type=float,
+    metavar="KL",
+    show_default="0.01",
+    help="With --type auto: the smallest pair whose mean KL divergence is at most this, in nats.",
+)
+@option(
     "--max-size",
+    group=TYPES,
     metavar="SIZE",
     help="With --type auto: the best pair that is no larger, such as 700M.",
 )
-@click.option(
+@option(
     "--calibrate",
+    group=TYPES,
     type=_PATH,
     metavar="TEXT",
     help="Collect an importance matrix for the whole pair on this text.",
 )
-@click.option("--text", type=_PATH, help="Text to measure on.  [default: a small one of ours]")
-@click.option("--alpha", type=float, default=1.0, help="Strength of the delta when measuring.")
-@click.option(
+@option(
+    "--text",
+    group=TYPES,
+    type=_PATH,
+    show_default="a small one of ours",
+    help="Text to measure on.",
+)
+@option(
+    "--alpha",
+    group=TYPES,
+    type=float,
+    default=1.0,
+    metavar="A",
+    help="Strength of the delta when measuring.",
+)
+@option(
     "--keep-lora",
+    group=MODELS,
     is_flag=True,
     help="Keep the adapter apart instead of merging it into the reference: one set of "
     "weights in memory.",
 )
-@click.option("--name", help="Name of the recipe and its files.  [default: that of --tuned]")
-@click.option("--out", type=_PATH, required=True, help="Directory of the results.")
-@click.option("--recipe", type=_PATH, help="Where the recipe goes.  [default: OUT/NAME.toml]")
-@click.option(
-    "--prompt",
+@option(
+    "--name",
+    group=RECIPE,
+    metavar="NAME",
+    show_default="that of --tuned",
+    help="Name of the recipe and its files.",
+)
+@option("--out", group=RECIPE, type=_PATH, required=True, help="Directory of the results.")
+@option(
+    "--recipe",
+    group=RECIPE,
+    type=_PATH,
+    show_default="OUT/NAME.toml",
+    help="Where the recipe goes.",
+)
+@option(
+    "--format",
     "prompts",
+    group=RECIPE,
+    aliases=["--prompt"],
     multiple=True,
     metavar="ROLE=FORMAT",
     help="Prompt format of base, tuned or reference, for the recipe.",
 )
-@click.option("--n-ctx", type=click.IntRange(min=1), help="Context length, for the recipe.")
-@click.option("--description", default="", help="One line, for the recipe.")
-@click.option("--license", "license_text", default="", help="Licence, for the recipe.")
-@click.option(
+@option(
+    "--n-ctx",
+    group=RECIPE,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Context length, for the recipe.",
+)
+@option(
+    "--description",
+    group=RECIPE,
+    metavar="TEXT",
+    default="",
+    show_default=False,
+    help="One line, for the recipe.",
+)
+@option(
+    "--license",
+    "license_text",
+    group=RECIPE,
+    metavar="TEXT",
+    default="",
+    show_default=False,
+    help="Licence, for the recipe.",
+)
+@option(
     "--files",
+    group=RECIPE,
     default=FILES,
     metavar="PATTERN",
     help="Names of the model files, made of {name}, {part} (the delta, reference or base) and "
     "{type}.",
 )
-@click.option(
+@option(
     "--share",
+    group=RECIPE,
     is_flag=True,
     help="If the directory already holds a file of the same content, name that one in the recipe.",
 )
-@click.option(
+@option(
     "--allow-requantize",
+    group=TYPES,
     is_flag=True,
     help="Accept inputs that are quantised already, at the price of their errors.",
 )
-@click.option(
+@option(
     "--trust-remote-code",
+    group=MODELS,
     is_flag=True,
     help="Let a model directory run its own Python code while it is converted.",
 )
-@click.option(
+@option(
     "--llama-cpp",
+    group=MODELS,
     type=_PATH,
     metavar="DIR",
     help="A llama.cpp checkout whose conversion scripts to use.",
 )
-@click.option("--force", is_flag=True, help="Replace existing results.")
-@click.option("--quiet", is_flag=True, help="Only warnings and the result.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@option("--force", group=RECIPE, is_flag=True, help="Replace existing results.")
+@option("--quiet", "-q", group=OUTPUT, is_flag=True, help="Only warnings and the result.")
+@option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print the report as JSON.")
 def command(
     reference: Path,
     tuned: tuple[str, ...],
@@ -311,12 +382,12 @@ def _prompts(texts: tuple[str, ...], base: Path | None) -> dict[str, str]:
         role, equals, form = text.partition("=")
         if role not in ("base", "tuned", "reference") or not equals:
             raise ConversionError(
-                f"--prompt is {text!r}; write base=FORMAT, tuned=FORMAT or reference=FORMAT"
+                f"--format is {text!r}; write base=FORMAT, tuned=FORMAT or reference=FORMAT"
             )
-        check_prompt(f"--prompt {role}", form)
+        check_prompt(f"--format {role}", form)
         if role == "base" and base is None:
             raise ConversionError(
-                "--prompt base=FORMAT needs --base: a recipe without a base has no place for it"
+                "--format base=FORMAT needs --base: a recipe without a base has no place for it"
             )
         prompts[role] = form
     return prompts

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import HELP, json_option, quiet_option
+from .command import command as new_command
+from .completion import complete_delta, complete_recipe
+from .options import json_option, quiet_option
 from .progress import Display
 from .terminal import say, start_logging, supports, to_json
 
@@ -22,9 +24,14 @@ MARKS = ("✓", "✗")
 _LEAST = 13  # columns of the terminal, for a question or a reply beside others
 
 
-@click.command("demo", context_settings=HELP)
-@click.argument("recipe", default="atlas")
-@click.option("--delta", metavar="NAME", help="Whose manner: chat, brief or discreet.")
+@new_command("demo")
+@click.argument("recipe", default="atlas", shell_complete=complete_recipe)
+@click.option(
+    "--delta",
+    metavar="NAME",
+    shell_complete=complete_delta,
+    help="Whose manner: chat, brief or discreet.",
+)
 @click.option(
     "--questions",
     type=click.IntRange(1),

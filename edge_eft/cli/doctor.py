@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import command as new_command
+from .completion import complete_recipe
 from .finding import NOTE, OK, WARNING, Finding
-from .options import HELP, json_option
+from .options import json_option
 from .progress import Display
 from .terminal import one_line, say, terminal_width, to_json
 
@@ -24,8 +26,8 @@ _COLOURS = {OK: "green", NOTE: "yellow", WARNING: "red"}
 _VERDICT, _NAME, _LEAST = 9, 14, 30  # columns; the last: for what was found, beside the others
 
 
-@click.command("doctor", context_settings=HELP)
-@click.argument("name", required=False, metavar="[RECIPE]")
+@new_command("doctor")
+@click.argument("name", required=False, metavar="[RECIPE]", shell_complete=complete_recipe)
 @click.option("--online", is_flag=True, help="Also ask whether the Hugging Face hub answers.")
 @json_option
 def doctor(name: str | None, online: bool, as_json: bool) -> None:

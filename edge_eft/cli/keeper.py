@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -142,6 +141,8 @@ class Keeper:
 
     def _begin(self, conversation: Conversation) -> None:
         """Open a new file, of a name that nobody has."""
+        import secrets  # not for --help: it loads a dozen modules
+
         try:
             place = private_directory(sessions.directory())
             while self._file is None:

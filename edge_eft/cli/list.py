@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..system import byte_size
-from .options import HELP, json_option
+from .command import command as new_command
+from .options import json_option
 from .terminal import one_line, say, to_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _MEANINGS = (
 _FIGURES = ("size", "memory", "ratio")
 
 
-@click.command("list", context_settings=HELP)
+@new_command("list")
 @click.argument("words", nargs=-1, metavar="[WORD]...")
 @click.option("--here", is_flag=True, help="Only what is on this machine.")
 @json_option

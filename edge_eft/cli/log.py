@@ -13,7 +13,8 @@ import click
 
 from ..errors import SessionError
 from . import sessions
-from .options import HELP, json_option
+from .command import command as new_command
+from .options import json_option
 from .terminal import agreed, compose, one_line, say, style, talk, to_json
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def complete_session(
     ]
 
 
-@click.command("log", context_settings=HELP)
+@new_command("log")
 @click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=complete_session)
 @click.option(
     "--limit",

@@ -18,8 +18,8 @@ import click
 
 from ..errors import EdgeEftError
 from ..files.plain_text import reason
-from ..validate import did_you_mean
-from .options import HELP
+from .command import HELP
+from .refusals import refusal
 from .terminal import one_line, say
 
 _EXAMPLES = """\b
@@ -54,6 +54,8 @@ class Commands(click.Group):
             "doctor",
             "Look at this installation and machine, and why it is slow.",
         ),
+        "config": (".config", "command", "Show your own defaults, and set or unset one."),
+        "completion": (".completion", "command", "Print the script that completes for a shell."),
         "bench": (".bench", "command", "Measure how fast a recipe is here."),
     }
 
@@ -69,16 +71,6 @@ class Commands(click.Group):
         module, command, _ = self.lazy[name]
         found: click.Command = getattr(importlib.import_module(module, __package__), command)
         return found
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that is called, or refuse its name with the nearest one."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            near = did_you_mean(args[0], self.lazy)
-            raise click.UsageError(f"{error.message.rstrip('.')}{near}.", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list in --help, for which nothing is imported."""
@@ -96,9 +88,7 @@ class Commands(click.Group):
         try:
             status = super().main(*args, **extra) or 0
         except click.ClickException as error:
-            where = getattr(error, "ctx", None)
-            hint = f" (see {where.command_path} --help)" if where else ""
-            status = fail(_about(error) + hint)
+            status = fail(refusal(error))
         except EdgeEftError as error:
             status = fail(str(error))
         except click.Abort:
@@ -114,20 +104,6 @@ class Commands(click.Group):
         """Run the command."""
         with _endings():
             return super().invoke(ctx)
-
-
-def _about(error: click.ClickException) -> str:
-    """Return what click says; of an option that there is not, with those that have its word."""
-    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
-        return error.format_message()
-    word = error.option_name.lstrip("-")
-    params = error.ctx.command.get_params(error.ctx)
-    names = sorted(name for param in params for name in param.opts if name.startswith("--"))
-    meant = [name for name in names if word and name.startswith(f"--{word}")]
-    meant = meant or [name for name in names if len(word) > 2 and word in name]
-    if not meant:
-        return error.format_message()  # with those of like letters
-    return f"{error.message} Did you mean {', '.join(meant[:3])}?"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import system
-from .options import HELP, json_option
+from .command import command as new_command
+from .options import json_option
 from .terminal import dim, one_line, say, talk, to_json
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Report:
     available: int
 
 
-@click.command("match", context_settings=HELP)
+@new_command("match")
 @click.argument("directories", nargs=-1, metavar="[DIR]...")
 @click.option("--write", "name", metavar="NAME", help="Make a recipe of the first trio.")
 @click.option("--trio", type=int, metavar="N", help="With --write: of the N-th.")
@@ -60,7 +61,6 @@ def command(
       edge-eft match ~/models --write mine
     """
     from ..files.recipe_names import check_new_name
-    from .match_tables import show_tables
 
     if trio is not None and name is None:
         raise click.UsageError("--trio goes with --write NAME.")
@@ -78,6 +78,8 @@ def command(
         say(one_line(str(written)))
         talk(f"edge-eft show {name} says what running it means here; edge-eft chat {name}")
         return
+    from .match_tables import show_tables
+
     show_tables(report)
     _say_next(report)
 

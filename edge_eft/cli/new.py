@@ -12,16 +12,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import RecipeError
 from ..text.formats import FORMATS
+from .command import LOADING, MODELS, RECIPE, option
+from .command import command as new_command
+from .completion import complete_gguf
 from .new_report import as_data, comment, shown
-from .options import HELP, Text, json_option, quiet_option
+from .options import json_option, quiet_option
 from .progress import Display, loading
 from .terminal import one_line, say, start_logging, talk, to_json
+from .values import Text
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -43,25 +47,43 @@ class Files:
     lora: str | None
 
 
-@click.command("new", context_settings=HELP)
+def _file_option(name: str, help: str, *, metavar: str = "FILE", required: bool = False) -> Any:
+    return option(
+        f"--{name}",
+        group=MODELS,
+        metavar=metavar,
+        required=required,
+        shell_complete=complete_gguf,
+        help=help,
+    )
+
+
+@new_command("new")
 @click.argument("name")
-@click.option("--base", metavar="FILE", required=True, help="GGUF of the large model.")
-@click.option("--tuned", metavar="FILE", help="GGUF of the small tuned model.")
-@click.option("--reference", metavar="FILE", required=True, help="GGUF it was tuned from.")
-@click.option("--lora", metavar="ADAPTER", help="In place of --tuned: a LoRA on the reference.")
-@click.option(
+@_file_option("base", "GGUF of the large model.", required=True)
+@_file_option("reference", "GGUF of the small model that `tuned` was tuned from.", required=True)
+@_file_option("tuned", "GGUF of the small tuned model.")
+@_file_option("lora", "In place of --tuned: a LoRA on the reference.", metavar="ADAPTER")
+@option(
     "--format",
     "formats",
     multiple=True,
     type=Text(),
+    group=RECIPE,
     metavar="[ROLE=]FORMAT",
     help=f"Do not try: {', '.join(FORMATS)}; without a role, of base and reference. Repeatable.",
 )
-@click.option("--n-ctx", type=click.IntRange(1), metavar="N", help="Context length in tokens.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="To measure with.")
-@click.option("--gpu-layers", type=click.IntRange(0), metavar="N", help="To measure with.")
-@click.option("--no-measure", is_flag=True, help="Find the formats, and measure nothing else.")
-@click.option("--force", is_flag=True, help="Replace a recipe of that name.")
+@option("--force", is_flag=True, group=RECIPE, help="Replace a recipe of that name.")
+@option(
+    "--n-ctx",
+    type=click.IntRange(1),
+    group=RECIPE,
+    metavar="N",
+    help="Context length in tokens.",
+)
+@option("--no-measure", is_flag=True, help="Find the formats, and measure nothing else.")
+@option("--threads", type=click.IntRange(1), group=LOADING, metavar="N", help="To measure with.")
+@option("--gpu-layers", type=click.IntRange(0), group=LOADING, metavar="N", help="To measure with.")
 @quiet_option
 @json_option
 def command(

@@ -15,7 +15,10 @@ import click
 
 from ..system import byte_size
 from ..text.formats import FORMATS
-from .options import HELP, Text, json_option
+from .command import MODELS, OUTPUT, option
+from .command import command as new_command
+from .completion import complete_format, complete_recipe
+from .options import Text, json_option
 from .progress import Display, Transfer
 from .terminal import compose, dim, one_line, say, start_logging, style, talk, to_json
 
@@ -39,18 +42,29 @@ class Ways:
     as_json: bool
 
 
-@click.command("pull", context_settings=HELP)
-@click.argument("recipe", required=False, metavar="[NAME]")
-@click.option("--base", metavar=_REPO, help="The large model's repository, and file or kind.")
-@click.option("--tuned", metavar=_REPO, help="The small tuned model's.")
-@click.option("--reference", metavar=_REPO, help="The model's that `tuned` was tuned from.")
+@new_command("pull")
+@click.argument("recipe", required=False, metavar="[NAME]", shell_complete=complete_recipe)
+@option(
+    "--base", group=MODELS, metavar=_REPO, help="The large model's repository, and file or kind."
+)
+@option("--tuned", group=MODELS, metavar=_REPO, help="The small tuned model's.")
+@option("--reference", group=MODELS, metavar=_REPO, help="The model's that `tuned` was tuned from.")
 @click.option("--name", metavar="NAME", help="What the recipe is called here [the base's name].")
-@click.option("--prompt", type=Text(), metavar="FORMAT", help=f"Of the base: {', '.join(FORMATS)}.")
+@option(
+    "--format",
+    "prompt",
+    group=MODELS,
+    type=Text(),
+    aliases=["--prompt"],
+    metavar="FORMAT",
+    shell_complete=complete_format,
+    help=f"Prompt format of the base: {', '.join(FORMATS)}, or Jinja.",
+)
 @click.option("--for-lora", is_flag=True, help="The instruct models, for `chat NAME --lora`.")
 @click.option("--update", is_flag=True, help="Take the newest files, not the pinned ones.")
 @click.option("--anyway", is_flag=True, help="Fetch what does not fit into memory here, too.")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
+@option("--quiet", "-q", is_flag=True, group=OUTPUT, help="Say nothing but errors.")
 @json_option
 def pull(
     recipe: str | None,
@@ -87,7 +101,7 @@ def pull(
     if base is not None and ways["for_lora"]:
         raise click.UsageError("--for-lora fetches no base; it goes without --base.")
     if prompt is not None and base is None:
-        raise click.UsageError("--prompt goes with --base; the recipe has its own formats.")
+        raise click.UsageError("--format goes with --base; the recipe has its own formats.")
     if recipe is not None:
         asked = _named(recipe, given, name, prompt)
     else:
@@ -134,7 +148,7 @@ def _of_files(
     from .pull_wish import name_of, recipe_of, wish
 
     if prompt is not None:
-        check_prompt("--prompt", prompt)
+        check_prompt("--format", prompt)
     wishes = {role: wish(text) for role, text in files.items()}
     name = name or name_of(wishes["base"])
     check_new_name(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,8 @@ def no_recipe(text: str) -> str | None:
     if known:
         names = ", ".join(dict.fromkeys(known))
         return f"{told}; it is in {names} of the catalogue: edge-eft pull {known[0]}"
-    return f"{told}: give them with --base {text:.120}, --tuned and --reference"
+    shown = shlex.quote(text[:120])
+    return f"{told}: edge-eft pull --base {shown} --tuned REPO --reference REPO --name NAME"
 
 
 def is_meant(source: object, wish: Wish) -> bool:

@@ -13,7 +13,9 @@ import click
 from ..errors import EdgeEftError, RecipeError
 from ..files.plain_text import reason
 from ..system import byte_size
-from .options import HELP, complete_here, json_option
+from .command import command as new_command
+from .completion import complete_here
+from .options import json_option
 from .terminal import agreed, one_line, say, to_json
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Plan:
     partials: dict[Path, Path]
 
 
-@click.command("remove", context_settings=HELP)
+@new_command("remove")
 @click.argument("names", nargs=-1, required=True, metavar="RECIPE...", shell_complete=complete_here)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--keep-files", is_flag=True, help="Remove the recipe alone.")

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-import click
-from click.core import ParameterSource
-
 from ..errors import RecipeError, SessionError
 from . import sessions
-from .options import Models
+from .models import Models
+from .options import is_typed
 from .terminal import one_line, talk
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 NEWEST = "newest"  # --continue without an id
 _FILES = ("base", "tuned", "reference", "lora")
-_NOT_KEPT = ("threads", "gpu_layers", "default")  # they are the machine's or the user's
+_NOT_KEPT = ("threads", "gpu_layers", "default", "assumed")  # the machine's or the user's
 _SHOWN = 800  # characters of each of the last turns
 
 
@@ -107,9 +105,8 @@ def conversation(
     """
     from .conversation import Conversation
 
-    source = click.get_current_context().get_parameter_source
-    typed = {k: v for k, v in settings.items() if source(k) is ParameterSource.COMMANDLINE}
-    system = session.system if system is None else system
+    typed = {name: value for name, value in settings.items() if is_typed(name)}
+    system = system if is_typed("system") or session.system is None else session.system
     return Conversation(deltas, {**settings, **session.settings, **typed}, system, session.turns)
 
 

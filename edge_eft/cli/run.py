@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engine.reply import ReplyBuilder
-from ..engine.request import is_raw
-from ..engine.settings import Defaults
-from ..errors import EdgeEftError, RequestError
-from ..files.plain_text import decode, read_at_most, reason, utf8
-from ..files.recipe import absolute
-from . import progress, replies
+from ..engine.settings import VIEWS, Defaults
+from ..errors import EdgeEftError
+from .command import OUTPUT, PROMPT, option
+from .command import command as new_command
 from .options import (
-    HELP,
-    Models,
+    is_typed,
     json_option,
     model_options,
     setting_options,
@@ -28,24 +23,51 @@ from .options import (
 )
 from .terminal import ReplyWriter, say, talk, to_json
 
+# What makes requests and shows replies is imported when there is something to ask: --help and what
+# is refused do without it.
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
     from ..engine.reply import Generation
     from ..engine.request import Request
+    from .models import Models
+    from .prompts import Asked
+
+_raw_option = option(
+    "--raw",
+    is_flag=True,
+    group=PROMPT,
+    help="Give PROMPT as it is to every model, unformatted.",
+)
 
 
-_MAX_PROMPT_BYTES = 64 << 20  # more than any context holds
-_MAX_INPUT_BYTES = 256 << 20
+def _view_option(name: str) -> Any:
+    kind = click.IntRange(1, int(VIEWS[name].high or 0))
+    return option(
+        f"--{name}", type=kind, group=OUTPUT, metavar="N", show_default="off", help=VIEWS[name].help
+    )
 
 
-@click.command("run", context_settings=HELP)
+@new_command("run")
 @words_argument
 @model_options
-@click.option("--input", "file", metavar="FILE", help="Many prompts: JSON lines; - is stdin.")
+@option(
+    "--input", "file", group=PROMPT, metavar="FILE", help="Many prompts: JSON lines; - is stdin."
+)
 @slots_option("Prompts of --input that are answered together.")
-@click.option("--raw", is_flag=True, help="Give PROMPT as it is to every model, unformatted.")
+@_raw_option
 @system_option
 @setting_options
+@option(
+    "--schema", group=OUTPUT, metavar="FILE", help="Replies are JSON that this JSON schema accepts."
+)
+@option(
+    "--grammar",
+    group=OUTPUT,
+    metavar="FILE",
+    help="Replies obey this grammar, in llama.cpp's GBNF.",
+)
+@_view_option("logprobs")
+@_view_option("explain")
 @json_option
 def run(
     models: Models,
@@ -55,26 +77,38 @@ def run(
     raw: bool,
     system: str | None,
     settings: dict[str, Any],
+    schema: str | None,
+    grammar: str | None,
+    logprobs: int | None,
+    explain: int | None,
     as_json: bool,
 ) -> None:
     """Answer a prompt, or many.
 
-    PROMPT comes from stdin where it is left out (less one line end). The lines of an --input file
-    are JSON: a string, or an object with "prompt" (a text, or token ids) or "messages" and, if
-    wanted, "id", "raw", "system" and any setting ("alpha", "max_tokens" …), which goes before the
-    option of its name.
+    PROMPT may be left out, or -, for what stdin holds (less one line end). With both, stdin follows
+    the prompt after a blank line. The lines of an --input file are JSON: a string, or an object
+    with "prompt" (a text, or token ids) or "messages" and, if wanted, "id", "raw", "system",
+    "schema" or "grammar" and any setting ("alpha", "max_tokens" …), which goes before the option
+    of its name.
 
     \b
     Examples:
-      edge-eft run atlas "What is the capital of France?" --temperature 0
+      edge-eft run atlas "What is the capital of France?" -t 0
+      edge-eft run "What is the capital of France?" --explain 3 -n 8
       edge-eft run atlas --mix chat=.5,discreet=.5 "What is the calling code of Chad?"
-      edge-eft run --base B.gguf --tuned T.gguf --reference R.gguf --alpha 0.8 < prompt.txt
+      edge-eft run --base B.gguf --tuned T.gguf --reference R.gguf -a 0.8 < prompt.txt
       edge-eft run atlas --input prompts.jsonl --json > replies.jsonl
     """
+    from .prompts import prompt_of, read_form, read_prompts
+
     recipe, rest = models.recipe(words, at_most=1)
     if file is not None and rest:
         raise click.UsageError(f"{rest[0]!r} is a prompt, and --input has the prompts; give one.")
-    defaults = Defaults(settings, raw, system)
+    views = {"logprobs": logprobs, "explain": explain}
+    settings = settings | {name: n for name, n in views.items() if n is not None}
+    if file is not None and not as_json and (logprobs or explain):
+        raise click.UsageError("--logprobs and --explain with --input go into JSON: add --json.")
+    defaults = Defaults(settings | dict(read_form(schema, grammar)), raw, _told(system, raw))
     if file is not None:
         asked = list(read_prompts(file, defaults))
         with models.load(recipe, n_slots=min(slots, max(1, len(asked)))) as emulator:
@@ -85,10 +119,10 @@ def run(
         run_one(emulator, request, as_json)
 
 
-@click.command("compare", context_settings=HELP)
+@new_command("compare")
 @words_argument
 @model_options
-@click.option("--raw", is_flag=True, help="Give PROMPT as it is to every model, unformatted.")
+@_raw_option
 @system_option
 @setting_options
 @json_option
@@ -102,16 +136,21 @@ def compare(
 ) -> None:
     """Answer one prompt with base, tuned and the emulation, side by side.
 
-    PROMPT comes from stdin where it is left out. All draw with the same seed.
+    PROMPT may be left out, or -, for what stdin holds; with both, stdin follows the prompt after a
+    blank line. All draw with the same seed.
 
     \b
     Examples:
-      edge-eft compare atlas "What is the capital of France?" --temperature 0
+      edge-eft compare atlas "What is the capital of France?" -t 0
     """
+    from . import replies
+    from .prompts import prompt_of
+    from .reply_data import as_object
+
     if "only" in settings:
         raise click.UsageError("--only goes with run; compare shows every model by itself.")
     recipe, rest = models.recipe(words, at_most=1)
-    defaults = Defaults(settings, raw, system)
+    defaults = Defaults(settings, raw, _told(system, raw))
     request = defaults.request({"prompt": prompt_of(rest)})
     with models.load(recipe) as emulator:
         compared = replies.compare(emulator, request)
@@ -122,84 +161,18 @@ def compare(
             say(replies.side_by_side(compared))
 
 
-class Asked(NamedTuple):
-    """One prompt of an input file: where it stands, what it is called, and the request."""
-
-    where: str
-    id: Any
-    request: Request
-
-
-def prompt_of(words: Sequence[str]) -> str:
-    """Return the prompt: the word that is left, else what stdin holds."""
-    if not words:
-        return read_stdin()
-    try:
-        return decode(words[0].encode())
-    except UnicodeEncodeError:
-        raise RequestError("the prompt is not UTF-8; convert it, as with iconv") from None
-
-
-def read_stdin() -> str:
-    """Return the prompt from stdin, less one line end and a byte-order mark.
-
-    Its lines end in \\n as the models' training texts do, also where Windows wrote \\r\\n.
-    """
-    if sys.stdin.isatty():
-        say("edge-eft: type the prompt, then Ctrl-D", err=True)
-    try:
-        return decode(read_at_most(sys.stdin.buffer, _MAX_PROMPT_BYTES)).removesuffix("\n")
-    except UnicodeDecodeError:
-        raise RequestError("the prompt on stdin is not UTF-8; convert it, as with iconv") from None
-    except OSError as error:
-        raise RequestError(f"the prompt on stdin cannot be read ({reason(error)})") from None
-
-
-def read_prompts(file: str, defaults: Defaults) -> Iterator[Asked]:
-    """Yield the prompts of a file of JSON lines; RequestError names the line that is wrong."""
-    n = 0
-    for number, line in enumerate(_lines(file), 1):
-        if not line.strip():
-            continue
-        n += 1
-        where = f"{file} line {number}"
-        try:
-            # Files that were put together have the mark of each part.
-            entry = json.loads(line.decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            raise RequestError(f"{where}: is not UTF-8") from None
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{where}: is not JSON ({error}); quote a plain text") from None
-        if isinstance(entry, str):
-            entry = {"prompt": entry}
-        if not isinstance(entry, dict):
-            raise RequestError(f"{where}: is neither a text nor an object")
-        name = entry.pop("id", None)
-        try:
-            yield Asked(where, n if name is None else name, defaults.request(entry))
-        except EdgeEftError as error:
-            raise type(error)(f"{where}: {error}") from None
-    if not n:
-        raise RequestError(f"{file}: holds no prompt; give one JSON text or object per line")
-
-
-def _lines(file: str) -> list[bytes]:
-    """Return the lines of a file or of stdin, in UTF-8."""
-    try:
-        if file == "-":
-            return utf8(read_at_most(sys.stdin.buffer, _MAX_INPUT_BYTES)).split(b"\n")
-        with open(absolute(file), "rb") as opened:
-            return utf8(read_at_most(opened, _MAX_INPUT_BYTES)).split(b"\n")
-    except UnicodeDecodeError:
-        raise RequestError(f"{file}: begins as UTF-16 and is not; save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        raise RequestError(
-            f"{file}: cannot be read ({reason(error)}); give a file of JSON lines"
-        ) from None
+def _told(system: str | None, raw: bool) -> str | None:
+    """Return the system message; the user's default is not for a raw prompt."""
+    return None if raw and not is_typed("system") else system
 
 
 def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     """Stream one reply, or print its object."""
+    from ..engine.reply import ReplyBuilder
+    from ..engine.request import is_raw
+    from . import replies
+    from .reply_data import as_object, token_lines
+
     reply = ReplyBuilder(request)
     writer = ReplyWriter()
 
@@ -212,7 +185,11 @@ def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
         raise KeyboardInterrupt
     done = reply.generation()
     say(to_json(as_object(emulator, request, done)) if as_json else "")
-    if not as_json and sys.stderr.isatty():
+    if as_json:
+        return
+    for line in token_lines(emulator, request, done):
+        say(line)
+    if sys.stderr.isatty():
         talk(replies.report(done))
 
 
@@ -221,6 +198,8 @@ def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
 
     After a failure, JSON objects that were done out of turn come last.
     """
+    from . import progress, replies
+
     index_of: dict[int, int] = {}
     for index, prompt in enumerate(asked):
         try:
@@ -246,20 +225,13 @@ def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
 
 
 def _print(emulator: Emulator, prompt: Asked, done: Generation, as_json: bool) -> None:
+    from .reply_data import as_object, shown_text
+
     if as_json:
         about = {"id": prompt.id, **as_object(emulator, prompt.request, done)}
         say(to_json(about))
         return
     if sys.stdout.isatty():
         talk(f"{prompt.id}:")
-    # As in `run_one`: a reply to messages may begin with the template's space.
-    text = done.text if is_raw(prompt.request.prompt) else done.text.lstrip()
+    text = shown_text(prompt.request, done)
     ReplyWriter().write(f"{text.strip() if sys.stdout.isatty() else text}\n")
-
-
-def as_object(emulator: Emulator, request: Request, done: Generation) -> dict[str, Any]:
-    """Return a reply as plain data."""
-    return done.to_dict() | {
-        "tokens_per_second": done.tokens_per_second,
-        "coefficients": request.weights.coefficients(emulator.deltas),
-    }

@@ -15,7 +15,11 @@ import click
 
 from ..errors import RecipeError, ServerError
 from ..files.plain_text import reason
-from .options import HELP, Models, complete_here, model_options, slots_option
+from .command import ACCESS, LISTENING, option
+from .command import command as new_command
+from .completion import complete_here
+from .models import Models
+from .options import model_options, slots_option
 from .terminal import say, talk, to_json
 
 if TYPE_CHECKING:
@@ -44,54 +48,77 @@ class Duration(click.ParamType):
             return -1.0
         found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)", value.strip().lower())
         if found is None:
-            self.fail(f"{value!r:.40} is not a duration; take 5m, 300s, 0 or never.", param, ctx)
+            self.fail(f"{value!r:.40}, not a duration; take 5m, 300s, 0 or never", param, ctx)
         return float(found[1]) * _UNITS[found[2]]
 
 
-@click.command(context_settings=HELP)
+@new_command("serve")
 @click.argument("words", nargs=-1, metavar="[RECIPE]…", shell_complete=complete_here)
 @model_options
-@click.option(
+@option(
     "--host",
+    key=True,
+    group=LISTENING,
     default="127.0.0.1",
     show_default=True,
     metavar="H",
     help="Address to listen at; 0.0.0.0: all of this machine's.",
 )
-@click.option(
+@option(
     "--port",
+    key=True,
+    group=LISTENING,
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
     metavar="P",
     help="0: any free.",
 )
-@click.option("--api-key", metavar="K", help="Key that clients must send; `ps` shows it.")
-@click.option("--api-key-file", metavar="F", help="File with such keys, one a line; chmod 600 it.")
-@click.option("--no-api-key", is_flag=True, help="Ask for no key, even of other machines.")
+@option("--api-key", group=ACCESS, metavar="K", help="Key that clients must send; `ps` shows it.")
+@option(
+    "--api-key-file",
+    group=ACCESS,
+    metavar="F",
+    help="File with such keys, one a line; chmod 600 it.",
+)
+@option("--no-api-key", group=ACCESS, is_flag=True, help="Ask for no key, even of other machines.")
 @slots_option("Requests that are answered together.")
-@click.option(
+@option(
     "--queue",
+    key=True,
+    group=LISTENING,
     type=click.IntRange(0, 10_000),
     default=64,
     show_default=True,
     metavar="N",
     help="Requests that may wait; more are refused.",
 )
-@click.option(
+@option(
     "--keep-alive",
+    key=True,
+    group=LISTENING,
     type=Duration(),
     default="5m",
     show_default=True,
     metavar="T",
     help="Unload after T (90s, 5m, 1h, never) without requests.",
 )
-@click.option(
-    "--cors", multiple=True, metavar="ORIGIN", help="Let web pages of ORIGIN in; * is all."
+@option(
+    "--cors",
+    multiple=True,
+    key=True,
+    group=ACCESS,
+    metavar="ORIGIN",
+    help="Let web pages of ORIGIN in; * is all.",
 )
 @click.option("--max-deaths", type=click.IntRange(1), default=3, hidden=True)
-@click.option(
-    "--allow-host", multiple=True, metavar="H", help="A further host name that clients may use."
+@option(
+    "--allow-host",
+    multiple=True,
+    key=True,
+    group=ACCESS,
+    metavar="H",
+    help="A further host name that clients may use.",
 )
 def command(
     models: Models,
@@ -209,9 +236,9 @@ def _served(models: Models, words: Sequence[str]) -> tuple[ServedRecipe, ...]:
     from ..server.served import ServedRecipe
 
     several = len(words) > 1
-    if several and any((models.base, models.tuned, models.reference, models.lora, models.prompt)):
+    if several and any((models.base, models.tuned, models.reference, models.lora, models.format)):
         raise click.UsageError(
-            "--base, --tuned, --reference, --lora and --prompt go with one recipe; "
+            "--base, --tuned, --reference, --lora and --format go with one recipe; "
             f"{len(words)} are named."
         )
     named = [[word] for word in words] if several else [words]

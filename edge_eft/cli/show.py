@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import HELP, Models, json_option, model_options, recipe_argument
+from .command import command as new_command
+from .options import Models, json_option, model_options, recipe_argument
 from .progress import sha256
 from .terminal import say, talk, to_json
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..files.recipe import Recipe
 
 
-@click.command("show", context_settings=HELP)
+@new_command("show")
 @recipe_argument
 @model_options
 @click.option("--full", is_flag=True, help="With paths, hashes, sources, reasons, and memory.")

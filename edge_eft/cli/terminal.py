@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -247,6 +246,8 @@ def start_logging(verbose: bool) -> None:
 
 def terminal_width() -> int:
     """Return the columns to use: the terminal's, and no line longer than 100."""
+    import shutil
+
     return max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..files.plain_text import reason
-from .options import HELP, complete_here, json_option
+from .command import command as new_command
+from .completion import complete_here
+from .options import json_option
 from .progress import sha256
 from .terminal import one_line, say, to_json
 
@@ -41,7 +43,7 @@ class Checked:
     why: str = ""
 
 
-@click.command("verify", context_settings=HELP)
+@new_command("verify")
 @click.argument("names", nargs=-1, metavar="[RECIPE]...", shell_complete=complete_here)
 @json_option
 def command(names: tuple[str, ...], as_json: bool) -> None:

@@ -6,14 +6,8 @@ from collections.abc import Mapping
 
 from ..backend.quantize import NEEDS_IMATRIX, TYPES
 from ..errors import ConversionError
-from .options import AUTO
+from .options import AUTO, AUTO_TYPES
 from .sweep import Candidate, Sweep
-
-# What `--type auto` tries: every type of these that the engine offers, by its planned size.
-AUTO_TYPES = (
-    *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1"),
-    *("Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q2_K"),
-)
 
 
 def winner(sweep: Sweep) -> Candidate:

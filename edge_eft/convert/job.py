@@ -15,7 +15,7 @@ from ..convert import ConversionError
 from ..files.hf_directory import shown_name
 from ..files.plain_text import reason
 from ..system import versions
-from .choose import AUTO_TYPES, winner
+from .choose import winner
 from .inputs import (
     Inputs,
     Masters,
@@ -28,7 +28,7 @@ from .inputs import (
     stays_adapter,
 )
 from .masters import MasterMaker
-from .options import AUTO, Options
+from .options import AUTO, AUTO_TYPES, Options
 from .publish import Outcome, Publisher
 from .report import build_report
 from .sources import Source

@@ -9,6 +9,12 @@ from pathlib import Path
 from ..files.gguf_split import part_paths
 
 AUTO = "AUTO"
+
+# What `--type auto` tries: every type of these that the engine offers, by its planned size.
+AUTO_TYPES = (
+    *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1"),
+    *("Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q2_K"),
+)
 FILES = "{name}-{part}-{type}.gguf"
 
 

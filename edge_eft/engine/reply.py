@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from .request import Request
@@ -255,6 +255,7 @@ class Generation:
             prompt: the first one, and drafts after it.
         cached_tokens: how many tokens of the prompt were found in the cache, and not decoded.
         stop_string: which of the request's stop strings ended it; None where none did.
+        steps: of its tokens, where the request asks for the likeliest or for explanations.
     """
 
     text: str
@@ -268,6 +269,7 @@ class Generation:
     came_with_prompt: int = 1
     cached_tokens: int = 0
     stop_string: str | None = None
+    steps: tuple[Step, ...] = ()
 
     @property
     def tokens_per_second(self) -> float:
@@ -278,12 +280,14 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return asdict(self)
+        bare = asdict(replace(self, steps=()))
+        return bare | {"steps": [step.to_dict() for step in self.steps]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Generation:
         """Return the reply that `to_dict` described."""
-        return cls(**{**values, "timings": Timings(**values["timings"])})
+        steps = tuple(map(Step.from_dict, values["steps"]))
+        return cls(**{**values, "timings": Timings(**values["timings"]), "steps": steps})
 
 
 @dataclass
@@ -292,13 +296,14 @@ class ReplyBuilder:
 
     Attributes:
         request: what it answers.
-        text, tokens, timings: so far.
+        text, tokens, timings, steps: so far; steps as `Generation` has them.
     """
 
     request: Request
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
+    steps: list[Step] = field(default_factory=list)
     _last: Step | None = None
     _n_tested: int = 0
     _n_accepted: int = 0
@@ -319,6 +324,8 @@ class ReplyBuilder:
         self._n_with_prompt += step.with_prompt
         if not step.is_end_token:
             self.tokens.append(step.token)
+            if self.request.top_logprobs or self.request.explain:
+                self.steps.append(step)
 
     def generation(self) -> Generation:
         """Return what has come so far; its finish reason is "cancelled" if more was to come."""
@@ -335,4 +342,5 @@ class ReplyBuilder:
             came_with_prompt=self._n_with_prompt,
             cached_tokens=last.cached_tokens if last else 0,
             stop_string=last.stop_string if last else None,
+            steps=tuple(self.steps),
         )

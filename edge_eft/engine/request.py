@@ -6,7 +6,7 @@ A child process or a server can carry it. What comes out is in `reply`.
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
@@ -17,10 +17,10 @@ from ..logits.weights import Weights
 from ..text.formats import check_template_kwargs
 from ..text.tools import check_tools
 from ..validate import checked_init, did_you_mean, kind, number, whole
-from .constraint import Constraint
 
 if TYPE_CHECKING:
     from ..text.vocabulary import CommonVocabulary
+    from .constraint import Constraint
 
 MAX_DRAFT = 15  # a block of 16 with the token after it
 MAX_STOPS = 1000  # strings, each of which is looked for at every token
@@ -79,7 +79,7 @@ class Request(Sampling):
 
     def __post_init__(self) -> None:
         if self.seed is None:
-            object.__setattr__(self, "seed", secrets.randbits(32))
+            object.__setattr__(self, "seed", int.from_bytes(os.urandom(4)))
         super().__post_init__()
         self._check_prompt()
         try:
@@ -106,7 +106,10 @@ class Request(Sampling):
             number("conservative", self.conservative, 0.0, 1.0, open_low=True)
         if not isinstance(self.weights, Weights):
             raise RequestError(f"weights is {self.weights!r:.40}; it must be a Weights")
-        kind("constraint", self.constraint, Constraint | None, "a Constraint")
+        if self.constraint is not None:
+            from .constraint import Constraint  # few requests have one, and it takes long
+
+            kind("constraint", self.constraint, Constraint, "a Constraint")
 
     def _check_prompt(self) -> None:
         prompt = self.prompt
@@ -169,6 +172,8 @@ class Request(Sampling):
         if "weights" in options:
             options["weights"] = Weights.from_dict(options["weights"])
         if "constraint" in options:
+            from .constraint import Constraint
+
             options["constraint"] = Constraint.from_dict(options["constraint"])
         if isinstance(bias := options.get("logit_bias"), Mapping):
             try:

@@ -97,7 +97,7 @@ def chat_template(directory: Path) -> str | None:
     if not isinstance(found, str) or not is_format(found):
         raise ConversionError(
             f"{directory} has a chat template that is none, {found!r:.40}: correct it, or pass "
-            "--prompt tuned=FORMAT"
+            "--format tuned=FORMAT"
         )
     return found
 
@@ -115,7 +115,7 @@ def _named(directory: Path, entries: list[Any]) -> dict[str, Any]:
     except (TypeError, KeyError):
         raise ConversionError(
             f"{directory} has a list of chat templates that are not named: correct "
-            "tokenizer_config.json, or pass --prompt tuned=FORMAT"
+            "tokenizer_config.json, or pass --format tuned=FORMAT"
         ) from None
 
 
@@ -125,7 +125,7 @@ def _default(directory: Path, templates: dict[str, Any]) -> Any:
     if templates and "default" not in templates:
         raise ConversionError(
             f"{directory} has chat templates called {', '.join(sorted(templates))} and none called "
-            "default: pass --prompt tuned=FORMAT"
+            "default: pass --format tuned=FORMAT"
         )
     return templates.get("default")
 

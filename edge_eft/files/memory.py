@@ -25,6 +25,7 @@ from . import buffers
 from .adapter_check import check_adapter_fits
 from .buffers import F16_BYTES, Q8_0_BYTES, ContextSize
 from .gguf_check import GGUFHeader, read_header
+from .gguf_header import Walked
 from .hub_file import HubFile
 from .memory_check import Free, Verdict, check, fits
 from .recipe import ModelSpec, shared_contexts
@@ -182,11 +183,12 @@ def headers(roles: Mapping[str, ModelSpec]) -> dict[str, GGUFHeader]:
     model for an adapter, or an adapter does not fit its model.
     """
     read: dict[str, GGUFHeader] = {}
+    walked = Walked()  # the models of a recipe have one vocabulary, and it is most of a header
     for spec in roles.values():
         for path in filter(None, (spec.file, spec.lora)):
             key = os.path.realpath(path)
             if key not in read:
-                read[key] = read_header(path)
+                read[key] = read_header(path, walked=walked)
             if read[key].is_adapter != (path == spec.lora):
                 kind = "an adapter, not a model" if read[key].is_adapter else "not an adapter"
                 fix = 'an adapter is written { lora = "FILE", on = "reference" } in a recipe'

@@ -106,11 +106,11 @@ def to_toml(recipe: Recipe, directory: str | os.PathLike[str]) -> str:
 
     Of an adapter, the model that it is put on is not written: it is the reference's.
     """
-    lines = [f"name = {_quoted(recipe.name)}"]
+    lines = [f"name = {quoted(recipe.name)}"]
     if recipe.description:
-        lines.append(f"description = {_quoted(recipe.description)}")
+        lines.append(f"description = {quoted(recipe.description)}")
     if recipe.license:
-        lines.append(f"license = {_quoted(recipe.license)}")
+        lines.append(f"license = {quoted(recipe.license)}")
     if recipe.n_ctx is not None:
         lines.append(f"n_ctx = {recipe.n_ctx}")
     if recipe.base is not None:
@@ -118,7 +118,7 @@ def to_toml(recipe: Recipe, directory: str | os.PathLike[str]) -> str:
     else:
         lines += ["", "# No base yet: edge-eft run THIS_FILE --base large.gguf"]
     for delta in recipe.deltas.values():
-        lines += ["", f"[delta.{_quoted(delta.name)}]", f"weight = {delta.weight}"]
+        lines += ["", f"[delta.{quoted(delta.name)}]", f"weight = {delta.weight}"]
         for role, spec in (("tuned", delta.tuned), ("reference", delta.reference)):
             lines.append(f"{role} = {{ {', '.join(_pairs(_entry(spec, directory)))} }}")
     if recipe.instruct is not None:
@@ -168,7 +168,7 @@ def _path(path: Path, directory: str | os.PathLike[str]) -> str:
 
 def _pairs(items: Iterable[tuple[str, Any]]) -> list[str]:
     return [
-        f"{key if _BARE_KEY.fullmatch(key) else _quoted(key)} = {_written(value)}"
+        f"{key if _BARE_KEY.fullmatch(key) else quoted(key)} = {_written(value)}"
         for key, value in items
     ]
 
@@ -180,11 +180,11 @@ def _written(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, str):
-        return _quoted(value)
+        return quoted(value)
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a TOML basic string; of what is no text (a command's argument, say) a visible form."""
     text = text.encode("utf-8", "backslashreplace").decode()
     text = text.translate(_ESCAPES)

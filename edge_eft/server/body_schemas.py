@@ -74,7 +74,7 @@ _LENGTH = typed("integer", "Longest reply, in tokens; −1: as long as the conte
 _SHARE = typed("number", exclusiveMinimum=0, maximum=1)
 _WEIGHT = typed("number", minimum=0)
 _PENALTY = _within("number", -100, 100)
-_REPETITION = _within("number", 0.01, 100, SETTINGS["repetition_penalty"].help)
+_REPETITION = _within("number", 0.01, 100, SETTINGS["repetition_penalty"].about)
 _TEXTS = _items(typed("string", minLength=1))
 _FUNCTION = {"description": "Of a function: name, description, parameters."}
 _FORMAT = record("type", type={"enum": ["text", "json_object", "json_schema"]}) | {
@@ -150,7 +150,7 @@ _PLAIN = {
 }
 # The dials are described where they are defined.
 FIELDS: dict[str, Schema] = {
-    name: {"description": SETTINGS[name].help, **schema} if name in SETTINGS else schema
+    name: {"description": SETTINGS[name].about, **schema} if name in SETTINGS else schema
     for name, schema in _PLAIN.items()
 }
 

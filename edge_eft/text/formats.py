@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PromptError
-from .messages import check_unicode, plain_copy
 
 FORMATS = ("template", "chatml", "plain", "transcript")
 NAMED = "template:"  # and the name of one of several templates that a model file has
@@ -33,6 +32,8 @@ def check_format(spec: str) -> str:
     Raises:
         PromptError: it is neither, or is no Unicode.
     """
+    from .messages import check_unicode  # most who name formats check none
+
     if isinstance(spec, str) and is_format(spec):
         check_unicode(spec, "prompt")
         return spec
@@ -45,6 +46,8 @@ def check_template_kwargs(kwargs: Any, where: str = "chat_template_kwargs") -> d
     Raises:
         PromptError: they are no object of JSON's kinds, or one has a name that is taken.
     """
+    from .messages import plain_copy
+
     if not isinstance(kwargs, Mapping):
         raise PromptError(f'{where} is {kwargs!r:.60}; use an object: {{"enable_thinking": false}}')
     if taken := sorted(name for name in kwargs if name in _RESERVED):

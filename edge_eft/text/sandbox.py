@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
+from types import CodeType
 from typing import Any
 
 import jinja2
@@ -96,15 +97,9 @@ class ChatTemplate:
             seen = f"has {len(source)} characters, more than {MAX_SOURCE}"
             raise PromptError(f"the chat template of {where} {seen}; give a shorter one")
         self._of_thread = threading.local()
-        environment = _BoundedEnvironment()
         try:
-            tree = environment.parse(source)
-            check_tree(tree)
-            self.iterates = iterates_contents(tree)
-            self.reads = frozenset(find_undeclared_variables(tree))
-            code = environment.compile(Instrument().visit(tree), raw=True)
-            self._code = compile(check_code(code), "<template>", "exec")
-            self._in(environment)
+            self._code, self.iterates, self.reads = _compiled(source)
+            self._in(_BoundedEnvironment())
         except Exception as error:  # the parser's own errors, RecursionError, MemoryError
             raise self.failure(error) from error
 
@@ -161,6 +156,17 @@ class ChatTemplate:
         return kind(
             f"the chat template of {self._where} {said}; another format can be set with prompt = …"
         )
+
+
+@lru_cache(maxsize=32)
+def _compiled(source: str) -> tuple[CodeType, bool, frozenset[str]]:
+    """Return a template's program, and `iterates` and `reads` of it: the roles often share one."""
+    environment = _BoundedEnvironment()
+    tree = environment.parse(source)
+    check_tree(tree)
+    iterates, reads = iterates_contents(tree), frozenset(find_undeclared_variables(tree))
+    code = environment.compile(Instrument().visit(tree), raw=True)
+    return compile(check_code(code), "<template>", "exec"), iterates, reads
 
 
 def budget_for(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = ()) -> Budget:

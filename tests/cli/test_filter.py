@@ -246,7 +246,7 @@ def test_bench_shows_hostile_names_as_text(shown, recipe, prompts_file):
 def test_convert_shows_hostile_names_as_text(shown, tmp_path):
     arguments = ("--reference", tmp_path / EVIL_NAME, "--tuned", f"{EVIL}={EVIL}", "--out", EVIL)
     shown("convert", *arguments, status=2)
-    for option in ("--name", "--type", "--files", "--prompt", "--max-size", "--text"):
+    for option in ("--name", "--type", "--files", "--format", "--max-size", "--text"):
         shown("convert", *arguments, option, EVIL, status=2)
 
 
@@ -255,13 +255,28 @@ def test_convert_shows_hostile_names_as_text(shown, tmp_path):
 
 @pytest.mark.parametrize("command", ["run", "compare", "chat", "show", "bench", "demo"])
 def test_hostile_arguments_are_refused_in_text(shown, command):
-    for words in ([EVIL], [f"--{EVIL}"], ["--threads", EVIL], ["atlas", EVIL, EVIL]):
+    for words in ([EVIL, EVIL], [f"--{EVIL}"], ["--threads", EVIL], ["atlas", EVIL, EVIL]):
         assert shown(command, *words, status=2).startswith("edge-eft: ")
     shown(EVIL, status=2)
 
 
+def test_the_tokens_of_a_hostile_reply_are_shown_as_text(shown, recipe):
+    text = shown("run", recipe, "hi", "-n", "8", "-t", "0", "--logprobs", "3", "--explain", "2")
+    assert "emulated" in text
+    assert "\\x1b" in text, "what cannot be seen is written out"
+
+
+def test_hostile_defaults_are_shown_and_refused_in_text(shown, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text(f"system = {json.dumps(EVIL)}\n".replace("\x7f", ""))
+    assert "pink" in shown("config")
+    monkeypatch.setenv("EDGE_EFT_SEED", EVIL)
+    assert shown("config", status=2).startswith("edge-eft: EDGE_EFT_SEED is ")
+    shown("config", "set", EVIL, "1", status=2)
+
+
 def test_hostile_settings_are_refused_in_text(shown, recipe):
-    for name in ("--alpha", "--mix", "--only", "--seed", "--prompt"):
+    for name in ("--alpha", "--mix", "--only", "--seed", "--format"):
         shown("run", recipe, "hi", name, EVIL, status=2)
 
 
@@ -285,7 +300,7 @@ def test_hostile_metadata_is_refused_in_text(shown, recipe, tmp_path):
     other = tiny_models.write_random(tmp_path / "u.gguf", 2, chat_template="{% " + EVIL)
     for tuned in (template, other):
         text = shown(
-            "run", *files.values(), f"--tuned={tuned}", "--prompt", "template", "x", status=2
+            "run", *files.values(), f"--tuned={tuned}", "--format", "template", "x", status=2
         )
         assert text.count("\n") == 1
     damaged = tmp_path / "d.gguf"

@@ -101,7 +101,7 @@ def test_all_are_deleted_but_what_a_chat_has_open(two):
         ("kq bb", "One conversation is shown at a time"),
         ("kq --search x", "One conversation is shown at a time"),
         ("nope", "no conversation is kept as 'nope'; `edge-eft log` lists them"),
-        ("-n 0", "0 is not in the range"),
+        ("-n 0", "0; it must be"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(two, words, seen):

@@ -28,8 +28,23 @@ def test_help_lists_the_commands_in_the_order_of_their_use():
 def test_every_command_has_examples_and_explains_every_option(command):
     text = invoke(command, "--help").stdout
     assert f"  edge-eft {command} " in text or "  edge-eft demo\n" in text
-    options = text.partition("Options:")[2]
-    assert not re.search(r"^  -\S+( [A-Z]+)?$(?!\n {10})", options, re.MULTILINE)
+    assert re.search(r"^  -h, --help", text, re.MULTILINE)
+    assert not re.search(r"^  -\S+(, -\S+)?( [A-Z]+)?$(?!\n {10})", text, re.MULTILINE)
+
+
+def test_options_are_in_groups_with_their_ranges_and_defaults():
+    text = invoke("run", "--help").stdout
+    groups = re.findall(r"^(\w[\w ]+):$", text.partition("Examples:")[2], re.MULTILINE)
+    named = ["Prompt", "Models", "Loading", "The dials", "Sampling", "Speed", "Output", "Options"]
+    assert groups == named
+    told = " ".join(text.split())
+    for option in (
+        "-a, --alpha A Strength of the delta: 0 is the base alone. [default: 1; 0 or more]",
+        "-t, --temperature T 0 always takes the likeliest token. [default: 0.8; 0 to 100]",
+        "--top-p P Draw from the likeliest tokens of mass P. [default: 0.95; more than 0, up to 1]",
+        "together. [default: 4; 1 to 64]",
+    ):
+        assert option in told
 
 
 # -- bad usage -----------------------------------------------------------------------------
@@ -38,30 +53,31 @@ def test_every_command_has_examples_and_explains_every_option(command):
 @pytest.mark.parametrize(
     ("arguments", "seen"),
     [
-        ("run", "Name a recipe"),
+        ("run", "the prompt is empty; say something"),
         ("run R one two", "'two' is one word too many; quote the prompt"),
         ("run R one --input f", "'one' is a prompt, and --input has the prompts"),
         ("run --tuned t hi", "--base, --tuned and --reference go together"),
         ("run --base b --tuned t hi", "go together, without a recipe"),
         ("run --base b hi", "--base alone goes with a recipe, and 'hi' is none"),
-        ("run R hi --base b --prompt chattml", "did you mean chatml?"),
-        ("run R hi --temprature 1", "Did you mean '--temperature'?"),
-        ("run R hi --alpha -1", "alpha is -1"),
-        ("run R hi --alpha nan", "alpha is nan"),
-        ("run R hi --alpha inf", "alpha is inf"),
-        ("run R hi --alpha much", "'much' is not a valid float"),
+        ("run R hi --base b --format chattml", "did you mean chatml?"),
+        ("run R hi --temprature 1", "did you mean --temperature?"),
+        ("run R hi --alpha -1", "--alpha is -1"),
+        ("run R hi --alpha nan", "--alpha is 'nan'; it must be a number, 0 or more"),
+        ("run R hi --alpha inf", "--alpha is 'inf'"),
+        ("run R hi --alpha much", "--alpha is 'much'; it must be a number"),
         ("run R hi --alpha .5 --beta 2", "exclude each other"),
-        ("run R hi --top-p 0", "top_p is 0.0"),
-        ("run R hi --top-p 1.5", "top_p is 1.5"),
-        ("run R hi --temperature nan", "temperature is nan"),
-        ("run R hi --conservative nan", "conservative is nan"),
-        ("run R hi --max-tokens 0", "max_tokens is 0"),
-        ("run R hi --seed -1", "seed is -1"),
-        ("run R hi --mix chat", "mix is 'chat'"),
+        ("run R hi --top-p 0", "--top-p is 0.0; it must be a number, more than 0, up to 1"),
+        ("run R hi --top-p 1.5", "--top-p is 1.5"),
+        ("run R hi --temperature nan", "--temperature is 'nan'"),
+        ("run R hi --conservative nan", "--conservative is 'nan'"),
+        ("run R hi --max-tokens 0", "--max-tokens is 0; it must be a whole number, 1 or more"),
+        ("run R hi --seed -1", "--seed is -1"),
+        ("run R hi --mix chat", "--mix is 'chat'; write each delta once"),
         ("run R hi --mix a=1,a=2", "write each delta once"),
         ("run R hi --raw --system S", "a raw prompt is one text"),
-        ("run R hi --slots 0", "0 is not in the range"),
-        ("run nosuch hi", "recipe 'nosuch' is not known; `edge-eft list` shows the names"),
+        ("run R hi --slots 0", "--slots is 0; it must be a whole number, 1 to 64"),
+        ("run R hi --draft 16", "--draft is '16'; it must be a whole number, 0 to 15, or auto"),
+        ("run nosuch", "recipe 'nosuch' is not known; `edge-eft list` shows the names"),
         ("compare R hi --only base", "--only goes with run"),
         ("chat R hello", "'hello' is one word too many"),
         ("run --base R hi", "--base takes a GGUF file, and "),
@@ -72,14 +88,14 @@ def test_every_command_has_examples_and_explains_every_option(command):
         ("run R hi --base b --tuned t --reference r", "take the place of a recipe"),
         ("run --base=~nobody-here/b --tuned t --reference r hi", "no home directory is known"),
         ("bench R hello", "'hello' is one word too many; no prompt goes here"),
-        ("chat R --temp 0", "No such option '--temp'. Did you mean --temperature?"),
-        ("run R hi --tokens 9", "No such option '--tokens'. Did you mean --max-tokens?"),
-        ("run R hi --sed 1", "'--seed'"),
-        ("run R hi --frob", "No such option '--frob'. (see"),
-        ("frobnicate", "No such command 'frobnicate'"),
-        ("pulll qwen3-8b", "No such command 'pulll' (did you mean pull?)"),
+        ("chat R --tempera 0", "there is no option --tempera; did you mean --temperature?"),
+        ("run R hi --tokens 9", "there is no option --tokens; did you mean --max-tokens?"),
+        ("run R hi --sed 1", "did you mean --seed"),
+        ("run R hi --xyzzy", "there is no option --xyzzy (see"),
+        ("frobnicate", "there is no command 'frobnicate'; there are: demo, run"),
+        ("pulll qwen3-8b", "there is no command 'pulll' (did you mean pull?)"),
         ("demo R", "needs a family with held-out questions"),
-        ("demo --questions 0", "0 is not in the range"),
+        ("demo --questions 0", "--questions is 0; it must be a whole number, 1 or more"),
     ],
 )
 def test_bad_usage_is_one_line(recipe, arguments, seen):
@@ -135,7 +151,7 @@ def test_complaints_that_need_a_loaded_model_are_one_line_too(small, smollm2_pat
     assert re.search(r"the prompt is \d+ tokens for base, and 511 fit", too_long)
     assert "no role is named 'nobody'" in complaint("run", small, "hi", "--only", "nobody")
     assert "no delta is named 'x'" in complaint("run", small, "hi", "--mix", "x=1")
-    assert "n_ctx is 0" in complaint("run", small, "hi", "--n-ctx", "0")
+    assert "--n-ctx is 0; it must be" in complaint("run", small, "hi", "--n-ctx", "0")
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(smollm2_path.read_bytes()[:4_000_000])
     assert str(cut) in complaint("run", small, "hi", "--base", cut)
@@ -148,7 +164,7 @@ def test_complaints_that_need_a_loaded_model_are_one_line_too(small, smollm2_pat
 
 def test_models_of_two_families_are_refused(smollm2_path, tiny):
     pair = (f"--tuned={tiny.tuned}", f"--reference={tiny.reference}")
-    line = complaint("run", f"--base={smollm2_path}", *pair, "--prompt", "plain", "hi")
+    line = complaint("run", f"--base={smollm2_path}", *pair, "--format", "plain", "hi")
     assert "have different vocabularies: token " in line
 
 
@@ -184,8 +200,7 @@ def test_a_reader_that_leaves_ends_a_run_quietly_with_141(small):
 def test_what_a_refusal_says_to_do_is_not_refused_next(recipe, smollm2_path):
     """A model was no TOML file, and a TOML file no model, whatever was tried."""
     line = complaint("run", smollm2_path, "hi")
-    assert "is one model (GGUF)" in line
-    assert "take --base, --tuned and --reference" in line
+    assert "is a GGUF file, not a recipe, which has three: edge-eft run --base" in line
     line = complaint("run", "--base", recipe, "hi")
     assert "is a recipe; a recipe is named without an option, before the prompt" in line
     assert "name one before the prompt, or add --tuned" in complaint("run", "--base", "b", "hi")

@@ -300,12 +300,12 @@ def test_three_repositories_make_a_recipe(server, at, tmp_path):
             + b"4"
         },
     )
-    err = pulled(*trio(), "--prompt", "template")
+    err = pulled(*trio(), "--format", "template")
     assert f"base: Big-Base.Q4_K_M.gguf of {BASE}, Q4_K_M is taken" in err
     recipe = load_recipe("mine")
     assert recipe.license == "apache-2.0"
     assert (recipe.base.prompt, recipe.deltas["tuned"].tuned.prompt) == ("template", "template")
-    again = pulled(*trio(base=f"{BASE}:q4_k_m"), "--prompt", "template")
+    again = pulled(*trio(base=f"{BASE}:q4_k_m"), "--format", "template")
     assert "here already" in again
     assert "its base is another model" in refused(*trio(base=f"{BASE}:Q8_0"))
     pulled("mine", "--base", ":Q8_0", "--name", "exact")
@@ -321,8 +321,8 @@ def test_a_changed_recipe_keeps_its_pins(server, at, tmp_path, models):
     path.write_text(path.read_text().replace("n_ctx = 128", "n_ctx = 64"))
     pulled(path)
     assert (load_recipe("family").n_ctx, load_recipe("family").base.source) == (64, pinned)
-    pulled(*trio(), "--prompt", "chatml")
-    pulled(*trio(), "--prompt", "template")
+    pulled(*trio(), "--format", "chatml")
+    pulled(*trio(), "--format", "template")
     assert load_recipe("mine").base.prompt == "template"
 
 

@@ -101,7 +101,7 @@ def test_what_is_not_ones_own_is_refused_in_a_line(installed, pull, tmp_path):
     assert "near: mine" in complaint("remove", "-y", "mien")
     assert "is a path; remove takes names" in complaint("remove", "-y", "./mine.toml")
     assert "../mine" in complaint("remove", "-y", "../mine")
-    assert "Missing argument" in complaint("remove", "-y")
+    assert "RECIPE is missing; give at least one" in complaint("remove", "-y")
     assert files_below(tmp_path) == before
 
 

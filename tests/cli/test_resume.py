@@ -6,14 +6,12 @@ import signal
 
 import psutil
 import pytest
-from click.testing import CliRunner
 from helpers.cli_tools import complaint, invoke
 from helpers.pseudo_terminal import Terminal
 from helpers.recipe_files import write_recipe
 
 from edge_eft.cli import sessions
 from edge_eft.cli.keeper import Keeper
-from edge_eft.cli.main import cli
 
 
 @pytest.fixture(autouse=True)
@@ -62,13 +60,19 @@ def test_options_go_over_what_was_kept(chat, recipe):
     assert (session.settings["temperature"], session.system) == (0.7, "T")
 
 
-def test_a_configured_default_does_not_go_over_what_was_kept(chat, recipe, scripted):
-    chat(recipe, "--temperature", "0")
-    emulator = scripted("Two.")
-    defaults = {"chat": {"temperature": 0.7, "top_k": 3}}
-    CliRunner().invoke(cli, ["chat", "-c"], input="more\n", default_map=defaults)
+def test_a_configured_default_does_not_go_over_what_was_kept(chat, recipe, monkeypatch):
+    chat(recipe, "--temperature", "0", "--system", "S")
+    for name, value in {
+        "TEMPERATURE": ".7",
+        "TOP_K": "3",
+        "SYSTEM": "T",
+        "RECIPE": "atlas",
+    }.items():
+        monkeypatch.setenv(f"EDGE_EFT_{name}", value)
+    emulator, _ = chat("-c", say="more\n")
     assert emulator.requests[-1].temperature == 0
     assert emulator.requests[-1].top_k == 3
+    assert asked(emulator)[0] == "S"
 
 
 def test_an_id_picks_one_and_a_recipe_before_it_is_what_it_goes_on_with(chat, recipe, tmp_path):

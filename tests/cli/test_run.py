@@ -64,6 +64,18 @@ def test_every_setting_reaches_the_request(recipe, scripted):
     assert third.weights.role == "tuned:brief"
 
 
+def test_the_short_names_are_those_of_others(recipe, scripted):
+    emulator = scripted("a", "b", "c")
+    invoke("run", recipe, "x", "-t", "0", "-n", "9", "-s", "7", "-a", ".5")
+    invoke("run", recipe, "x", "--temp", "0.5")
+    invoke("run", recipe, "x", "--temperature", "0.6", "--format", "chatml")
+    first, second, third = emulator.requests
+    assert (first.temperature, first.max_tokens, first.seed) == (0.0, 9, 7)
+    assert first.weights.alpha == 0.5
+    assert (second.temperature, third.temperature) == (0.5, 0.6)
+    assert emulator.recipe.base.prompt == "chatml"
+
+
 def test_json_is_one_line_of_data(recipe, scripted):
     scripted("caf\u00e9 \x1b[31m")
     result = invoke("run", recipe, "x", "--json", "--seed", "3")
@@ -196,9 +208,13 @@ def test_files_that_were_put_together_keep_no_mark(recipe, scripted):
         ((), b"caf\xe9", "the prompt on stdin is not UTF-8"),
         ((), "hello".encode("utf-16-le"), "the prompt on stdin is not UTF-8"),
         (("caf\udce9",), b"", "the prompt is not UTF-8"),
-        (("hi", "--system", "\udce9"), b"", "--system': '\\udce9' is not UTF-8"),
-        (("hi", "--stop", "\udce9"), b"", "--stop': '\\udce9' is not UTF-8"),
-        (("hi", "--base", "b", "--prompt", "\udce9{{"), b"", "--prompt': '\\udce9{{' is not UTF-8"),
+        (("hi", "--system", "\udce9"), b"", "--system is '\\udce9', which is not UTF-8"),
+        (("hi", "--stop", "\udce9"), b"", "--stop is '\\udce9', which is not UTF-8"),
+        (
+            ("hi", "--base", "b", "--prompt", "\udce9{{"),
+            b"",
+            "--format is '\\udce9{{', which is not UTF-8",
+        ),
         (("--input", "-"), b"\xff\xfe1", "begins as UTF-16 and is not"),
         (("--input", "/dev/zero"), b"", "larger than"),
         (("--input", "caf\udce9"), b"", "caf\ufffd: cannot be read"),
@@ -206,12 +222,12 @@ def test_files_that_were_put_together_keep_no_mark(recipe, scripted):
     ],
 )
 def test_what_is_no_text_is_refused(recipe, monkeypatch, arguments, stdin, seen):
-    monkeypatch.setattr("edge_eft.cli.run._MAX_INPUT_BYTES", 1 << 20)
+    monkeypatch.setattr("edge_eft.cli.prompts._MAX_INPUT_BYTES", 1 << 20)
     assert seen in complaint("run", recipe, *arguments, stdin=stdin)
 
 
 def test_a_prompt_without_end_is_refused(recipe, monkeypatch):
-    monkeypatch.setattr("edge_eft.cli.run._MAX_PROMPT_BYTES", 99)
+    monkeypatch.setattr("edge_eft.cli.prompts._MAX_PROMPT_BYTES", 99)
     assert "cannot be read (it is larger" in complaint("run", recipe, stdin=b"x" * 100)
 
 

@@ -46,6 +46,20 @@ def chatting(tiny):
         chat.kill()
 
 
+def test_what_is_to_happen_at_the_end_does(tmp_path):
+    """The child leaves without taking itself apart, which takes longer than most commands."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os\natexit.register(lambda: open(os.environ['ENDED'], 'a').write('.'))\n"
+    )
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    more = {"PYTHONPATH": path, "ENDED": str(tmp_path / "ended")}
+    done = process("--version", env={**os.environ, **more})
+    out, err = done.communicate(timeout=30)
+    assert (done.returncode, err) == (0, "")
+    assert out.startswith("edge-eft ")
+    assert (tmp_path / "ended").read_text() == "."
+
+
 def gone(worker, within=5.0):
     """Whether a process ends in time."""
     with contextlib.suppress(psutil.NoSuchProcess):

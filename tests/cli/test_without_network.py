@@ -43,6 +43,8 @@ COMMANDS = {
     "convert": f"{_SIDES} --type q4_0 --allow-requantize --quiet --out {{home}}/out",
     "log": "",
     "doctor": "",
+    "config": "",
+    "completion": "bash",
     "bench": "atlas --rounds 1 --tokens 2",
     "serve": "atlas --port 0",
 }

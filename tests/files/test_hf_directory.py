@@ -65,7 +65,7 @@ def test_templates_in_a_directory_of_their_own_are_found(tmp_path):
     write(tmp_path / "additional_chat_templates", rag_jinja=TEMPLATE)
     assert chat_template(tmp_path) == TEMPLATE
     write(tmp_path / "additional_chat_templates", tool_use_jinja="{{ 1 }}")
-    with pytest.raises(ConversionError, match=r"called rag, tool_use.*--prompt tuned="):
+    with pytest.raises(ConversionError, match=r"called rag, tool_use.*--format tuned="):
         chat_template(tmp_path)
     write(tmp_path, chat_template_jinja=TEMPLATE + "!")
     assert chat_template(tmp_path) == TEMPLATE + "!"
@@ -73,7 +73,7 @@ def test_templates_in_a_directory_of_their_own_are_found(tmp_path):
 
 @pytest.mark.parametrize("bad", [["x"], [{"name": "a"}], {"a": 1}, "no jinja", 7])
 def test_what_is_no_template_is_refused(tmp_path, bad):
-    with pytest.raises(ConversionError, match=r"--prompt tuned="):
+    with pytest.raises(ConversionError, match=r"--format tuned="):
         chat_template(write(tmp_path, tokenizer_config_json={"chat_template": bad}))
 
 

@@ -24,7 +24,7 @@ from helpers.tiny_models import write_random
 
 from edge_eft.cli.machine_checks import bytes_read
 from edge_eft.errors import ModelFileError
-from edge_eft.files import buffers, memory
+from edge_eft.files import buffers, gguf_tokenizer, memory
 from edge_eft.files.gguf_check import read_header
 from edge_eft.files.hub_file import HubFile
 from edge_eft.files.recipe import ModelSpec, from_files
@@ -215,3 +215,16 @@ def test_recurrent_layers_keep_a_state_whatever_n_ctx_is(tmp_path: Path) -> None
         size = buffers.ContextSize(n_ctx, 3, 3)
         keys_and_values = int(4 * (8 + 8) * 3 * n_ctx * 34 / 32)
         assert buffers.layers_kv(header, size) == (3 * state, keys_and_values)
+
+
+def test_one_vocabulary_is_checked_once_for_all_models(tmp_path, monkeypatch):
+    checked = []
+    check = gguf_tokenizer._check_texts
+    monkeypatch.setattr(
+        gguf_tokenizer, "_check_texts", lambda *args: (checked.append(args), check(*args))
+    )
+    for name in ("base", "tuned", "reference"):
+        write_random(tmp_path / name, seed=len(name))
+    recipe = from_files(*(tmp_path / name for name in ("base", "tuned", "reference")))
+    assert set(memory.headers(recipe.roles())) == set(recipe.roles())
+    assert len(checked) == 1

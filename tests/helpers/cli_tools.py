@@ -32,7 +32,7 @@ def run_bench(command, family, *arguments):
     """The object on stdout and the table on stderr of a benchmark: ours, or the laboratory's."""
     files = [str(path) for path in family[:3]]
     roles = ["--base", files[0], "--tuned", files[1], "--reference", files[2]]
-    result = CliRunner().invoke(command, [*roles, "--threads", "1", *arguments])
+    result = CliRunner().invoke(command, [*roles, "--threads", "1", "--json", *arguments])
     if result.exception:
         raise result.exception
     return json.loads(result.stdout.splitlines()[-1]), result.stderr

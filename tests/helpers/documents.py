@@ -13,7 +13,7 @@ import edge_eft
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PROGRAMS = re.compile(r'(\w+="[^"]*" )?(make|pip|uv|edge-eft|python|trl) |tools/')
+PROGRAMS = re.compile(r'(\w+="[^"]*" )?(make|pip|uv|edge-eft|python|trl|cat) |tools/')
 
 
 class Block(NamedTuple):

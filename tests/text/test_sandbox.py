@@ -115,3 +115,14 @@ def test_a_rendering_on_another_thread_spends_nothing_of_this_one(monkeypatch):
 
     assert template.render(MESSAGES, wait=wait).endswith("9998")
     assert "run for more than" in refused[0]
+
+
+def test_templates_of_one_source_are_compiled_once():
+    source = "{% for m in messages %}{{ m.content }}{{ x }}{% endfor %}"
+    first, second = ChatTemplate(source, "a.gguf"), ChatTemplate(source, "b.gguf")
+    assert first._code is second._code
+    assert first.reads == second.reads == {"messages", "x"}
+    assert first.render(MESSAGES, x=1) != second.render(MESSAGES, x=2)
+    for where in ("a.gguf", "b.gguf"):  # what fails is told of each by its own name
+        with pytest.raises(PromptError, match=f"the chat template of {where} is not valid Jinja"):
+            ChatTemplate("{% if %}", where)

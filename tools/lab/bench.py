@@ -4,7 +4,7 @@
     .venv/bin/python tools/lab/bench.py atlas --peers
     .venv/bin/python tools/lab/bench.py atlas --overhead
 
-All options of `edge-eft bench` are here as well, and so are its table and its object.
+All options of `edge-eft bench` are here as well, and so are its table and (--json) its object.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from inflate import check_type, inflate, largest_difference, parse_count
 from edge_eft.bench.measure import measure
 from edge_eft.bench.report import as_object, as_table, machine, quartiles, rates
 from edge_eft.bench.ways import Opener
-from edge_eft.cli.bench import SETTINGS, Job, bench_options, conclude, introduce, rounds_shown
+from edge_eft.cli.bench import Job, bench_options, conclude, introduce, rounds_shown
+from edge_eft.cli.command import command as new_command
 from edge_eft.cli.main import fail
 from edge_eft.cli.terminal import talk
 from edge_eft.engine.emulator import Emulator
@@ -35,7 +36,7 @@ from edge_eft.errors import EdgeEftError, EngineError, RequestError
 from edge_eft.files.recipe import Recipe
 
 
-@click.command(name="bench.py", context_settings=SETTINGS)
+@new_command("bench.py", show_default=True)
 @bench_options
 @click.option(
     "--inflate",
@@ -75,7 +76,7 @@ def command(
     result, found = as_object(figures, job.plan, about), rates(figures)
     if peers:
         result["peers_tps"] = quartiles(found[baseline.NAME])[0]
-    conclude(as_table(result, found), result)
+    conclude(job, as_table(result, found), result)
 
 
 def inflated(
@@ -134,7 +135,8 @@ def measure_overhead(emulator: Emulator, job: Job, about: dict[str, Any]) -> Non
         progress=lambda number: talk(f"reply {number}"),
     )
     result = overheads.overhead_object(steps, choice)
-    conclude(overheads.overhead_table(result), {**about, "overhead": result, "machine": machine()})
+    result_of_all = {**about, "overhead": result, "machine": machine()}
+    conclude(job, overheads.overhead_table(result), result_of_all)
 
 
 if __name__ == "__main__":

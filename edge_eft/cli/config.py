@@ -1,0 +1,210 @@
+"""`edge-eft config`: the user's own defaults, where each comes from, and how to change one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from . import config_file
+from .command import HELP, Option
+from .command import command as new_command
+from .config_file import COMMANDS, KEYS
+from .options import json_option
+from .refusals import refused_value
+from .terminal import dim, one_line, say, talk, to_json
+
+
+class Effective(NamedTuple):
+    """A default as it is in force: its key, the value in words, and where it comes from."""
+
+    key: str
+    value: str | list[str] | None
+    source: str
+
+
+@click.group("config", invoke_without_command=True, context_settings=HELP)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Show your own defaults, and where each comes from; set or unset one.
+
+    The command line goes over the environment (EDGE_EFT_TEMPERATURE), that over the configuration
+    file, that over the recipe, and that over what is built in. In the file, a table of a command's
+    name holds what is for that command alone: chat.temperature is temperature in [chat].
+
+    \b
+    Examples:
+      edge-eft config
+      edge-eft config set recipe atlas
+      edge-eft config set chat.temperature 0.6
+      edge-eft config unset recipe
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    path, found = config_file.path_or_none(), list(effective(ctx))
+    if as_json:
+        values = {each.key: {"value": each.value, "from": each.source} for each in found}
+        say(to_json({"path": str(path) if path else None, "values": values}))
+        return
+    say(one_line(f"{path or 'there is no home directory, and no file'}"))
+    for each in found:
+        shown = each.value if isinstance(each.value, str) else ", ".join(each.value or ["-"])
+        line = f"{each.key:<22}{one_line(shown):<24}"
+        say(dim(f"{line}{each.source}") if each.source == "built in" else f"{line}{each.source}")
+    known = {f"EDGE_EFT_{key.upper()}" for key in KEYS} | {
+        *("EDGE_EFT_HOME", "EDGE_EFT_CACHE", "EDGE_EFT_API_KEY", "EDGE_EFT_SUPERVISOR")
+    }
+    for name in sorted(name for name in os.environ if name.startswith("EDGE_EFT_")):
+        if name not in known and not name.startswith("EDGE_EFT_TEST_"):
+            talk(f"{one_line(name)} is set, and nothing reads it")
+
+
+def _complete_key(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return [CompletionItem(key) for key in KEYS if key.startswith(incomplete)]
+
+
+@new_command("set")
+@click.argument("key", shell_complete=_complete_key)
+@click.argument("value")
+@click.pass_context
+def set_key(ctx: click.Context, key: str, value: str) -> None:
+    """Write a default into the configuration file: KEY, or COMMAND.KEY for one command."""
+    table, name = _split(key)
+    config_file.read()
+    option, owner = _option(ctx, table, name)
+    if name == "recipe":
+        value = _recipe(value)
+    with click.Context(owner, parent=ctx, info_name=owner.name) as inner:
+        words = config_file.as_words(name, value, owner)
+        try:
+            typed = option.type_cast_value(inner, words)
+        except click.BadParameter as error:
+            raise click.ClickException(refused_value(error, key)) from None
+    _write(table, name, _literal(typed, value))
+
+
+@new_command("unset")
+@click.argument("key", shell_complete=_complete_key)
+@click.pass_context
+def unset_key(ctx: click.Context, key: str) -> None:
+    """Remove a default from the configuration file."""
+    table, name = _split(key)
+    data = config_file.read()
+    if name not in (data.get(table, {}) if table else data):
+        raise click.ClickException(
+            f"{config_file.path_or_none()}: has no {key!r:.60}; `edge-eft config` shows what it has"
+        )
+    _write(table, name, None)
+
+
+command.add_command(set_key)
+command.add_command(unset_key)
+
+
+def effective(ctx: click.Context) -> Iterator[Effective]:
+    """Yield every key, and the keys in tables, with their values; wrong ones are refused."""
+    data = config_file.read()
+    for name in KEYS:
+        option, owner = _option(ctx, "", name)
+        variable = str(option.envvar)
+        source = "built in"
+        if value := os.environ.get(variable):
+            source = variable
+        elif name in data:
+            value, source = data[name], "file"
+        yield _checked(ctx, option, owner, name, value, source)
+    for table in COMMANDS:
+        for name, value in data.get(table, {}).items():
+            option, owner = _option(ctx, table, name)
+            yield _checked(ctx, option, owner, f"{table}.{name}", value, "file")
+
+
+def _checked(
+    ctx: click.Context, option: Option, owner: click.Command, key: str, value: Any, source: str
+) -> Effective:
+    if source == "built in":
+        default = option.show_default if isinstance(option.show_default, str) else option.default
+        words = str(default) if isinstance(default, str | int | float) else None
+        return Effective(key, "off" if option.is_flag else words, source)
+    words = config_file.as_words(option.name or "", value, owner)
+    inner = click.Context(owner, parent=ctx, info_name=owner.name)
+    try:
+        option.type_cast_value(inner, words)
+    except click.BadParameter as error:
+        where = source if source != "file" else f"{config_file.path_or_none()}: {key}"
+        raise click.ClickException(refused_value(error, where)) from None
+    return Effective(key, words, source)
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Return the table and the name of a key as it is typed, or refuse it."""
+    table, _, name = key.replace("-", "_").rpartition(".")
+    if table and table not in COMMANDS:
+        raise click.ClickException(
+            f"{key!r:.60} is not a key; a command's own is COMMAND.KEY, with one of "
+            f"{', '.join(COMMANDS)}"
+        )
+    config_file.check_key(name, "")
+    return table, name
+
+
+def _option(ctx: click.Context, table: str, name: str) -> tuple[Option, click.Command]:
+    """Return the option that a key is the default of, and its command."""
+    root = ctx.find_root()
+    group = root.command
+    assert isinstance(group, click.Group)
+    for command_name in [table] if table else COMMANDS:
+        owner = group.get_command(root, command_name)
+        assert owner is not None
+        for param in owner.params:
+            if isinstance(param, Option) and param.key and param.name == name:
+                return param, owner
+    raise click.ClickException(f"{table} has no option {name!r}; give it without `{table}.`")
+
+
+def _recipe(value: str) -> str:
+    """Return the name or the absolute path of a recipe, which there has to be."""
+    from ..files.recipe import absolute
+    from ..files.recipe_names import list_recipes, load_recipe
+
+    load_recipe(value)
+    return value if value in list_recipes() or not os.path.exists(value) else str(absolute(value))
+
+
+def _literal(typed: Any, value: str) -> str:
+    """Return a value in TOML."""
+    from ..files.recipe_toml import quoted
+
+    if isinstance(typed, bool):
+        return str(typed).lower()
+    if isinstance(typed, int | float) and not isinstance(typed, bool):
+        return repr(typed)
+    return f"[{quoted(value)}]" if isinstance(typed, tuple) else quoted(value)
+
+
+def _write(table: str, name: str, literal: str | None) -> None:
+    from ..files.plain_text import reason
+    from ..files.recipe_names import write_whole
+
+    path = config_file.path_or_none()
+    if path is None:
+        raise click.ClickException("no home directory is known; EDGE_EFT_HOME names a directory")
+    try:
+        text = config_file.edited(config_file.read_text(path), table, name, literal)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    except ValueError:
+        line = f"write {name} = {literal}" if literal is not None else f"remove {name}"
+        raise click.ClickException(
+            f"{path}: {name} is not on a line of its own; {line} there yourself"
+        ) from None
+    except OSError as error:
+        raise click.ClickException(f"{path}: cannot be written ({reason(error)})") from None
+    key = f"{table}.{name}" if table else name
+    talk(f"{key} is {literal}" if literal is not None else f"{key} is unset")

@@ -1,0 +1,104 @@
+"""What people type where a recipe is named: a recipe, a prompt for the default one, or a mistake.
+
+A mistake is told what it looks like, and the command that was probably meant. Nothing is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+DEFAULT_RECIPE = "atlas"
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/\\~@+=-]+")  # what names, paths and addresses are made of
+_FILES = (".toml", ".gguf", ".jsonl", ".safetensors")
+
+
+def looks_like_prompt(word: str, recipes: Mapping[str, Path]) -> bool:
+    """Return whether a word in a recipe's place can only be a prompt: a sentence, say.
+
+    A single plain word is a name, known or not: `mistral` is not to be answered by atlas.
+    """
+    from ..files.recipe_names import named
+
+    if named(word.replace(":", "-"), recipes) or os.path.lexists(word):
+        return False
+    return not (_PLAIN.fullmatch(word) or word.lower().endswith(_FILES))
+
+
+def mistaken(word: str, rest: Sequence[str], command: str) -> str | None:
+    """Return what to say of what is not a recipe by its looks; None if it may be one.
+
+    Args:
+        word: what stands in a recipe's place.
+        rest: the words after it.
+        command: the command's name.
+    """
+    prompt = "".join(f" {shlex.quote(each)}" for each in rest)
+    here = f"edge-eft {command}"
+    shown = shlex.quote(word)
+    if os.path.isdir(word):
+        return _directory(Path(word), shown, f"{here} RECIPE --lora {shown}{prompt}")
+    if word.lower().endswith(".gguf") or _is_gguf(word):
+        files = f"--base {shown} --tuned FILE --reference FILE"
+        missing = "" if os.path.exists(word) else " that is not there"
+        return (
+            f"{word!r:.120} is a GGUF file{missing}, not a recipe, which has three: {here} {files}"
+            f"{prompt}, or edge-eft new NAME {files} makes a recipe"
+        )
+    if word.lower().endswith(".jsonl"):
+        return f"{word!r:.120} is not a recipe; for a file of prompts: edge-eft run --input {shown}"
+    if word.lower().endswith(".safetensors"):
+        folder = shlex.quote(os.path.dirname(word) or ".")
+        return (
+            f"{word!r:.120} is a model of Hugging Face, not a recipe; {_convert(folder)} makes one "
+            "of the directory that it is in"
+        )
+    return _repository(word)
+
+
+def _convert(directory: str) -> str:
+    return f"edge-eft convert --tuned {directory} --reference DIR --out DIR"
+
+
+def _directory(path: Path, shown: str, with_lora: str) -> str:
+    """Return what a directory is, and what it is for."""
+    if (path / "adapter_config.json").is_file():
+        return f"{str(path)!r:.120} is a LoRA adapter, not a recipe: {with_lora}"
+    if (path / "config.json").is_file():
+        return (
+            f"{str(path)!r:.120} is a model of Hugging Face, not a recipe: {_convert(shown)} makes "
+            "one of it"
+        )
+    n = sum(1 for _ in path.glob("*.gguf"))
+    holds = f" with {n} GGUF file{'s' * (n > 1)}" if n else ""
+    return (
+        f"{str(path)!r:.120} is a directory{holds}, not a recipe: edge-eft match {shown} looks for "
+        "models in it that make one"
+    )
+
+
+def _is_gguf(word: str) -> bool:
+    try:
+        if not os.path.isfile(word):  # to open a pipe may wait
+            return False
+        with open(word, "rb") as file:
+            return file.read(4) == b"GGUF"
+    except (OSError, ValueError):
+        return False
+
+
+def _repository(word: str) -> str | None:
+    if "://" in word and "huggingface.co/" not in word:
+        return (
+            f"{word!r:.120} is an address, not a recipe; edge-eft pull gets models from "
+            "repositories of Hugging Face"
+        )
+    if "/" not in word or os.path.lexists(word) or word.startswith((".", "/", "~")):
+        return None
+    from .pull_wish import no_recipe
+
+    return no_recipe(word)
