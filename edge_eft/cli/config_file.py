@@ -27,7 +27,8 @@ KEYS = (
     *("quiet", "verbose", "host", "port", "queue", "keep_alive", "cors", "allow_host"),
     *("no_log", "plain"),
 )
-COMMANDS = (
+# The commands that have such options.
+COMMANDS = ("demo", "run", "chat", "compare", "show", "serve", "new", "bench")
     "demo",
     "run",
     "chat",
