@@ -41,6 +41,61 @@ class Job:
     as_json: bool
 
 
+# As decorators stand, the last is the first of --help.
+_OPTIONS = (
+    json_option,
+    option(
+        "--ignore-end",
+        is_flag=True,
+        group=RUNS,
+        help="Go on to --tokens, whatever the models say.",
+    ),
+    option(
+        "--seed",
+        "-s",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        group=RUNS,
+        help="Of all draws.",
+    ),
+    option(
+        "--temperature",
+        "-t",
+        type=Finite(0, 100),
+        default=0.0,
+        metavar="T",
+        aliases=["--temp"],
+        group=RUNS,
+        help="0 is greedy.",
+    ),
+    option(
+        "--rounds",
+        type=click.IntRange(1),
+        default=5,
+        metavar="N",
+        group=RUNS,
+        help="Rounds that count.",
+    ),
+    option(
+        "--tokens",
+        type=click.IntRange(2),
+        default=64,
+        metavar="N",
+        group=RUNS,
+        help="Longest reply.",
+    ),
+    option(
+        "--prompts",
+        "file",
+        group=RUNS,
+        metavar="FILE",
+        show_default="the family's held-out questions",
+        help="JSON lines, as for run --input.",
+    ),
+)
+
+
 def bench_options(command: Function) -> Function:
     """Add the options of the benchmark, given to the command as `job`."""
 
@@ -66,58 +121,7 @@ def bench_options(command: Function) -> Function:
         plan = Plan(tokens, rounds, temperature, seed, ignore_end)
         command(job=Job(models, recipe, prompts, plan, as_json), **more)
 
-    for each in (
-        json_option,
-        option(
-            "--ignore-end",
-            is_flag=True,
-            group=RUNS,
-            help="Go on to --tokens, whatever the models say.",
-        ),
-        option(
-            "--seed",
-            "-s",
-            type=click.IntRange(0),
-            default=0,
-            metavar="N",
-            group=RUNS,
-            help="Of all draws.",
-        ),
-        option(
-            "--temperature",
-            "-t",
-            type=Finite(0, 100),
-            default=0.0,
-            metavar="T",
-            aliases=["--temp"],
-            group=RUNS,
-            help="0 is greedy.",
-        ),
-        option(
-            "--rounds",
-            type=click.IntRange(1),
-            default=5,
-            metavar="N",
-            group=RUNS,
-            help="Rounds that count.",
-        ),
-        option(
-            "--tokens",
-            type=click.IntRange(2),
-            default=64,
-            metavar="N",
-            group=RUNS,
-            help="Longest reply.",
-        ),
-        option(
-            "--prompts",
-            "file",
-            group=RUNS,
-            metavar="FILE",
-            show_default="the family's held-out questions",
-            help="JSON lines, as for run --input.",
-        ),
-    ):
+    for each in _OPTIONS:
         packed = each(packed)
     return recipe_argument(model_options(packed))
 

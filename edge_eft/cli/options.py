@@ -67,6 +67,85 @@ quiet_option = option(
 )
 
 
+def _file_option(role: str, help: str) -> Callable[[Function], Function]:
+    return option(
+        f"--{role}", group=MODELS, metavar="FILE", shell_complete=complete_gguf, help=help
+    )
+
+
+# As decorators stand, the last is the first of --help.
+_OF_MODELS = (
+    quiet_option,
+    option(
+        "--verbose",
+        "-v",
+        is_flag=True,
+        key=True,
+        group=OUTPUT,
+        help="Say on stderr what is going on.",
+    ),
+    option(
+        "--gpu-layers",
+        type=click.IntRange(0, 10_000),
+        key=True,
+        group=LOADING,
+        metavar="N",
+        show_default="all",
+        help="Layers that the GPU takes, per model.",
+    ),
+    option(
+        "--threads",
+        type=click.IntRange(1, 512),
+        key=True,
+        group=LOADING,
+        metavar="N",
+        show_default="the physical cores",
+        help="CPU threads.",
+    ),
+    option(
+        "--n-ctx",
+        type=click.IntRange(1, 2**24),
+        key=True,
+        group=LOADING,
+        metavar="N",
+        show_default="the recipe's, or 4096",
+        help="Context length in tokens.",
+    ),
+    option(
+        "--format",
+        type=Text(),
+        aliases=["--prompt"],
+        group=MODELS,
+        metavar="FORMAT",
+        shell_complete=complete_format,
+        help=f"Prompt format of the base: {', '.join(FORMATS)}, or Jinja.",
+        show_default="the recipe's, or plain",
+    ),
+    option(
+        "--lora",
+        group=MODELS,
+        metavar="ADAPTER",
+        shell_complete=complete_gguf,
+        help="LoRA (GGUF, or PEFT directory) of the small instruct model, to lead the large.",
+    ),
+    _file_option("reference", "GGUF that `tuned` was tuned from."),
+    _file_option("tuned", "GGUF of the small tuned model."),
+    _file_option("base", "GGUF of the large base model."),
+    option(
+        "--model",
+        "-m",
+        "recipe",
+        aliases=["--recipe"],
+        key=True,
+        group=MODELS,
+        metavar="RECIPE",
+        shell_complete=complete_recipe,
+        show_default=DEFAULT_RECIPE,
+        help="The recipe, as an option instead of the first word.",
+    ),
+)
+
+
 def model_options(function: Function) -> Function:
     """Add the options for the models, given to the command as `models`."""
 
@@ -81,84 +160,9 @@ def model_options(function: Function) -> Function:
         function(models=models, **options)
 
     packed: Function = with_models
-    for each in (
-        quiet_option,
-        option(
-            "--verbose",
-            "-v",
-            is_flag=True,
-            key=True,
-            group=OUTPUT,
-            help="Say on stderr what is going on.",
-        ),
-        option(
-            "--gpu-layers",
-            type=click.IntRange(0, 10_000),
-            key=True,
-            group=LOADING,
-            metavar="N",
-            show_default="all",
-            help="Layers that the GPU takes, per model.",
-        ),
-        option(
-            "--threads",
-            type=click.IntRange(1, 512),
-            key=True,
-            group=LOADING,
-            metavar="N",
-            show_default="the physical cores",
-            help="CPU threads.",
-        ),
-        option(
-            "--n-ctx",
-            type=click.IntRange(1, 2**24),
-            key=True,
-            group=LOADING,
-            metavar="N",
-            show_default="the recipe's, or 4096",
-            help="Context length in tokens.",
-        ),
-        option(
-            "--format",
-            type=Text(),
-            aliases=["--prompt"],
-            group=MODELS,
-            metavar="FORMAT",
-            shell_complete=complete_format,
-            help=f"Prompt format of the base: {', '.join(FORMATS)}, or Jinja.",
-            show_default="the recipe's, or plain",
-        ),
-        option(
-            "--lora",
-            group=MODELS,
-            metavar="ADAPTER",
-            shell_complete=complete_gguf,
-            help="LoRA (GGUF, or PEFT directory) of the small instruct model, to lead the large.",
-        ),
-        _file_option("reference", "GGUF that `tuned` was tuned from."),
-        _file_option("tuned", "GGUF of the small tuned model."),
-        _file_option("base", "GGUF of the large base model."),
-        option(
-            "--model",
-            "-m",
-            "recipe",
-            aliases=["--recipe"],
-            key=True,
-            group=MODELS,
-            metavar="RECIPE",
-            shell_complete=complete_recipe,
-            show_default=DEFAULT_RECIPE,
-            help="The recipe, as an option instead of the first word.",
-        ),
-    ):
+    for each in _OF_MODELS:
         packed = each(packed)
     return packed
-
-
-def _file_option(role: str, help: str) -> Callable[[Function], Function]:
-    return option(
-        f"--{role}", group=MODELS, metavar="FILE", shell_complete=complete_gguf, help=help
-    )
 
 
 def setting_options(function: Function) -> Function:

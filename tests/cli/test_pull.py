@@ -652,7 +652,10 @@ def test_the_instruct_models_come_for_an_adapter(server, at, tmp_path, models):
         (("x", "--base", "c/d", "--for-lora"), "--for-lora fetches no base"),
         (("atlas",), "comes with edge_eft"),
         (("no-such-recipe",), "is not known"),
-        (("x/y-GGUF",), "three: give them with --base x/y-GGUF, --tuned and --reference"),
+        (
+            ("x/y-GGUF",),
+            "three: edge-eft pull --base x/y-GGUF --tuned REPO --reference REPO --name NAME",
+        ),
         (("hf.co/x/y:Q4_K_M",), "is a repository of one model"),
         (("Qwen/Qwen3-8B-GGUF",), "of the catalogue: edge-eft pull qwen3-"),
         (("gone/family.toml",), "cannot be read"),

@@ -250,6 +250,7 @@ main()
 def test_a_signal_to_the_parent_ends_both_in_its_way(chatting, name):
     chat, worker = chatting
     chat.send_signal(getattr(signal, name))
+    chat.wait(timeout=20)  # `communicate` closes stdin, whose end would end the chat as well
     _, talk = chat.communicate(timeout=20)
     assert chat.returncode == -getattr(signal, name)
     assert "died" not in talk
