@@ -29,15 +29,6 @@ KEYS = (
 )
 # The commands that have such options.
 COMMANDS = ("demo", "run", "chat", "compare", "show", "serve", "new", "bench")
-    "demo",
-    "run",
-    "chat",
-    "compare",
-    "show",
-    "serve",
-    "new",
-    "bench",
-)  # that have such options
 
 _MAX_BYTES = 1 << 20
 _HEADER = re.compile(r"\s*\[")
