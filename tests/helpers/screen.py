@@ -99,6 +99,7 @@ class Screen(io.StringIO):
 @contextmanager
 def shown_on(screen):
     """Let stdout be this terminal."""
-    size = {"COLUMNS": str(screen.columns), "LINES": str(screen.rows), "TERM": "xterm-256color"}
-    with mock.patch.dict("os.environ", size), mock.patch("sys.stdout", screen):
+    size = {"COLUMNS": str(screen.columns), "LINES": str(screen.rows)}
+    kind = {"TERM": "xterm-256color", "NO_COLOR": ""}
+    with mock.patch.dict("os.environ", {**size, **kind}), mock.patch("sys.stdout", screen):
         yield screen
