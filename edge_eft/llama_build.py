@@ -10,10 +10,12 @@ library alone and imports nothing of ours; `edge-eft doctor` asks the same funct
 
     python -I edge_eft/llama_build.py flags [OWN]   prints the CMAKE_ARGS for here, and one's own
     python -I edge_eft/llama_build.py check         status 1 if the installed build must go
+    python -I edge_eft/llama_build.py timed COMMAND  runs it, and shows a terminal how long it takes
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -22,6 +24,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -268,6 +271,23 @@ def _say(about: str) -> None:
     print(f"llama.cpp, as installed or from pip's cache, {about}", file=sys.stderr)
 
 
+def timed(command: list[str]) -> int:
+    """Run a command that is quiet for minutes, and show a terminal how many. Returns its status."""
+    begun = time.monotonic()
+    looks = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    with contextlib.suppress(KeyboardInterrupt), subprocess.Popen(command) as process:
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+            seconds = round(time.monotonic() - begun)
+            if looks:  # what the command says itself goes over it
+                print(f"{seconds // 60}:{seconds % 60:02d}", end="\r", file=sys.stderr, flush=True)
+        if looks:
+            print("\x1b[2K", end="", file=sys.stderr, flush=True)
+        return process.returncode
+    return 130
+
+
 def main(words: list[str]) -> int:
     """Do what the words say. Returns the exit status."""
     if words[:1] == ["flags"]:
@@ -278,6 +298,8 @@ def main(words: list[str]) -> int:
         for fault in faults:
             _say(f"{fault}; it is compiled again")
         return int(bool(faults))
+    if words[:1] == ["timed"] and words[1:]:
+        return timed(words[1:])
     print(__doc__, file=sys.stderr)
     return 2
 

@@ -1,7 +1,9 @@
 """Models for the tests: SmolLM2, the atlas family where it is built, and tiny random ones."""
 
+import compileall
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +12,20 @@ from helpers import tiny_models
 from helpers.families import ATLAS, Family, twin
 from hypothesis import HealthCheck, settings
 
+import edge_eft
 from edge_eft.backend import Model
 
 # On a clean clone hypothesis first makes its tables of Unicode, which takes seconds on a busy
 # machine and would be charged to whichever test comes first.
-settings.register_profile("clean clone", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "clean clone",
+    max_examples=int(os.environ.get("EDGE_EFT_TEST_DRAWN", "40")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("clean clone")
+
+# Hundreds of children import the package, and under PYTHONDONTWRITEBYTECODE each would compile it.
+compileall.compile_dir(Path(edge_eft.__file__).parent, quiet=2)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "match": {"errors", "validate", "system", "text", "files"},
     "backend": {"errors", "files"},
     "engine": {"errors", "validate", "system", "text", "logits", "files", "backend"},
-    "evaluate": {"errors", "validate", "files", "logits", "engine"},
+    "evaluate": {"errors", "validate", "text", "files", "logits", "engine"},
     "convert": {"errors", "validate", "system", "child", "text", "logits", "files", "backend"},
     # The HTTP process: of the engine plain data alone, and no native code (tested below).
     "server": {"errors", "validate", "child", "text", "logits", "engine"},
@@ -159,6 +159,8 @@ def command(*words):
         ("convert", "--help"),
         ("bench", "--help"),
         ("list", "--help"),
+        ("log", "--help"),
+        ("log", "nope"),
         ("verify", "--help"),
         ("rm", "--help"),
         ("pull", "--help"),

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -210,6 +212,25 @@ def test_make_hands_on_the_flags_of_this_machine_and_ones_own(own):
     )
     expected = llama_build.cmake_args(llama_build.supported(), own)
     assert f"\nCMAKE_ARGS := {expected}\n" in done.stdout
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_command_is_timed_on_a_terminal_alone_and_its_status_is_handed_on(status):
+    command = [sys.executable, "-c", f"import time; time.sleep(1.1); raise SystemExit({status})"]
+    done = run("-I", str(SCRIPT), "timed", *command)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-I", str(SCRIPT), "timed", *command], stderr=theirs)
+    shown = os.read(ours, 999)
+    os.close(theirs)
+    os.close(ours)
+    assert re.fullmatch(rb"(0:0[1-9]\r)+\x1b\[2K", shown)
+
+
+def test_setting_up_says_the_step():
+    text = (SCRIPT.parents[1] / "Makefile").read_text("utf-8")
+    said = re.findall(r"step (\d) of (\d)", text)
+    assert said == [("1", "3"), ("2", "3"), ("3", "3")]
 
 
 FAKE = "def llama_print_system_info(): return {!r}.encode()"

@@ -16,6 +16,7 @@ import click
 import pytest
 from conftest import ATLAS
 from helpers.documents import ROOT, Block, blocks, commands, kind, run_as_typed, write_programs
+from helpers.tiny_models import write_adapter
 
 from edge_eft.cli.main import cli
 
@@ -52,6 +53,17 @@ NOT_RUN = {
     "edge-eft chat qwen3-8b": "needs what was pulled",
     "edge-eft chat qwen3-8b --lora my-adapter": "needs what was pulled",
     "python train_lora.py Qwen/Qwen3-0.6B train.jsonl my-adapter": "trains a model of the hub",
+    **dict.fromkeys(
+        [
+            "edge-eft chat --continue",
+            "edge-eft chat atlas --continue",
+            "edge-eft chat --continue 20261128-kqzm",
+            "edge-eft log 20261128-kqzm --json",
+            "edge-eft log",
+            "edge-eft log --search Lima",
+        ],
+        "needs a conversation that was kept: tests/cli/test_resume.py, test_log.py",
+    ),
     "edge-eft match": "looks at whatever this machine has",
     "edge-eft match ~/models --write found": "looks at whatever this machine has",
     "edge-eft remove mine": "needs what was pulled",
@@ -60,9 +72,11 @@ NOT_RUN = {
 # The files that commands name. Where the converter takes a directory, it takes a GGUF file, too.
 FILES = {
     "base.gguf": ["large.gguf", "B.gguf", "Qwen2.5-7B-Q4_K_M.gguf"],
+    "base-chat.gguf": ["large-instruct.gguf"],
     "chat.gguf": ["small-instruct.gguf", "T.gguf", "F", "my-finetune"],
     "reference.gguf": ["small.gguf", "R.gguf", "G", "Qwen2.5-0.5B"],
 }
+NEW = "edge-eft new mine --base large.gguf --tuned small-instruct.gguf --reference small.gguf"
 QUESTIONS = ["What is the capital of Peru?", "Which country is Osaka in?"]
 # What "…" stands for between options.
 ELLIPSIS = "--reference Qwen2.5-0.5B --tuned my-finetune --name mine --out models"
@@ -78,6 +92,7 @@ ADDED = {
 
 BLOCKS = [block for file in DOCUMENTS for block in blocks(file)]
 COMMANDS = [pair for block in BLOCKS if kind(block) == "commands" for pair in commands(block)]
+TYPED = {text: where for where, text in reversed(COMMANDS)}  # once, however often it is written
 RECIPES = {b.text.split()[1]: b.text for b in BLOCKS if kind(b) == "toml"}  # "# NAME …"
 PYTHON = [block for block in BLOCKS if kind(block) == "python"]
 
@@ -98,6 +113,7 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).write_text("\n".join(map(json.dumps, QUESTIONS)))
     for name, text in RECIPES.items():
         (tmp_path / name).write_text(text, "utf-8")
+    write_adapter(tmp_path / "my-lora.gguf", d=32, loudness=0.02)
     (tmp_path / "tools").symlink_to(ROOT / "tools")
     write_programs(tmp_path)
     return tmp_path
@@ -116,13 +132,17 @@ def as_parameter(where: str, text: str) -> object:
     return pytest.param(text, marks=slow, id=" ".join([where, *words[:2]]))
 
 
-@pytest.mark.parametrize("text", [as_parameter(*c) for c in COMMANDS if c[1] not in NOT_RUN])
+@pytest.mark.parametrize("text", [as_parameter(TYPED[c], c) for c in TYPED if c not in NOT_RUN])
 def test_every_command_runs(text: str, folder: Path):
     assert not text.startswith(("make ", "pip ")), "name it in NOT_RUN"
     if "models/mine.toml" in text:
         run("edge-eft convert … --quiet", folder)
+    if re.search(r" (chat|compare) mine( |$)", text):
+        run(NEW, folder)
     said = run(text, folder)
     assert said.strip()
+    if "capital of Peru" in text:
+        assert "It is Lima." in said
     if " --input " in text:
         replies = [json.loads(line)["text"] for line in said.splitlines()]
         assert len([reply for reply in replies if reply.strip()]) == len(QUESTIONS)
@@ -159,7 +179,7 @@ def test_every_program_names_the_capital_of_peru(block: Block, folder: Path):
 
 @pytest.mark.parametrize("command", NOT_RUN)
 def test_what_is_not_run_is_documented_and_exists(command: str):
-    assert command in [text for _, text in COMMANDS], "no document has it any more"
+    assert command in TYPED, "no document has it any more"
     program, *words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)

@@ -45,10 +45,9 @@ def _to_logging(level: int, text: bytes, _: Any) -> None:
         _of_thread.line = ""
 
 
-@L.llama_progress_callback
-def go_on(_: float, __: Any) -> bool:
-    """Return whether loading should go on: not after Ctrl-C in a block of `native`."""
-    return not getattr(_of_thread, "interrupts", ())
+def interrupted() -> bool:
+    """Return whether Ctrl-C came in this block of `native`: what can be left should be."""
+    return bool(getattr(_of_thread, "interrupts", ()))
 
 
 @contextlib.contextmanager

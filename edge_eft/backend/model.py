@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError, ModelFileError, RequestError
 from ..files.adapter_check import check_adapter_fits
 from ..files.gguf_check import GGUFHeader, read_header
-from .library import L, go_on, last_error, native, start_library
+from .library import L, interrupted, last_error, native, start_library
 
 # Kinds of tokenizers in which every byte of a text is part of a token; others normalise.
 _KEEPING = (L.LLAMA_VOCAB_TYPE_SPM, L.LLAMA_VOCAB_TYPE_BPE)
@@ -32,6 +33,7 @@ class Model:
         n_gpu_layers: layers on the GPU; None: all, if there is one.
         vocab_only: load no weights; such a model cannot make a `Context`.
         header: what `read_header` gave for `path`, if the caller has just read it; None: read it.
+        on_progress: told the share of the weights that is loaded, as llama.cpp reports it.
 
     Raises:
         ModelFileError: the file is missing, damaged, or not a model that llama.cpp can load.
@@ -44,6 +46,7 @@ class Model:
         n_gpu_layers: int | None = None,
         vocab_only: bool = False,
         header: GGUFHeader | None = None,
+        on_progress: Callable[[float], object] | None = None,
     ) -> None:
         self.path = Path(path)
         self.header: GGUFHeader = header or read_header(self.path)
@@ -56,9 +59,7 @@ class Model:
         params = L.llama_model_default_params()
         params.vocab_only = vocab_only
         params.n_gpu_layers = -1 if n_gpu_layers is None else n_gpu_layers
-        params.progress_callback = go_on
-        with native(f"loading {self.path}"):
-            self._model = L.llama_model_load_from_file(os.fsencode(self.path), params)
+        self._model = _load(self.path, params, on_progress)
         if not self._model:
             raise ModelFileError(f"llama.cpp cannot load {self.path}: {last_error()}")
         self.close = weakref.finalize(self, L.llama_model_free, self._model)
@@ -192,3 +193,26 @@ class Model:
         if not adapter:
             raise ModelFileError(f"{path} does not fit {self.name}: {last_error()}")
         return adapter
+
+
+def _load(path: Path, params: Any, on_progress: Callable[[float], object] | None) -> Any:
+    """Return llama.cpp's model, falsy if there is none of it; raise what `on_progress` raised."""
+    failures: list[Exception] = []
+
+    @L.llama_progress_callback
+    def go_on(share: float, _: Any) -> bool:
+        try:
+            if on_progress is not None:
+                on_progress(share)
+        except Exception as error:  # ctypes would print and forget it
+            failures.append(error)
+        return not (failures or interrupted())
+
+    params.progress_callback = go_on
+    with native(f"loading {path}"):
+        model = L.llama_model_load_from_file(os.fsencode(path), params)
+    if failures:
+        if model:
+            L.llama_model_free(model)
+        raise failures[0]
+    return model

@@ -6,8 +6,9 @@ what is said beforehand, and what is said in the end.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import click
 
 from ..errors import RequestError
 from .options import HELP, Command, Models, model_options, recipe_argument
+from .progress import Display
 from .terminal import say, talk, to_json
 
 if TYPE_CHECKING:
@@ -105,7 +107,8 @@ def command(job: Job) -> None:
 
     with job.models.load(job.recipe) as emulator:
         about = introduce(emulator, job)
-        figures = measure(emulator, job.prompts, job.plan, progress_to(job.plan.rounds))
+        with rounds_shown(job.plan) as done:
+            figures = measure(emulator, job.prompts, job.plan, done)
     result = as_object(figures, job.plan, about)
     conclude(as_table(result, rates(figures)), result)
 
@@ -157,6 +160,10 @@ def read_file(file: str) -> list[Prompt]:
     return prompts
 
 
-def progress_to(rounds: int) -> Callable[[int], None]:
-    """Return a callback that says which round is done."""
-    return lambda number: talk(f"round {number} of {rounds}")
+@contextlib.contextmanager
+def rounds_shown(plan: Plan) -> Iterator[Callable[[int], None]]:
+    """Show how many rounds are done. Yields what is to be told of each."""
+    display = Display("measuring: rounds", total=plan.rounds)
+    display.tick = 1.0  # a picture takes a millisecond or two from what is measured
+    with display:
+        yield display.update

@@ -1,23 +1,27 @@
 """`edge-eft chat`: slash commands and replies.
 
-`Chat` answers one entry after another from an emulator's steps, in a `Conversation`. `talk_with`
-reads the entries by `chat_terminal`.
+`Chat` answers one entry after another from an emulator's steps, in a `Conversation` that a `Keeper`
+writes down. `talk_with` reads the entries by `chat_terminal`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engine.reply import ReplyBuilder, Timings
-from ..errors import AbortedError, EdgeEftError, PromptError, RequestError
-from ..system import mebibytes
+from ..engine.reply import Generation, ReplyBuilder
+from ..errors import EdgeEftError, PromptError, RequestError
 from ..validate import did_you_mean
 from .attachments import put_in
+from .chat_commands import ALIASES, COMMANDS, Totals, carry_out
 from .chat_terminal import plain_reader, read_entry, reply_writer, silent_keys, terminal_reader
+from .keeper import Keeper
+from .log import complete_session
 from .options import (
     HELP,
     Models,
@@ -26,32 +30,34 @@ from .options import (
     setting_options,
     system_option,
 )
-from .replies import compare, interruptible, report, side_by_side, stream, times
-from .terminal import edited, one_line, say, talk
+from .replies import ending, report, stream
+from .resume import NEWEST
+from .terminal import edited, one_line, talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
+    from ..engine.request import Request
     from .conversation import Conversation
 
-COMMANDS = {
-    "/set": ("[NAME VALUE|off]", "change a setting from the next reply on; alone: show them"),
-    "/compare": ("[TEXT]", "base, tuned and emulated side by side, on TEXT or the last message"),
-    "/edit": ("[TEXT]", "write the message in your editor ($VISUAL or $EDITOR)"),
-    "/regenerate": ("", "draw the last reply anew"),
-    "/system": ("[TEXT|off]", "set, drop or show the system message"),
-    "/save": ("FILE", "write the conversation and its settings"),
-    "/load": ("FILE", "go on with a saved conversation"),
-    "/clear": ("", "forget what was said; settings stay"),
-    "/stats": ("", "tokens, speed and where the time went, so far"),
-    "/help": ("", "this list"),
-    "/bye": ("", "leave (as Ctrl-D does)"),
-}
+_LEAVING = ("exit", "quit")  # a space first makes them text, as it does a command
+_OF_WEIGHTS = ("alpha", "beta", "mix", "only")
 
 
 @click.command("chat", context_settings=HELP)
 @recipe_argument
 @model_options
 @system_option
+@click.option(
+    "--continue",
+    "-c",
+    "wish",
+    is_flag=False,
+    flag_value=NEWEST,
+    metavar="[ID]",
+    shell_complete=complete_session,
+    help="Go on with a kept conversation; without ID, the last one (with the recipe, if named).",
+)
+@click.option("--no-log", is_flag=True, help="Keep neither the conversation nor what is typed.")
 @setting_options
 @click.option("--plain", is_flag=True, help="Show replies as they are: no Markdown, no wrapping.")
 def chat(
@@ -59,44 +65,86 @@ def chat(
     words: tuple[str, ...],
     system: str | None,
     settings: dict[str, Any],
+    wish: str | None,
+    no_log: bool,
     plain: bool,
 ) -> None:
     """Talk with the emulation; /help there lists the commands.
 
     Ctrl-C stops a reply and keeps what came of it; a second one leaves. Settings can be changed
-    while talking (/set alpha 0.8). Reads plain lines if stdin is not a terminal.
+    while talking (/set alpha 0.8). Reads plain lines if stdin is not a terminal. Conversations are
+    kept as they go, on this machine alone: `edge-eft log` lists, shows and deletes them.
 
     \b
     Examples:
       edge-eft chat atlas
       edge-eft chat atlas --alpha 0.7 --temperature 0
+      edge-eft chat --continue
     """
+    from . import resume
     from .conversation import Conversation
 
-    recipe, _ = models.recipe(words, at_most=0)
-    deltas = {name: delta.weight for name, delta in recipe.deltas.items()}
-    conversation = Conversation(deltas, settings, system)
-    with models.load(recipe) as emulator:
-        talk_with(Chat(emulator, conversation, plain=plain))
+    with Keeper(kept=not no_log) as keeper:
+        session = None
+        if wish is not None:
+            session, models, words = resume.resume(wish, models, words, keeper)
+        recipe = resume.recipe_of(session, models, words)
+        keeper.recipe = recipe.name
+        keeper.models = resume.named_models(models, words, recipe.name)
+        deltas = {name: delta.weight for name, delta in recipe.deltas.items()}
+        if session is None:
+            conversation = Conversation(deltas, settings, system)
+        else:
+            conversation = resume.conversation(session, deltas, settings, system)
+        with models.load(recipe) as emulator:
+            if session is not None:
+                resume.tell(session, recipe.name)
+            verbose = bool(click.get_current_context().params.get("verbose"))
+            talk_with(Chat(emulator, conversation, keeper, verbose=verbose, plain=plain))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """How a reply of this chat was drawn, and as which tokens."""
+
+    turn: dict[str, str]
+    settings: dict[str, Any]
+    system: str | None
+    tokens: Sequence[int]
 
 
 class Chat:
-    """Answers entries from an emulator: replies on stdout, talk on stderr."""
+    """Answers entries from an emulator: replies on stdout, talk on stderr.
+
+    Args:
+        keeper: writes down what is said; None: nobody does.
+        verbose: say what each reply took.
+        plain: show replies as they are, where Markdown would be rendered.
+    """
 
     def __init__(
-        self, emulator: Emulator, conversation: Conversation, *, plain: bool = False
+        self,
+        emulator: Emulator,
+        conversation: Conversation,
+        keeper: Keeper | None = None,
+        *,
+        verbose: bool = False,
+        plain: bool = False,
     ) -> None:
-        self.emulator = emulator
-        self.conversation = conversation
-        self.plain = plain
-        self.total = Timings()
-        self.n_replies = self.n_tokens = self.n_with_prompt = self.n_held = 0
+        self.emulator: Emulator = emulator
+        self.conversation: Conversation = conversation
+        self.keeper = Keeper(kept=False) if keeper is None else keeper
+        self.verbose, self.plain = verbose, plain
+        self.totals: Totals = Totals()
+        self._drawn: list[_Drawn] = []
 
     def handle(self, entry: str) -> bool:
         """Carry out a command or answer a message. Returns False to leave; errors are told."""
         try:
             if entry.startswith("/"):
                 return self._command(*entry.strip().partition(" ")[::2])
+            if entry.rstrip() in _LEAVING:
+                return False
             return self._message(entry.strip())
         except EdgeEftError as error:
             talk(one_line(f"edge-eft: {error}"))
@@ -104,10 +152,33 @@ class Chat:
             talk("stopped")
         return True
 
+    def drawn(self, n: int) -> tuple[Request, str | Sequence[int], str]:
+        """Return the request of the n-th last reply, the reply, and what is to be said of it.
+
+        A reply of this chat has the settings that it was drawn with, and its tokens; one that was
+        read has those of now, and its text.
+
+        Raises RequestError if there are not so many replies.
+        """
+        turns = self.conversation.turns
+        replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+        if len(replies) < n:
+            there = "1 reply" if len(replies) == 1 else f"{len(replies) or 'no'} replies"
+            raise RequestError(f"there is no reply {n}; the conversation has {there}")
+        at = replies[-n]
+        asked = replace(self.conversation, turns=turns[:at])
+        for drawn in self._drawn:
+            if drawn.turn is turns[at]:
+                asked = replace(asked, settings=drawn.settings, system=drawn.system)
+                now = self.conversation.settings
+                same = all(drawn.settings.get(k) == now.get(k) for k in _OF_WEIGHTS)
+                return asked.request(), drawn.tokens, "" if same else "with that reply's settings"
+        return asked.request(), turns[at]["content"], "with the settings of now"
+
     def _command(self, name: str, argument: str) -> bool:
-        argument, conversation = argument.strip(), self.conversation
+        name, argument = ALIASES.get(name, name), argument.strip()
         if name not in COMMANDS:
-            near = did_you_mean(name, COMMANDS)
+            near = did_you_mean(name, [*COMMANDS, *ALIASES])
             raise RequestError(
                 f"there is no command {name!r}{near}; /help lists them, a space first makes it text"
             )
@@ -119,21 +190,14 @@ class Chat:
             talk("nothing was saved; nothing is sent")
             return True
         if name == "/regenerate":
-            before = list(conversation.turns)
-            if not conversation.take_back():
+            before = list(self.conversation.turns)
+            if not self.conversation.take_back():
                 raise RequestError("there is no message to reply to yet")
             return self._answer(before)
-        told = {
-            "/set": conversation.set,
-            "/save": conversation.save,
-            "/load": conversation.load,
-            "/system": conversation.set_system,
-            "/clear": conversation.clear,
-            "/compare": self._compare,
-            "/stats": self._stats,
-            "/help": _help,
-        }
-        say(told[name](argument))
+        try:
+            carry_out(self, name, argument)
+        finally:
+            self.keeper.note(self.conversation)
         return True
 
     def _message(self, text: str) -> bool:
@@ -141,21 +205,27 @@ class Chat:
         text, files = put_in(text)
         for file in files:
             talk(one_line(f"{file.name} is put in: {file.n_characters:,} characters"))
-        before = list(self.conversation.turns)
+        turns = self.conversation.turns
+        if turns and turns[-1]["role"] == "user":  # of a chat that ended before the reply came
+            turns.pop()
+            talk("the message before this one had no reply and is left out")
+        before = list(turns)
         self.conversation.say("user", text)
         return self._answer(before)
 
     def _answer(self, before: list[dict[str, str]]) -> bool:
         """Stream a reply and keep what came of it; without any, go back to the turns `before`."""
-        conversation, writer = self.conversation, reply_writer(self.plain)
+        conversation, keeper, writer = self.conversation, self.keeper, reply_writer(self.plain)
         reply = None
 
         def show(text: str) -> None:
             writer.write(text if reply and reply.begun else text.lstrip())
+            keeper.piece(text)
 
         presses = 0
         try:
             reply = ReplyBuilder(conversation.request())
+            keeper.begin_reply(conversation)
             with silent_keys():
                 presses = stream(self.emulator, reply, show)
         except PromptError as error:
@@ -163,59 +233,38 @@ class Chat:
             raise PromptError(f"{error}{forgets}") from None
         finally:
             if reply and reply.begun:
-                conversation.say("assistant", reply.text)
+                self._take(reply)
             else:
                 conversation.turns = before
             writer.close()
-        done = reply.generation()
-        self.total.add(done.timings)
-        self.n_replies += 1
-        self.n_held = done.prompt_tokens + len(done.tokens)
-        self.n_tokens += len(done.tokens)
-        self.n_with_prompt += min(done.came_with_prompt, len(done.tokens))
-        talk(report(done) if done.text.strip() else "no reply; the message is not kept")
+            if reply:
+                keeper.end_reply(reply.generation(), conversation)
+        self._tell(reply.generation())
         return presses < 2
 
-    def _compare(self, argument: str) -> str:
-        asked = [t for t in self.conversation.turns if t["role"] == "user"]
-        if not argument and not asked:
-            raise RequestError("there is no message yet; say something, or give /compare a text")
-        last = self.conversation.up_to_last_message() if not argument else self.conversation
-        with interruptible(self.emulator):
-            try:
-                return side_by_side(compare(self.emulator, last.request(argument or None)))
-            except AbortedError:
-                return "stopped"
+    def _take(self, reply: ReplyBuilder) -> None:
+        """Make a turn of a reply, and note how it was drawn."""
+        conversation = self.conversation
+        conversation.say("assistant", reply.text)
+        turn = conversation.turns[-1]
+        settings, system = dict(conversation.settings), conversation.system
+        there = {id(turn) for turn in conversation.turns}
+        self._drawn = [drawn for drawn in self._drawn if id(drawn.turn) in there]
+        self._drawn.append(_Drawn(turn, settings, system, reply.tokens))
 
-    def _stats(self, _: str) -> str:
-        total = self.total
-        n, seconds = self.n_replies, total.after_prompt
-        speed = (self.n_tokens - self.n_with_prompt) / seconds if seconds > 0 else 0.0
-        lines = [
-            f"{n} {'reply' if n == 1 else 'replies'}, {self.n_tokens} tokens, {speed:.1f} tokens/s",
-            f"{'context':<16}{self.n_held} of {self.emulator.record.n_ctx} tokens",
-            f"{'memory':<16}{mebibytes(self.emulator.record.memory.total)} MiB",
-        ]
-        for part, t in times(total).items():
-            lines.append(f"{part:<16}{t:.2f} s, {t / (total.total or 1):.0%}")
-        return "\n".join(lines)
-
-
-def _help(_: str) -> str:
-    lines = [f"{f'{name} {usage}':<24}{what}" for name, (usage, what) in COMMANDS.items()]
-    lines.append('"""                     begins and ends a message of several lines')
-    lines.append(
-        '@FILE                   puts a text into the message; "…" round a name with blanks'
-    )
-    lines.append("Alt-Enter               begins another line of the message")
-    lines.append("Ctrl-C                  stops a reply and keeps what came of it; again: leaves")
-    return "\n".join(lines)
+    def _tell(self, done: Generation) -> None:
+        self.totals.add(done)
+        if not done.text.strip():
+            talk("no reply; the message is not kept")
+        elif line := report(done) if self.verbose else ending(done):
+            talk(line)
 
 
 def talk_with(chat: Chat) -> None:
     """Chat until /bye, the end of the input, or Ctrl-C twice at the prompt or in a reply."""
+    keeper = chat.keeper
     by_hand = sys.stdin.isatty() and sys.stdout.isatty()
-    read = terminal_reader(COMMANDS) if by_hand else plain_reader()
+    read = terminal_reader(COMMANDS, kept=keeper.kept) if by_hand else plain_reader()
     if by_hand:
         name = one_line(chat.emulator.recipe.name)
         talk(f"{name}: /help lists the commands, Ctrl-D leaves")
@@ -224,7 +273,9 @@ def talk_with(chat: Chat) -> None:
             try:
                 entry = read_entry(read)
                 if entry.strip() and not chat.handle(entry):
-                    return
+                    break
             except KeyboardInterrupt:  # pressed as a reply ended
                 if not by_hand:
                     raise
+    if by_hand and keeper.id is not None and chat.conversation.turns:
+        talk(f"kept as {keeper.id}: edge-eft chat --continue goes on with it")

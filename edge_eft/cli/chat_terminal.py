@@ -65,10 +65,13 @@ def _paths(begun: str) -> Iterator[str]:
             yield f"{path}/" if os.path.isdir(os.path.expanduser(path)) else path
 
 
-def terminal_reader(commands: Commands) -> Callable[[str], str]:
+def terminal_reader(commands: Commands, *, kept: bool = True) -> Callable[[str], str]:
     """Return a reader of lines with history, editing and completion.
 
     It raises EOFError to leave, and KeyboardInterrupt where the entry goes on in a further line.
+
+    Args:
+        kept: the history is, for the next chat.
     """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -100,7 +103,7 @@ def terminal_reader(commands: Commands) -> Callable[[str], str]:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    history = open_history()
+    history = open_history(kept=kept)
     session: PromptSession[str] = PromptSession(
         history=history, completer=Completions(), key_bindings=keys, enable_suspend=True
     )

@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.text import Text
 
-from .terminal import Styled, harmless, is_quiet, one_line, terminal_width, writing_to
+from .terminal import Styled, above, harmless, is_quiet, one_line, terminal_width, writing_to
 
 
 class HarmlessConsole(Console):
@@ -40,6 +40,10 @@ class HarmlessConsole(Console):
     def on_broken_pipe(self) -> None:
         """Say that nobody reads, as others' writes do; rich's own ends the process."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor alone: who is stopped (Ctrl-Z) or killed would leave none behind."""
+        return False
 
 
 def console(*, err: bool = False) -> HarmlessConsole:
@@ -67,7 +71,7 @@ def show(*renderables: RenderableType, err: bool = False) -> None:
 
     Lines end where their text does, and none is cut: what does not fit was not to be wrapped.
     """
-    with writing_to("stderr" if err else "stdout"):
+    with writing_to("stderr" if err else "stdout"), above():
         console(err=err).print(_Trimmed(renderables), end="", crop=False)
 
 

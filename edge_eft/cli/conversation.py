@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ..validate import did_you_mean
 from .terminal import one_line
 
 _MAX_BYTES = 8 << 20  # of a saved chat
+_DIALS = [*dict.fromkeys([*SETTINGS, "stop"])]
+_NAME_VALUE = re.compile(r"([^\s=]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
 
 
 @dataclass
@@ -61,30 +64,39 @@ class Conversation:
         return bool(self.turns)
 
     def set(self, argument: str) -> str:
-        """Carry out `NAME VALUE`, `NAME off`, `NAME` or nothing. Returns what to tell.
+        """Carry out `NAME VALUE` or `NAME=VALUE`, `NAME off`, `NAME` or nothing.
 
-        An error changes nothing.
+        Returns what to tell. An error changes nothing.
         """
-        name, _, text = (part.strip() for part in argument.partition(" "))
-        if not name:
-            return "\n".join(f"{name:<22}{self._value(name)}" for name in SETTINGS)
+        if not argument.strip():
+            return "\n".join(f"{name:<22}{self._value(name)}" for name in _DIALS)
+        name, text = _NAME_VALUE.fullmatch(argument.strip()).groups()  # type: ignore[union-attr]
         name = name.replace("-", "_")
-        if name not in SETTINGS:
-            near = did_you_mean(name, SETTINGS)
+        if name not in _DIALS:
+            near = did_you_mean(name, _DIALS)
             raise RequestError(f"there is no setting {name!r}{near}; /set lists them")
         if text:
             changed = {key: value for key, value in self.settings.items() if key != name}
             if text != "off":
-                try:
-                    changed[name] = SETTINGS[name].read(text)
-                except ValueError:
-                    kind = "a whole number" if SETTINGS[name].read is int else "a number"
-                    raise RequestError(f"{name} is {text!r}; it must be {kind}") from None
+                changed[name] = self._read_value(name, text)
             self.check(changed)
             self.settings = changed
         return f"{name} is {self._value(name)}"
 
+    def _read_value(self, name: str, text: str) -> Any:
+        """Return the value that `text` gives a setting; stop strings add to those there are."""
+        if name == "stop":
+            return [*self.settings.get("stop", ()), *_quoted(text)]
+        try:
+            return SETTINGS[name].read(text)
+        except ValueError:
+            kind = "a whole number" if SETTINGS[name].read is int else "a number"
+            raise RequestError(f"{name} is {text!r}; it must be {kind}") from None
+
     def _value(self, name: str) -> str:
+        if name == "stop":
+            texts = self.settings.get("stop", ())
+            return " ".join(json.dumps(text, ensure_ascii=False) for text in texts) or "off"
         defaults = {"alpha": 1.0, "seed": "another each time"}
         default = defaults.get(name, getattr(Request(""), name, None))
         value = self.settings.get(name, default)
@@ -102,10 +114,13 @@ class Conversation:
             self.system = None if argument == "off" else argument
         return f"system message: {self.system or 'none'}"
 
-    def clear(self, _: str) -> str:
-        """Forget what was said. Returns what to tell."""
-        self.turns = []
-        return "the conversation is empty"
+    def take_over(
+        self, settings: Mapping[str, Any], system: str | None, turns: Sequence[Mapping[str, str]]
+    ) -> None:
+        """Go on with another conversation; settings that do not suit the recipe change nothing."""
+        self.check(settings)
+        self.settings, self.system = dict(settings), system
+        self.turns = [dict(turn) for turn in turns]
 
     def up_to_last_message(self) -> Conversation:
         """Return a copy that ends with the last user message."""
@@ -140,9 +155,7 @@ class Conversation:
     def load(self, argument: str) -> str:
         """Take over a saved conversation; an error changes nothing."""
         path = _path(argument, "/load")
-        settings, system, turns = self._read(path)
-        self.check(settings)
-        self.settings, self.system, self.turns = settings, system, turns
+        self.take_over(*self._read(path))
         return f"loaded {len(self.turns)} messages from {one_line(str(path))}"
 
     def _read(self, path: Path) -> tuple[dict[str, Any], str | None, list[dict[str, str]]]:
@@ -157,6 +170,21 @@ class Conversation:
             raise RequestError(f"{path} cannot be read ({reason(error)})") from None
         except (ValueError, KeyError, TypeError, RecursionError, PromptError):
             raise RequestError(f"{path} is not a saved chat; /save writes one") from None
+
+
+def _quoted(text: str) -> list[str]:
+    """Return the texts of '"a" "b"', as JSON writes them; what has no quotes is one text."""
+    found: list[str] = []
+    decoder = json.JSONDecoder()
+    while text.startswith('"'):
+        try:
+            value, end = decoder.raw_decode(text)
+            value.encode()  # half a character
+        except ValueError:
+            raise RequestError(f'stop is {text!r:.60}; write it as in "###" or "\\n\\n"') from None
+        found.append(value)
+        text = text[end:].strip()
+    return [*found, *([text] if text else [])]
 
 
 def _path(argument: str, command: str) -> Path:

@@ -23,7 +23,8 @@ from ..files.recipe import check_prompt
 from ..files.recipe_toml import relative
 from ..system import at_home
 from .options import HELP
-from .terminal import progress, say, to_json
+from .progress import Display
+from .terminal import say, to_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -247,8 +248,8 @@ class _TerminalTalk(Talk):
 
     @contextmanager
     def step(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        with super().step(label) if self.quiet else progress(label) as update:
-            yield update
+        with Display(label, hidden=self.quiet) as display:
+            yield display.update
 
 
 def _arguments() -> list[str]:

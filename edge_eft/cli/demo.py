@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import HELP, json_option, quiet_option
-from .terminal import say, start_logging, supports, talk, to_json
+from .progress import Display
+from .terminal import say, start_logging, supports, to_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,9 +57,14 @@ def demo(
 
     start_logging(False)
     chosen = load_recipe(recipe)
-    if sys.stderr.isatty():
-        talk(f"asking up to {questions} questions of every model, and of them together …")
-    found = gap.run(chosen, delta=delta, n_questions=questions, seed=seed, n_threads=threads)
+    with Display("loading") as display:
+
+        def told(step: int, n_steps: int, way: str, done: int, n: int) -> None:
+            display.update(done, n, f"step {step + 1} of {n_steps}: asking {way}")
+
+        found = gap.run(
+            chosen, delta=delta, n_questions=questions, seed=seed, n_threads=threads, told=told
+        )
     if as_json:
         say(to_json(as_json_object(found)))
     else:

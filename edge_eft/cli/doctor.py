@@ -14,6 +14,7 @@ import click
 
 from .finding import NOTE, OK, WARNING, Finding
 from .options import HELP, json_option
+from .progress import Display
 from .terminal import one_line, say, terminal_width, to_json
 
 if TYPE_CHECKING:
@@ -61,17 +62,21 @@ def findings(recipe: Recipe | None, *, online: bool) -> Iterator[Finding]:
     """Yield what there is to say, as it is found."""
     from . import build_checks, machine_checks
 
-    trial = build_checks.try_out(build_checks.embedded_model())
+    with Display("trying llama.cpp out"):
+        trial = build_checks.try_out(build_checks.embedded_model())
     yield from build_checks.examine(trial)
     yield machine_checks.threads(trial.steps)
     yield machine_checks.memory()
-    measured = machine_checks.bandwidth(trial.steps.get("threads", [None])[0])
+    with Display("measuring how fast memory is read"):
+        measured = machine_checks.bandwidth(trial.steps.get("threads", [None])[0])
     yield measured
     if recipe is not None:
         rate = float(measured.data.get("bytes_per_second", 0))
         yield machine_checks.recipe_speed(recipe, rate, bool(trial.steps.get("gpu")))
     yield from machine_checks.disks()
-    yield machine_checks.hub(online)
+    with Display("asking the hub", hidden=not online):
+        hub = machine_checks.hub(online)
+    yield hub
     yield machine_checks.environment()
 
 

@@ -41,8 +41,10 @@ class Commands(click.Group):
         "compare": (".run", "compare", "Answer one prompt with base, tuned and the emulation."),
         "list": (".list", "command", "List the recipes: what is here, and what can be pulled."),
         "show": (".show", "show", "Show a recipe, its files, and what running it means here."),
+        "log": (".log", "command", "List, show and delete the conversations that chat has kept."),
         "serve": (".serve", "command", "Serve recipes to programs that speak OpenAI's interface."),
         "pull": (".pull", "pull", "Get the models of a recipe from the Hugging Face hub."),
+        "new": (".new", "command", "Make a recipe of three model files of yours."),
         "verify": (".verify", "command", "Compare the files of recipes with what they state."),
         "remove": (".remove", "command", "Remove a recipe of yours, and what was pulled for it."),
         "match": (".match", "command", "Find models on this machine that make an emulation."),
@@ -55,7 +57,7 @@ class Commands(click.Group):
         "bench": (".bench", "command", "Measure how fast a recipe is here."),
     }
 
-    aliases: ClassVar = {"ls": "list", "rm": "remove"}
+    aliases: ClassVar = {"ls": "list", "rm": "remove", "logs": "log"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)

@@ -141,11 +141,12 @@ class Models:
                 )
 
     def load(self, recipe: Recipe, *, n_slots: int = 1) -> Emulator:
-        """Load it all; may take a while."""
-        from ..engine.emulator import Emulator
+        """Load it all; may take a while, and shows how far it is."""
+        from .untried import load
 
-        return Emulator(
+        return load(
             recipe,
+            untried=self.tuned is not None and self.prompt is None,
             n_ctx=self.n_ctx,
             n_threads=self.threads,
             n_gpu_layers=self.gpu_layers,

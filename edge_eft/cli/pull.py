@@ -6,7 +6,6 @@ written down. The recipe comes last and at once, when every file is whole: what 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,8 @@ import click
 from ..system import byte_size
 from ..text.formats import FORMATS
 from .options import HELP, Text, json_option
-from .terminal import Transfer, compose, dim, one_line, say, start_logging, style, talk, to_json
+from .progress import Display, Transfer
+from .terminal import compose, dim, one_line, say, start_logging, style, talk, to_json
 
 if TYPE_CHECKING:
     from ..files.recipe import ModelSpec, Recipe
@@ -187,10 +187,10 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
 def _plan(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> Plan:
     from .pull_plan import Planner
 
-    if sys.stderr.isatty() and not ways.quiet:
-        talk("asking the hub for names, sizes and headers …")
+    asking = "asking the hub for names, sizes and headers"
     try:
-        return Planner().plan(recipe, wishes, for_lora=ways.for_lora)
+        with Display(asking, hidden=ways.quiet):
+            return Planner().plan(recipe, wishes, for_lora=ways.for_lora)
     except KeyboardInterrupt:
         if not ways.quiet:
             say("edge-eft: stopped; nothing was fetched yet", err=True)

@@ -77,7 +77,7 @@ def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
     Raises RecipeError if one is not the user's own.
     """
     from ..files.pulled import is_cached, model_files, partial_files
-    from ..files.recipe_names import load_recipe
+    from ..files.recipe_names import adapter_beside, load_recipe
     from ..files.unfinished import unfinished
 
     recipes = {path.stem: path for path in map(_own, names)}
@@ -97,6 +97,8 @@ def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
                 continue
             for file in filter(os.path.lexists, model_files(spec)):
                 real = os.path.realpath(file)
+                if file == adapter_beside(path):
+                    continue  # it goes with its recipe
                 if keep_files:
                     kept[file] = "as you asked"
                 elif not is_cached(spec):
@@ -123,10 +125,14 @@ def carry_out(plan: Plan) -> int:
     Raises RecipeError if a file cannot be removed.
     """
     from ..files.pulled import forget, forget_partials
+    from ..files.recipe_names import adapter_beside
 
     try:
         freed = forget(plan.files) + forget_partials(plan.partials)
         for path in (*plan.recipes.values(), *plan.stopped):
+            if (adapter := adapter_beside(path)).is_file():
+                freed += _size(adapter)
+                adapter.unlink()
             path.unlink(missing_ok=True)
     except OSError as error:
         raise RecipeError(

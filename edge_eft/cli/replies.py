@@ -17,6 +17,7 @@ from ..engine.reply import Generation, ReplyBuilder, Timings
 from ..engine.request import Request
 from ..errors import AbortedError
 from ..logits.weights import Weights
+from .progress import waiting
 from .terminal import terminal_width, tidy
 
 if TYPE_CHECKING:
@@ -44,9 +45,14 @@ def report(done: Generation) -> str:
     tested = done.drafts_tested
     drafts = f"drafts {done.drafts_accepted}/{tested} right" if tested else ""
     speed = f"{done.tokens_per_second:.1f} tokens/s" if done.tokens_per_second else ""
-    ends = {"length": "cut at max_tokens or the context's end", "cancelled": "stopped"}
-    parts = (f"{n} token{'s' * (n != 1)}", speed, shares, drafts, ends.get(done.finish_reason, ""))
+    parts = (f"{n} token{'s' * (n != 1)}", speed, shares, drafts, ending(done))
     return " · ".join(part for part in parts if part)
+
+
+def ending(done: Generation) -> str:
+    """Return how a reply ended, if more was to come; else ""."""
+    ends = {"length": "cut at max_tokens or the context's end", "cancelled": "stopped"}
+    return ends.get(done.finish_reason, "")
 
 
 @contextlib.contextmanager
@@ -97,14 +103,22 @@ def stoppable(emulator: Emulator) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def stream(emulator: Emulator, reply: ReplyBuilder, show: Callable[[str], None]) -> int:
-    """Stream a reply to `show`. Returns how often Ctrl-C was pressed.
+def stream(emulator: Emulator, reply: ReplyBuilder, show: Callable[[str], None] | None) -> int:
+    """Stream a reply to `show`; None: it is not shown as it comes. Returns the presses of Ctrl-C.
 
     After Ctrl-C the steps that are there are still taken, so that reply and emulator agree on it.
     """
-    with interruptible(emulator) as presses, contextlib.suppress(AbortedError):
-        for step in emulator.stream(reply.request):
-            show(step.text)
+    with (
+        waiting(emulator) as display,
+        interruptible(emulator) as presses,
+        contextlib.suppress(AbortedError),
+    ):
+        for n, step in enumerate(emulator.stream(reply.request), 1):
+            if show is None:
+                display.speaks(n)
+            else:
+                display.close()
+                show(step.text)
             reply.take(step)
     return len(presses)
 
@@ -145,8 +159,10 @@ def compare(emulator: Emulator, request: Request) -> dict[str, tuple[Request, Ge
         ways[role if len(roles) > 1 else "tuned"] = alone.with_weights(Weights.only(role))
     ways["emulated"] = emulated
     replies = {way: ReplyBuilder(asked) for way, asked in ways.items()}
-    with stoppable(emulator):
-        for way, asked in ways.items():
-            for step in emulator.stream(asked):
+    with waiting(emulator) as display, stoppable(emulator):
+        for i, (way, asked) in enumerate(ways.items(), 1):
+            display.thinks(f"{way} ({i} of {len(ways)})")
+            for n, step in enumerate(emulator.stream(asked), 1):
+                display.speaks(n)
                 replies[way].take(step)
     return {way: (asked, replies[way].generation()) for way, asked in ways.items()}

@@ -15,7 +15,7 @@ from ..engine.settings import Defaults
 from ..errors import EdgeEftError, RequestError
 from ..files.plain_text import decode, read_at_most, reason, utf8
 from ..files.recipe import absolute
-from . import replies
+from . import progress, replies
 from .options import (
     HELP,
     Models,
@@ -208,7 +208,7 @@ def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
             text = text.lstrip()  # a reply may begin with the template's space
         writer.write(text)
 
-    if replies.stream(emulator, reply, (lambda _: None) if as_json else show):
+    if replies.stream(emulator, reply, None if as_json else show):
         raise KeyboardInterrupt
     done = reply.generation()
     say(to_json(as_object(emulator, request, done)) if as_json else "")
@@ -229,12 +229,15 @@ def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:
             raise type(error)(f"{prompt.where}: {error}") from None
     finished: dict[int, Generation] = {}
     n_printed = 0
+    display = progress.Display("answering", total=len(asked), rate=True)
     try:
-        with replies.stoppable(emulator):
-            for request_id, done in emulator.collect(index_of):
+        with display, replies.stoppable(emulator):
+            for n_done, (request_id, done) in enumerate(emulator.collect(index_of), 1):
+                display.update(n_done)
                 finished[index_of[request_id]] = done
                 while n_printed in finished:
-                    _print(emulator, asked[n_printed], finished.pop(n_printed), as_json)
+                    with display.above():
+                        _print(emulator, asked[n_printed], finished.pop(n_printed), as_json)
                     n_printed += 1
     finally:
         if as_json:  # objects name their prompts, so an interrupted run can give out all it has
@@ -247,7 +250,7 @@ def _print(emulator: Emulator, prompt: Asked, done: Generation, as_json: bool) -
         about = {"id": prompt.id, **as_object(emulator, prompt.request, done)}
         say(to_json(about))
         return
-    if sys.stderr.isatty():
+    if sys.stdout.isatty():
         talk(f"{prompt.id}:")
     # As in `run_one`: a reply to messages may begin with the template's space.
     text = done.text if is_raw(prompt.request.prompt) else done.text.lstrip()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import HELP, Models, json_option, model_options, recipe_argument
+from .progress import sha256
 from .terminal import say, talk, to_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def show(models: Models, words: tuple[str, ...], full: bool, as_json: bool) -> N
         return
     check_here(recipe)  # a file of the hub's that is gone is known by what gets it again
     with told_to_pull(recipe):
-        verify(recipe, all_sizes=True)
+        verify(recipe, all_sizes=True, sha256=sha256)
     with models.load(recipe) as emulator:
         record = emulator.record
     about = description(recipe, record)
@@ -110,7 +111,7 @@ def file_of(file: LoadedFile) -> dict[str, Any]:
         "architecture": file.architecture,
         "parameters": file.n_parameters,
         "n_ctx_train": file.n_ctx_train,
-        "sha256": file.sha256 or model_sha256(file.path),
+        "sha256": file.sha256 or model_sha256(file.path, sha256=sha256),
         "stated": file.sha256 is not None,
         "source": asdict(file.source) if is_dataclass(file.source) else file.source,
         "prompt": file.prompt,

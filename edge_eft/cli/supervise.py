@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MARK = "\x1e"
 _ENDED = "\x1eended"  # Python knows of the child's end; without it a library has called exit()
+_DISPLAYS = {True: "\x1edisplays", False: "\x1edisplays nothing"}
 _PIPES = "EDGE_EFT_SUPERVISOR"  # environment: the descriptors of the pipe for words, the lifeline
 _BOOT = (  # the package may have been found through the working directory or a zip file
     "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
@@ -38,6 +39,8 @@ _HANDED_ON = (signal.SIGINT, signal.SIGTERM) + (
 # What ends a process by its own fault; the system sends SIGKILL when memory runs out.
 _FATAL = {"SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS", "SIGKILL"}
 _RESET = "\x1b[0m\x1b[?25h\x1b[?2004l"  # colours, the cursor, bracketed paste
+_WIPE = "\r\x1b[2K"
+_to_parent: int | None = None  # in the child: the pipe for words
 
 _REBUILD = (
     "this build of llama.cpp uses instructions that the processor lacks; build it again: "
@@ -112,11 +115,20 @@ def _work(lifeline: int | None = None) -> NoReturn:
     sys.exit(0)
 
 
+def displays(something: bool) -> None:
+    """Tell the parent whether the terminal's last line is a display: it wipes what we leave."""
+    if _to_parent is not None:
+        with contextlib.suppress(OSError):
+            os.write(_to_parent, f"{_DISPLAYS[something]}\n".encode())
+
+
 def _enter_child(words: int, lifeline: int) -> NoReturn:
     """Give file descriptor 2 to native code, the real stderr to Python, and do the work."""
     import logging
     import resource
 
+    global _to_parent
+    _to_parent = words
     for descriptor in (words, lifeline):
         os.set_inheritable(descriptor, False)
     real = os.dup(2)
@@ -171,10 +183,14 @@ def _supervise() -> int:
     words.listen()
     status = os.waitstatus_to_exitcode(_wait(pid))
     os.close(held)
-    if status >= 0 and not words.ended_by_library(status):
+    if not status:
         return status
-    _restore(terminal)
-    if status >= 0:
+    by_library = words.ended_by_library(status)
+    if status < 0 or by_library or words.displays:
+        _restore(terminal, wipe=words.displays)
+    if status > 0 and not by_library:
+        return status
+    if status > 0:
         _say(words.obituary(f"exit({status})"))
         return 2
     died_of = -status
@@ -273,8 +289,8 @@ def _terminal_settings() -> tuple[int, list[Any]] | None:
     return None
 
 
-def _restore(terminal: tuple[int, list[Any]] | None) -> None:
-    """Undo what the child may have done to the terminal."""
+def _restore(terminal: tuple[int, list[Any]] | None, *, wipe: bool) -> None:
+    """Undo what the child may have done to the terminal, and to its last line if `wipe`."""
     if terminal is None:
         return
     import termios
@@ -283,9 +299,9 @@ def _restore(terminal: tuple[int, list[Any]] | None) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])  # it may not be ours any more
     with contextlib.suppress(termios.error, OSError):
         termios.tcsetattr(descriptor, termios.TCSADRAIN, settings)
-        for output in (1, 2):
+        for output in (2, 1):  # displays are on stderr
             if os.isatty(output):
-                os.write(output, _RESET.encode())
+                os.write(output, (_WIPE * wipe + _RESET).encode())
                 break
 
 
@@ -294,6 +310,7 @@ class _Words:
 
     Attributes:
         reader, writer: its ends; the writer is the child's.
+        displays: whether a display was on the terminal when the child was last heard of.
     """
 
     def __init__(self) -> None:
@@ -302,6 +319,7 @@ class _Words:
         self._last = b""
         self._doing = ""
         self._ended = False
+        self.displays = False
         self._files: list[str] = []
 
     def listen(self) -> None:
@@ -325,6 +343,10 @@ class _Words:
         if not line.startswith(_MARK.encode()):
             self._last = (self._last + b"\n" + line)[-_WORDS_KEPT:]
             return
+        said = line.decode("utf-8", "replace")
+        if said in _DISPLAYS.values():
+            self.displays = said == _DISPLAYS[True]
+            return
         if line == _ENDED.encode():
             self._ended = True
             return
@@ -338,9 +360,7 @@ class _Words:
             self._thread.join(timeout=1)
 
     def ended_by_library(self, status: int) -> bool:
-        """Return whether native code ended the child with this exit status, and not Python."""
-        if not status:
-            return False
+        """Return whether native code ended the child with this status above 0, and not Python."""
         self._hear_out()
         # OpenBLAS raises SIGINT where it gets no threads. Else 130 is a user's wish.
         return b"OpenBLAS blas_thread_init" in self._last if status == 130 else not self._ended

@@ -17,17 +17,14 @@ import logging
 import re
 import shutil
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import click
 
 from ..errors import RequestError
-from ..system import byte_size
 
 # C0, DEL and C1 except \n and \t; every character with the property Bidi_Control, which can make
 # text read as what it is not (CVE-2021-42574); the separators that end a line or a paragraph;
@@ -138,9 +135,23 @@ def writing_to(stream: str) -> Iterator[None]:
         raise
 
 
+_above: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def write_above(display: Callable[[], AbstractContextManager[None]] | None) -> None:
+    """Write lines, from now on, in this context, as a display stands there; None: as ever."""
+    global _above
+    _above = display or nullcontext
+
+
+def above() -> AbstractContextManager[None]:
+    """Let whole lines be written above the display, if there is one."""
+    return _above()
+
+
 def say(*parts: str, err: bool = False) -> None:
     """Print `parts` and a line end, on stdout or, if `err`, on stderr: styled or filtered."""
-    with writing_to("stderr" if err else "stdout"):
+    with writing_to("stderr" if err else "stdout"), above():
         click.echo(compose(*parts), err=err)
 
 
@@ -187,86 +198,6 @@ def edited(text: str) -> str:
         raise RequestError("the editor's text is not UTF-8; let it save UTF-8") from None
 
 
-@contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a piece of work on stderr: a bar on a terminal, else one line. Yields f(done, total)."""
-    label = one_line(label)
-    if not sys.stderr.isatty():
-        say(label, err=True)
-        yield lambda done, total: None
-        return
-    with click.progressbar(length=1000, label=label, file=sys.stderr, width=28) as bar:
-        shown = 0
-
-        def show(done: int, total: int) -> None:
-            nonlocal shown
-            now = 1000 * done // max(total, 1)
-            bar.update(max(now - shown, 0))
-            shown = max(now, shown)
-
-        yield show
-        bar.update(max(1000 - shown, 0))
-
-
-class Transfer:
-    """Shows bytes on their way, on stderr: a bar with rate and time left, or a line for each step.
-
-    Args:
-        total: bytes of all.
-        hidden: show nothing.
-    """
-
-    def __init__(self, label: str, total: int, *, hidden: bool = False) -> None:
-        self._hidden = hidden
-        self._total, self._done = max(total, 1), 0
-        self._recent: deque[tuple[float, int]] = deque(maxlen=500)
-        self._bar: Any = None  # of click, which does not name its class
-        if sys.stderr.isatty() and not hidden:
-            self._bar = click.progressbar(
-                length=self._total,
-                label=one_line(label),
-                file=sys.stderr,
-                width=24,
-                update_min_steps=max(min(self._total >> 9, 1 << 20), 1),
-                item_show_func=lambda _: self._figures(),
-            )
-
-    def __enter__(self) -> Transfer:
-        if self._bar is not None:
-            self._bar.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-
-    def moved(self, n_bytes: int) -> None:
-        """Say that so many more bytes are there; less than 0 if some are there no more."""
-        self._done += n_bytes
-        self._recent.append((time.monotonic(), self._done))
-        if self._bar is not None:
-            self._bar.update(n_bytes)
-
-    def step(self, line: str, n_bytes: int) -> None:
-        """Say what comes next, where there is no bar."""
-        if self._bar is None:
-            self.note(f"{line} ({byte_size(n_bytes)})")
-
-    def note(self, line: str) -> None:
-        """Say a line; the bar goes on below it."""
-        if self._hidden:
-            return
-        if self._bar is not None:
-            click.echo(compose("\r", " " * (terminal_width() - 1), "\r"), err=True, nl=False)
-        talk(one_line(line))
-
-    def _figures(self) -> str:
-        seconds = self._recent[-1][0] - self._recent[0][0] if self._recent else 0.0
-        rate = (self._recent[-1][1] - self._recent[0][1]) / seconds if seconds else 0.0
-        done, total = byte_size(self._done), byte_size(self._total)
-        return f"{done} of {total}, {byte_size(int(rate))}/s"
-
-
 class ReplyWriter:
     """Writes a reply to stdout as it comes: harmless to a terminal, unchanged into a pipe.
 
@@ -299,7 +230,12 @@ def start_logging(verbose: bool) -> None:
         def format(self, record: logging.LogRecord) -> str:
             return one_line(f"edge-eft: {record.getMessage()}")
 
-    handler = logging.StreamHandler()
+    class Above(logging.StreamHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with above():
+                super().emit(record)
+
+    handler = Above()
     handler.setFormatter(OneLine())
     handler.addFilter(lambda record: bool(record.getMessage()))  # native code is done: not news
     level = logging.INFO if verbose else logging.ERROR if _quiet else logging.WARNING

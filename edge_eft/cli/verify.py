@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..files.plain_text import reason
-from ..system import byte_size
 from .options import HELP, complete_here, json_option
-from .terminal import one_line, progress, say, to_json
+from .progress import sha256
+from .terminal import one_line, say, to_json
 
 if TYPE_CHECKING:
     from ..files.recipe import ModelSpec, Recipe
@@ -153,23 +153,13 @@ def _compared(
     real = os.path.realpath(each.file)
     if real not in hashed:
         try:
-            hashed[real] = _hash(Path(each.file))
+            hashed[real] = sha256(Path(each.file))
         except OSError as error:
             return replace(each, verdict="damaged", why=f"cannot be read ({reason(error)})")
     found = hashed[real]
     if found != stated:
         verdict, why = "differs", f"sha256 is {found[:12]}…, and {stated[:12]}… is stated"
     return replace(each, verdict=verdict, sha256=found, why=why)
-
-
-def _hash(file: Path) -> str:
-    from ..files.hashes import VERIFIED_AT_LOAD, file_sha256
-
-    size = file.stat().st_size
-    if size <= VERIFIED_AT_LOAD:
-        return file_sha256(file)
-    with progress(f"{file.name} ({byte_size(size)})") as shown:
-        return file_sha256(file, read=lambda done: shown(done, size))
 
 
 class _Table:

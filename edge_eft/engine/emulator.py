@@ -58,6 +58,7 @@ class Emulator(AbstractContextManager["Emulator"]):
         record: what was decided while loading, and why.
         deltas: name → weight, as in the recipe.
         drafter: makes the drafts; its `policy` learns how long they should be.
+        prefill: brings prompts into the caches; its `on_progress` is told how far that is.
 
     Raises:
         ModelFileError, RecipeError, VocabularyError, NotEnoughMemoryError, EngineError: the
@@ -76,7 +77,7 @@ class Emulator(AbstractContextManager["Emulator"]):
         self._piece = self.contexts.pieces(v.adopters)
         self._grammar = Grammars(self.contexts, v).begin
         self._scheduler = Scheduler(self.n_slots, self.contexts.kept)
-        self._prefill = Prefill(self.contexts)
+        self.prefill = Prefill(self.contexts)
         self.drafter = Drafter(self.contexts, combiner)
         self._verifier = Verifier(combiner, self.deltas, self._piece, self.n_ctx)
         fail = self._scheduler.end
@@ -173,7 +174,7 @@ class Emulator(AbstractContextManager["Emulator"]):
         begun = perf_counter()
         # 1. Schedule: free slots go to requests that wait; a prompt that is to be scored gets a
         # block of scores, and a long one a chunk nearer.
-        states = self._prefill.bring_near(self._prompts.advance(self._scheduler.admit()))
+        states = self.prefill.bring_near(self._prompts.advance(self._scheduler.admit()))
         if not states:
             return
         ready = perf_counter()
@@ -363,7 +364,7 @@ class Emulator(AbstractContextManager["Emulator"]):
     @checked_call()
     def score(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Request,
         completion: str | Sequence[int],
         *,
         weights: Weights | None = None,
@@ -372,7 +373,7 @@ class Emulator(AbstractContextManager["Emulator"]):
         """Return the log-probability of each token of a completion, combined.
 
         Args:
-            prompt: as in `generate`.
+            prompt: as in `generate`; a whole `Request` has its own weights.
             completion: text, tokenised as the continuation of any prompt, or token ids.
             weights: default `Weights.upscale(1.0)`.
             conservative: as in `generate`.

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
 
@@ -40,6 +42,8 @@ from .request_state import OUTPUTS_PER_SLOT
 
 log = logging.getLogger(__name__)
 
+OnLoad = Callable[[Path, int, int], object]
+
 # In a model this small an operation takes microseconds, and threads meet at a barrier after each.
 # If another program holds a core, the second thread costs 15 times what it saves.
 SMALL = 32 << 20
@@ -57,11 +61,12 @@ class ModelPool:
         n_gpu_layers: int | None,
         header: GGUFHeader,
         stack: contextlib.ExitStack,
+        on_progress: Callable[[float], object] | None = None,
     ) -> Model:
         """Return the model of a file, loaded if it is not; it is free once all `stack`s closed."""
         key = (os.path.realpath(path), n_gpu_layers)
         model, users = self._models.get(key) or (
-            Model(path, n_gpu_layers=n_gpu_layers, header=header),
+            Model(path, n_gpu_layers=n_gpu_layers, header=header, on_progress=on_progress),
             0,
         )
         self._models[key] = model, users + 1
@@ -86,6 +91,8 @@ class LoadOptions(TypedDict, total=False):
         n_gpu_layers: of every model; None: all that the backend offers.
         n_slots: requests that are decoded together; more wait in a queue.
         pool: shares the weights of files that other emulators of this process have loaded.
+        on_load: told how far it is, as llama.cpp reports it: the file that is being read, and the
+            bytes of all files that are there and that there are. What it raises ends the loading.
     """
 
     n_ctx: int | None
@@ -93,6 +100,7 @@ class LoadOptions(TypedDict, total=False):
     n_gpu_layers: int | None
     n_slots: int
     pool: ModelPool | None
+    on_load: OnLoad | None
 
 
 @checked_call()
@@ -104,6 +112,7 @@ def load(
     n_gpu_layers: int | None = None,
     n_slots: int = 1,
     pool: ModelPool | None = None,
+    on_load: OnLoad | None = None,
 ) -> tuple[Contexts, LoadRecord]:
     """Load what a recipe names; arguments as in `LoadOptions`.
 
@@ -143,7 +152,7 @@ def load(
         adapts = n_threads is None
         plan = _Plan(roles, headers, n_ctx, n_slots, threads, n_gpu_layers, adapts=adapts)
         plan.weigh(CACHE_LADDER[0])
-        models = _load_models(roles, headers, n_gpu_layers, stack, pool or ModelPool())
+        models = _load_models(roles, headers, n_gpu_layers, stack, pool or ModelPool(), on_load)
         common = reconcile_recipe(recipe, roles, models)
 
         # 3. Contexts, with the first kind of cache that all of them take.
@@ -303,11 +312,20 @@ def _load_models(
     n_gpu_layers: int | None,
     stack: contextlib.ExitStack,
     pool: ModelPool,
+    on_load: OnLoad | None,
 ) -> dict[str, Model]:
-    return {
-        role: pool.open(spec.file, n_gpu_layers, headers[role], stack)
-        for role, spec in roles.items()
-    }
+    sizes = {os.path.realpath(spec.file): headers[role].file_size for role, spec in roles.items()}
+    total, done, models = sum(sizes.values()), 0, {}
+    for role, spec in roles.items():
+        size = sizes.pop(os.path.realpath(spec.file), 0)  # 0: another role has it, too
+        told = None if on_load is None else partial(_tell, on_load, spec.file, done, size, total)
+        models[role] = pool.open(spec.file, n_gpu_layers, headers[role], stack, told)
+        done += size
+    return models
+
+
+def _tell(on_load: OnLoad, file: Path, before: int, size: int, total: int, share: float) -> None:
+    on_load(file, before + int(share * size), total)
 
 
 def _unread_variables(

@@ -40,7 +40,7 @@ def check(recipe: Recipe, headers: Mapping[str, GGUFHeader], *, weights: bool = 
         if tuned.lora or reference.lora:
             continue
         files = headers[f"tuned:{name}"], headers[f"reference:{name}"]
-        if tuned.prompt == "template" and _template(files[1]) and not _template(files[0]):
+        if tuned.prompt == "template" and has_template(files[1]) and not has_template(files[0]):
             raise RecipeError(
                 f"delta {name!r}: swapped? tuned ({tuned.file.name}) has no chat template and the "
                 f"reference ({reference.file.name}) has one; exchange them, or name a format for "
@@ -81,14 +81,14 @@ def doubts(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> Iterator[str]:
     told_plainly = [
         role
         for role, spec in roles.items()
-        if spec.prompt == "plain" and not role.startswith("tuned:") and _template(headers[role])
+        if spec.prompt == "plain" and not role.startswith("tuned:") and has_template(headers[role])
     ]
     asked_for = recipe.base is not None and recipe.base.prompt is not None
     if "base" in told_plainly and len(told_plainly) > 1 and not asked_for:
         yield (
-            "base and reference have chat templates and get plain prompts; if replies are off, try "
-            'prompt = "template" in [base] or --prompt template; "plain", written out, is not '
-            "asked about"
+            "base and reference have chat templates and get plain prompts; if replies are off, "
+            'edge-eft new finds by trying what suits them; prompt = "plain" in [base] says that it '
+            "is meant"
         )
 
 
@@ -96,7 +96,7 @@ def _swapped(
     name: str, tuned: tuple[ModelSpec, GGUFHeader], reference: tuple[ModelSpec, GGUFHeader]
 ) -> Iterator[str]:
     files = f"tuned ({tuned[0].file.name}) and reference ({reference[0].file.name})"
-    if _template(reference[1]) and not _template(tuned[1]):
+    if has_template(reference[1]) and not has_template(tuned[1]):
         seen = "the reference has a chat template and tuned has none"
     elif _names_say_so(_names(*tuned), _names(*reference)):
         seen = "by their names, the reference is the one that was tuned"
@@ -147,7 +147,8 @@ def _names(spec: ModelSpec, header: GGUFHeader) -> dict[str, frozenset[str]]:
     return {key: words(name) for key, name in plain.items() if name}
 
 
-def _template(header: GGUFHeader) -> bool:
+def has_template(header: GGUFHeader) -> bool:
+    """Return whether a model's file has a chat template, of whatever name."""
     return any(key.startswith("tokenizer.chat_template") for key in header.metadata)
 
 

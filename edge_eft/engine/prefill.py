@@ -6,7 +6,7 @@ begin with is decoded by the first of them, and copied by the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from ..backend import N_BATCH, common_prefix, gpu_available
@@ -24,9 +24,14 @@ class Prefill:
 
     Args:
         contexts: of the emulator.
+
+    Attributes:
+        on_progress: told, before each chunk of the first request whose prompt is not read yet, how
+            many tokens the context that is furthest behind has of it, and how many there are.
     """
 
     def __init__(self, contexts: Contexts) -> None:
+        self.on_progress: Callable[[int, int], object] | None = None
         self._contexts = contexts
         self._chunk = CHUNK_GPU if gpu_available() else CHUNK_CPU
         # A copy moves the whole of a slot's cache, whatever it holds.
@@ -46,6 +51,9 @@ class Prefill:
             return list(states)
         left = {state: self._left(state) for state in self._not_waiting(far)}
         first = min(left, key=lambda state: state.id)
+        if self.on_progress is not None:
+            total = max(len(first.view(i)) for i in first.contexts)
+            self.on_progress(total - left[first], total)
         n_free = self._chunk
         # The first goes on in any case, and else a question does not wait for a document.
         for state in sorted(left, key=lambda state: (state is not first, left[state])):

@@ -6,6 +6,7 @@ What a draft is to speculation, a completion is here: all models see a block of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from ..text.prompt_format import continue_raw
 from ..text.vocabulary import CommonVocabulary
 from ..validate import kind
 from .contexts import Contexts
-from .request import Prompt, Request
+from .request import Prompt, Request, as_request
 from .request_state import OUTPUTS_PER_SLOT, RequestState
 from .verifier import Verifier
 
@@ -39,9 +40,19 @@ def completion_ids(completion: str | Iterable[int], model: Model) -> list[int]:
 
 
 def request_to_score(
-    prompt: Prompt, completion: Sequence[int], weights: Weights | None, conservative: float | None
+    prompt: Prompt | Request,
+    completion: Sequence[int],
+    weights: Weights | None,
+    conservative: float | None,
 ) -> Request:
-    """Return the request whose reply might be the completion."""
+    """Return the request whose reply might be the completion.
+
+    Raises RequestError if weights or `conservative` stand beside a whole one.
+    """
+    if isinstance(prompt, Request):
+        options = {"weights": weights, "conservative": conservative}
+        given = {name: value for name, value in options.items() if value is not None}
+        return replace(as_request(prompt, given), max_tokens=max(1, len(completion)))
     return Request(
         prompt,
         weights=Weights() if weights is None else weights,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..engine.emulator import Emulator
 from ..engine.request import Request
@@ -27,6 +28,7 @@ BASE, TUNED, EMULATED, LARGE = (
     "emulated",
     "base really tuned",
 )
+Told = Callable[[int, int, str, int, int], object]
 MAX_TOKENS = 32
 N_SLOTS = 8
 N_SHOWN = 12
@@ -98,7 +100,13 @@ class Gap:
 
 
 def run(
-    recipe: Recipe, *, delta: str | None, n_questions: int, seed: int, n_threads: int | None
+    recipe: Recipe,
+    *,
+    delta: str | None,
+    n_questions: int,
+    seed: int,
+    n_threads: int | None,
+    told: Told = lambda *_: None,
 ) -> Gap:
     """Ask every way the same held-out questions, greedily; the first ones singly, to time them.
 
@@ -107,6 +115,8 @@ def run(
         delta: whose manner is wanted; None: the recipe's own weights.
         n_questions: how many are asked at most.
         seed: of their choice.
+        told: called with how far it is: steps done, all steps, what is asked in this one, answers
+            that are there, all answers of it.
     """
     questions = load_questions(recipe)
     objects: dict[str, set[str]] = defaultdict(set)
@@ -117,31 +127,38 @@ def run(
     if delta is None:
         delta = max(recipe.deltas.values(), key=lambda d: d.weight).name
     ways = {BASE: Weights.only("base"), TUNED: Weights.only(f"tuned:{delta}"), EMULATED: emulated}
+    jobs = [(recipe, ways)]
+    down = recipe.path and recipe.path.with_name(f"{recipe.path.stem}-down.toml")
+    if delta == "chat" and down and down.is_file():
+        large = load_recipe(down)
+        pair = max(large.deltas.values(), key=lambda d: d.weight)
+        # As its own base: nothing is scaled down here.
+        jobs.append((replace(large, base=pair.tuned), {LARGE: Weights.only("base")}))
+    n_steps = sum(len(ways) for _, ways in jobs)
     result = Gap(delta, asked, {}, {}, {})
 
     def ask(recipe: Recipe, ways: Mapping[str, Weights]) -> None:
         n_slots = min(N_SLOTS, len(asked))
         with Emulator(recipe, n_slots=n_slots, n_threads=n_threads) as emulator:
             for way, weights in ways.items():
-                answers, result.speeds[way] = _ask(emulator, weights, asked)
+                tell = partial(told, len(result.answers), n_steps, way)
+                answers, result.speeds[way] = _ask(emulator, weights, asked, tell)
                 result.answers[way] = answers
                 result.marks[way] = [
                     (q.names_object(text), in_manner(text, q, result.delta, objects))
                     for q, text in zip(asked, answers, strict=True)
                 ]
 
-    ask(recipe, ways)
-    down = recipe.path and recipe.path.with_name(f"{recipe.path.stem}-down.toml")
-    if delta == "chat" and down and down.is_file():
-        large = load_recipe(down)
-        pair = max(large.deltas.values(), key=lambda d: d.weight)
-        # As its own base: nothing is scaled down here.
-        ask(replace(large, base=pair.tuned), {LARGE: Weights.only("base")})
+    for job in jobs:
+        ask(*job)
     return result
 
 
 def _ask(
-    emulator: Emulator, weights: Weights, questions: Sequence[Question]
+    emulator: Emulator,
+    weights: Weights,
+    questions: Sequence[Question],
+    tell: Callable[[int, int], object],
 ) -> tuple[list[str], float]:
     """Return the answers, and the tokens per second of the first ones, asked one at a time."""
     requests = [
@@ -153,8 +170,16 @@ def _ask(
         )
         for q in questions
     ]
-    timed = [emulator.generate(request) for request in requests[:N_TIMED]]
-    rest = dict(emulator.collect([emulator.submit(request) for request in requests[N_TIMED:]]))
+    n = len(requests)
+    tell(0, n)
+    timed = []
+    for request in requests[:N_TIMED]:
+        timed.append(emulator.generate(request))
+        tell(len(timed), n)
+    rest = {}
+    for i, done in emulator.collect([emulator.submit(each) for each in requests[N_TIMED:]]):
+        rest[i] = done
+        tell(len(timed) + len(rest), n)
     # Of all tokens, the end token included, those that did not come with the prompt.
     n_steps = sum(
         len(done.tokens) + (done.finish_reason == "stop") - done.came_with_prompt for done in timed

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -51,6 +52,30 @@ def converted(adapter: PeftAdapter, model: GGUFHeader) -> Path:
             "EDGE_EFT_CACHE names another directory"
         ) from None
     return made
+
+
+def is_cached(path: Path) -> bool:
+    """Return whether a file is in the cache, from which it may be removed one day."""
+    try:
+        return path.parent == Path(os.path.abspath(cache_directory() / "adapters"))
+    except OSError:  # there is no home, and so no cache
+        return False
+
+
+def keep(adapter: Path, target: Path) -> None:
+    """Copy an adapter of the cache to where it stays; the copy is whole or not there.
+
+    Raises:
+        ModelFileError: it cannot be written.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(adapter, part)  # with its mode: its owner alone may read it
+        os.replace(part, target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ModelFileError(f"{target}: cannot be written ({reason(error)})") from None
 
 
 def _is_whole(path: Path, key: str) -> bool:

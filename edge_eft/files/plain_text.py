@@ -74,16 +74,17 @@ def read_at_most(file: BinaryIO, limit: int) -> bytes:
     return data
 
 
-def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
+def read_regular(path: str | os.PathLike[str], limit: int, *, follow: bool = True) -> bytes:
     """Return the content of an ordinary file: one that has an end and does not wait.
 
-    Raises OSError if it is none or larger than `limit` bytes, ValueError if no file can have the
-    name.
+    Raises OSError if it is none or larger than `limit` bytes, or a link unless `follow`; ValueError
+    if no file can have the name.
     """
+    # A FIFO without a writer would wait for one; Windows has none in its file system.
+    more = getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
 
     def opener(name: str, flags: int) -> int:
-        # A FIFO without a writer would wait for one; Windows has none in its file system.
-        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        return os.open(name, flags | more)
 
     with open(path, "rb", opener=opener) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

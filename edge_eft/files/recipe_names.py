@@ -79,7 +79,7 @@ def load_recipe(path_or_name: str | os.PathLike[str]) -> Recipe:
         raise RecipeError(_unread(name, known, error)) from None
 
 
-def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
+def save_recipe(recipe: Recipe, *, force: bool = False, comment: str = "") -> Path:
     """Write `recipe` into the user's directory, where its name finds it. Returns the file.
 
     The file is whole or not there: it is written under another name and renamed.
@@ -87,24 +87,23 @@ def save_recipe(recipe: Recipe, *, force: bool = False) -> Path:
     Args:
         recipe: its `name` becomes the file's.
         force: whether it may replace one of that name.
+        comment: lines for people, at its head.
 
     Raises RecipeError if the name is no plain one, is an embedded recipe's or taken, or the file
     cannot be written.
     """
     name = recipe.name
     check_name(name)
+    if not force:
+        check_free(name)
     same = own_recipe(name)
-    if same and not force:
-        raise RecipeError(
-            f"there is a recipe {same.stem!r} already; take another name, or remove it first: "
-            f"edge-eft remove {same.stem}"
-        )
+    head = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
     try:
         directory = recipe_directory()
         directory.mkdir(parents=True, exist_ok=True)
         # On a file system that ignores case the old name would stay and stand for the new one.
         path = same or directory / f"{name}.toml"
-        write_whole(path, to_toml(recipe, directory))
+        write_whole(path, head + to_toml(recipe, directory))
     except OSError as error:
         raise RecipeError(
             f"recipe {name!r} cannot be saved ({reason(error)}: {error.filename}); "
@@ -127,6 +126,20 @@ def check_place() -> None:
             f"{there}: cannot be written, and the recipe is to go there; EDGE_EFT_HOME names "
             "another directory"
         )
+
+
+def check_free(name: str) -> None:
+    """Raise RecipeError if the user has a recipe of that name already."""
+    if same := own_recipe(name):
+        raise RecipeError(
+            f"there is a recipe {same.stem!r} already; take another name, or remove it first: "
+            f"edge-eft remove {same.stem}"
+        )
+
+
+def adapter_beside(path: Path) -> Path:
+    """Return where an adapter is kept that was converted for the recipe at `path` alone."""
+    return path.with_suffix(".adapter.gguf")
 
 
 def check_name(name: str) -> None:

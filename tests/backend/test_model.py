@@ -41,6 +41,21 @@ def test_a_split_model_is_refused_in_python_where_a_part_is_wrong(atlas, tmp_pat
         Model(path)
 
 
+def test_what_a_listener_raises_while_a_model_loads_ends_the_loading(tiny):
+    """ctypes prints what is raised in a callback, and forgets it."""
+    shares = []
+
+    def listen(share):
+        shares.append(share)
+        if share > 0.4:
+            raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="the terminal is gone"):
+        Model(tiny.base, on_progress=listen)
+    assert [share > 0.4 for share in shares] == [False] * (len(shares) - 1) + [True]
+    assert Model(tiny.base).n_vocab
+
+
 # -- adapters ----------------------------------------------------------------------------------
 
 

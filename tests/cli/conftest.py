@@ -92,3 +92,11 @@ def pull(tmp_path, tiny):
         return save_recipe(recipe_of(name, **specs))
 
     return pulled
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The directory of kept conversations, empty."""
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "sessions").mkdir(parents=True)
+    return tmp_path / "home" / "sessions"

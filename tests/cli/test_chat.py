@@ -38,12 +38,14 @@ def test_a_setting_acts_on_the_next_reply():
 def test_replies_join_the_conversation_verbatim(capsys):
     chat = chat_with(" It is Paris.", "It is Rome.")
     assert chat.handle("France?")
+    chat.handle("/verbose")
+    assert capsys.readouterr() == ("It is Paris.\nfigures after each reply: on\n", "")
     assert chat.handle("Italy?")
     assert contents(chat) == ["France?", " It is Paris.", "Italy?", "It is Rome."]
     assert [t["role"] for t in chat.emulator.requests[1].prompt] == ["user", "assistant", "user"]
     out, err = capsys.readouterr()
-    assert out == "It is Paris.\nIt is Rome.\n"
-    assert "4 tokens" in err
+    assert out == "It is Rome.\n"
+    assert "3 tokens" in err
     assert "base 60%, tuned:chat 20%, combine 0%, sample 0%" in err
 
 
@@ -264,8 +266,9 @@ def test_chat_reads_plain_lines_from_a_pipe_and_writes_no_history(small, tmp_pat
     assert "1 reply" in result.stdout
     assert "edge-eft: alpha is -3.0" in result.stderr
     assert "no command '/nope'" in result.stderr
-    assert "tokens/s · base " in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert "cut at max_tokens or the context's end" in result.stderr
+    assert "tokens/s" not in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["sessions"], "and no history"
 
 
 def chat_lines(recipe, scripted, data, *replies):

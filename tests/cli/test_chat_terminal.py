@@ -108,7 +108,7 @@ def test_a_paste_of_several_lines_is_one_entry(typed):
 def test_ctrl_c_between_a_reply_and_the_prompt_ends_no_chat(by_hand, typing, monkeypatch):
     """Who stops a reply that has just ended lost the conversation. A script's Ctrl-C ends it."""
     entries = iter([KeyboardInterrupt, "hello"])
-    monkeypatch.setattr("edge_eft.cli.chat.terminal_reader", lambda _: None)
+    monkeypatch.setattr("edge_eft.cli.chat.terminal_reader", lambda *_, **__: None)
     monkeypatch.setattr("edge_eft.cli.chat.read_entry", lambda _: lines_of(next(entries))(""))
     emulator = ScriptedEmulator("Yes.")
     chat = Chat(emulator, Conversation(emulator.deltas))

@@ -115,9 +115,9 @@ def test_ctrl_c_in_mid_reply_keeps_what_came_and_the_chat(chat):
         terminal.type("count")
         terminal.wait_for("One two")
         terminal.press("C-c")
-        terminal.shows(f"{HEAD}› count\nOne two\n›")
+        terminal.shows(f"{HEAD}› count\nOne two\nstopped\n›")
         terminal.type("go on")
-        terminal.shows(f"{HEAD}› count\nOne two\n› go on\nFour.\n›")
+        terminal.shows(f"{HEAD}› count\nOne two\nstopped\n› go on\nFour.\n›")
         terminal.press("C-d")
         assert terminal.exit_status() == 0
 

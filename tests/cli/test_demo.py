@@ -63,6 +63,11 @@ def test_the_demo_asks_real_models_in_slots(tiny, tmp_path):
     assert len(about["questions"]) == 13
     assert list(about["scores"]) == [gap.BASE, gap.TUNED, gap.EMULATED]
     assert about["scores"][gap.BASE]["tokens_per_second"] > 0
+    told = []
+    options = {"delta": None, "n_questions": 13, "seed": 0, "n_threads": 1}
+    gap.run(load_recipe(path), **options, told=lambda *how_far: told.append(how_far))
+    ways = enumerate(about["scores"])
+    assert told == [(i, 3, way, n, 13) for i, way in ways for n in range(14)]
     # Whoever is asked singly or in a slot, the answer to a question is the same.
     with Emulator.load(path) as emulator:
         last = about["questions"][-1]

@@ -5,25 +5,25 @@ real models, which say what is hostile, too.
 """
 
 import ast
-import contextlib
 import io
 import json
-import os
-import pty
 import re
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from helpers import tiny_models
+from helpers.cli_tools import wait_for
+from helpers.kept_sessions import turn, write
+from helpers.pseudo_terminal import Screen
 from helpers.recipe_files import held_out
 from helpers.tiny_models import EOS, byte_tokens, script, write_script
 
 import edge_eft
-from edge_eft.cli import terminal
+from edge_eft import system
 from edge_eft.cli.console import show, text
 from edge_eft.cli.main import cli
+from edge_eft.cli.progress import Display
 from edge_eft.cli.terminal import compose, dim, say, style
 
 # A title, a colour and a style that are not ours, a cleared screen, C1 sequences, DEL, NEL, line
@@ -37,36 +37,13 @@ IN_A_RECIPE = re.sub("[\x00-\x1f\x7f-\x9f]", "", EVIL)  # where paths have no co
 SAID = (
     "\x1b[5m\x9b7J\u2028\x07\x7f\r\u061c!"  # by a model: no byte twice, for each has one follower
 )
-OURS = re.compile(r"\x1b\[(?:0|(?:[12];)?3[1236]|[123])m")
+OURS = re.compile(  # the last one wipes a display
+    r"\x1b\[(?:0|(?:[12];)?3[1236]|[123]|(?:1;)?4;32|(?:1;)?7;31)m|\r(?:\x1b\[1A)?\x1b\[2K"
+)
 DRAWN = re.compile(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")  # again, as Markdown under way is
 HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-
-
-class Screen:
-    """stdout and stderr of this process on a pseudo-terminal."""
-
-    def __init__(self):
-        self._master, slave = pty.openpty()
-        self.out = os.fdopen(slave, "w", encoding="utf-8")
-        self.err = os.fdopen(os.dup(slave), "w", encoding="utf-8")
-        self._data = b""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
-            while chunk := os.read(self._master, 65536):
-                self._data += chunk
-
-    def text(self):
-        """What came, after the end of all output; a terminal's line ends are its own."""
-        self.out.close()
-        self.err.close()
-        self._reader.join(30)
-        os.close(self._master)
-        return self._data.decode().replace("\r\n", "\n")
 
 
 @pytest.fixture
@@ -185,6 +162,31 @@ def test_chat_shows_replies_settings_and_saved_chats_as_text(shown, recipe, tmp_
     assert text.count("!") == 8
 
 
+def test_kept_conversations_are_shown_as_text(shown, recipe, kept):
+    said = turn("user", EVIL), turn("assistant", f"{EVIL}!")
+    models = {"event": "models", "recipe": EVIL, "models": {"recipe": str(recipe)}}
+    system = {"event": "system", "system": EVIL}
+    path = write(kept, models, system, *said)
+    write(kept, name=f"20261128-{EVIL_NAME}")
+    (kept / "20261127-bbbb.jsonl").write_text(EVIL)
+    assert shown("log").count("pink") == 2
+    assert shown("log", "kq").count("pink") == 4
+    assert "pink" in shown("log", EVIL, status=2)
+    assert "pink" in shown("log", "--search", f"{EVIL}x", status=1)
+    text = shown("chat", "--continue", *GREEDY, stdin=f"/sessions\n/sessions {EVIL_NAME}\n/explain")
+    assert text.count("pink") > 5
+    assert "\n2026" in text
+    path.write_text(path.read_text().replace(str(recipe)[-5:], "x.toml"))
+    assert "pink" in shown("chat", "--continue", "kq", status=2)
+
+
+def test_an_explained_reply_is_shown_as_text(shown, recipe, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = shown("chat", recipe, *GREEDY, stdin="hi\n/explain")
+    assert "10 times likelier" in text
+    assert text.count("!") > 1
+
+
 def test_chat_shows_hostile_files_and_plain_replies_as_text(shown, recipe, tmp_path):
     notes = tmp_path / f"{EVIL_NAME}.txt"
     notes.write_text(EVIL)
@@ -223,6 +225,17 @@ def test_demo_shows_hostile_questions_and_answers_as_text(shown, recipe):
     (recipe.with_suffix("") / "heldout.json").write_text(json.dumps({"questions": [{EVIL: 1}]}))
     shown("demo", recipe, status=2)
     shown("demo", recipe, "--delta", EVIL, status=2)
+
+
+def test_new_shows_hostile_names_and_asks_hostile_models_as_text(shown, models, tmp_path):
+    files = [f"--{role}={models[role]}" for role in ("base", "tuned", "reference")]
+    text = shown("new", "mine", *files, "--threads", "1", "--force")
+    assert "led by tuned" in text
+    shown("new", "mine", *files, "--threads", "1", "--force", "--json")
+    assert "pink" in shown("new", EVIL, *files, status=2)
+    for option in ("--format", "--base", "--tuned", "--n-ctx"):
+        shown("new", "mine", *files, "--force", option, EVIL, status=2)
+    assert not HARMFUL.search((system.recipe_directory() / "mine.toml").read_text("utf-8"))
 
 
 def test_bench_shows_hostile_names_as_text(shown, recipe, prompts_file):
@@ -302,13 +315,15 @@ def test_emoji_joiners_and_variation_selectors_pass(capsys):
     assert capsys.readouterr().out == f"{text}\n"
 
 
-def test_a_bar_has_a_harmless_label(monkeypatch):
+@pytest.mark.parametrize("total", [None, 2])
+def test_a_display_has_a_harmless_label(monkeypatch, total):
+    monkeypatch.setattr(Display, "delay", 0.0)
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen.err)
-    with terminal.progress(f"x{EVIL}") as update:
-        update(1, 2)
-    text = re.sub(r"\x1b\[\?25[lh]|\x1b\[K|\r", "", screen.text())
-    assert "pink" in text
+    with Display("x") as display:
+        display.update(1, total, f"x{EVIL}")
+        wait_for(lambda: b"pink" in screen.data)
+    text = OURS.sub("", screen.text())
     assert not HARMFUL.search(text)
 
 

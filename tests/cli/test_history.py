@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import stat
 
 import pytest
 from prompt_toolkit.application import create_app_session
@@ -75,3 +76,44 @@ def test_bytes_that_are_not_text_do_not_end_the_prompt(monkeypatch, tmp_path, ca
         assert [type_line(b"caf\xe9!"), type_line(b"two")] == ["caf\udce9!", "two"]
     assert capsys.readouterr().err == ""
     assert "two" in (tmp_path / "history").read_text("utf-8")
+
+
+def test_commands_are_recalled_and_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path))
+    with terminal() as type_line:
+        assert [type_line(b"/set alpha 1"), type_line(b"\x1b[A")] == ["/set alpha 1"] * 2
+        type_line(b"hello")
+    text = (tmp_path / "history").read_text("utf-8")
+    assert "hello" in text
+    assert "alpha" not in text
+
+
+def test_a_history_is_the_owners_alone_an_older_one_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path))
+    (tmp_path / "history").write_text("\n# 2026\n+before\n")
+    (tmp_path / "history").chmod(0o644)
+    with terminal() as type_line:
+        assert type_line(b"\x1b[A") == "before"
+    assert stat.S_IMODE((tmp_path / "history").stat().st_mode) == 0o600
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "new"))
+    before = os.umask(0)
+    try:
+        open_history()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "new" / "history").stat().st_mode) == 0o600
+
+
+def test_a_history_that_is_a_link_is_not_followed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path))
+    (tmp_path / "history").symlink_to(tmp_path / "elsewhere")
+    assert isinstance(open_history(), InMemoryHistory)
+    assert "no history is kept" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_without_a_log_there_is_no_history(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path))
+    assert isinstance(open_history(kept=False), InMemoryHistory)
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import huggingface_hub.constants
 import psutil
 import pytest
 from helpers import recipe_files, tiny_models
-from helpers.cli_tools import complaint, invoke, process
+from helpers.cli_tools import complaint, invoke, process, wait_for
 from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
 
@@ -696,34 +695,22 @@ def test_a_recipe_of_files_has_nothing_to_pull(at, tmp_path):
 
 
 @posix
-def test_a_terminal_is_shown_one_bar_and_no_noise(server, home):
-    import pty
+def test_a_terminal_is_shown_bytes_rate_and_time_left_and_no_noise(server, home):
+    from helpers.screens import OnTerminal
 
-    ours, theirs = pty.openpty()
-    child = process("pull", write(home), env=environment(server, home), stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # the end of a terminal on Linux
-        while block := os.read(ours, 1 << 16):
-            shown += block
-    os.close(ours)
-    assert child.wait(60) == 0
-    assert b"B/s" in shown
-    assert b"fetching" not in shown
-    assert b"100%" in shown
-    assert not re.search(rb"huggingface|HTTP|Warning|\\x1b]", shown)
+    slowly(server)
+    pull = OnTerminal("pull", write(home), environment=environment(server, home))
+    assert pull.status() == 0
+    assert pull.saw(r"family  [━╸╺]+  [\d.]+ [kM]B of [\d.]+ [kM]B · [\d.]+ [kM]B/s · \d+ s left")
+    text = pull.screen.text
+    assert not re.search("B/s|left|fetching|huggingface|HTTP|Warning", text)
+    assert "to fetch" in text, "what was planned and what came of it stays"
+    assert text.splitlines()[-1] == "next: edge-eft chat family"
 
 
 def slowly(server, pause=0.02):
     """Let the files take a while."""
     server.fault("/store/", pause=pause)
-
-
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @posix

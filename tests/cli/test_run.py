@@ -26,7 +26,8 @@ def test_run_prints_the_reply_and_nothing_else(recipe, scripted):
 def test_the_prompt_comes_from_stdin_less_one_line_end(recipe, scripted):
     emulator = scripted("a", "b")
     invoke("run", recipe, "--raw", stdin="Q: x\nA:\n\n")
-    invoke("run", "--base", "b", "--tuned", "t", "--reference", "r", stdin="hello\n")
+    files = ("--base", "b", "--tuned", "t", "--reference", "r", "--prompt", "plain")
+    invoke("run", *files, stdin="hello\n")
     assert emulator.requests[0].prompt == "Q: x\nA:\n"
     assert emulator.requests[1].prompt == [{"role": "user", "content": "hello"}]
     assert emulator.recipe.roles()["base"].file.name == "b"
@@ -40,7 +41,7 @@ def test_three_files_leave_the_words_to_the_prompt(recipe, scripted):
     invoke("run", recipe, "hello", "--base", "other.gguf", "--threads", "1", "--n-ctx", "64")
     assert emulator.recipe.base.file.name == "other.gguf"
     assert emulator.recipe.base.prompt == "chatml"
-    options = {"n_slots": 1, "n_ctx": 64, "n_threads": 1, "n_gpu_layers": None}
+    options = {"n_slots": 1, "n_ctx": 64, "n_threads": 1, "n_gpu_layers": None, "on_load": None}
     assert emulator.options == options
 
 

@@ -2,13 +2,14 @@
 
 import json
 import os
-import time
+import signal
 from dataclasses import replace
 
 import pytest
-from helpers.cli_tools import complaint, invoke, process
+from helpers.cli_tools import complaint, invoke
 from helpers.gguf_parts import split_model
 from helpers.hub_cache import files_below, recipe_of
+from helpers.screens import OnTerminal
 
 from edge_eft.files import hashes as hashes_module
 from edge_eft.files.hashes import file_sha256, model_sha256
@@ -178,9 +179,8 @@ def test_large_files_show_how_far_they_are_and_ctrl_c_is_130(installed, tiny, tm
     os.truncate(large, 6 << 30)
     spec = ModelSpec(large, "0" * 64)
     save_recipe(recipe_of("mine", spec, ModelSpec(tiny.tuned), spec))
-    running = process("verify", "mine")
-    assert running.stderr.readline() == "large.gguf (6.4 GB)\n"
-    time.sleep(0.1)
-    running.send_signal(2)
-    assert running.wait(10) == 130
-    assert running.communicate() == ("", "")
+    running = OnTerminal("verify", "mine")
+    running.read(until=r"comparing large.gguf .* of 6.4 GB")
+    os.kill(running.pid, signal.SIGINT)
+    assert running.status() == 130
+    assert running.screen.text == ""

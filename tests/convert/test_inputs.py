@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny_models
-from helpers.convert_tools import run
+from helpers.cli_tools import invoke
 from helpers.hugging_face import adapter_directory, model_directory
 
 from edge_eft.convert.inputs import gather, template_of
@@ -16,9 +16,9 @@ from edge_eft.convert.sources import inspect
 def fails(tmp_path: Path, *arguments: object) -> str:
     """Check for one line on stderr, status 2 and nothing left behind. Returns the line."""
     out = tmp_path / "never"
-    result = run(*arguments, "--out", out, "--quiet")
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
+    result = invoke("convert", *arguments, "--out", out, "--quiet")
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert not out.exists()
@@ -111,8 +111,9 @@ def test_an_adapter_for_another_model_is_refused(pair, tmp_path):
 def test_a_quantised_source_needs_allow_requantize(pair, tiny, tmp_path, text):
     arguments = ("--reference", tiny.reference, "--tuned", tiny.tuned, "--type", "q4_0")
     assert "--allow-requantize" in fails(tmp_path, *arguments)
-    result = run(*arguments, "--allow-requantize", "--text", text, "--out", tmp_path / "out")
-    assert result.returncode == 0, result.stderr
+    arguments += ("--allow-requantize", "--text", text, "--out", tmp_path / "out")
+    result = invoke("convert", *arguments)
+    assert result.exit_code == 0, result.stderr
     assert "warning" in result.stderr
 
 

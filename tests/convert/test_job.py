@@ -4,6 +4,7 @@ import json
 
 import pytest
 from helpers import tiny_models
+from helpers.cli_tools import invoke
 from helpers.convert_tools import convert_quietly, left_in, run
 from helpers.gguf_parts import split_model
 
@@ -47,12 +48,12 @@ def test_convert_writes_a_pair_a_recipe_and_a_report(pair, text, tiny, tmp_path)
 def test_several_deltas_share_one_reference(pair, text, tmp_path):
     reference, tuned = pair
     other = tiny_models.write_random(tmp_path / "other.gguf", seed=3, quantised=False)
-    result = run(
-        "--reference", reference, "--tuned", f"chat={tuned}", "--tuned", f"other={other}",
-        "--text", text, "--name", "two", "--out", tmp_path / "files",
+    result = invoke(
+        "convert", "--reference", reference, "--tuned", f"chat={tuned}",
+        "--tuned", f"other={other}", "--text", text, "--name", "two", "--out", tmp_path / "files",
         "--recipe", tmp_path / "two.toml", "--prompt", "tuned=plain",
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     recipe = load_recipe(tmp_path / "two.toml")
     assert {name: delta.weight for name, delta in recipe.deltas.items()} == {"chat": 1, "other": 0}
     assert recipe.deltas["chat"].reference == recipe.deltas["other"].reference

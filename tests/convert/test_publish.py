@@ -1,7 +1,8 @@
 """publish: the recipe that a conversion leaves says what its inputs said."""
 
 from helpers import tiny_models
-from helpers.convert_tools import convert_quietly, run
+from helpers.cli_tools import invoke
+from helpers.convert_tools import convert_quietly
 
 from edge_eft.convert.worker import Worker
 from edge_eft.files.recipe_names import load_recipe
@@ -14,11 +15,11 @@ def test_a_recipe_is_called_after_the_repository_of_a_snapshot(pair, text, tmp_p
     snapshot = tmp_path / "models--org--tiny" / "snapshots" / ("0a" * 20)
     snapshot.mkdir(parents=True)
     (snapshot / "Tiny-chat.gguf").symlink_to(pair[1])
-    result = run(
-        *("--reference", pair[0], "--tuned", snapshot / "Tiny-chat.gguf", "--text", text),
-        *("--out", tmp_path / "out", "--quiet"),
+    result = invoke(
+        *("convert", "--reference", pair[0], "--tuned", snapshot / "Tiny-chat.gguf"),
+        *("--text", text, "--out", tmp_path / "out", "--quiet"),
     )
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     assert (tmp_path / "out" / "Tiny-chat.toml").is_file()
 
 

@@ -114,7 +114,7 @@ def test_a_second_conversion_of_the_same_name_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_kill_at_any_moment_leaves_no_broken_file(pair, text, tmp_path):
-    """20 times SIGKILL: what has its final name is whole, and a rerun needs no --force."""
+    """What has its final name is whole, and a rerun needs no --force."""
     out = tmp_path / "out"
     arguments = ("--reference", pair[0], "--tuned", pair[1], "--text", text,
                  "--name", "killed", "--out", out, "--quiet")  # fmt: skip
@@ -126,7 +126,8 @@ def test_kill_at_any_moment_leaves_no_broken_file(pair, text, tmp_path):
         path.unlink()
     rng = random.Random(0)
     finished = 0
-    for attempt in range(20):
+    n_kills = int(os.environ.get("EDGE_EFT_TEST_KILLS", "10"))
+    for attempt in range(n_kills):
         # Half of the kills fall into the last part, where the renames are.
         share = rng.uniform(0.0, 1.0) if attempt % 2 else rng.uniform(0.85, 1.1)
         process = subprocess.Popen(
@@ -143,7 +144,7 @@ def test_kill_at_any_moment_leaves_no_broken_file(pair, text, tmp_path):
             (out / "killed.toml").unlink()
             for path in out.glob("killed*"):
                 path.unlink()
-    assert finished < 20
+    assert finished < n_kills
     result = run(*arguments)
     assert result.returncode == 0, result.stderr
     assert {p.name: p.read_bytes() for p in out.glob("*.gguf")} == expected

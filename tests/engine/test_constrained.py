@@ -50,7 +50,7 @@ def person(seed=0, **options):
     ],
 )
 def test_drafts_change_nothing_under_a_grammar(family, options):
-    requests = [person(seed, **options) for seed in range(3)]
+    requests = [person(seed, **options) for seed in range(2)]
     replies = []
     for draft in (0, 1, 4, 15):
         with open_emulator(family) as emulator:
@@ -241,26 +241,24 @@ def replies_to(trio, seeds, settings, max_tokens):
 
 
 FREE = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+# The whole of it is EDGE_EFT_TEST_SCHEMAS=200: some minutes on two cores. Models that take longer
+# get a share of them.
+N_SCHEMAS = int(os.environ.get("EDGE_EFT_TEST_SCHEMAS", "20"))
 
 
 def test_replies_obey_random_schemas(tiny):
     settings = [GREEDY | {"draft": 3}, FREE | {"seed": 1, "draft": 0}]
     finished = 0
-    for schema, text, reason in replies_to(tiny, range(40), settings, 150):
+    for schema, text, reason in replies_to(tiny, range(N_SCHEMAS), settings, 150):
         if reason == "stop":
             check(schema, text)
             finished += 1
-    assert finished > 40
-
-
-# The whole of it is EDGE_EFT_TEST_SCHEMAS=200: some minutes on two cores. SmolLM2, which takes many
-# times as long, gets a tenth of them.
-N_SCHEMAS = int(os.environ.get("EDGE_EFT_TEST_SCHEMAS", "20"))
+    assert finished > N_SCHEMAS
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(6000)
-@pytest.mark.parametrize(("models", "share"), [("atlas", 1), ("smollm2_trio", 0.1)])
+@pytest.mark.parametrize(("models", "share"), [("atlas", 0.5), ("smollm2_trio", 0.05)])
 def test_replies_obey_random_schemas_drafted_or_not(models, share, request):
     """Whatever ends by itself; most replies do."""
     drafts = [{"draft": "auto"}, {"draft": 0}]

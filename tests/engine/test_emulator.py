@@ -158,3 +158,30 @@ def test_generate_loses_no_step_of_a_submitted_request(tiny):
         assert emulator.generate(requests[1]).text == text_of(expected[1])
         begun += run(emulator).get(request_id, [])
     assert tokens_of(begun) == tokens_of(expected[0])
+
+
+# -- how far loading is ------------------------------------------------------------------------
+
+
+def test_loading_tells_the_bytes_of_every_file_once(agreeing):
+    """The base's file is the tuned one, too: it is read once, and its bytes are counted once."""
+    told = []
+    with open_emulator(agreeing, on_load=lambda *how_far: told.append(how_far)):
+        pass
+    sizes = {path: path.stat().st_size for path in (agreeing.base, agreeing.reference)}
+    total = sum(sizes.values())
+    assert list(dict.fromkeys(file for file, _, _ in told)) == list(sizes)
+    assert {all_bytes for _, _, all_bytes in told} == {total}
+    done = [done for _, done, _ in told]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, total)
+    assert sizes[agreeing.base] in done
+    assert len(set(done)) > 4, "also while a file is read"
+
+
+def test_what_a_listener_raises_ends_the_loading(tiny):
+    def listen(file, done, total):
+        raise RequestError("enough")
+
+    with pytest.raises(RequestError, match="enough"):
+        open_emulator(tiny, on_load=listen)

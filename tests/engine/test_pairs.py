@@ -178,7 +178,7 @@ def test_a_finetune_key_that_says_so_is_enough(bare):
 def test_chat_models_that_get_plain_prompts_are_pointed_at_the_key(tiny, bare):
     (line,) = doubts(*tiny[:3])
     assert "[base]" in line
-    assert "--prompt template" in line
+    assert "edge-eft new" in line
     assert doubts(*tiny[:3], prompt="template") == []
     assert doubts(*tiny[:3], prompt="plain") == [], "it was asked for"
     assert doubts(bare.base, tiny.tuned, tiny.reference) == []
@@ -194,13 +194,17 @@ def test_a_pair_of_two_sizes_is_said_to_be_none_and_not_down_scaling(tiny, tmp_p
     assert "down-scaling" not in line
 
 
-def test_doubts_are_logged_once_and_kept_in_the_record_and_shown(tiny, messages):
+def test_doubts_are_logged_once_and_kept_in_the_record_and_shown(tiny, messages, tmp_path):
     with open_emulator(tiny) as emulator:
         (line,) = emulator.record.warnings
     assert [record.getMessage() for record in messages.records].count(line) == 1
-    files = [f"--base={tiny.base}", f"--tuned={tiny.tuned}", f"--reference={tiny.reference}"]
-    assert json.loads(invoke("show", *files, "--json").stdout)["warnings"] == [line]
-    assert f"warning     {line}" in invoke("show", *files).stdout
+    path = write_toml(
+        tmp_path,
+        f"[base]\nfile = '{tiny.base}'\n[delta.tuned]\n"
+        f"tuned = {{ file = '{tiny.tuned}' }}\nreference = {{ file = '{tiny.reference}' }}\n",
+    )
+    assert json.loads(invoke("show", path, "--json").stdout)["warnings"] == [line]
+    assert f"warning     {line}" in invoke("show", path).stdout
 
 
 def test_a_load_that_fails_says_one_thing_only(tiny, tmp_path, messages):

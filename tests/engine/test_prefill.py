@@ -55,7 +55,7 @@ def test_a_long_prompt_comes_in_chunks_and_changes_no_reply(family, draft):
         assert set(streamed[0].timings.prefill) == {"base", "tuned:tuned", "reference:tuned"}
         assert streamed[0].timings.total > sum(streamed[0].timings.prefill.values())
     with open_emulator(family, n_ctx=512) as emulator:
-        emulator._prefill._chunk = 512
+        emulator.prefill._chunk = 512
         whole = list(emulator.stream(request))
     assert tokens_of(streamed) == tokens_of(whole)
     assert [step.logprob for step in streamed] == [step.logprob for step in whole]
@@ -150,7 +150,7 @@ def test_roles_that_get_weight_in_mid_reply_catch_up_in_chunks(tiny):
     replies = []
     for chunk in (CHUNK_CPU, 512):
         with open_emulator(tiny) as emulator:
-            emulator._prefill._chunk = chunk
+            emulator.prefill._chunk = chunk
             request_id, steps = emulator.submit(request), []
             while len(steps) < 3:
                 steps += emulator.step()
@@ -163,6 +163,21 @@ def test_roles_that_get_weight_in_mid_reply_catch_up_in_chunks(tiny):
             assert max(most) <= chunk
             replies.append(tokens_of(steps + more + [step for some in rest for step in some]))
     assert replies[0] == replies[1]
+
+
+def test_it_is_told_before_each_chunk_how_far_the_prompt_is(tiny):
+    """And nothing at the tokens of a reply, or where a prompt is in the cache already."""
+    with open_emulator(tiny) as emulator:
+        told = []
+        emulator.prefill.on_progress = lambda done, total: told.append((done, total))
+        steps = emulator.stream(Request(LONG, max_tokens=9, **GREEDY))
+        n = next(steps).prompt_tokens
+        chunks = [(done, n) for done in range(0, n, CHUNK_CPU)]
+        assert told == chunks
+        assert len(list(steps)) == 8
+        assert told == chunks
+        emulator.generate(f"{LONG}{LONG[:20]}", max_tokens=2)
+        assert told[len(chunks) :] == [(n, n + 20)]
 
 
 # -- what prompts share ------------------------------------------------------------------------

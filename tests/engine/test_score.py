@@ -1,5 +1,7 @@
 """score: the log-probability of a given reply, as the steps would have it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import tiny_models
@@ -49,6 +51,18 @@ def test_score_takes_texts_ids_and_the_end_token(family):
         assert emulator.score(prompt, []).shape == (0,)
         conservative = emulator.score(prompt, generation.tokens, conservative=0.9)
         assert np.isfinite(conservative).all()
+
+
+def test_score_takes_a_whole_request(tiny):
+    """As `generate` does: what a chat template is told has no other way."""
+    weights = Weights.upscale(0.5)
+    request = Request("the red", weights=weights, max_tokens=3, seed=1)
+    with open_emulator(tiny) as emulator:
+        tokens = emulator.generate(replace(request, max_tokens=9)).tokens
+        by_request = emulator.score(request, tokens)
+        assert by_request.tolist() == emulator.score("the red", tokens, weights=weights).tolist()
+        with pytest.raises(RequestError, match="takes no further options, such as weights"):
+            emulator.score(request, tokens, weights=weights)
 
 
 def test_score_takes_a_reply_that_fills_the_context_and_no_more(tiny):

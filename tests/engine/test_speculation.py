@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -23,6 +24,9 @@ from edge_eft.logits.sampling import choose, sample
 
 QUESTIONS = [q["question"] for q in json.loads((ATLAS / "heldout.json").read_text())["questions"]]
 
+N_DRAWS = int(os.environ.get("EDGE_EFT_TEST_DRAWS", "6_000"))  # the whole of it: 20_000
+N_PROMPTS = int(os.environ.get("EDGE_EFT_TEST_PROMPTS", "50"))  # the whole of it: 200
+
 # -- the rule --------------------------------------------------------------------------------------
 
 
@@ -42,7 +46,7 @@ def test_shared_noise_gives_the_exact_joint_distribution(p, q):
     """
     ids = np.arange(3)
     log_p, log_q = np.log(p), np.log(q)
-    n = 20_000
+    n = N_DRAWS
     pairs = Counter((choose(ids, log_q, seed, 0), choose(ids, log_p, seed, 0)) for seed in range(n))
     emulated = [sum(pairs[d, e] for d in range(3)) for e in range(3)]
     expected = np.array(p) / sum(p) * n
@@ -62,6 +66,7 @@ def test_shared_noise_gives_the_exact_joint_distribution(p, q):
 @pytest.mark.slow
 def test_replies_follow_the_exact_distribution_with_drafts(agreeing):
     """Every reply of two tokens out of the three likeliest, enumerated with `score`."""
+    n_replies = N_DRAWS // 10
     prompt, options = agreeing.prompts[0], {"top_k": 3, "top_p": 1.0, "temperature": 1.0}
     weights = Weights.upscale(0.5)
     with open_emulator(agreeing) as emulator:
@@ -72,13 +77,13 @@ def test_replies_follow_the_exact_distribution_with_drafts(agreeing):
                 exact[a, b] = p_a * p_b
         assert sum(exact.values()) == pytest.approx(1.0)
         seen = Counter()
-        for seed in range(1500):
+        for seed in range(n_replies):
             steps = emulator.stream(
                 prompt, weights=weights, seed=seed, max_tokens=3, draft=2, **options
             )
             reply = [step.token for step in itertools.islice(steps, 2)]
             seen[tuple(reply)] += 1
-    pairs = [pair for pair in exact if exact[pair] * 1500 >= 5]
+    pairs = [pair for pair in exact if exact[pair] * n_replies >= 5]
     observed = np.array([seen[pair] for pair in pairs])
     expected = np.array([exact[pair] for pair in pairs])
     assert set(seen) <= set(exact)
@@ -105,8 +110,10 @@ CHOICES = [GREEDY, *({"temperature": t, "seed": s} for t in (0.7, 1.0) for s in 
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_drafts_of_every_length_give_the_same_tokens(choice):
-    prompts = [[{"role": "user", "content": text}] for text in QUESTIONS[:: len(QUESTIONS) // 200]]
-    assert len(prompts) >= 200
+    prompts = [
+        [{"role": "user", "content": text}] for text in QUESTIONS[:: len(QUESTIONS) // N_PROMPTS]
+    ]
+    assert len(prompts) >= N_PROMPTS
     with Emulator.load("atlas") as emulator:
         for prompt in prompts:
             replies = [
@@ -115,7 +122,7 @@ def test_drafts_of_every_length_give_the_same_tokens(choice):
             ]
             assert len({tuple(reply.tokens) for reply in replies}) == 1, prompt
             assert len({reply.text for reply in replies}) == 1
-        assert emulator.drafter.policy.accepted > 100
+        assert emulator.drafter.policy.accepted > N_PROMPTS // 2
 
 
 @pytest.mark.slow
@@ -123,7 +130,7 @@ def test_drafts_on_a_published_model_change_no_token(smollm2_trio):
     """As all three roles; the instruct template for tuned makes its draft another distribution."""
     base, tuned, reference = smollm2_trio
     with Emulator.from_files(base=base, tuned=tuned, reference=reference, n_ctx=256) as emulator:
-        for seed in range(20):
+        for seed in range(N_PROMPTS // 10):
             prompt = [{"role": "user", "content": QUESTIONS[37 * seed]}]
             weights = Weights.upscale(0.5)  # at 1 the emulation is tuned itself
             options = {"weights": weights, "max_tokens": 12, "seed": seed, "temperature": 0.7}

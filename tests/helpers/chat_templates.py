@@ -91,7 +91,7 @@ QWEN_3 = """{%- if tools %}
 
 BENIGN = st.text("aeht u:\n<>|/s.é😀", max_size=12).filter(lambda s: "<s>" not in s)
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def user(text):

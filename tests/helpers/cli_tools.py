@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 from click.testing import CliRunner
 
@@ -37,11 +38,26 @@ def run_bench(command, family, *arguments):
     return json.loads(result.stdout.splitlines()[-1]), result.stderr
 
 
-def process(*arguments, stdin=subprocess.DEVNULL, **options):
+def command(setup=""):
+    """What starts `edge-eft` in a process of its own, after some Python code."""
+    if not setup:
+        return [sys.executable, "-m", "edge_eft"]
+    return [sys.executable, "-c", f"{setup}\nfrom edge_eft.__main__ import main\nmain()"]
+
+
+def process(*arguments, stdin=subprocess.DEVNULL, setup="", **options):
     """A call in a process of its own, with its output in pipes."""
     return subprocess.Popen(
-        [sys.executable, "-m", "edge_eft", *map(str, arguments)],
+        [*command(setup), *map(str, arguments)],
         stdin=stdin,
         text=True,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
+
+
+def wait_for(condition, seconds=20):
+    """Return when something has come about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -15,6 +15,7 @@ class ScriptedEmulator:
 
     deltas = {"chat": 1.0, "brief": 0.0}  # noqa: RUF012
     recipe = SimpleNamespace(name="scripted")
+    prefill = SimpleNamespace(on_progress=None)
     record = SimpleNamespace(n_ctx=512, memory=SimpleNamespace(total=3 << 20))
 
     def __init__(self, *replies, press_at=None, presses=1, fail_at=None):

@@ -116,3 +116,13 @@ def split_model(source: Path, folder: Path, n_parts: int, name: str = "split") -
         path = folder / f"{name}-{number + 1:05d}-of-{n_parts:05d}.gguf"
         path.write_bytes(Parts(keys, tensors).build())
     return folder / f"{name}-00001-of-{n_parts:05d}.gguf"
+
+
+def with_template(source: Path, target: Path, template: str | None) -> Path:
+    """Write a copy of a model with another chat template, or none; returns it."""
+    parts = Parts.read(source)
+    parts.keys.pop(b"tokenizer.chat_template", None)
+    if template is not None:
+        parts.keys[b"tokenizer.chat_template"] = (STR, template.encode())
+    target.write_bytes(parts.build())
+    return target

@@ -1,6 +1,7 @@
 """sampling: the order of the options, each by hand, and that the draw is exact."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from edge_eft.logits.sampling_params import MAX_SEED, Sampling
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
-N_DRAWS = 100_000
+N_DRAWS = int(os.environ.get("EDGE_EFT_TEST_DRAWS", "30_000"))  # the whole of it: 100_000
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 

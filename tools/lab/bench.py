@@ -27,7 +27,7 @@ from inflate import check_type, inflate, largest_difference, parse_count
 from edge_eft.bench.measure import measure
 from edge_eft.bench.report import as_object, as_table, machine, quartiles, rates
 from edge_eft.bench.ways import Opener
-from edge_eft.cli.bench import SETTINGS, Job, bench_options, conclude, introduce, progress_to
+from edge_eft.cli.bench import SETTINGS, Job, bench_options, conclude, introduce, rounds_shown
 from edge_eft.cli.main import fail
 from edge_eft.cli.terminal import talk
 from edge_eft.engine.emulator import Emulator
@@ -70,7 +70,8 @@ def command(
             measure_overhead(emulator, job, about)
             return
         extra = {baseline.NAME: joined(emulator, job)} if peers else {}
-        figures = measure(emulator, job.prompts, job.plan, progress_to(job.plan.rounds), extra)
+        with rounds_shown(job.plan) as done:
+            figures = measure(emulator, job.prompts, job.plan, done, extra)
     result, found = as_object(figures, job.plan, about), rates(figures)
     if peers:
         result["peers_tps"] = quartiles(found[baseline.NAME])[0]

@@ -1,0 +1,237 @@
+"""`edge-eft new`: a recipe of three files of one's own, with the prompt formats that suit them.
+
+What is wrong with the files or the name is said before anything is loaded. Then the formats are
+found by trying (`evaluate.formats`), the delta is looked at (`evaluate.delta`), and the recipe is
+written, whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import RecipeError
+from ..text.formats import FORMATS
+from .new_report import as_data, comment, shown
+from .options import HELP, Text, json_option, quiet_option
+from .progress import Display, loading
+from .terminal import one_line, say, start_logging, talk, to_json
+
+if TYPE_CHECKING:
+    from ..engine.emulator import Emulator
+    from ..evaluate.delta import Effect
+    from ..evaluate.formats import Trial
+    from ..files.recipe import Recipe
+
+_ROLES = ("base", "reference", "tuned")
+_FOR_FORMATS, _IN_ALL = 35.0, 50.0  # seconds, at most but for the question that is being asked
+
+
+@dataclass(frozen=True)
+class Files:
+    """The models that were named on the command line."""
+
+    base: str
+    reference: str
+    tuned: str | None
+    lora: str | None
+
+
+@click.command("new", context_settings=HELP)
+@click.argument("name")
+@click.option("--base", metavar="FILE", required=True, help="GGUF of the large model.")
+@click.option("--tuned", metavar="FILE", help="GGUF of the small tuned model.")
+@click.option("--reference", metavar="FILE", required=True, help="GGUF it was tuned from.")
+@click.option("--lora", metavar="ADAPTER", help="In place of --tuned: a LoRA on the reference.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=Text(),
+    metavar="[ROLE=]FORMAT",
+    help=f"Do not try: {', '.join(FORMATS)}; without a role, of base and reference. Repeatable.",
+)
+@click.option("--n-ctx", type=click.IntRange(1), metavar="N", help="Context length in tokens.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="To measure with.")
+@click.option("--gpu-layers", type=click.IntRange(0), metavar="N", help="To measure with.")
+@click.option("--no-measure", is_flag=True, help="Find the formats, and measure nothing else.")
+@click.option("--force", is_flag=True, help="Replace a recipe of that name.")
+@quiet_option
+@json_option
+def command(
+    name: str,
+    base: str,
+    tuned: str | None,
+    reference: str,
+    lora: str | None,
+    formats: tuple[str, ...],
+    n_ctx: int | None,
+    threads: int | None,
+    gpu_layers: int | None,
+    no_measure: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make a recipe of three model files of yours.
+
+    Checks that they belong together, finds by trying how each wants to be asked (its chat template,
+    plain text …), measures in a minute at most what the delta does and how fast it is, and keeps it
+    all as recipe NAME, which run, chat, serve and list then know.
+
+    \b
+    Examples:
+      edge-eft new mine --base large.gguf --tuned small-instruct.gguf --reference small.gguf
+      edge-eft new mine --base large-instruct.gguf --reference small-instruct.gguf --lora my-lora
+    """
+    start_logging(False)
+    given = _formats(formats)
+    recipe = _recipe(name, Files(base, reference, tuned, lora), n_ctx, force)
+    options = {"n_threads": threads, "n_gpu_layers": gpu_layers}
+    with _loaded(recipe, given, options) as emulator:
+        trial, effect = _measured(emulator, given, measures=not no_measure)
+        found = replace(emulator.recipe, name=name)
+        thinks = _thinks(emulator)
+    path = _save(found, comment(trial, effect), force)
+    if as_json:
+        say(to_json(as_data(found, path, trial, effect)))
+        return
+    shown(found, trial, effect)
+    say(one_line(str(path)))
+    if thinks:
+        talk(
+            "tuned's template can let it think first; template_kwargs = { enable_thinking = false }"
+            " beside its prompt in the recipe keeps it from that"
+        )
+    talk(f"edge-eft chat {name}")
+    talk(f'edge-eft compare {name} "Why is the sky blue?"')
+
+
+def _formats(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return role → format of "plain" or "tuned=chatml"."""
+    from ..files.recipe import check_prompt
+
+    formats: dict[str, str] = {}
+    for text in texts:
+        role, equals, spec = text.partition("=")
+        if not equals or role.strip() not in _ROLES:  # Jinja has = in it, too
+            spec = text
+            formats |= dict.fromkeys(("base", "reference"), spec)
+        else:
+            formats[role.strip()] = spec
+        check_prompt("--format", spec)
+    return formats
+
+
+def _recipe(name: str, files: Files, n_ctx: int | None, force: bool) -> Recipe:
+    """Return the recipe, with nothing wrong that can be known before models are loaded."""
+    from ..files.lora import lora_on_files
+    from ..files.recipe import from_files
+    from ..files.recipe_names import check_free, check_new_name, check_place
+    from ..files.recipe_toml import parse_recipe, to_toml
+    from ..system import recipe_directory
+
+    if (files.tuned is None) == (files.lora is None):
+        raise click.UsageError(
+            "Give --tuned or --lora: a LoRA makes the tuned model of the reference."
+        )
+    for role, file in asdict(files).items():
+        if file is not None and (not file or file.endswith(".toml")):
+            what = "an adapter" if role == "lora" else "a GGUF file"
+            raise click.UsageError(f"--{role} takes {what}, and is {file!r}.")
+    check_new_name(name)
+    if not force:
+        try:
+            check_free(name)
+        except RecipeError as error:
+            raise RecipeError(f"{error}; --force replaces it") from None
+    check_place()
+    if files.lora is not None:
+        recipe = lora_on_files(files.base, files.reference, files.lora)
+    else:
+        recipe = from_files(files.base, files.tuned or "", files.reference)
+    recipe = replace(recipe, name=name, n_ctx=n_ctx, description=_description(files))
+    text = to_toml(recipe, recipe_directory())
+    parse_recipe(text.encode(), recipe_directory() / f"{name}.toml")  # as it will be read
+    return recipe
+
+
+def _description(files: Files) -> str:
+    from ..files.gguf_split import model_stem
+
+    small = files.tuned or files.lora or ""
+    return f"{model_stem(Path(files.base))} led by {model_stem(Path(small))}"
+
+
+@contextmanager
+def _loaded(
+    recipe: Recipe, given: Mapping[str, str], options: Mapping[str, int | None]
+) -> Iterator[Emulator]:
+    from ..engine.emulator import Emulator
+    from ..evaluate.formats import to_try
+
+    with loading() as on_load:
+        emulator = Emulator(to_try(recipe, given), **options, on_load=on_load)  # type: ignore[arg-type]
+    with emulator:
+        yield emulator
+
+
+def _measured(
+    emulator: Emulator, given: Mapping[str, str], *, measures: bool
+) -> tuple[Trial, Effect | None]:
+    """Find the formats, and look at the delta."""
+    from ..evaluate.delta import measure
+    from ..evaluate.formats import find_formats
+
+    begun = perf_counter()
+    with _steps(emulator, "trying prompt formats") as on_step:
+        trial = find_formats(emulator, given=given, until=begun + _FOR_FORMATS, on_step=on_step)
+    if not measures:
+        return trial, None
+    with _steps(emulator, "measuring what the delta does") as on_step:
+        return trial, measure(emulator, until=begun + _IN_ALL, on_step=on_step)
+
+
+@contextmanager
+def _steps(emulator: Emulator, label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how far some work with the emulator is, which Ctrl-C stops."""
+    from .replies import stoppable
+
+    with stoppable(emulator), Display(label) as display:
+
+        def on_step(done: int, total: int, what: str) -> None:
+            display.update(done, total, f"{label}: {what}" if what else label)
+
+        yield on_step
+
+
+def _thinks(emulator: Emulator) -> bool:
+    """Return whether the template of tuned lets it think before it replies."""
+    from ..engine.prompting import runner_of
+
+    (delta,) = emulator.deltas
+    return runner_of(emulator, f"tuned:{delta}").prompt.reads("enable_thinking")
+
+
+def _save(recipe: Recipe, head: str, force: bool) -> Path:
+    """Write the recipe; an adapter that was converted for it is kept beside it."""
+    from ..files.adapter_cache import is_cached, keep
+    from ..files.recipe_names import adapter_beside, own_recipe, save_recipe
+    from ..system import recipe_directory
+
+    role, tuned = next(each for each in recipe.models().items() if each[0].startswith("tuned:"))
+    there = own_recipe(recipe.name) or recipe_directory() / f"{recipe.name}.toml"
+    beside = adapter_beside(there)
+    if tuned.lora is None or not is_cached(tuned.lora):
+        path = save_recipe(recipe, force=force, comment=head)
+        if beside.is_file():  # of the recipe that was replaced
+            beside.unlink()
+        return path
+    keep(tuned.lora, beside)
+    recipe = recipe.with_models({role: replace(tuned, lora=beside)})
+    return save_recipe(recipe, force=force, comment=head)

@@ -1,0 +1,128 @@
+"""What `edge-eft new` found: for people, for programs, and for whoever reads the recipe later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .terminal import supports
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..evaluate.delta import Effect
+    from ..evaluate.formats import Told, Trial
+    from ..files.recipe import Recipe
+
+_HEADINGS = ("format", "base", "reference", "emulated")
+
+
+def as_data(recipe: Recipe, path: Path, trial: Trial, effect: Effect | None) -> dict[str, Any]:
+    """Return what was made as plain data, for --json."""
+    models = {role.partition(":")[0]: spec for role, spec in recipe.models().items()}
+    return {
+        "name": recipe.name,
+        "path": str(path),
+        "models": {role: str(spec.lora or spec.file) for role, spec in models.items()},
+        "formats": {**trial.told._asdict(), "tuned": trial.tuned},
+        "tried": [
+            {"formats": told._asdict(), "logprobs": asdict(score)}
+            for told, score in trial.scores.items()
+        ],
+        "tuned_logprob": trial.own,
+        "replies": {"asked": trial.n_asked, "right": trial.n_right, "scored": trial.n_scored},
+        "delta": None if effect is None else asdict(effect),
+    }
+
+
+def shown(recipe: Recipe, trial: Trial, effect: Effect | None) -> None:
+    """Print what was found, for people."""
+    from .console import show, text
+
+    show(text(f"{recipe.name}: {recipe.description}", "bold"))
+    show("", text(f"Prompt formats: {_measure_of(trial)}"), _table(trial), text(_chosen(trial)))
+    if effect is not None:
+        show("", *(text(line) for line in _effect_lines(effect)))
+
+
+def comment(trial: Trial, effect: Effect | None) -> str:
+    """Return the same as lines for the recipe's head: our words and figures, no stranger's text."""
+    widths = (12, 9, 11, 10)
+    rows = [_HEADINGS, *(cells[:4] for cells in _rows(trial))]
+    lines = [
+        "Written by edge-eft new.",
+        "",
+        f"Prompt formats: {_measure_of(trial)}",
+        *(f"{row[0]:<{widths[0]}}" + "".join(map(str.rjust, row[1:], widths[1:])) for row in rows),
+        _chosen(trial),
+    ]
+    if effect is not None:
+        lines += ["", *_effect_lines(effect)]
+    return "\n".join(lines)
+
+
+def _measure_of(trial: Trial) -> str:
+    """Return what the figures of the table are."""
+    which = "right replies" if trial.n_right else "replies, none of them right"
+    return (
+        f"log-probability per token of {trial.n_scored} of tuned's {which} "
+        f"({trial.n_asked} questions)"
+    )
+
+
+def _chosen(trial: Trial) -> str:
+    base, reference = trial.told
+    tuned = _short(trial.tuned)
+    if base == reference:
+        return f"base and reference get {_short(base)}; tuned gets {tuned}"
+    return f"base gets {_short(base)}, reference {_short(reference)}; tuned gets {tuned}"
+
+
+def _rows(trial: Trial) -> Iterator[tuple[str, str, str, str, bool]]:
+    """Yield name, figures and whether it was chosen, of each format."""
+    for told, score in trial.scores.items():
+        figures = (f"{each:.2f}" for each in (score.base, score.reference, score.emulated))
+        yield (_name(told), *figures, told == trial.told)  # type: ignore[misc]
+
+
+def _table(trial: Trial) -> Table:
+    from rich.table import Table
+
+    from .console import text
+
+    mark = "✓" if supports("✓") else "*"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column(_HEADINGS[0])
+    for heading in _HEADINGS[1:]:
+        table.add_column(heading, justify="right")
+    for *cells, is_best in _rows(trial):
+        style = "green" if is_best else ""
+        table.add_row(*(text(cell, style) for cell in (mark if is_best else "", *cells)))
+    return table
+
+
+def _name(told: Told) -> str:
+    base, reference = map(_short, told)
+    return base if base == reference else f"{base}, {reference}"
+
+
+def _short(spec: str) -> str:
+    """Return the name of a format; Jinja written out has none."""
+    from ..text.formats import is_named
+
+    return spec if is_named(spec) else "a template of its own"
+
+
+def _effect_lines(effect: Effect) -> Iterator[str]:
+    yield f"first choices changed   {effect.changed:.0%}: tokens that the base would not have said"
+    yield f"KL(emulated ‖ base)     {effect.kl:.2f} nats per token: how far it moves the base"
+    emulated, base = (
+        f"{speed:,.1f}" if speed else "?" for speed in (effect.emulated_speed, effect.base_speed)
+    )
+    yield (
+        f"tokens per second       {emulated} emulated, {base} the base alone: a short look "
+        "(edge-eft bench)"
+    )

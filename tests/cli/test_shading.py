@@ -1,0 +1,69 @@
+"""shading: what the delta did is seen without colours, too."""
+
+import math
+import re
+import sys
+
+import pytest
+from helpers.pseudo_terminal import Screen
+
+from edge_eft.cli.shading import show_shifts, sign
+from edge_eft.evaluate.token_shifts import TokenShift
+
+SHIFTS = [
+    TokenShift(" It", -0.1, -3.0),
+    TokenShift(" is", -0.1, -1.0),
+    TokenShift(" so", -0.5, -0.5),
+    TokenShift(" not", -1.0, -0.1),
+    TokenShift(" Lima\x1b[5m", -5.0, -0.1),
+]
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(10.1, "++"), (9, "+"), (2.1, "+"), (1.9, ""), (1, ""), (0.6, "")]
+)
+def test_a_sign_stands_for_a_factor(factor, expected):
+    assert sign(math.log(factor)) == expected
+    assert sign(-math.log(factor)) == expected.replace("+", "-")
+    assert (sign(math.inf), sign(-math.inf)) == ("++", "--")
+
+
+def test_both_impossible_is_no_shift():
+    assert TokenShift("x", -math.inf, -math.inf).shift == 0.0
+
+
+def shaded(monkeypatch, **environment):
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen.out)
+    monkeypatch.setattr(sys, "stderr", screen.err)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    show_shifts(SHIFTS)
+    return screen.text()
+
+
+def test_tokens_are_shaded_on_a_terminal(monkeypatch):
+    text = shaded(monkeypatch)
+    reply, *legend = text.splitlines()
+    assert reply == (
+        "\x1b[1;4;32m It\x1b[0m\x1b[4;32m is\x1b[0m so\x1b[7;31m not\x1b[0m\x1b[1;7;31m Lima\x1b[0m"
+    )
+    assert "10 times likelier" in legend[0]
+    assert "4 of 5 tokens by a factor of 2 or more" in text
+
+
+def test_without_colours_the_signs_stay(monkeypatch):
+    text = shaded(monkeypatch, NO_COLOR="1")
+    assert text.startswith(
+        "\x1b[1;4m It\x1b[0m\x1b[4m is\x1b[0m so\x1b[7m not\x1b[0m\x1b[1;7m Lima"
+    )
+    assert not re.search(r"3[0-9]m", text)
+
+
+def test_a_terminal_that_can_only_write_gets_a_list(monkeypatch):
+    lines = shaded(monkeypatch, TERM="dumb").replace("\x1b[2m", "").splitlines()
+    assert lines[0] == '    2.90    −0.10    −3.00 " It"'
+    assert len(lines) == 6
