@@ -227,12 +227,12 @@ def test_an_editor_needs_a_terminal(capsys):
 # -- the reply -----------------------------------------------------------------------------
 
 
-def test_markdown_is_for_terminals_that_can_show_it(monkeypatch):
+def test_markdown_is_for_terminals_that_can_show_it():
     assert isinstance(reply_writer(plain=False), ReplyWriter)
     with shown_on(Screen()):
         assert isinstance(reply_writer(plain=False), MarkdownWriter)
         assert isinstance(reply_writer(plain=True), ReplyWriter)
-        monkeypatch.setenv("TERM", "dumb")
+        os.environ["TERM"] = "dumb"
         assert isinstance(reply_writer(plain=False), ReplyWriter)
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import sys
 
 import pytest
@@ -33,8 +34,8 @@ That is all."""
 def chat(recipe, tmp_path):
     """Start a chat with these replies."""
 
-    def start(*replies, columns=100, **more):
-        return scripted_chat(recipe, tmp_path, replies, columns=columns, **more)
+    def start(*replies, options=(), **more):
+        return scripted_chat(recipe, tmp_path, replies, *options, **more)
 
     return start
 
@@ -156,6 +157,24 @@ def test_a_reply_follows_the_width(chat, tmp_path):
         go(tmp_path)
         rows = ["word " * 20, f"{'word ' * 4}and {'word ' * 15}", f"{'word ' * 9}end."]
         terminal.shows("\n".join([f"{HEAD}› go on", "First.", "", *map(str.rstrip, rows), "›"]))
+
+
+def test_a_chat_that_was_killed_in_mid_reply_goes_on(chat):
+    with chat("Tomatoes <wait> need sun.") as terminal:
+        terminal.wait_for("›")
+        terminal.type("hello")
+        terminal.wait_for("Tomatoes")
+        terminal.kill()
+        assert terminal.exit_status() == 128 + signal.SIGKILL
+    with chat("Tomatoes need **sun**.", options=["--continue"]) as terminal:
+        terminal.wait_for("›")
+        terminal.type("/regenerate")
+        shown = terminal.wait_for("sun.\n›")
+    assert re.sub(r"\d{8}-\w+", "ID", shown) == (
+        "ID goes on with family: 2 messages\n› hello\nTomatoes\n"
+        "this reply was cut off; /regenerate draws it anew\n"
+        f"{HEAD}› /regenerate\nTomatoes need sun.\n›"
+    )
 
 
 @pytest.mark.slow

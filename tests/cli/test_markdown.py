@@ -1,5 +1,7 @@
 """Markdown for a terminal: no word is lost or cut, and a line stays a line."""
 
+import os
+
 import pytest
 from helpers.screen import Screen, shown_on
 from hypothesis import given
@@ -12,24 +14,25 @@ from edge_eft.cli.markdown import MarkdownLines
 WIDTHS = (100, 40)
 
 
-def terminal(columns=100):
+def terminal(columns=100, no_color=""):
     with shown_on(Screen()):
+        os.environ["NO_COLOR"] = no_color  # until it is put back
         out = console()
     out.width = columns
     return out
 
 
-def rendered(text, columns=100):
+def rendered(text, columns=100, **more):
     """The lines of a text on a terminal of so many columns."""
-    out = terminal(columns)
+    out = terminal(columns, **more)
     lines, markdown = [], MarkdownLines()
     for line in text.split("\n"):
         lines += markdown.take(line, out)
     return lines + markdown.rest(out)
 
 
-def plain(text, columns=100):
-    return "\n".join(line.plain.rstrip() for line in rendered(text, columns))
+def plain(text, columns=100, **more):
+    return "\n".join(line.plain.rstrip() for line in rendered(text, columns, **more))
 
 
 def styles(text):
@@ -154,10 +157,9 @@ def test_a_table_whose_words_do_not_fit_stays_as_it_is():
     assert plain(table, 40).replace("\n", " ").split() == table.replace("\n", " ").split()
 
 
-def test_without_styles_the_marks_stay_for_they_say_more_than_nothing(monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
+def test_without_styles_the_marks_stay_for_they_say_more_than_nothing():
     text = f"# It\n* **bold** and `code`, [x](http://a.b)\n{'word ' * 12}"
-    assert plain(text, 40).splitlines() == [
+    assert plain(text, 40, no_color="1").splitlines() == [
         "# It",
         "• **bold** and `code`, [x](http://a.b)",
         "word word word word word word word word",

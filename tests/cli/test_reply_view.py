@@ -95,14 +95,13 @@ def test_a_table_is_drawn_when_it_shows():
     assert screen.text() == "Here:\na  b\n─────\n1  22\n\nThat is all.\n"
 
 
-def test_the_line_under_way_follows_the_width(monkeypatch):
+def test_the_line_under_way_follows_the_width():
     screen = Screen(60)
     with shown_on(screen):
         view = ReplyView()
         view.show(f"First.\n{'word ' * 20}")
         for columns in (40, 100):
             screen.resize(columns)
-            monkeypatch.setenv("COLUMNS", str(columns))
             view.show("end ")
             in_a_row = columns // 5
             words = ["word"] * 20 + ["end"] * (1 if columns == 40 else 2)
@@ -145,7 +144,7 @@ def test_what_a_model_says_is_filtered_first_however_it_is_cut():
     assert screen.text() == "abcde\n"
 
 
-def test_a_terminal_that_has_gone_is_told_to_who_writes(monkeypatch):
+def test_a_terminal_that_has_gone_is_told_to_who_writes():
     class Gone(Screen):
         def write(self, data):
             raise OSError(5, "Input/output error")

@@ -1,6 +1,7 @@
 """A terminal that keeps what it shows: the sequences that a reply is drawn with, and no others."""
 
 import io
+import os
 import re
 from contextlib import contextmanager
 from unittest import mock
@@ -48,6 +49,7 @@ class Screen(io.StringIO):
     def resize(self, columns):
         """Become narrower or wider: rows that are too wide are wrapped, as most terminals do."""
         assert self._at == len(self._lines) - 1
+        os.environ["COLUMNS"] = str(columns)  # `shown_on` puts it back
         rows = [
             line[i : i + columns]
             for line in self._lines
@@ -97,6 +99,7 @@ class Screen(io.StringIO):
 @contextmanager
 def shown_on(screen):
     """Let stdout be this terminal."""
-    size = {"COLUMNS": str(screen.columns), "LINES": str(screen.rows), "TERM": "xterm-256color"}
-    with mock.patch.dict("os.environ", size), mock.patch("sys.stdout", screen):
+    size = {"COLUMNS": str(screen.columns), "LINES": str(screen.rows)}
+    kind = {"TERM": "xterm-256color", "NO_COLOR": ""}
+    with mock.patch.dict("os.environ", {**size, **kind}), mock.patch("sys.stdout", screen):
         yield screen
