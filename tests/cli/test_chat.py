@@ -256,8 +256,7 @@ def test_chat_reads_plain_lines_from_a_pipe_and_writes_no_history(small, tmp_pat
     result = invoke(
         "chat",
         small,
-        "--max-tokens",
-        "4",
+        *("--max-tokens", "4", "--seed", "4"),
         stdin=lines,
         environment={"EDGE_EFT_HOME": str(tmp_path)},
     )
