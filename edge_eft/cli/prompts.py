@@ -62,7 +62,7 @@ def read_stdin() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        say("edge-eft: type the prompt, then Ctrl-D", err=True)
+        say("edge-eft: type the prompt, then Ctrl-D; to converse: edge-eft chat", err=True)
     try:
         return decode(read_at_most(sys.stdin.buffer, _MAX_PROMPT_BYTES)).removesuffix("\n")
     except UnicodeDecodeError:
