@@ -50,6 +50,7 @@ class Models:
         from ..files.recipe_names import list_recipes
 
         recipes = list_recipes()
+        self._check_format()
         self._check_files(recipes)
         if self.tuned is not None or self.reference is not None:
             if self.model is not None:
@@ -153,6 +154,18 @@ class Models:
 
         return lora_on_files(self.base, self.reference, self.lora, prompt=self.format)
 
+    def _check_format(self) -> None:
+        """Raise RecipeError if the format is none; JSON is one of replies."""
+        from ..files.recipe import check_prompt
+
+        if self.format is not None and self.format.lower() == "json":
+            raise click.UsageError(
+                "--format is the prompt's; for replies in JSON: --schema FILE, and --json prints "
+                "all about a reply as JSON."
+            )
+        if self.format is not None:
+            check_prompt("--format", self.format)
+
     def _check_files(self, recipes: Mapping[str, Path]) -> None:
         """Raise UsageError if an option that takes a file has something else."""
         for role in ("base", "tuned", "reference", "lora"):
@@ -172,6 +185,7 @@ class Models:
         """Load it all, showing how far it is. A recipe that nobody has named is named first."""
         from .untried import load
 
+        _check_there(recipe)
         if self.assumed:
             talk(
                 f"no recipe is named, so it is {recipe.name}; edge-eft config set recipe NAME "
@@ -185,6 +199,26 @@ class Models:
             n_gpu_layers=self.gpu_layers,
             n_slots=n_slots,
         )
+
+
+def _check_there(recipe: Recipe) -> None:
+    """Raise ModelFileError if a model of a recipe of the user's own is not where it was.
+
+    What was pulled is not looked at: what loads it says how to get it again.
+    """
+    from ..errors import ModelFileError
+    from ..files.pulled import is_cached
+    from ..files.recipe_names import own_recipes
+
+    if recipe.path not in own_recipes().values():
+        return
+    for role, spec in recipe.roles().items():
+        if not (spec.needs_pull or is_cached(spec) or os.path.lexists(spec.file)):
+            raise ModelFileError(
+                f"{spec.file}: no such file, and recipe {recipe.name} has it as {role}; if it has "
+                f"moved: edge-eft new {shlex.quote(recipe.name)} --base FILE --tuned FILE "
+                "--reference FILE --force"
+            )
 
 
 def _limited(words: Sequence[str], at_most: int, why: str, *, first: str = "") -> list[str]:

@@ -5,6 +5,7 @@ import json
 import pytest
 from helpers.cli_tools import complaint, invoke
 from helpers.hugging_face import peft_directory, random_pairs
+from helpers.recipe_files import write_recipe
 
 from edge_eft.cli.naming import looks_like_prompt
 
@@ -140,3 +141,17 @@ def test_a_default_recipe_that_is_gone_is_said_to_be_the_default(monkeypatch):
     line = complaint("run", QUESTION)
     assert "recipe 'gone-one' is not known" in line
     assert "it is your default: edge-eft config set recipe NAME" in line
+
+
+def test_a_model_that_has_moved_names_the_recipe_and_the_way_to_mend_it(home):
+    recipes = home / "home" / "recipes"
+    recipes.mkdir(parents=True)
+    write_recipe(recipes / "mine.toml", home / "gone.gguf")
+    line = complaint("run", "mine", "hi")
+    assert f"{home}/gone.gguf: no such file, and recipe mine has it as base" in line
+    assert "edge-eft new mine --base FILE --tuned FILE --reference FILE --force" in line
+
+
+def test_a_format_of_replies_is_not_one_of_prompts():
+    assert "for replies in JSON: --schema FILE" in complaint("run", "hi!", "--format", "json")
+    assert "--format is 'xml'; it may be template" in complaint("run", "hi!", "--format", "xml")
