@@ -118,3 +118,17 @@ def test_what_cannot_be_read_is_told_and_the_others_are_listed(two):
     assert "20261126-cccc.jsonl cannot be read: it is not a conversation" in result.stderr
     assert "1 damaged line of its file is left out" in invoke("log", "kq").stderr
     os.unlink(two)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("delete abc", "'delete' is not an ID; it is edge-eft log --delete abc"),
+        ("show abc", "it is edge-eft log abc"),
+        ("search two words", "it is edge-eft log --search two words"),
+        ("list", "it is edge-eft log (see"),
+        ("Lima", "edge-eft log --search Lima looks into their messages"),
+    ],
+)
+def test_a_verb_in_place_of_an_id_is_told_the_line(words, meant):
+    assert meant in complaint("log", *words.split())

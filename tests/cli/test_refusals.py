@@ -83,7 +83,7 @@ def test_every_command_refuses_what_it_does_not_know(words):
     [
         ("nope", "there is no command 'nope'; there are: demo"),
         ("chta", "there is no command 'chta' (did you mean chat?)"),
-        ("config nope", "there is no command 'nope'; there are: set, unset"),
+        ("config nope", "there is no command 'nope'; there are: get, set, unset"),
         ("completion", "SHELL is missing; give one of bash, zsh, fish"),
         ("completion csh", "SHELL is 'csh'; it must be one of bash, zsh, fish"),
         ("completion bash zsh", "'zsh' is one word too many"),
