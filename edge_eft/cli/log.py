@@ -226,7 +226,9 @@ def _delete(ids: Sequence[str], *, everything: bool, yes: bool) -> None:
         names = "" if everything else f" ({', '.join(path.stem for path in paths)})"
         answer = agreed(f"Delete {what}{names}?")
         if answer is None:
-            raise click.UsageError("Nobody can be asked here; --yes deletes without asking.")
+            raise click.UsageError(
+                "Without a terminal nothing is asked; --yes deletes without asking."
+            )
         if not answer:
             raise click.exceptions.Exit(1)
     problems = []

@@ -75,7 +75,7 @@ def test_where_nothing_is_kept_one_line_says_so(tmp_path, monkeypatch):
 
 
 def test_those_that_are_named_are_deleted(two):
-    assert "Nobody can be asked here" in complaint("log", "--delete", "kq")
+    assert "Without a terminal nothing is asked; --yes" in complaint("log", "--delete", "kq")
     assert invoke("log", "--delete", "kq", "--yes").stdout == "deleted 1 conversation\n"
     assert [path.stem for path in sessions.paths()] == ["20261127-bbbb"]
     assert "no conversation is kept as 'kq'" in complaint("log", "--delete", "kq", "--yes")
