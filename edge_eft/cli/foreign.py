@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 import click
 
-# Each option of theirs → ours, or a sentence on what to do; {} is the word that followed it.
+# Each option of theirs → ours, or a sentence on what to do; {value} is the word that followed it.
 OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(("-c", "--ctx-size", "--num-ctx", "--max-kv-size"), "--n-ctx"),
     **dict.fromkeys(("--n-predict", "--predict", "--num-predict"), "--max-tokens"),
-    **dict.fromkeys(("-ngl", "--n-gpu-layers", "--num-gpu"), "--gpu-layers"),
+    **dict.fromkeys(("-ngl", "--ngl", "--n-gpu-layers", "--num-gpu"), "--gpu-layers"),
+    "-temp": "--temperature",
     **dict.fromkeys(("-sys", "--system-prompt"), "--system"),
-    **dict.fromkeys(("--repeat-penalty", "--repetition_penalty"), "--repetition-penalty"),
+    "--repeat-penalty": "--repetition-penalty",
     **dict.fromkeys(("--adapter-path", "--adapter"), "--lora"),
     **dict.fromkeys(("--json-schema", "--schema-file"), "--schema"),
-    **dict.fromkeys(("-p", "--prompt"), "the prompt needs no option: edge-eft {command} {}"),
-    **dict.fromkeys(("-f", "--file"), "a file goes in by stdin: edge-eft run < {}"),
+    **dict.fromkeys(("-p", "--prompt"), "the prompt needs no option: edge-eft {command} {value}"),
+    **dict.fromkeys(
+        ("-f", "--file"),
+        "a file goes in by stdin: edge-eft run < {value}, or as @{value} in a chat",
+    ),
     **dict.fromkeys(("--stream", "--no-stream"), "replies are shown as they come; leave it out"),
     **dict.fromkeys(
         ("-i", "--interactive", "--interactive-first", "-cnv", "--conversation"),
@@ -27,7 +32,7 @@ OPTIONS: Mapping[str, str] = {
         ("-no-cnv", "--no-conversation", "-st", "--single-turn"),
         "edge-eft run answers once; leave it out",
     ),
-    **dict.fromkeys(("-hf", "--hf-repo"), "edge-eft pull gets models: edge-eft pull {}"),
+    **dict.fromkeys(("-hf", "--hf-repo"), "edge-eft pull gets models: edge-eft pull {value}"),
     **dict.fromkeys(("-md", "--model-draft", "--draft-model"), "the tuned model drafts: --draft N"),
     **dict.fromkeys(("-o", "--option"), "a setting is an option: --temperature 0.7, say"),
     **dict.fromkeys(
@@ -36,7 +41,7 @@ OPTIONS: Mapping[str, str] = {
     ),
     "--continue": "edge-eft chat --continue goes on with a conversation",
     "--keepalive": "models stay loaded in edge-eft serve alone, which has --keep-alive",
-    "--attachment": "a text goes in by stdin: edge-eft run < {}",
+    "--attachment": "a text goes in by stdin: edge-eft run < {value}",
 }
 # Of llama-cli, with one dash: click would read them as letters, -ngl 99 as -n gl.
 _ONE_DASH = [name for name in OPTIONS if len(name) > 2 and name[1] != "-"]
@@ -86,8 +91,7 @@ def check(words: Sequence[str], ctx: click.Context) -> None:
             raise click.UsageError(instead(word, words, ctx) or word, ctx)
         # It was once the name of --format.
         was_format = not value or value in FORMATS or "{" in value
-        asks = " " in value or ctx.command.name in ("run", "compare")
-        if name == "--prompt" in names and asks and not was_format:
+        if name == "--prompt" in names and not was_format:
             told = instead(name, [*words[:i], name, value], ctx)
             raise click.UsageError(f"{told} (the prompt's format is --format)", ctx)
 
@@ -101,17 +105,19 @@ def instead(name: str, words: Sequence[str], ctx: click.Context) -> str | None:
         ctx: the command's.
     """
     names = {each for param in ctx.command.params for each in param.opts}
-    same = name.replace("_", "-")
-    told = same if same != name and same in names else OPTIONS.get(name)
+    letters = re.sub("[-_]", "", name) if name.startswith("--") else ""  # --max_tokens, --keepalive
+    same = (each for each in sorted(names) if each.replace("-", "") == letters)
+    spelt = next(same, None) if name not in names and len(letters) > 2 else None
+    told = spelt or OPTIONS.get(name)
     if name in ("-c", "--continue") and "-c" not in names and not _value(name, words).isdigit():
         told = OPTIONS["--continue"]
     if told is None:
         return None
     value = _value(name, words)
     if not told.startswith("--"):
-        command = "run" if ctx.command.name == "chat" else ctx.command.name
+        command = "compare" if ctx.command.name == "compare" else "run"
         shown = shlex.quote(value) if value else "…"
-        return f"there is no option {name}; {told.format(shown, command=command)}"
+        return f"there is no option {name}; {told.format(value=shown, command=command)}"
     if told not in names:
         return None
     shown = f" {shlex.quote(value)}" if value and not value.startswith("-") else ""

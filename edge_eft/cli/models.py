@@ -61,7 +61,8 @@ class Models:
             return self._of_files(), _limited(words, at_most, self._in_place_of_a_recipe())
         if self.model is not None:
             _check_one_recipe(self.model, words, recipes)
-            return self._named(self.model, words), _limited(words, at_most, "")
+            rest = _limited(words, at_most, "", before=("-m", self.model))
+            return self._named(self.model, words), rest
         _check_order(words, recipes)
         if words and not (at_most and looks_like_prompt(words[0], recipes)):
             return self._of_word(words, recipes, at_most)
@@ -221,7 +222,14 @@ def _check_there(recipe: Recipe) -> None:
             )
 
 
-def _limited(words: Sequence[str], at_most: int, why: str, *, first: str = "") -> list[str]:
+def _limited(
+    words: Sequence[str],
+    at_most: int,
+    why: str,
+    *,
+    first: str = "",
+    before: Sequence[str] = (),
+) -> list[str]:
     """Return the words that follow a recipe; raise UsageError if they are more than `at_most`.
 
     A `-` is stdin, which may stand beside a prompt.
@@ -231,22 +239,24 @@ def _limited(words: Sequence[str], at_most: int, why: str, *, first: str = "") -
         at_most: 1 if a prompt goes here, else 0.
         why: what to say first.
         first: the recipe as it was typed, which may be the prompt's first word.
+        before: the recipe by option.
     """
     prompts = [word for word in words if word != "-" or not at_most]
     if len(prompts) > at_most or len(words) > at_most + 1:
         word = prompts[at_most] if len(prompts) > at_most else "-"
-        what = f"quote the prompt{_quoted(prompts, first)}" if at_most else "no prompt goes here"
+        line = _quoted(prompts, first, before)
+        what = f"quote the prompt{line}" if at_most else "no prompt goes here"
         raise click.UsageError(f"{word!r:.80} is one word too many; {why}{what}.")
     return list(words)
 
 
-def _quoted(prompts: Sequence[str], first: str) -> str:
+def _quoted(prompts: Sequence[str], first: str, before: Sequence[str]) -> str:
     """Return the command line with the prompt as one word, after a colon; "" if it is long."""
     from ..files.recipe_names import list_recipes, near
 
     known = list_recipes()
     is_name = not first or first in known or os.path.lexists(first) or bool(near(first, known))
-    names = [shlex.quote(first)] if first and is_name else []
+    names = [shlex.quote(each) for each in (*before, *([first] if first and is_name else []))]
     prompt = " ".join(prompts if is_name else [first, *prompts])
     if len(prompt) > 200:
         return ""

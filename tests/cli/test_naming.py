@@ -127,6 +127,8 @@ def test_a_prompt_of_one_word_goes_with_stdin(scripted):
 def test_the_line_to_type_is_said_whole():
     line = complaint("run", "atlas", "What", "is", "it?")
     assert "quote the prompt: edge-eft run atlas 'What is it?'" in line
+    line = complaint("run", "-m", "atlas", "What", "is", "it?")
+    assert "quote the prompt: edge-eft run -m atlas 'What is it?'" in line
     line = complaint("run", "What", "is", "it?")
     assert "quote the prompt: edge-eft run 'What is it?'" in line
     line = complaint("run", "atals", "Who?")
