@@ -90,7 +90,7 @@ def _say_default(plan: Plan) -> None:
     with contextlib.suppress(click.ClickException):
         file = config_file.read()
     default = os.environ.get("EDGE_EFT_RECIPE") or file.get("recipe")
-    if default in plan.recipes:
+    if str(default) in plan.recipes:  # a file may say anything
         talk(
             f"{one_line(str(default))} was your default recipe: edge-eft config set recipe NAME, "
             "or edge-eft config unset recipe"
