@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .command import command as new_command
+from .command import option
 from .completion import complete_delta, complete_recipe
 from .options import json_option, quiet_option
 from .progress import Display
@@ -32,7 +33,7 @@ _LEAST = 13  # columns of the terminal, for a question or a reply beside others
     shell_complete=complete_delta,
     help="Whose manner: chat, brief or discreet.",
 )
-@click.option(
+@option(
     "--questions",
     type=click.IntRange(1),
     default=200,
