@@ -34,6 +34,7 @@ COMMANDS = {
     "/regenerate": ("", "draw the last reply anew"),
     "/system": ("[TEXT|off]", "set, drop or show the system message"),
     "/save": ("FILE", "write the conversation and its settings"),
+    "/save!": ("FILE", "the same, in place of another conversation that FILE holds"),
     "/load": ("FILE", "go on with a saved conversation"),
     "/sessions": ("[ID]", "list the kept conversations; with ID: go on with that one"),
     "/clear": ("", "begin a new conversation; settings stay"),
@@ -188,7 +189,7 @@ def _mix(chat: Chat, argument: str) -> str:
 
 def _clear(chat: Chat, _: str) -> str:
     chat.keeper.leave()
-    chat.conversation.turns = []
+    chat.conversation.clear()
     return "the conversation is empty"
 
 
@@ -206,6 +207,7 @@ _RUN: dict[str, Callable[[Chat, str], str | Styled | None]] = {
     "/explain": _explain,
     "/system": lambda chat, argument: chat.conversation.set_system(argument),
     "/save": lambda chat, argument: chat.conversation.save(argument),
+    "/save!": lambda chat, argument: chat.conversation.save(argument, over_another=True),
     "/load": _load,
     "/sessions": _sessions,
     "/clear": _clear,

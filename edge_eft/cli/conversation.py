@@ -30,12 +30,18 @@ _NAME_VALUE = re.compile(r"([^\s=]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
 
 @dataclass
 class Conversation:
-    """What was said and how replies are drawn. `deltas` are the recipe's: name → weight."""
+    """What was said and how replies are drawn.
+
+    Attributes:
+        deltas: the recipe's: name → weight.
+        files: where it was saved to or loaded from, and may be saved to again.
+    """
 
     deltas: Mapping[str, float]
     settings: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
     turns: list[dict[str, str]] = field(default_factory=list)
+    files: set[Path] = field(default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
         self.check(self.settings)
@@ -120,7 +126,11 @@ class Conversation:
         """Go on with another conversation; settings that do not suit the recipe change nothing."""
         self.check(settings)
         self.settings, self.system = dict(settings), system
-        self.turns = [dict(turn) for turn in turns]
+        self.turns, self.files = [dict(turn) for turn in turns], set()
+
+    def clear(self) -> None:
+        """Begin another conversation, with the same settings."""
+        self.turns, self.files = [], set()
 
     def up_to_last_message(self) -> Conversation:
         """Return a copy that ends with the last user message."""
@@ -129,14 +139,20 @@ class Conversation:
             turns.pop()
         return replace(self, turns=turns)
 
-    def save(self, argument: str) -> str:
-        """Write a JSON file, whole or not at all; only a saved chat is overwritten."""
+    def save(self, argument: str, *, over_another: bool = False) -> str:
+        """Write a JSON file, whole or not at all.
+
+        Only a saved chat is overwritten, and only one that this conversation goes on from, unless
+        it is to be written `over_another`.
+        """
         path = _path(argument, "/save")
+        if not self.turns:
+            raise RequestError("nothing is said yet, so there is nothing to save")
+        if os.path.lexists(path):
+            self._check_replaceable(path, over_another=over_another)
         content = {"system": self.system, "settings": self.settings, "messages": self.turns}
         try:
             text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-            if os.path.lexists(path):
-                self._read(path)
             temporary = path.with_name(f".edge-eft-{secrets.token_hex(8)}")
             try:
                 with open(temporary, "x", encoding="utf-8") as file:
@@ -144,19 +160,32 @@ class Conversation:
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{path} cannot be written ({reason(error)})") from None
+        self.files.add(path.resolve())
+        return f"saved {_messages(len(self.turns))} to {one_line(str(path))}"
+
+    def _check_replaceable(self, path: Path, *, over_another: bool) -> None:
+        """Raise RequestError if what is there would be lost."""
+        try:
+            _, _, turns = self._read(path)
+            is_own = path.resolve() in self.files or self.turns[: len(turns)] == turns
         except RequestError:
             raise RequestError(
                 f"{path} exists and is not a saved chat; choose a new name"
             ) from None
-        except (OSError, ValueError) as error:
-            raise RequestError(f"{path} cannot be written ({reason(error)})") from None
-        return f"saved {len(self.turns)} messages to {one_line(str(path))}"
+        if not (over_another or is_own):
+            raise RequestError(
+                f"{path} holds another conversation of {_messages(len(turns))}; choose another "
+                f"name, or /save! {path} replaces it"
+            )
 
     def load(self, argument: str) -> str:
         """Take over a saved conversation; an error changes nothing."""
         path = _path(argument, "/load")
         self.take_over(*self._read(path))
-        return f"loaded {len(self.turns)} messages from {one_line(str(path))}"
+        self.files.add(path.resolve())
+        return f"loaded {_messages(len(self.turns))} from {one_line(str(path))}"
 
     def _read(self, path: Path) -> tuple[dict[str, Any], str | None, list[dict[str, str]]]:
         try:
@@ -170,6 +199,10 @@ class Conversation:
             raise RequestError(f"{path} cannot be read ({reason(error)})") from None
         except (ValueError, KeyError, TypeError, RecursionError, PromptError):
             raise RequestError(f"{path} is not a saved chat; /save writes one") from None
+
+
+def _messages(n: int) -> str:
+    return "1 message" if n == 1 else f"{n} messages"
 
 
 def _quoted(text: str) -> list[str]:

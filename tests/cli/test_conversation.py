@@ -132,6 +132,41 @@ def test_a_file_that_is_no_saved_chat_loses_nothing(conversation, place, content
     assert (place / "x").read_bytes() == content
 
 
+def test_a_file_that_holds_another_conversation_is_not_overwritten(conversation, place):
+    for role in ("user", "assistant", "user", "assistant"):
+        conversation.say(role, "of the first")
+    conversation.save("x")
+    before = (place / "x").read_bytes()
+    conversation.clear()
+    with pytest.raises(RequestError, match="nothing is said yet"):
+        conversation.save("x")
+    conversation.say("user", "of the second")
+    refusal = "x holds another conversation of 4 messages; choose another name, or /save! x repl"
+    with pytest.raises(RequestError, match=refusal):
+        conversation.save("x")
+    assert (place / "x").read_bytes() == before
+    assert conversation.save("x", over_another=True) == "saved 1 message to x"
+    (place / "notes").write_text("mine")
+    with pytest.raises(RequestError, match="is not a saved chat"):
+        conversation.save("notes", over_another=True)
+
+
+def test_a_conversation_is_saved_again_where_it_was_and_over_its_own_beginning(conversation, place):
+    conversation.say("user", "hello")
+    conversation.save("x")
+    conversation.turns = [{"role": "user", "content": "said otherwise"}]
+    assert conversation.save("./x") == "saved 1 message to x"
+    other = Conversation(ScriptedEmulator.deltas)
+    other.load("x")
+    other.say("assistant", "One.")
+    other.save("x")
+    conversation.files.clear()
+    with pytest.raises(RequestError, match="another conversation"):
+        conversation.save("x")
+    conversation.take_over({}, None, [*other.turns, {"role": "user", "content": "more"}])
+    assert conversation.save("x") == "saved 3 messages to x"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_saved_chat_may_have_been_through_an_editor(conversation, place, encoding):
     text = json.dumps(SAVED | {"system": "Grüße"}, ensure_ascii=False, indent=1)
@@ -158,9 +193,10 @@ def test_a_full_disk_says_so_and_leaves_the_old_chat(conversation, place):
 
 def test_names_of_any_characters_and_of_250_bytes_are_written(conversation, place, monkeypatch):
     monkeypatch.setenv("HOME", str(place))
+    conversation.say("user", "hello")
     for name in ("a" * 250, "a\u3000\u00a0b😀.json", "caf\udce9", "~/home.json"):
         conversation.save(name)
-        assert conversation.load(name).startswith("loaded 0 messages from ")
+        assert conversation.load(name).startswith("loaded 1 message from ")
     assert (place / "home.json").is_file()
 
 
