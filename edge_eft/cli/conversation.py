@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
 from ..engine.request import Request
-from ..engine.settings import SETTINGS, request_for
+from ..engine.settings import REPLACES, SETTINGS, request_for
 from ..errors import PromptError, RequestError
 from ..files.plain_text import decode, read_regular, reason
 from ..system import at_home
@@ -25,6 +27,13 @@ from .terminal import one_line
 
 _MAX_BYTES = 8 << 20  # of a saved chat
 _DIALS = [*dict.fromkeys([*SETTINGS, "stop"])]
+_ELSEWHERE = {  # names of ollama's, llama-cli's and mlx-lm's
+    "temp": "temperature",
+    "num_predict": "max_tokens",
+    "n_predict": "max_tokens",
+    "n": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+}
 _NAME_VALUE = re.compile(r"([^\s=]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
 
 
@@ -76,28 +85,38 @@ class Conversation:
         """
         if not argument.strip():
             return "\n".join(f"{name:<22}{self._value(name)}" for name in _DIALS)
-        name, text = _NAME_VALUE.fullmatch(argument.strip()).groups()  # type: ignore[union-attr]
-        name = name.replace("-", "_")
-        if name not in _DIALS:
-            near = did_you_mean(name, _DIALS)
-            raise RequestError(f"there is no setting {name!r}{near}; /set lists them")
+        word, text = _NAME_VALUE.fullmatch(argument.strip()).groups()  # type: ignore[union-attr]
+        name = setting_named(word)
+        if name is None:
+            near = did_you_mean(word, _DIALS)
+            raise RequestError(f"there is no setting {word!r}{near}; /set lists them")
+        replaced = []
         if text:
             changed = {key: value for key, value in self.settings.items() if key != name}
             if text != "off":
                 changed[name] = self._read_value(name, text)
+                replaced = [other for other in REPLACES.get(name, ()) if other in changed]
+                changed = {key: value for key, value in changed.items() if key not in replaced}
             self.check(changed)
             self.settings = changed
-        return f"{name} is {self._value(name)}"
+        instead = f", in place of {' and '.join(replaced)}" if replaced else ""
+        return f"{name} is {self._value(name)}{instead}"
 
     def _read_value(self, name: str, text: str) -> Any:
         """Return the value that `text` gives a setting; stop strings add to those there are."""
+        from .options import kind_of
+        from .refusals import wanted
+
         if name == "stop":
             return [*self.settings.get("stop", ()), *_quoted(text)]
+        kind, seen = kind_of(name), repr(text)
         try:
-            return SETTINGS[name].read(text)
-        except ValueError:
-            kind = "a whole number" if SETTINGS[name].read is int else "a number"
-            raise RequestError(f"{name} is {text!r}; it must be {kind}") from None
+            value = SETTINGS[name].read(text)
+            seen = repr(value)
+            ranged = isinstance(kind, click.IntRange | click.FloatRange)
+            return kind.convert(value, None, None) if ranged else value
+        except (ValueError, click.BadParameter):
+            raise RequestError(f"{name} is {seen:.60}; it must be {wanted(kind)}") from None
 
     def _value(self, name: str) -> str:
         if name == "stop":
@@ -199,6 +218,21 @@ class Conversation:
             raise RequestError(f"{path} cannot be read ({reason(error)})") from None
         except (ValueError, KeyError, TypeError, RecursionError, PromptError):
             raise RequestError(f"{path} is not a saved chat; /save writes one") from None
+
+
+def setting_named(word: str) -> str | None:
+    """Return the setting that a word means, here or in other programs; None: there is none.
+
+    Raises RequestError if it means what cannot change in a chat.
+    """
+    name = word.replace("-", "_").lower()
+    if name in ("n_ctx", "num_ctx", "ctx", "ctx_size"):
+        raise RequestError(
+            "the context's length is fixed while a chat runs; leave, and: edge-eft chat --continue "
+            "--n-ctx N"
+        )
+    name = _ELSEWHERE.get(name, name)
+    return name if name in _DIALS else None
 
 
 def _messages(n: int) -> str:

@@ -29,13 +29,13 @@ def conversation():
         ("alpha nan", "alpha is nan"),
         ("alpha much", "alpha is 'much'; it must be a number"),
         ("top_k 1.5", "top_k is '1.5'; it must be a whole number"),
-        ("top_p 0", "top_p is 0.0"),
+        ("top_p 0", "top_p is 0.0; it must be a number, more than 0, up to 1"),
+        ("draft x", "draft is 'x'; it must be a whole number, 0 to 15, or auto"),
+        ("num_ctx 99", "leave, and: edge-eft chat --continue --n-ctx N"),
         ("seed -1", "seed is -1"),
         ("mix chat", "mix is 'chat'"),
         ("mix polite=1", "no delta is named 'polite'"),
-        ("only base", "takes no alpha, beta or mix"),
         ("alhpa 1", "did you mean alpha?"),
-        ("beta 1.2", "exclude each other"),
         ("conservative 0.9", "conservative decoding is defined for alpha 1"),
     ],
 )
@@ -44,6 +44,19 @@ def test_a_wrong_setting_changes_nothing(conversation, argument, complaint):
     with pytest.raises(RequestError, match=complaint.replace("?", r"\?")):
         conversation.set(argument)
     assert conversation.settings == {"alpha": 0.5}
+
+
+def test_a_setting_takes_the_place_of_those_that_it_excludes(conversation):
+    for argument, said, settings in (
+        ("alpha 0", "alpha is 0.0", {"alpha": 0.0}),
+        ("beta 1.3", "beta is 1.3, in place of alpha", {"beta": 1.3}),
+        ("mix chat=1", "mix is chat=1", {"beta": 1.3, "mix": {"chat": 1.0}}),
+        ("only tuned:brief", "only is tuned:brief, in place of beta and mix", None),
+        ("alpha off", "alpha is 1.0", {"only": "tuned:brief"}),
+        ("alpha .5", "alpha is 0.5, in place of only", {"alpha": 0.5}),
+    ):
+        assert conversation.set(argument) == said
+        assert settings is None or conversation.settings == settings
 
 
 def test_only_names_a_role_of_the_recipe(conversation):
