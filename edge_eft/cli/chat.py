@@ -16,7 +16,7 @@ import click
 
 from ..engine.reply import ReplyBuilder
 from ..errors import EdgeEftError, PromptError, RequestError
-from .attachments import put_in
+from .attachments import put_in, unmet
 from .chat_commands import COMMANDS, Totals, carry_out, meant
 from .chat_terminal import plain_reader, read_entry, reply_writer, silent_keys, terminal_reader
 from .command import OUTPUT, TALK, option
@@ -212,7 +212,10 @@ class Chat:
 
     def _message(self, text: str) -> bool:
         """Say a message, with the files that it names, and answer it."""
-        text, files = put_in(text)
+        typed = text
+        text, files = put_in(typed)
+        for line in unmet(typed):
+            talk(one_line(line))
         for file in files:
             talk(one_line(f"{file.name} is put in: {file.n_characters:,} characters"))
         turns = self.conversation.turns

@@ -120,18 +120,13 @@ class Conversation:
 
     def _value(self, name: str) -> str:
         if name == "stop":
-            texts = self.settings.get("stop", ())
-            return " ".join(json.dumps(text, ensure_ascii=False) for text in texts) or "off"
+            return in_words(self.settings.get("stop", ())) or "off"
         defaults = {"alpha": 1.0, "seed": "another each time"}
         default = defaults.get(name, getattr(Request(""), name, None))
         value = self.settings.get(name, default)
-        if name == "chat_template_kwargs":
-            return json.dumps(value, ensure_ascii=False) if value else "off"
-        if isinstance(value, dict):
-            return ",".join(f"{delta}={weight:g}" for delta, weight in value.items())
-        if isinstance(value, float):
-            value += 0.0  # −0.0 is 0
-        return "off" if value is None else str(value)
+        if name == "chat_template_kwargs" and not value:
+            return "off"
+        return in_words(value)
 
     def set_system(self, argument: str) -> str:
         """Set, drop or show the system message. Returns what to tell."""
@@ -237,6 +232,19 @@ def setting_named(word: str) -> str | None:
 
 def _messages(n: int) -> str:
     return "1 message" if n == 1 else f"{n} messages"
+
+
+def in_words(value: Any) -> str:
+    """Return the value of a setting as it is typed."""
+    if isinstance(value, Mapping):
+        if all(isinstance(each, float) for each in value.values()):  # a mix
+            return ",".join(f"{name}={weight:g}" for name, weight in value.items())
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return " ".join(json.dumps(text, ensure_ascii=False) for text in value)
+    if isinstance(value, float):
+        return str(value + 0.0)  # −0.0 is 0
+    return "off" if value is None else str(value)
 
 
 def _quoted(text: str) -> list[str]:

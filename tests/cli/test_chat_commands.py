@@ -193,7 +193,7 @@ def test_conversations_are_listed_and_gone_over_to(kept, capsys, monkeypatch):
     chat.handle(f"/sessions {second[:13]}")
     assert "is this one" in capsys.readouterr().err
     chat.handle(f"/sessions {first[:13]}")
-    assert "goes on with scripted: 2 messages\n› first first" in capsys.readouterr().err
+    assert "goes on with scripted: 2 messages, top_k 3\n› first first" in capsys.readouterr().err
     chat.handle("more")
     assert [turn["content"] for turn in chat.conversation.turns][1:] == ["One.", "more", "Three."]
     assert chat.conversation.settings == {"top_k": 3}
