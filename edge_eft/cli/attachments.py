@@ -16,6 +16,7 @@ from ..system import at_home
 
 _MAX_BYTES = 1 << 20  # more than most contexts hold
 _WORD = re.compile(r"""(?<!\S)@("[^"\n]+"|'[^'\n]+'|\S+)""")
+_PATH = re.compile(r"[^@]*([/\\]|\.\w)[^@]*")
 _AFTER = ",.;:!?)"  # may follow a name in a sentence
 
 
@@ -49,6 +50,27 @@ def put_in(message: str) -> tuple[str, list[Attached]]:
     blocks = [f"{name}:\n{_fenced(text)}" for name, text in texts.items()]
     attached = [Attached(name, len(text)) for name, text in texts.items()]
     return "\n\n".join([message, *blocks]), attached
+
+
+def unmet(message: str) -> list[str]:
+    """Return a line for each word after an @ that looks like a path and is put in by nobody."""
+    told: dict[str, str] = {}
+    for found in _WORD.finditer(message):
+        if _name(found[1])[0]:
+            continue
+        word = found[1].strip("\"'").rstrip(_AFTER)
+        if _is_directory(word):
+            told[word] = f"{word} is a directory; @ takes a file"
+        elif _PATH.fullmatch(word):
+            told[word] = f"no file {word} here"
+    return [f"{line}; @{word} is sent as text" for word, line in told.items()]
+
+
+def _is_directory(name: str) -> bool:
+    try:
+        return bool(name) and at_home(name).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _name(word: str) -> tuple[str, str]:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engine.reply import Generation, ReplyBuilder
+from ..engine.reply import ReplyBuilder
 from ..errors import EdgeEftError, PromptError, RequestError
-from ..validate import did_you_mean
-from .attachments import put_in
-from .chat_commands import ALIASES, COMMANDS, Totals, carry_out
+from .attachments import put_in, unmet
+from .chat_commands import COMMANDS, Totals, carry_out, meant
 from .chat_terminal import plain_reader, read_entry, reply_writer, silent_keys, terminal_reader
 from .command import OUTPUT, TALK, option
 from .command import command as new_command
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from .conversation import Conversation
 
 _LEAVING = ("exit", "quit")  # a space first makes them text, as it does a command
+_SHOWN_LINES = 10  # of what was written in the editor
 _OF_WEIGHTS = ("alpha", "beta", "mix", "only")
 
 
@@ -190,16 +190,12 @@ class Chat:
         return asked.request(), turns[at]["content"], "with the settings of now"
 
     def _command(self, name: str, argument: str) -> bool:
-        name, argument = ALIASES.get(name, name), argument.strip()
-        if name not in COMMANDS:
-            near = did_you_mean(name, [*COMMANDS, *ALIASES])
-            raise RequestError(
-                f"there is no command {name!r}{near}; /help lists them, a space first makes it text"
-            )
+        name, argument = meant(name, argument.strip())
         if name == "/bye":
             return False
         if name == "/edit":
             if text := edited(argument).strip():
+                talk(_quoted(text))
                 return self._message(text)
             talk("nothing was saved; nothing is sent")
             return True
@@ -216,7 +212,10 @@ class Chat:
 
     def _message(self, text: str) -> bool:
         """Say a message, with the files that it names, and answer it."""
-        text, files = put_in(text)
+        typed = text
+        text, files = put_in(typed)
+        for line in unmet(typed):
+            talk(one_line(line))
         for file in files:
             talk(one_line(f"{file.name} is put in: {file.n_characters:,} characters"))
         turns = self.conversation.turns
@@ -243,8 +242,7 @@ class Chat:
             with silent_keys():
                 presses = stream(self.emulator, reply, show)
         except PromptError as error:
-            forgets = "; /clear forgets what was said" if len(before) > 1 else ""
-            raise PromptError(f"{error}{forgets}") from None
+            raise PromptError(f"{error}{self._way_on(before)}") from None
         finally:
             if reply and reply.begun:
                 self._take(reply)
@@ -253,7 +251,7 @@ class Chat:
             writer.close()
             if reply:
                 keeper.end_reply(reply.generation(), conversation)
-        self._tell(reply.generation())
+        self._tell(reply)
         return presses < 2
 
     def _take(self, reply: ReplyBuilder) -> None:
@@ -266,12 +264,32 @@ class Chat:
         self._drawn = [drawn for drawn in self._drawn if id(drawn.turn) in there]
         self._drawn.append(_Drawn(turn, settings, system, reply.tokens))
 
-    def _tell(self, done: Generation) -> None:
+    def _way_on(self, before: Sequence[Any]) -> str:
+        """Return what to do where a conversation fills the context."""
+        if len(before) < 2:
+            return ""
+        way = "; /clear forgets what was said"
+        if self.keeper.id is not None:
+            more = 2 * self.emulator.record.n_ctx
+            way += f", edge-eft chat --continue --n-ctx {more} goes on with more room"
+        return way
+
+    def _tell(self, reply: ReplyBuilder) -> None:
+        done = reply.generation()
+        longest = reply.request.max_tokens
         self.totals.add(done)
         if not done.text.strip():
             talk("no reply; the message is not kept")
-        elif line := report(done) if self.verbose else ending(done):
+        elif line := report(done, longest) if self.verbose else ending(done, longest):
             talk(line)
+
+
+def _quoted(text: str) -> str:
+    """Return a message as it is shown above its reply."""
+    lines = text.splitlines()
+    more = len(lines) - _SHOWN_LINES
+    shown = lines[:_SHOWN_LINES] + ([f"… ({more} more lines)"] if more > 0 else [])
+    return "\n".join(f"{'› ' if i == 0 else '  '}{line}" for i, line in enumerate(shown))
 
 
 def talk_with(chat: Chat) -> None:

@@ -16,7 +16,9 @@ import click
 from ..engine.reply import Generation, Timings
 from ..errors import AbortedError, RequestError
 from ..system import mebibytes
+from ..validate import did_you_mean
 from . import resume, sessions
+from .log import show_turns
 from .replies import compare, interruptible, side_by_side, stoppable, times
 from .terminal import Styled, one_line, talk, terminal_width
 
@@ -34,7 +36,10 @@ COMMANDS = {
     "/regenerate": ("", "draw the last reply anew"),
     "/system": ("[TEXT|off]", "set, drop or show the system message"),
     "/save": ("FILE", "write the conversation and its settings"),
+    "/save!": ("FILE", "the same, in place of another conversation that FILE holds"),
     "/load": ("FILE", "go on with a saved conversation"),
+    "/history": ("", "what was said so far"),
+    "/undo": ("", "take back the last message and its reply"),
     "/sessions": ("[ID]", "list the kept conversations; with ID: go on with that one"),
     "/clear": ("", "begin a new conversation; settings stay"),
     "/stats": ("", "tokens, speed and where the time went, so far"),
@@ -44,12 +49,15 @@ COMMANDS = {
 }
 ALIASES = {
     "/?": "/help",
+    "/new": "/clear",
+    "/reset": "/clear",
     "/exit": "/bye",
     "/quit": "/bye",
     "/q": "/bye",
     "/regen": "/regenerate",
     "/retry": "/regenerate",
 }
+_FILE_WORDS = ("/read", "/file", "/attach")
 _LISTED = 10  # conversations
 
 
@@ -80,7 +88,9 @@ class Totals:
             f"{'context':<16}{self.n_held} of {emulator.record.n_ctx} tokens",
             f"{'memory':<16}{mebibytes(emulator.record.memory.total)} MiB",
         ]
-        for part, t in times(self.timings).items():
+        parts = times(self.timings)
+        parts["other"] = max(0.0, self.timings.total - sum(parts.values()))
+        for part, t in parts.items():
             lines.append(f"{part:<16}{t:.2f} s, {t / (self.timings.total or 1):.0%}")
         return lines
 
@@ -94,11 +104,42 @@ def carry_out(chat: Chat, name: str, argument: str) -> None:
         say(said)
 
 
+def meant(name: str, argument: str) -> tuple[str, str]:
+    """Return the command and its argument that an entry means: a setting's name is a /set of it.
+
+    Raises RequestError if there is none; the message says what to type.
+    """
+    from .conversation import setting_named
+
+    name = ALIASES.get(name, name)
+    if name in COMMANDS:
+        return name, argument
+    if name == "/show":
+        return "/set", ""
+    if name in _FILE_WORDS:
+        file = argument or "FILE"
+        raise RequestError(f"@{file} in a message puts the file in, as in: Sum up @{file}")
+    if name == "/model":
+        recipe = argument or "RECIPE"
+        raise RequestError(
+            "the models are fixed while a chat runs; leave, and: edge-eft chat "
+            f"{recipe}, or with this conversation: edge-eft chat {recipe} --continue ID "
+            "(/sessions has the ID)"
+        )
+    if setting := setting_named(name[1:]):
+        return "/set", f"{setting} {argument}".rstrip()
+    near = did_you_mean(name, [*COMMANDS, *ALIASES])
+    raise RequestError(
+        f"there is no command {name!r}{near}; /help lists them, a space first makes it text"
+    )
+
+
 def help_text() -> str:
     """Return the list of commands, in columns that fit the terminal."""
     width = terminal_width()
     rows = [(f"{name} {usage}".rstrip(), what) for name, (usage, what) in COMMANDS.items()]
     rows += [
+        ("/temperature 0", "a setting's name is a command: the same as /set temperature 0"),
         ('"""', "begins and ends a message of several lines"),
         ("Alt-Enter", "begins another line of the message"),
         ("@FILE", 'puts a text into the message; @"…" where its name has blanks'),
@@ -188,14 +229,33 @@ def _mix(chat: Chat, argument: str) -> str:
 
 def _clear(chat: Chat, _: str) -> str:
     chat.keeper.leave()
-    chat.conversation.turns = []
+    chat.conversation.clear()
     return "the conversation is empty"
 
 
 def _load(chat: Chat, argument: str) -> str:
     said = chat.conversation.load(argument)
     chat.keeper.leave()
+    chat.keeper.begin(chat.conversation)  # so that --continue goes on with it
     return said
+
+
+def _history(chat: Chat, _: str) -> str | None:
+    conversation = chat.conversation
+    if not conversation.turns:
+        return "nothing is said yet"
+    show_turns(conversation.system, conversation.turns)
+    return None
+
+
+def _undo(chat: Chat, _: str) -> str:
+    conversation = chat.conversation
+    left = conversation.up_to_last_message().turns[:-1]
+    n = len(conversation.turns) - len(left)
+    if not n:
+        raise RequestError("nothing is said yet, so there is nothing to take back")
+    conversation.turns = left
+    return f"the last message {'is' if n == 1 else 'and its reply are'} taken back"
 
 
 _RUN: dict[str, Callable[[Chat, str], str | Styled | None]] = {
@@ -206,7 +266,10 @@ _RUN: dict[str, Callable[[Chat, str], str | Styled | None]] = {
     "/explain": _explain,
     "/system": lambda chat, argument: chat.conversation.set_system(argument),
     "/save": lambda chat, argument: chat.conversation.save(argument),
+    "/save!": lambda chat, argument: chat.conversation.save(argument, over_another=True),
     "/load": _load,
+    "/history": _history,
+    "/undo": _undo,
     "/sessions": _sessions,
     "/clear": _clear,
     "/stats": lambda chat, _: "\n".join(chat.totals.lines(chat.emulator)),

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
 from ..engine.request import Request
-from ..engine.settings import SETTINGS, request_for
+from ..engine.settings import REPLACES, SETTINGS, request_for
 from ..errors import PromptError, RequestError
 from ..files.plain_text import decode, read_regular, reason
 from ..system import at_home
@@ -25,17 +27,30 @@ from .terminal import one_line
 
 _MAX_BYTES = 8 << 20  # of a saved chat
 _DIALS = [*dict.fromkeys([*SETTINGS, "stop"])]
+_ELSEWHERE = {  # names of ollama's, llama-cli's and mlx-lm's
+    "temp": "temperature",
+    "num_predict": "max_tokens",
+    "n_predict": "max_tokens",
+    "n": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+}
 _NAME_VALUE = re.compile(r"([^\s=]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
 
 
 @dataclass
 class Conversation:
-    """What was said and how replies are drawn. `deltas` are the recipe's: name → weight."""
+    """What was said and how replies are drawn.
+
+    Attributes:
+        deltas: the recipe's: name → weight.
+        files: where it was saved to or loaded from, and may be saved to again.
+    """
 
     deltas: Mapping[str, float]
     settings: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
     turns: list[dict[str, str]] = field(default_factory=list)
+    files: set[Path] = field(default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
         self.check(self.settings)
@@ -70,43 +85,48 @@ class Conversation:
         """
         if not argument.strip():
             return "\n".join(f"{name:<22}{self._value(name)}" for name in _DIALS)
-        name, text = _NAME_VALUE.fullmatch(argument.strip()).groups()  # type: ignore[union-attr]
-        name = name.replace("-", "_")
-        if name not in _DIALS:
-            near = did_you_mean(name, _DIALS)
-            raise RequestError(f"there is no setting {name!r}{near}; /set lists them")
+        word, text = _NAME_VALUE.fullmatch(argument.strip()).groups()  # type: ignore[union-attr]
+        name = setting_named(word)
+        if name is None:
+            near = did_you_mean(word, _DIALS)
+            raise RequestError(f"there is no setting {word!r}{near}; /set lists them")
+        replaced = []
         if text:
             changed = {key: value for key, value in self.settings.items() if key != name}
             if text != "off":
                 changed[name] = self._read_value(name, text)
+                replaced = [other for other in REPLACES.get(name, ()) if other in changed]
+                changed = {key: value for key, value in changed.items() if key not in replaced}
             self.check(changed)
             self.settings = changed
-        return f"{name} is {self._value(name)}"
+        instead = f", in place of {' and '.join(replaced)}" if replaced else ""
+        return f"{name} is {self._value(name)}{instead}"
 
     def _read_value(self, name: str, text: str) -> Any:
         """Return the value that `text` gives a setting; stop strings add to those there are."""
+        from .options import kind_of
+        from .refusals import wanted
+
         if name == "stop":
             return [*self.settings.get("stop", ()), *_quoted(text)]
+        kind, seen = kind_of(name), repr(text)
         try:
-            return SETTINGS[name].read(text)
-        except ValueError:
-            kind = "a whole number" if SETTINGS[name].read is int else "a number"
-            raise RequestError(f"{name} is {text!r}; it must be {kind}") from None
+            value = SETTINGS[name].read(text)
+            seen = repr(value)
+            ranged = isinstance(kind, click.IntRange | click.FloatRange)
+            return kind.convert(value, None, None) if ranged else value
+        except (ValueError, click.BadParameter):
+            raise RequestError(f"{name} is {seen:.60}; it must be {wanted(kind)}") from None
 
     def _value(self, name: str) -> str:
         if name == "stop":
-            texts = self.settings.get("stop", ())
-            return " ".join(json.dumps(text, ensure_ascii=False) for text in texts) or "off"
+            return in_words(self.settings.get("stop", ())) or "off"
         defaults = {"alpha": 1.0, "seed": "another each time"}
         default = defaults.get(name, getattr(Request(""), name, None))
         value = self.settings.get(name, default)
-        if name == "chat_template_kwargs":
-            return json.dumps(value, ensure_ascii=False) if value else "off"
-        if isinstance(value, dict):
-            return ",".join(f"{delta}={weight:g}" for delta, weight in value.items())
-        if isinstance(value, float):
-            value += 0.0  # −0.0 is 0
-        return "off" if value is None else str(value)
+        if name == "chat_template_kwargs" and not value:
+            return "off"
+        return in_words(value)
 
     def set_system(self, argument: str) -> str:
         """Set, drop or show the system message. Returns what to tell."""
@@ -120,7 +140,11 @@ class Conversation:
         """Go on with another conversation; settings that do not suit the recipe change nothing."""
         self.check(settings)
         self.settings, self.system = dict(settings), system
-        self.turns = [dict(turn) for turn in turns]
+        self.turns, self.files = [dict(turn) for turn in turns], set()
+
+    def clear(self) -> None:
+        """Begin another conversation, with the same settings."""
+        self.turns, self.files = [], set()
 
     def up_to_last_message(self) -> Conversation:
         """Return a copy that ends with the last user message."""
@@ -129,14 +153,20 @@ class Conversation:
             turns.pop()
         return replace(self, turns=turns)
 
-    def save(self, argument: str) -> str:
-        """Write a JSON file, whole or not at all; only a saved chat is overwritten."""
+    def save(self, argument: str, *, over_another: bool = False) -> str:
+        """Write a JSON file, whole or not at all.
+
+        Only a saved chat is overwritten, and only one that this conversation goes on from, unless
+        it is to be written `over_another`.
+        """
         path = _path(argument, "/save")
+        if not self.turns:
+            raise RequestError("nothing is said yet, so there is nothing to save")
+        if os.path.lexists(path):
+            self._check_replaceable(path, over_another=over_another)
         content = {"system": self.system, "settings": self.settings, "messages": self.turns}
         try:
             text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-            if os.path.lexists(path):
-                self._read(path)
             temporary = path.with_name(f".edge-eft-{secrets.token_hex(8)}")
             try:
                 with open(temporary, "x", encoding="utf-8") as file:
@@ -144,19 +174,32 @@ class Conversation:
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{path} cannot be written ({reason(error)})") from None
+        self.files.add(path.resolve())
+        return f"saved {_messages(len(self.turns))} to {one_line(str(path))}"
+
+    def _check_replaceable(self, path: Path, *, over_another: bool) -> None:
+        """Raise RequestError if what is there would be lost."""
+        try:
+            _, _, turns = self._read(path)
+            is_own = path.resolve() in self.files or self.turns[: len(turns)] == turns
         except RequestError:
             raise RequestError(
                 f"{path} exists and is not a saved chat; choose a new name"
             ) from None
-        except (OSError, ValueError) as error:
-            raise RequestError(f"{path} cannot be written ({reason(error)})") from None
-        return f"saved {len(self.turns)} messages to {one_line(str(path))}"
+        if not (over_another or is_own):
+            raise RequestError(
+                f"{path} holds another conversation of {_messages(len(turns))}; choose another "
+                f"name, or /save! {path} replaces it"
+            )
 
     def load(self, argument: str) -> str:
         """Take over a saved conversation; an error changes nothing."""
         path = _path(argument, "/load")
         self.take_over(*self._read(path))
-        return f"loaded {len(self.turns)} messages from {one_line(str(path))}"
+        self.files.add(path.resolve())
+        return f"loaded {_messages(len(self.turns))} from {one_line(str(path))}"
 
     def _read(self, path: Path) -> tuple[dict[str, Any], str | None, list[dict[str, str]]]:
         try:
@@ -170,6 +213,38 @@ class Conversation:
             raise RequestError(f"{path} cannot be read ({reason(error)})") from None
         except (ValueError, KeyError, TypeError, RecursionError, PromptError):
             raise RequestError(f"{path} is not a saved chat; /save writes one") from None
+
+
+def setting_named(word: str) -> str | None:
+    """Return the setting that a word means, here or in other programs; None: there is none.
+
+    Raises RequestError if it means what cannot change in a chat.
+    """
+    name = word.replace("-", "_").lower()
+    if name in ("n_ctx", "num_ctx", "ctx", "ctx_size"):
+        raise RequestError(
+            "the context's length is fixed while a chat runs; leave, and: edge-eft chat --continue "
+            "--n-ctx N"
+        )
+    name = _ELSEWHERE.get(name, name)
+    return name if name in _DIALS else None
+
+
+def _messages(n: int) -> str:
+    return "1 message" if n == 1 else f"{n} messages"
+
+
+def in_words(value: Any) -> str:
+    """Return the value of a setting as it is typed."""
+    if isinstance(value, Mapping):
+        if all(isinstance(each, float) for each in value.values()):  # a mix
+            return ",".join(f"{name}={weight:g}" for name, weight in value.items())
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return " ".join(json.dumps(text, ensure_ascii=False) for text in value)
+    if isinstance(value, float):
+        return str(value + 0.0)  # −0.0 is 0
+    return "off" if value is None else str(value)
 
 
 def _quoted(text: str) -> list[str]:

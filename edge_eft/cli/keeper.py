@@ -102,6 +102,12 @@ class Keeper:
             self._close()
         self._state = Session()
 
+    def begin(self, conversation: Conversation) -> None:
+        """Write what there is of a conversation, if anything was said, into a new file."""
+        if self._file is None and self.kept and conversation.turns:
+            self._begin(conversation)
+            self.note(conversation)
+
     def note(self, conversation: Conversation) -> None:
         """Write what has changed, if anything is written yet."""
         if self._file is not None:

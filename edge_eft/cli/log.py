@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -159,15 +159,20 @@ def _show(path: Path, session: Session, *, as_json: bool) -> None:
     head = [path.stem, _when(path), session.recipe]
     head += [f"{name}={value}" for name, value in session.settings.items()]
     say(style(one_line(" · ".join(head)), dim=True))
-    system = [{"role": "system", "content": session.system}] if session.system else []
-    for turn in [*system, *session.turns]:
-        say()
-        say(compose(style(turn["role"], bold=True)))
-        _say_text(turn["content"].strip())
+    show_turns(session.system, session.turns)
     if session.cut:
         talk("this reply was cut off")
     if n := session.n_damaged:
         talk(f"{n} damaged {'line of its file is' if n == 1 else 'lines of its file are'} left out")
+
+
+def show_turns(system: str | None, turns: Sequence[Mapping[str, str]]) -> None:
+    """Show what was said, each message under its role."""
+    first = [{"role": "system", "content": system}] if system else []
+    for turn in [*first, *turns]:
+        say()
+        say(compose(style(turn["role"], bold=True)))
+        _say_text(turn["content"].strip())
 
 
 def _say_text(content: str) -> None:

@@ -192,6 +192,7 @@ class Models:
                 f"no recipe is named, so it is {recipe.name}; edge-eft config set recipe NAME "
                 "makes it another"
             )
+            talk(f"{recipe.name} knows geography alone; try: What is the capital of Peru?")
         return load(
             recipe,
             untried=self.tuned is not None and self.format is None,

@@ -7,6 +7,7 @@ written, whole or not at all.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from ..files.recipe import Recipe
 
 _ROLES = ("base", "reference", "tuned")
-_FOR_FORMATS, _IN_ALL = 35.0, 50.0  # seconds, at most but for the question that is being asked
+# Seconds, at most but for the question that is being asked.
+_FOR_FORMATS, _FOR_REFERENCE, _FOR_DELTA = 30.0, 5.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,12 @@ def _file_option(name: str, help: str, *, metavar: str = "FILE", required: bool 
     metavar="[ROLE=]FORMAT",
     help=f"Do not try: {', '.join(FORMATS)}; without a role, of base and reference. Repeatable.",
 )
-@option("--force", is_flag=True, group=RECIPE, help="Replace a recipe of that name.")
+@option(
+    "--force",
+    is_flag=True,
+    group=RECIPE,
+    help="Replace a recipe of that name; make one of files that look exchanged, too.",
+)
 @option(
     "--n-ctx",
     type=click.IntRange(1),
@@ -113,10 +120,15 @@ def command(
     """
     start_logging(False)
     given = _formats(formats)
-    recipe = _recipe(name, Files(base, reference, tuned, lora), n_ctx, force)
+    files = Files(base, reference, tuned, lora)
+    recipe = _recipe(name, files, n_ctx, force)
+    if not force:
+        _check_pair(recipe)
     options = {"n_threads": threads, "n_gpu_layers": gpu_layers}
     with _loaded(recipe, given, options) as emulator:
-        trial, effect = _measured(emulator, given, measures=not no_measure)
+        trial = _tried(emulator, given)
+        _check_exchanged(emulator, trial, name, files, force=force)
+        effect = None if no_measure else _measured(emulator)
         found = replace(emulator.recipe, name=name)
         thinks = _thinks(emulator)
     path = _save(found, comment(trial, effect), force)
@@ -131,7 +143,7 @@ def command(
             " beside its prompt in the recipe keeps it from that"
         )
     talk(f"edge-eft chat {name}")
-    talk(f'edge-eft compare {name} "Why is the sky blue?"')
+    talk(f'edge-eft compare {name} "{trial.example}"')
 
 
 def _formats(texts: tuple[str, ...]) -> dict[str, str]:
@@ -203,20 +215,62 @@ def _loaded(
         yield emulator
 
 
-def _measured(
-    emulator: Emulator, given: Mapping[str, str], *, measures: bool
-) -> tuple[Trial, Effect | None]:
-    """Find the formats, and look at the delta."""
-    from ..evaluate.delta import measure
+def _tried(emulator: Emulator, given: Mapping[str, str]) -> Trial:
+    """Find the formats."""
     from ..evaluate.formats import find_formats
 
-    begun = perf_counter()
+    until = perf_counter() + _FOR_FORMATS
     with _steps(emulator, "trying prompt formats") as on_step:
-        trial = find_formats(emulator, given=given, until=begun + _FOR_FORMATS, on_step=on_step)
-    if not measures:
-        return trial, None
+        return find_formats(emulator, given=given, until=until, on_step=on_step)
+
+
+def _measured(emulator: Emulator) -> Effect:
+    """Look at the delta."""
+    from ..evaluate.delta import measure
+
+    until = perf_counter() + _FOR_DELTA
     with _steps(emulator, "measuring what the delta does") as on_step:
-        return trial, measure(emulator, until=begun + _IN_ALL, on_step=on_step)
+        return measure(emulator, until=until, on_step=on_step)
+
+
+def _check_pair(recipe: Recipe) -> None:
+    """Raise RecipeError if tuned and reference cannot be a pair, by what their files say."""
+    from ..engine.pairs import unlike
+    from ..files.gguf_check import read_header
+
+    headers = {role: read_header(spec.file) for role, spec in recipe.models().items()}
+    for line in unlike(recipe, headers):
+        raise RecipeError(f"{line}; --force makes the recipe all the same")
+
+
+def _check_exchanged(
+    emulator: Emulator, trial: Trial, name: str, files: Files, *, force: bool
+) -> None:
+    """Look whether tuned and reference are exchanged, where the trial makes one think so.
+
+    Tuned may answer nothing right and be what is meant, as a model that speaks another language
+    is. But then the emulation goes its way, and is better than the base.
+
+    Raises RecipeError if they plainly are, unless forced.
+    """
+    from ..evaluate.formats import CLOSE, ask_reference
+
+    if files.tuned is None or (trial.n_right and trial.gain >= CLOSE):
+        return
+    with _steps(emulator, "asking the reference") as on_step:
+        on_step(0, 1, "")
+        n_asked, n_right = ask_reference(emulator, until=perf_counter() + _FOR_REFERENCE)
+    if n_right <= max(1, trial.n_right):
+        return
+    words = ["edge-eft", "new", name, "--base", files.base]
+    words += ["--tuned", files.reference, "--reference", files.tuned]
+    said = (
+        f"are tuned and reference swapped? tuned answers {trial.n_right} of {trial.n_asked} "
+        f"questions right and the reference {n_right} of {n_asked}; exchanged: {shlex.join(words)}"
+    )
+    if trial.gain < CLOSE and not force:
+        raise RecipeError(f"{said}; --force makes the recipe as it is")
+    talk(one_line(said))
 
 
 @contextmanager

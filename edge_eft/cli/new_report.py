@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..evaluate.formats import Told, Trial
     from ..files.recipe import Recipe
 
+_READ = "0: every token is what was expected; -2.3: one in ten; the highest emulated is taken"
 _HEADINGS = ("format", "base", "reference", "emulated")
 
 
@@ -42,9 +44,11 @@ def shown(recipe: Recipe, trial: Trial, effect: Effect | None) -> None:
     from .console import show, text
 
     show(text(f"{recipe.name}: {recipe.description}", "bold"))
-    show("", text(f"Prompt formats: {_measure_of(trial)}"), _table(trial), text(_chosen(trial)))
+    show("", text(f"Prompt formats: {_measure_of(trial)}"), _table(trial), text(_READ, "dim"))
+    show(text(_chosen(trial)))
     if effect is not None:
         show("", *(text(line) for line in _effect_lines(effect)))
+    show("", *(text(line, "bold") for line in _verdict(trial)), "")
 
 
 def comment(trial: Trial, effect: Effect | None) -> str:
@@ -56,10 +60,12 @@ def comment(trial: Trial, effect: Effect | None) -> str:
         "",
         f"Prompt formats: {_measure_of(trial)}",
         *(f"{row[0]:<{widths[0]}}" + "".join(map(str.rjust, row[1:], widths[1:])) for row in rows),
+        _READ,
         _chosen(trial),
     ]
     if effect is not None:
         lines += ["", *_effect_lines(effect)]
+    lines += ["", *_verdict(trial)]
     return "\n".join(lines)
 
 
@@ -116,9 +122,28 @@ def _short(spec: str) -> str:
     return spec if is_named(spec) else "a template of its own"
 
 
+def _verdict(trial: Trial) -> Iterator[str]:
+    """Yield what it comes to, in plain words."""
+    from ..evaluate.formats import CLOSE
+
+    if trial.gain >= CLOSE:
+        yield (
+            f"The emulation follows tuned: a token of its replies is {math.exp(trial.gain):,.1f} "
+            "times as likely as under the base alone."
+        )
+    else:
+        yield (
+            "The emulation is no better than the base: tuned's replies are no likelier under it, "
+            "so the delta does nothing here."
+        )
+    if not trial.n_right:
+        yield "Tuned answered nothing right; if it should, try --format tuned=chatml or another."
+
+
 def _effect_lines(effect: Effect) -> Iterator[str]:
-    yield f"first choices changed   {effect.changed:.0%}: tokens that the base would not have said"
-    yield f"KL(emulated ‖ base)     {effect.kl:.2f} nats per token: how far it moves the base"
+    changed, kl = f"{effect.changed:.0%}", f"{effect.kl:.2f}"
+    yield f"first choices changed   {changed} of the tokens are not what the base would have said"
+    yield f"KL(emulated ‖ base)     {kl} nats per token: how far it moves the base (0: not at all)"
     emulated, base = (
         f"{speed:,.1f}" if speed else "?" for speed in (effect.emulated_speed, effect.base_speed)
     )

@@ -192,22 +192,24 @@ def setting_options(function: Function) -> Function:
     return packed
 
 
-def _setting_option(name: str, setting: Setting) -> Callable[[Function], Function]:
-    flag = f"--{name.replace('_', '-')}"
-    kind: click.ParamType
+def kind_of(name: str) -> click.ParamType:
+    """Return the type of a setting's values, with their range."""
+    setting = SETTINGS[name]
     if setting.read is float:
-        kind = Finite(setting.low, setting.high, min_open=setting.above_low)
-    elif setting.read is int:
-        kind = click.IntRange(
+        return Finite(setting.low, setting.high, min_open=setting.above_low)
+    if setting.read is int:
+        return click.IntRange(
             None if setting.low is None else int(setting.low),
             None if setting.high is None else int(setting.high),
         )
-    else:
-        kind = Text() if setting.read is str else Written(name, setting.read, _DRAFTS)
+    return Text() if setting.read is str else Written(name, setting.read, _DRAFTS)
+
+
+def _setting_option(name: str, setting: Setting) -> Callable[[Function], Function]:
     return option(
-        flag,
+        f"--{name.replace('_', '-')}",
         *_SHORT.get(name, ()),
-        type=kind,
+        type=kind_of(name),
         aliases=["--temp"] if name == "temperature" else (),
         key=name not in _NO_DEFAULT,
         group=_GROUPS.get(name, SAMPLING),

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from ..validate import did_you_mean
-from .values import span
+from .values import Written, span
 
 # How click's own types put it; of a number, of a truth value and of a choice.
 _SEEN = re.compile(r"(.*) (?:is not a valid|is not in the range|is not one of)\b.*", re.DOTALL)
@@ -54,15 +54,17 @@ def refused_value(error: click.BadParameter, where: str) -> str:
     if found is None or kind is None:
         message = error.message.rstrip(".")  # of ours it may go on after "is": a value comes first
         return f"{where} is {message}" if re.match(r"['\"\d]", message) else f"{where}: {message}"
-    return f"{where} is {found[1]}; it must be {_wanted(kind)}"
+    return f"{where} is {found[1]}; it must be {wanted(kind)}"
 
 
-def _wanted(kind: click.ParamType) -> str:
+def wanted(kind: click.ParamType) -> str:
     """Return in words what values a type of click's takes."""
     if isinstance(kind, click.Choice):
         return f"one of {', '.join(map(str, kind.choices))}"
     if isinstance(kind, type(click.BOOL)):
         return "true or false"
+    if isinstance(kind, Written):
+        return kind.wanted
     range_of = f", {span(kind)}" if isinstance(kind, click.IntRange | click.FloatRange) else ""
     whole = isinstance(kind, click.IntRange) or kind is click.INT
     return f"a {'whole ' if whole else ''}number{range_of}".rstrip(", ")
@@ -96,7 +98,7 @@ def _missing(error: click.MissingParameter) -> str:
         return "a value is missing"
     called = _called(param)
     if isinstance(param.type, click.Choice):
-        return f"{called} is missing; give {_wanted(param.type)}"
+        return f"{called} is missing; give {wanted(param.type)}"
     if isinstance(param, click.Option):
         given = error.ctx.params if error.ctx else {}  # what was typed has been read before
         lacking = [

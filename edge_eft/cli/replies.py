@@ -37,7 +37,7 @@ def times(timings: Timings) -> dict[str, float]:
     }
 
 
-def report(done: Generation) -> str:
+def report(done: Generation, max_tokens: int) -> str:
     """Return one line: tokens, tokens per second, and where the time went."""
     total = done.timings.total or 1.0
     shares = ", ".join(f"{part} {t / total:.0%}" for part, t in times(done.timings).items())
@@ -45,13 +45,14 @@ def report(done: Generation) -> str:
     tested = done.drafts_tested
     drafts = f"drafts {done.drafts_accepted}/{tested} right" if tested else ""
     speed = f"{done.tokens_per_second:.1f} tokens/s" if done.tokens_per_second else ""
-    parts = (f"{n} token{'s' * (n != 1)}", speed, shares, drafts, ending(done))
+    parts = (f"{n} token{'s' * (n != 1)}", speed, shares, drafts, ending(done, max_tokens))
     return " · ".join(part for part in parts if part)
 
 
-def ending(done: Generation) -> str:
-    """Return how a reply ended, if more was to come; else ""."""
-    ends = {"length": "cut at max_tokens or the context's end", "cancelled": "stopped"}
+def ending(done: Generation, max_tokens: int) -> str:
+    """Return how a reply of at most `max_tokens` ended, if more was to come; else ""."""
+    at = f"max_tokens ({max_tokens})" if len(done.tokens) >= max_tokens else "the context's end"
+    ends = {"length": f"cut at {at}", "cancelled": "stopped"}
     return ends.get(done.finish_reason, "")
 
 

@@ -112,10 +112,14 @@ def conversation(
 
 def tell(session: Session, recipe: str) -> None:
     """Say that a conversation goes on, what its last words were, and what is wrong with it."""
+    from .conversation import in_words
+
     n = len(session.turns)
     was = f" (it was with {session.recipe})" if session.recipe != recipe else ""
     messages = "1 message" if n == 1 else f"{n} messages"
-    talk(one_line(f"{session.id} goes on with {recipe}{was}: {messages}"))
+    parts = [messages, *(f"{name} {in_words(v)}" for name, v in session.settings.items())]
+    parts += ["a system message"] if session.system else []
+    talk(one_line(f"{session.id} goes on with {recipe}{was}: {', '.join(parts)}"))
     if session.n_damaged:
         lines = "a line" if session.n_damaged == 1 else f"{session.n_damaged} lines"
         talk(f"{lines} of its file cannot be read and is left out")

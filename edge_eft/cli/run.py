@@ -193,7 +193,7 @@ def run_one(emulator: Emulator, request: Request, as_json: bool) -> None:
     for line in token_lines(emulator, request, done):
         say(line)
     if sys.stderr.isatty():
-        talk(replies.report(done))
+        talk(replies.report(done, request.max_tokens))
 
 
 def run_many(emulator: Emulator, asked: Sequence[Asked], as_json: bool) -> None:

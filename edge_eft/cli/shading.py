@@ -21,10 +21,10 @@ _STYLES = {
 }
 _SOME, _MUCH = math.log(2), math.log(10)
 LEGEND = {
-    "++": "10 times likelier",
-    "+": "twice",
-    "-": "half as likely",
-    "--": "a tenth",
+    "++": "underlined and bold: 10 times likelier",
+    "+": "underlined: likelier (twice or more)",
+    "-": "reversed: less likely (half or less)",
+    "--": "reversed and bold: a tenth",
 }
 
 
@@ -40,16 +40,19 @@ def show_shifts(shifts: Sequence[TokenShift]) -> None:
         for entry in shifts:
             figures = f"{_figure(entry.shift)} {_figure(entry.emulated)} {_figure(entry.base)}"
             say(f"{figures} {json.dumps(entry.text, ensure_ascii=False)}")
-        talk("log p, emulated − base: what the delta did; log p emulated; log p base; token")
+        talk(
+            "log p, emulated − base: above 0 the delta made the token likelier (0.69: twice); "
+            "log p emulated; log p base; token"
+        )
         return
-    reply, legend = text(""), text("").append("than under the base: ", "dim")
+    reply, legend = text(""), text("").append("what the delta did: ", "dim")
     for entry in shifts:
         reply.append_text(text(entry.text, _STYLES[sign(entry.shift)]))
     for mark, what in LEGEND.items():
         legend.append_text(text(what, _STYLES[mark])).append(", " if mark != "--" else "")
     show(reply, legend)
     n = sum(bool(sign(entry.shift)) for entry in shifts)
-    talk(f"{n} of {len(shifts)} tokens by a factor of 2 or more")
+    talk(f"{n} of {len(shifts)} tokens at least twice or half as likely as under the base alone")
 
 
 def _figure(value: float) -> str:

@@ -46,7 +46,7 @@ class Written(click.ParamType):
     name = "text"
 
     def __init__(self, name: str, read: Callable[[str], Any], wanted: str) -> None:
-        self._name, self._read, self._wanted = name, read, wanted
+        self._name, self._read, self.wanted = name, read, wanted
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -56,7 +56,7 @@ class Written(click.ParamType):
         except EdgeEftError as error:  # it names the setting, as the refusal will
             self.fail(str(error).removeprefix(f"{self._name} is "), param, ctx)
         except ValueError:
-            self.fail(f"{value!r:.60}; it must be {self._wanted}", param, ctx)
+            self.fail(f"{value!r:.60}; it must be {self.wanted}", param, ctx)
 
 
 def span(kind: click.IntRange | click.FloatRange) -> str:

@@ -68,7 +68,7 @@ def doubts(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> Iterator[str]:
         tuned, reference = headers[f"tuned:{name}"], headers[f"reference:{name}"]
         if delta.tuned.lora is None:
             yield from _swapped(name, (delta.tuned, tuned), (delta.reference, reference))
-            yield from _unlike(name, (delta.tuned, tuned), (delta.reference, reference))
+    yield from unlike(recipe, headers)
     largest = max(recipe.deltas, key=lambda name: headers[f"tuned:{name}"].n_parameters)
     tuned, spec = headers[f"tuned:{largest}"], roles[f"tuned:{largest}"]
     is_pair = _size(tuned) == _size(headers[f"reference:{largest}"])
@@ -105,15 +105,19 @@ def _swapped(
     yield f"delta {name!r}: swapped? Of {files}, {seen}; tuned is the one that behaves as you want"
 
 
-def _unlike(
-    name: str, tuned: tuple[ModelSpec, GGUFHeader], reference: tuple[ModelSpec, GGUFHeader]
-) -> Iterator[str]:
-    if _size(tuned[1]) != _size(reference[1]):
-        yield (
-            f"delta {name!r}: tuned ({_sized(*tuned)}) and reference ({_sized(*reference)}) differ "
-            "in size, so that they are no pair; reference is the model that tuned was tuned from, "
-            "base the large one"
-        )
+def unlike(recipe: Recipe, headers: Mapping[str, GGUFHeader]) -> Iterator[str]:
+    """Yield a line for each delta whose models cannot be a pair; arguments as `check`."""
+    for name, delta in recipe.deltas.items():
+        if delta.tuned.lora is not None:
+            continue
+        tuned = delta.tuned, headers[f"tuned:{name}"]
+        reference = delta.reference, headers[f"reference:{name}"]
+        if _size(tuned[1]) != _size(reference[1]):
+            yield (
+                f"delta {name!r}: tuned ({_sized(*tuned)}) and reference ({_sized(*reference)}) "
+                "differ in size, so that they are no pair; reference is the model that tuned was "
+                "tuned from, base the large one"
+            )
 
 
 def _size(header: GGUFHeader) -> tuple[int, int]:

@@ -99,6 +99,7 @@ class Trial:
         scores: of each that was tried, in the order of preference.
         tuned: the format of tuned; `own`: its mean log-probability per token of its replies.
         n_asked: questions. n_right: of tuned's replies to them. n_scored: replies that counted.
+        example: a question that tuned answers right, if there is one.
     """
 
     told: Told
@@ -108,6 +109,13 @@ class Trial:
     n_asked: int
     n_right: int
     n_scored: int
+    example: str = QUESTIONS[0].text
+
+    @property
+    def gain(self) -> float:
+        """What the delta adds to the replies' log-probability per token, over the base's own."""
+        score = self.scores[self.told]
+        return score.emulated - score.base
 
 
 class Reply(NamedTuple):
@@ -164,7 +172,29 @@ def find_formats(
     scores = scorer.means()
     told = best(scores)
     use_formats(emulator, {"base": told.base, f"reference:{delta}": told.reference})
-    return Trial(told, scores, spec, scorer.own, len(replies), n_right, scorer.n)
+    example = next((reply.question for reply in replies if reply.right), questions[0])
+    return Trial(
+        told, scores, spec, scorer.own, len(replies), n_right, scorer.n, example=example.text
+    )
+
+
+def ask_reference(
+    emulator: Emulator, *, until: float = math.inf, questions: Sequence[Question] = QUESTIONS
+) -> tuple[int, int]:
+    """Return how many questions the reference was asked, as a tuned model is, and answered right.
+
+    It answers better than tuned where the two are exchanged. The formats stay as they are.
+    """
+    (delta,) = emulator.deltas
+    role = f"reference:{delta}"
+    before = runner_of(emulator, role).prompt.spec
+    if "template" in formats_of(emulator, role):
+        use_formats(emulator, {role: "template"})
+    try:
+        replies = _ask(emulator, role, questions, until, lambda i: None)
+    finally:
+        use_formats(emulator, {role: before})
+    return len(replies), sum(reply.right for reply in replies)
 
 
 def to_try(recipe: Recipe, given: Mapping[str, str]) -> Recipe:

@@ -5,7 +5,7 @@ import os
 import pytest
 from helpers.fakes import ScriptedEmulator
 
-from edge_eft.cli.attachments import put_in
+from edge_eft.cli.attachments import put_in, unmet
 from edge_eft.cli.chat import Chat
 from edge_eft.cli.conversation import Conversation
 from edge_eft.errors import RequestError
@@ -66,6 +66,20 @@ def test_what_names_no_file_stays_text(text):
     assert put_in(text) == (text, [])
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("@nofile.txt, hello", ["no file nofile.txt here; @nofile.txt is sent as text"]),
+        ("@a/b and @a/b", ["no file a/b here; @a/b is sent as text"]),
+        ('@"my note.txt"', ["no file my note.txt here; @my note.txt is sent as text"]),
+        ("see @src/.", ["src/ is a directory; @ takes a file; @src/ is sent as text"]),
+        ("me@nofile.txt @nobody says @ and @@x.y @you. @notes.txt, @\x00 @\ud800", []),
+    ],
+)
+def test_a_word_that_looks_like_a_path_and_is_none_is_told(text, told):
+    assert unmet(text) == told
+
+
 def test_a_fence_is_longer_than_any_in_the_text(folder):
     (folder / "a.md").write_text("```python\nx\n````\n")
     assert put_in("@a.md")[0] == "a.md\n\na.md:\n`````\n```python\nx\n````\n`````"
@@ -105,6 +119,9 @@ def test_chat_says_what_it_puts_in_and_keeps_what_it_sent(folder, capsys):
     assert err.startswith("n.txt is put in: 4 characters\nnotes.txt is put in: 11 characters\n")
     assert "Grüße" in emulator.requests[0].prompt[-1]["content"]
     (folder / "a").write_bytes(b"\xff")
-    assert chat.handle("@a")
+    assert chat.handle("@a @no\x1b[2J.txt")
     assert len(chat.conversation.turns) == 2
     assert "edge-eft: a is not UTF-8" in capsys.readouterr().err
+    emulator.replies.append("None.")
+    chat.handle("@no\x1b[2J.txt")
+    assert capsys.readouterr().err == "no file no.txt here; @no.txt is sent as text\n"

@@ -9,11 +9,12 @@ from helpers.fakes import ScriptedEmulator
 
 from edge_eft.cli.chat import COMMANDS, Chat
 from edge_eft.cli.conversation import Conversation
+from edge_eft.cli.keeper import Keeper
 
 
-def chat_with(*replies, **options):
+def chat_with(*replies, keeper=None, **options):
     emulator = ScriptedEmulator(*replies, **options)
-    return Chat(emulator, Conversation(emulator.deltas))
+    return Chat(emulator, Conversation(emulator.deltas), keeper)
 
 
 def contents(chat):
@@ -78,6 +79,13 @@ def test_a_conversation_that_is_full_is_told_what_forgets_it(capsys):
     chat.handle("this is too long")
     assert "and 511 fit; /clear forgets what was said" in capsys.readouterr().err
     assert contents(chat) == ["hello", "One."]
+
+
+def test_a_full_conversation_that_is_kept_is_told_how_to_go_on_with_more_room(kept, capsys):
+    chat = chat_with("One.", keeper=Keeper())
+    chat.handle("hello")
+    chat.handle("this is too long")
+    assert ", edge-eft chat --continue --n-ctx 1024 goes on with" in capsys.readouterr().err
 
 
 def test_clear_keeps_the_settings():
@@ -265,7 +273,7 @@ def test_chat_reads_plain_lines_from_a_pipe_and_writes_no_history(small, tmp_pat
     assert "1 reply" in result.stdout
     assert "edge-eft: alpha is -3.0" in result.stderr
     assert "no command '/nope'" in result.stderr
-    assert "cut at max_tokens or the context's end" in result.stderr
+    assert "cut at max_tokens (4)" in result.stderr
     assert "tokens/s" not in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["sessions"], "and no history"
 

@@ -8,6 +8,7 @@ from helpers.cli_tools import invoke
 from helpers.fakes import ScriptedEmulator
 
 from edge_eft import Emulator
+from edge_eft.cli import sessions
 from edge_eft.cli.chat import Chat
 from edge_eft.cli.chat_commands import ALIASES, COMMANDS, help_text
 from edge_eft.cli.conversation import Conversation
@@ -35,6 +36,13 @@ def chat_with(*replies, **options):
         ('/set stop "off"', {"stop": ["off"]}),
         ("/set parameter top_k 5", {"top_k": 5}),
         ("/set =0.3", {}),
+        ("/set temp 0", {"temperature": 0.0}),
+        ("/set num_predict=9", {"max_tokens": 9}),
+        ("/set n 9", {"max_tokens": 9}),
+        ("/temp 0", {"temperature": 0.0}),
+        ("/beta 1.3", {"beta": 1.3}),
+        ("/top-k 5", {"top_k": 5}),
+        ("/seed 1", {"seed": 1}),
         ("/alpha", {}),
     ],
 )
@@ -110,6 +118,50 @@ def test_other_names_of_commands_are_known(capsys):
     assert set(ALIASES.values()) <= set(COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("/num_ctx 99", "edge-eft chat --continue --n-ctx N"),
+        ("/read a.txt", "@a.txt in a message puts the file in"),
+        ("/file", "@FILE in a message"),
+        ("/model x", "edge-eft chat x --continue ID"),
+    ],
+)
+def test_what_is_done_otherwise_here_is_said(entry, said, capsys):
+    chat_with().handle(entry)
+    assert said in capsys.readouterr().err
+
+
+def test_what_was_said_is_shown_and_taken_back(capsys):
+    chat = chat_with("One.\x1b[2J", "Two.")
+    for entry in ("/history", "/undo", "/system S", "hello", "more"):
+        chat.handle(entry)
+    out, err = capsys.readouterr()
+    assert "nothing is said yet\n" in out
+    assert "there is nothing to take back" in err
+    chat.handle("/history")
+    shown = capsys.readouterr().out
+    assert shown == (
+        "\nsystem\nS\n\nuser\nhello\n\nassistant\nOne.\n\nuser\nmore\n\nassistant\nTwo.\n"
+    )
+    chat.handle("/undo")
+    assert capsys.readouterr().out == "the last message and its reply are taken back\n"
+    assert [turn["content"] for turn in chat.conversation.turns] == ["hello", "One.\x1b[2J"]
+    chat.handle("/show all")
+    assert "temperature" in capsys.readouterr().out
+    chat.handle("/reset")
+    assert chat.conversation.turns == []
+
+
+def test_the_times_of_a_chat_sum_up(capsys):
+    chat = chat_with("One two.")
+    for entry in ("hello", "/stats"):
+        chat.handle(entry)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(int(share) for share in re.findall(r"s, (\d+)%", "\n".join(lines))) == 100
+    assert lines[-1].startswith("other ")
+
+
 @pytest.mark.parametrize("columns", ["40", "60", "100"])
 def test_the_help_fits(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
@@ -141,13 +193,24 @@ def test_conversations_are_listed_and_gone_over_to(kept, capsys, monkeypatch):
     chat.handle(f"/sessions {second[:13]}")
     assert "is this one" in capsys.readouterr().err
     chat.handle(f"/sessions {first[:13]}")
-    assert "goes on with scripted: 2 messages\n› first first" in capsys.readouterr().err
+    assert "goes on with scripted: 2 messages, top_k 3\n› first first" in capsys.readouterr().err
     chat.handle("more")
     assert [turn["content"] for turn in chat.conversation.turns][1:] == ["One.", "more", "Three."]
     assert chat.conversation.settings == {"top_k": 3}
     assert chat.keeper.id == first[:13]
     chat.handle("/sessions nope")
     assert "no conversation is kept as 'nope'" in capsys.readouterr().err
+
+
+def test_a_conversation_that_was_loaded_is_kept_before_anything_is_said(kept, tmp_path):
+    from edge_eft.cli.keeper import Keeper
+
+    chat = chat_with("One.", keeper=Keeper())
+    for entry in ("hello", f"/save {tmp_path}/c.json", "/clear", f"/load {tmp_path}/c.json"):
+        chat.handle(entry)
+    assert chat.keeper.id is not None
+    chat.keeper.leave()
+    assert [len(sessions.read(path).turns) for path in sessions.paths()] == [2, 2]
 
 
 # -- explanations --------------------------------------------------------------------------

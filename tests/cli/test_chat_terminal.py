@@ -129,7 +129,7 @@ def words(text):
 
 
 def test_completion_knows_commands_settings_and_values():
-    assert words("/sa") == ["/save"]
+    assert words("/sa") == ["/save", "/save!"]
     assert words("/set top") == ["top_k", "top_p"]
     assert words("/set only ") == ["base", "tuned", "reference", "off"]
     assert words("/set draft=a") == ["auto"]
@@ -192,6 +192,15 @@ def test_the_editors_text_is_the_message(editor):
     editor("open(path, 'a').write('and\\n/bye is text here\\n')")
     message = "begun\nand\n/bye is text here"
     assert after("/edit begun ", "Yes.") == [message, "Yes."]
+
+
+def test_what_was_written_in_the_editor_is_shown_above_the_reply(editor, capsys):
+    editor("open(path, 'w').write('\\n'.join(f'line {i}\x1b[2J' for i in range(14)))")
+    after("/edit", "Yes.")
+    err = capsys.readouterr().err
+    assert "› line 0\n  line 1\n" in err
+    assert err.endswith("  line 9\n  … (4 more lines)\n")
+    assert "\x1b" not in err
 
 
 def test_nothing_is_sent_if_nothing_was_saved(editor, capsys):

@@ -29,13 +29,13 @@ def conversation():
         ("alpha nan", "alpha is nan"),
         ("alpha much", "alpha is 'much'; it must be a number"),
         ("top_k 1.5", "top_k is '1.5'; it must be a whole number"),
-        ("top_p 0", "top_p is 0.0"),
+        ("top_p 0", "top_p is 0.0; it must be a number, more than 0, up to 1"),
+        ("draft x", "draft is 'x'; it must be a whole number, 0 to 15, or auto"),
+        ("num_ctx 99", "leave, and: edge-eft chat --continue --n-ctx N"),
         ("seed -1", "seed is -1"),
         ("mix chat", "mix is 'chat'"),
         ("mix polite=1", "no delta is named 'polite'"),
-        ("only base", "takes no alpha, beta or mix"),
         ("alhpa 1", "did you mean alpha?"),
-        ("beta 1.2", "exclude each other"),
         ("conservative 0.9", "conservative decoding is defined for alpha 1"),
     ],
 )
@@ -44,6 +44,19 @@ def test_a_wrong_setting_changes_nothing(conversation, argument, complaint):
     with pytest.raises(RequestError, match=complaint.replace("?", r"\?")):
         conversation.set(argument)
     assert conversation.settings == {"alpha": 0.5}
+
+
+def test_a_setting_takes_the_place_of_those_that_it_excludes(conversation):
+    for argument, said, settings in (
+        ("alpha 0", "alpha is 0.0", {"alpha": 0.0}),
+        ("beta 1.3", "beta is 1.3, in place of alpha", {"beta": 1.3}),
+        ("mix chat=1", "mix is chat=1", {"beta": 1.3, "mix": {"chat": 1.0}}),
+        ("only tuned:brief", "only is tuned:brief, in place of beta and mix", None),
+        ("alpha off", "alpha is 1.0", {"only": "tuned:brief"}),
+        ("alpha .5", "alpha is 0.5, in place of only", {"alpha": 0.5}),
+    ):
+        assert conversation.set(argument) == said
+        assert settings is None or conversation.settings == settings
 
 
 def test_only_names_a_role_of_the_recipe(conversation):
@@ -132,6 +145,41 @@ def test_a_file_that_is_no_saved_chat_loses_nothing(conversation, place, content
     assert (place / "x").read_bytes() == content
 
 
+def test_a_file_that_holds_another_conversation_is_not_overwritten(conversation, place):
+    for role in ("user", "assistant", "user", "assistant"):
+        conversation.say(role, "of the first")
+    conversation.save("x")
+    before = (place / "x").read_bytes()
+    conversation.clear()
+    with pytest.raises(RequestError, match="nothing is said yet"):
+        conversation.save("x")
+    conversation.say("user", "of the second")
+    refusal = "x holds another conversation of 4 messages; choose another name, or /save! x repl"
+    with pytest.raises(RequestError, match=refusal):
+        conversation.save("x")
+    assert (place / "x").read_bytes() == before
+    assert conversation.save("x", over_another=True) == "saved 1 message to x"
+    (place / "notes").write_text("mine")
+    with pytest.raises(RequestError, match="is not a saved chat"):
+        conversation.save("notes", over_another=True)
+
+
+def test_a_conversation_is_saved_again_where_it_was_and_over_its_own_beginning(conversation, place):
+    conversation.say("user", "hello")
+    conversation.save("x")
+    conversation.turns = [{"role": "user", "content": "said otherwise"}]
+    assert conversation.save("./x") == "saved 1 message to x"
+    other = Conversation(ScriptedEmulator.deltas)
+    other.load("x")
+    other.say("assistant", "One.")
+    other.save("x")
+    conversation.files.clear()
+    with pytest.raises(RequestError, match="another conversation"):
+        conversation.save("x")
+    conversation.take_over({}, None, [*other.turns, {"role": "user", "content": "more"}])
+    assert conversation.save("x") == "saved 3 messages to x"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_saved_chat_may_have_been_through_an_editor(conversation, place, encoding):
     text = json.dumps(SAVED | {"system": "Grüße"}, ensure_ascii=False, indent=1)
@@ -158,9 +206,10 @@ def test_a_full_disk_says_so_and_leaves_the_old_chat(conversation, place):
 
 def test_names_of_any_characters_and_of_250_bytes_are_written(conversation, place, monkeypatch):
     monkeypatch.setenv("HOME", str(place))
+    conversation.say("user", "hello")
     for name in ("a" * 250, "a\u3000\u00a0b😀.json", "caf\udce9", "~/home.json"):
         conversation.save(name)
-        assert conversation.load(name).startswith("loaded 0 messages from ")
+        assert conversation.load(name).startswith("loaded 1 message from ")
     assert (place / "home.json").is_file()
 
 

@@ -156,7 +156,7 @@ def test_chat_shows_replies_settings_and_saved_chats_as_text(shown, recipe, tmp_
     )
     lines = "\n".join(entry.replace("\r", "") for entry in entries)
     text = shown("chat", recipe, *GREEDY, stdin=lines, columns=400)
-    assert "loaded 1 messages" in text
+    assert "loaded 1 message " in text
     assert "saved 4 messages" in text
     assert text.count("edge-eft: ") == len(re.findall("(?m)^edge-eft: .*[a-z)]$", text)) == 6
     assert text.count("!") == 8

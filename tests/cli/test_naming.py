@@ -28,6 +28,7 @@ def test_a_sentence_is_a_prompt_for_the_default_recipe(scripted):
         assert emulator.requests[0].prompt[0]["content"] == words[1]
         assert result.stderr == (
             "no recipe is named, so it is atlas; edge-eft config set recipe NAME makes it another\n"
+            "atlas knows geography alone; try: What is the capital of Peru?\n"
         )
 
 

@@ -66,14 +66,17 @@ def test_it_says_what_it_found_where_the_recipe_is_and_what_comes_next(files):
     assert re.fullmatch(r" +format +base +reference +emulated", lines[3])
     assert re.fullmatch(r"[✓*]  template( +-\d\.\d\d){3}", lines[4])
     assert [line.split()[0] for line in lines[5:7]] == ["plain", "transcript"]
-    assert lines[7] == "base and reference get template; tuned gets template"
-    assert re.match(r"first choices changed +\d+%: ", lines[9])
-    assert re.match(r"KL\(emulated ‖ base\) +\d\.\d\d nats per token: ", lines[10])
-    assert re.match(r"tokens per second +[\d,.]+ emulated, [\d,.]+ the base alone", lines[11])
-    assert lines[12:] == [str(path)]
+    assert lines[7].startswith("0: every token is what was expected; ")
+    assert lines[8] == "base and reference get template; tuned gets template"
+    assert re.match(r"first choices changed +\d+% of the tokens are not what the base", lines[10])
+    assert re.match(r"KL\(emulated ‖ base\) +\d\.\d\d nats per token: ", lines[11])
+    assert re.match(r"tokens per second +[\d,.]+ emulated, [\d,.]+ the base alone", lines[12])
+    follows = r"The emulation follows tuned: a token of its replies is [23]\.\d times as likely as"
+    assert re.match(follows, lines[14])
+    assert lines[15:] == ["", str(path)]
     assert result.stderr.splitlines()[-2:] == [
         "edge-eft chat mine",
-        'edge-eft compare mine "Why is the sky blue?"',
+        'edge-eft compare mine "What is the capital of France?"',
     ]
 
 
@@ -81,7 +84,7 @@ def test_the_recipe_has_absolute_paths_and_the_figures_as_a_comment(files, atlas
     shown = invoke("new", "mine", *files).stdout.splitlines()
     text = (recipe_directory() / "mine.toml").read_text()
     assert text.startswith("# Written by edge-eft new.\n#\n# Prompt formats: ")
-    for line in (*shown[7:8], *shown[9:12]):
+    for line in (*shown[7:9], *shown[10:13], shown[14]):
         assert f"\n# {line}\n" in text
     read = tomllib.loads(text)
     assert read["base"] == {"file": str(atlas.base), "prompt": "template"}
@@ -257,6 +260,39 @@ def test_what_is_probably_not_meant_is_said(atlas):
     assert "is smaller than tuned" in result.stderr
 
 
+@pytest.mark.parametrize("exchanged", [("base", "tuned"), ("base", "reference")])
+def test_a_large_model_in_the_pair_is_no_recipe_unless_forced(atlas, unloaded, exchanged):
+    named = {role: getattr(atlas, role) for role in ("base", "tuned", "reference")}
+    one, other = exchanged
+    named[one], named[other] = named[other], named[one]
+    files = [word for role, file in named.items() for word in (f"--{role}", file)]
+    said = complaint("new", "mine", *files)
+    assert "they are no pair" in said
+    assert "--force makes the recipe all the same" in said
+
+
+def test_tuned_and_reference_exchanged_are_no_recipe_unless_forced(atlas):
+    files = ["--base", atlas.base, "--tuned", atlas.reference, "--reference", atlas.tuned]
+    said = complaint("new", "mine", *files)
+    assert "swapped? tuned answers 0 of 8 questions right and the reference 5 of 7" in said
+    right = f"edge-eft new mine --base {atlas.base} --tuned {atlas.tuned} --reference "
+    assert f"{right}{atlas.reference}; --force" in said
+    assert own_recipes() == {}
+    result = invoke("new", "mine", *files, "--no-measure", "--force")
+    assert "are tuned and reference swapped?" in result.stderr
+    assert "The emulation is no better than the base" in result.stdout
+    assert "Tuned answered nothing right" in result.stdout
+
+
+@pytest.mark.parametrize("delta", ["brief", "discreet"])
+def test_a_delta_that_answers_little_right_is_a_recipe(atlas, delta):
+    files = ["--base", atlas.base, "--tuned", ATLAS / f"{delta}.gguf"]
+    result = invoke("new", "mine", *files, "--reference", atlas.reference, "--no-measure")
+    assert result.exit_code == 0, result.output
+    assert "The emulation follows tuned" in result.stdout
+    assert "swapped" not in result.stderr
+
+
 def test_ctrl_c_while_it_measures_leaves_no_recipe(files, monkeypatch):
     def measure(*_, **__):
         raise KeyboardInterrupt
@@ -290,6 +326,6 @@ def test_what_was_not_timed_and_what_has_no_name_is_said_so():
     lines = comment(trial, Effect(0, 0.0, 0.0, 0.0, 0.0)).splitlines()
     assert "8 of tuned's replies, none of them right (8 questions)" in lines[2]
     assert lines[4].split()[-3:] == ["-1.00", "-2.00", "-0.50"]
-    assert "base gets a template of its own, reference plain" in lines[5]
-    assert "? emulated, ? the base alone" in lines[-1]
+    assert "base gets a template of its own, reference plain" in lines[6]
+    assert "? emulated, ? the base alone" in lines[-4]
     assert "messages" not in "\n".join(lines)

@@ -44,7 +44,8 @@ def test_the_last_chat_goes_on_with_its_recipe_settings_and_system(chat, recipe)
     assert emulator.requests[-1].temperature == 0
     assert emulator.requests[-1].weights.alpha == 0.5
     (path,) = sessions.paths()
-    assert f"{path.stem} goes on with family: 2 messages" in result.stderr
+    told = "2 messages, temperature 0.0, alpha 0.5, a system message"
+    assert f"{path.stem} goes on with family: {told}\n" in result.stderr
     assert "› hello\nOne.\n" in result.stderr
     assert "hello" not in result.stdout
     assert len(sessions.read(path).turns) == 4
