@@ -182,7 +182,8 @@ def test_a_chat_killed_in_mid_reply_goes_on_where_it_was(smollm2_trio, home):
     roles = ("base", "tuned", "reference")
     files = [f"--{role}={path}" for role, path in zip(roles, smollm2_trio, strict=True)]
     environment = os.environ | {"EDGE_EFT_HOME": str(home), "PROMPT_TOOLKIT_NO_CPR": "1"}
-    terminal = Terminal(["chat", *files, "--alpha", "0", "--temperature", "0"], environment)
+    options = ("--alpha", "0", "--temperature", "0", "--format", "plain", "--plain", "--quiet")
+    terminal = Terminal(["chat", *files, *options], environment)
     terminal.wait_for("›")
     terminal.type("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,\r")
     terminal.wait_for(r"2004l.*14, .*\b40,", 60)
