@@ -699,13 +699,13 @@ def test_a_recipe_of_files_has_nothing_to_pull(at, tmp_path):
 
 @posix
 def test_a_terminal_is_shown_bytes_rate_and_time_left_and_no_noise(server, home):
-    from helpers.screens import OnTerminal
+    from helpers.pseudo_terminal import OnTerminal
 
     slowly(server)
     pull = OnTerminal("pull", write(home), environment=environment(server, home))
     assert pull.status() == 0
     assert pull.saw(r"family  [━╸╺]+  [\d.]+ [kM]B of [\d.]+ [kM]B · [\d.]+ [kM]B/s · \d+ s left")
-    text = pull.screen.text
+    text = pull.text()
     assert not re.search("B/s|left|fetching|huggingface|HTTP|Warning", text)
     assert "to fetch" in text, "what was planned and what came of it stays"
     assert text.splitlines()[-1] == "next: edge-eft chat family"

@@ -9,7 +9,7 @@ import pytest
 from helpers.cli_tools import complaint, invoke
 from helpers.gguf_parts import split_model
 from helpers.hub_cache import files_below, recipe_of
-from helpers.screens import OnTerminal
+from helpers.pseudo_terminal import OnTerminal
 
 from edge_eft.files import hashes as hashes_module
 from edge_eft.files.hashes import file_sha256, model_sha256
@@ -183,4 +183,4 @@ def test_large_files_show_how_far_they_are_and_ctrl_c_is_130(installed, tiny, tm
     running.read(until=r"comparing large.gguf .* of 6.4 GB")
     os.kill(running.pid, signal.SIGINT)
     assert running.status() == 130
-    assert running.screen.text == ""
+    assert running.text() == ""
