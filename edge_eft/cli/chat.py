@@ -24,13 +24,8 @@ from .command import OUTPUT, TALK, option
 from .command import command as new_command
 from .keeper import Keeper
 from .log import complete_session
-from .options import (
-    Models,
-    model_options,
-    recipe_argument,
-    setting_options,
-    system_option,
-)
+from .models import Models
+from .options import model_options, recipe_argument, setting_options, system_option
 from .replies import ending, report, stream
 from .resume import NEWEST
 from .terminal import edited, one_line, talk

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from . import config_file
-from .command import HELP, Option
+from .command import HELP, Group, Option
 from .command import command as new_command
 from .config_file import COMMANDS, KEYS
 from .options import json_option
@@ -26,15 +26,16 @@ class Effective(NamedTuple):
     source: str
 
 
-@click.group("config", invoke_without_command=True, context_settings=HELP)
+@click.group("config", cls=Group, invoke_without_command=True, context_settings=HELP)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """Show your own defaults, and where each comes from; set or unset one.
 
-    The command line goes over the environment (EDGE_EFT_TEMPERATURE), that over the configuration
-    file, that over the recipe, and that over what is built in. In the file, a table of a command's
-    name holds what is for that command alone: chat.temperature is temperature in [chat].
+    The first of these that has a value counts: the command line, the environment
+    (EDGE_EFT_TEMPERATURE), the configuration file, the recipe, the built-in default. In the file,
+    a table with a command's name is for that command alone: chat.temperature is temperature in
+    [chat].
 
     \b
     Examples:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..system import byte_size
+from .command import OUTPUT, option
 from .command import command as new_command
 from .options import json_option
 from .terminal import one_line, say, to_json
@@ -37,7 +38,7 @@ _FIGURES = ("size", "memory", "ratio")
 
 @new_command("list")
 @click.argument("words", nargs=-1, metavar="[WORD]...")
-@click.option("--here", is_flag=True, help="Only what is on this machine.")
+@option("--here", is_flag=True, group=OUTPUT, help="Only what is on this machine.")
 @json_option
 def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
     """List the recipes: what is here, and what can be pulled. A WORD picks those that have it;

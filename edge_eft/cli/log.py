@@ -13,8 +13,9 @@ import click
 
 from ..errors import SessionError
 from . import sessions
+from .command import OUTPUT, REMOVING, option
 from .command import command as new_command
-from .options import json_option
+from .options import json_option, yes_option
 from .terminal import agreed, compose, one_line, say, style, talk, to_json
 
 if TYPE_CHECKING:
@@ -36,19 +37,29 @@ def complete_session(
 
 @new_command("log")
 @click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=complete_session)
-@click.option(
+@option(
     "--limit",
     "-n",
     type=click.IntRange(1),
     default=20,
+    group=OUTPUT,
     metavar="N",
     show_default=True,
-    help="List at most so many.",
+    help="List at most N.",
 )
-@click.option("--search", metavar="TEXT", help="List those that have this text in a message.")
-@click.option("--delete", is_flag=True, help="Delete the conversations named, or --all of them.")
-@click.option("--all", "everything", is_flag=True, help="With --delete.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@option(
+    "--search", group=OUTPUT, metavar="TEXT", help="List those that have this text in a message."
+)
+@option(
+    "--delete",
+    is_flag=True,
+    group=REMOVING,
+    help="Delete the conversations that are named, or --all.",
+)
+@option(
+    "--all", "everything", is_flag=True, group=REMOVING, help="With --delete: all conversations."
+)
+@yes_option
 @json_option
 def command(
     ids: tuple[str, ...],

@@ -15,12 +15,13 @@ import click
 
 from ..system import byte_size
 from ..text.formats import FORMATS
-from .command import MODELS, OUTPUT, option
+from .command import FETCHING, MODELS, RECIPE, option
 from .command import command as new_command
 from .completion import complete_format, complete_recipe
-from .options import Text, json_option
+from .options import json_option, quiet_option
 from .progress import Display, Transfer
-from .terminal import compose, dim, one_line, say, start_logging, style, talk, to_json
+from .terminal import compose, dim, is_quiet, one_line, say, start_logging, style, talk, to_json
+from .values import Text
 
 if TYPE_CHECKING:
     from ..files.recipe import ModelSpec, Recipe
@@ -38,7 +39,6 @@ class Ways:
     for_lora: bool
     anyway: bool
     dry_run: bool
-    quiet: bool
     as_json: bool
 
 
@@ -49,7 +49,13 @@ class Ways:
 )
 @option("--tuned", group=MODELS, metavar=_REPO, help="The small tuned model's.")
 @option("--reference", group=MODELS, metavar=_REPO, help="The model's that `tuned` was tuned from.")
-@click.option("--name", metavar="NAME", help="What the recipe is called here [the base's name].")
+@option(
+    "--name",
+    group=RECIPE,
+    metavar="NAME",
+    show_default="the recipe's, or the base's",
+    help="Name of the recipe here.",
+)
 @option(
     "--format",
     "prompt",
@@ -60,11 +66,22 @@ class Ways:
     shell_complete=complete_format,
     help=f"Prompt format of the base: {', '.join(FORMATS)}, or Jinja.",
 )
-@click.option("--for-lora", is_flag=True, help="The instruct models, for `chat NAME --lora`.")
-@click.option("--update", is_flag=True, help="Take the newest files, not the pinned ones.")
-@click.option("--anyway", is_flag=True, help="Fetch what does not fit into memory here, too.")
-@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
-@option("--quiet", "-q", is_flag=True, group=OUTPUT, help="Say nothing but errors.")
+@option(
+    "--for-lora",
+    is_flag=True,
+    group=FETCHING,
+    help="Fetch the instruct models, for `chat NAME --lora`.",
+)
+@option(
+    "--update", is_flag=True, group=FETCHING, help="Take the newest files, not the pinned ones."
+)
+@option(
+    "--anyway", is_flag=True, group=FETCHING, help="Fetch what does not fit into memory here, too."
+)
+@option(
+    "--dry-run", is_flag=True, group=FETCHING, help="Say what would be fetched, and fetch nothing."
+)
+@quiet_option
 @json_option
 def pull(
     recipe: str | None,
@@ -175,7 +192,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     if ways.dry_run and ways.as_json:
         say(to_json(_about(plan, missing, None)))
         return
-    for line in () if ways.quiet else _lines(plan, missing):
+    for line in _lines(plan, missing) if ways.dry_run or not is_quiet() else ():
         say(line, err=not ways.dry_run)
     _check_memory(plan, missing, ways)
     if ways.dry_run:
@@ -193,7 +210,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     ended(plan.recipe.name)
     if ways.as_json:
         say(to_json(_about(plan, missing, path)))
-    if not ways.quiet:
+    if not is_quiet():
         for line in _end(plan, missing, unchanged, ways):
             say(line, err=True)
 
@@ -203,10 +220,10 @@ def _plan(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> Plan:
 
     asking = "asking the hub for names, sizes and headers"
     try:
-        with Display(asking, hidden=ways.quiet):
+        with Display(asking):
             return Planner().plan(recipe, wishes, for_lora=ways.for_lora)
     except KeyboardInterrupt:
-        if not ways.quiet:
+        if not is_quiet():
             say("edge-eft: stopped; nothing was fetched yet", err=True)
         raise
 
@@ -269,8 +286,7 @@ def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
         if missing and not (ways.anyway or ways.dry_run):
             hint = "--anyway fetches it all the same, for another time or machine"
             raise NotEnoughMemoryError(f"{error}; {hint}") from None
-        if not ways.quiet:
-            talk(f"edge-eft: {one_line(str(error))}")
+        talk(f"edge-eft: {one_line(str(error))}")
 
 
 def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]:
@@ -287,7 +303,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]
     hashed: dict[str, ModelSpec] = {}
     damaged = 0
     try:
-        with Transfer(plan.recipe.name, total, hidden=ways.quiet) as transfer:
+        with Transfer(plan.recipe.name, total) as transfer:
 
             def moved(n_bytes: int) -> None:
                 nonlocal damaged
@@ -309,7 +325,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]
                     hashed |= {role: replace(model.spec, sha256=found) for role in model.roles}
     except KeyboardInterrupt:
         left = sum(model.missing for model in plan.models)
-        if not ways.quiet:
+        if not is_quiet():
             came = f"{byte_size(missing - left)} of {byte_size(missing)} came"
             say(f"edge-eft: stopped; {came}; {again}", err=True)
         raise

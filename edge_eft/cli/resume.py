@@ -52,7 +52,7 @@ def resume(
 
     Args:
         wish: an id, the beginning of one, or NEWEST.
-        models, words: of the command line. What they name goes over the conversation's own.
+        models, words: of the command line. What they name overrides the conversation's own.
 
     Raises SessionError if there is none.
     """
@@ -98,8 +98,8 @@ def conversation(
 
     Args:
         deltas: of the recipe.
-        settings, system: of the options. What is on the command line goes over the session's, and
-            that over what is configured.
+        settings, system: of the options. What is on the command line overrides the session's, and
+            that overrides what is configured.
 
     Raises RequestError if the settings do not suit the recipe.
     """

@@ -111,7 +111,7 @@ class Duration(click.ParamType):
     metavar="ORIGIN",
     help="Let web pages of ORIGIN in; * is all.",
 )
-@click.option("--max-deaths", type=click.IntRange(1), default=3, hidden=True)
+@option("--max-deaths", type=click.IntRange(1), default=3, hidden=True)
 @option(
     "--allow-host",
     multiple=True,

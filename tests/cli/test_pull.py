@@ -486,6 +486,14 @@ def test_json_is_data_and_quiet_is_quiet(server, at, tmp_path):
     assert about["bytes_fetched"] == sum(model["bytes"] for model in about["models"])
 
 
+def test_quiet_is_a_default_and_a_dry_run_is_data_all_the_same(server, at, tmp_path, monkeypatch):
+    path = write(tmp_path)
+    shown = invoke("pull", path, "--dry-run").stdout
+    monkeypatch.setenv("EDGE_EFT_QUIET", "1")
+    result = invoke("pull", path, "--dry-run")
+    assert (result.stdout, result.stderr) == (shown, "")
+
+
 def test_a_trio_that_cannot_work_is_refused_by_its_headers(server, at, tmp_path, folder):
     other = tiny_models.write_random(folder / "hub-other.gguf", seed=9, rename={300: ("zzz", 1)})
     server.add(BASE, {FILES[BASE]: other.read_bytes() + bytes(32 << 20)})
