@@ -18,7 +18,7 @@ from ..errors import AbortedError, RequestError
 from ..system import mebibytes
 from . import resume, sessions
 from .replies import compare, interruptible, side_by_side, stoppable, times
-from .terminal import Styled, one_line, talk, terminal_width
+from .terminal import Styled, talk, terminal_width
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -136,7 +136,10 @@ def _explain(chat: Chat, argument: str) -> None:
         talk(note)
 
 
-def _sessions(chat: Chat, argument: str) -> str | None:
+def _sessions(chat: Chat, argument: str) -> str | Styled | None:
+    from .console import rendered
+    from .log import listing
+
     keeper = chat.keeper
     if argument:
         path = sessions.find(argument)
@@ -149,13 +152,8 @@ def _sessions(chat: Chat, argument: str) -> str | None:
         resume.tell(session, keeper.recipe)
         return None
     problems: list[str] = []
-    found = islice(sessions.sessions(sessions.paths(), problems), _LISTED)
-    lines = []
-    for path, session in found:
-        mark = "*" if path.stem == keeper.id else " "
-        about = one_line(f"{session.recipe}: {sessions.first_words(session)}")
-        lines.append(one_line(f"{path.stem}{mark} {about}")[: terminal_width() - 1])
-    return "\n".join(lines) or "no conversation is kept yet"
+    found = [*islice(sessions.sessions(sessions.paths(), problems), _LISTED)]
+    return rendered(listing(found, keeper.id)) if found else "no conversation is kept yet"
 
 
 def _set(chat: Chat, argument: str) -> str:

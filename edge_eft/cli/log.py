@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -16,10 +16,14 @@ from . import sessions
 from .command import OUTPUT, REMOVING, option
 from .command import command as new_command
 from .options import json_option, yes_option
-from .terminal import agreed, compose, one_line, say, style, talk, to_json
+from .terminal import agreed, dim, one_line, say, style, talk, terminal_width, to_json
 
 if TYPE_CHECKING:
     from .sessions import Session
+    from .tables import Listing
+
+_WIDE = 72  # columns, for more than how a conversation begins
+_SHOWN = 200  # characters of how it begins
 
 
 def complete_session(
@@ -103,7 +107,9 @@ def _list(search: str | None, limit: int, *, as_json: bool) -> None:
     if as_json:
         say(to_json([_about(path, session) for path, session in found]))
     elif found:
-        _table(found)
+        from .console import show
+
+        show(listing(found))
         if sys.stdout.isatty():
             talk(one_line(f"kept in {sessions.directory()}; edge-eft log ID shows one"))
     else:
@@ -113,24 +119,22 @@ def _list(search: str | None, limit: int, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _table(found: Sequence[tuple[Path, Session]]) -> None:
-    from rich.table import Table
+def listing(found: Iterable[tuple[Path, Session]], current: str | None = None) -> Listing:
+    """Return a table of conversations, a line for each, in which `current` is marked."""
+    from .console import line
+    from .tables import Clipped, Column, Listing
 
-    from .console import console, show, text
-
-    narrow = console().width < 60
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True)
-    table.add_column("id", no_wrap=True)
-    if not narrow:
-        table.add_column("used", no_wrap=True)
-        table.add_column("recipe", no_wrap=True, max_width=24, overflow="ellipsis")
-        table.add_column("messages", justify="right")
-    table.add_column("begins", ratio=1, no_wrap=True, overflow="ellipsis")
+    narrow = terminal_width() < _WIDE
+    columns = [Column("used"), Column("recipe", least=8), Column("messages", right=True)]
+    table = Listing(Column("id"), *([] if narrow else columns), Column("begins", least=8))
     for path, session in found:
-        n = str(len(session.turns))
-        more = () if narrow else (text(_when(path)), text(one_line(session.recipe)), text(n))
-        table.add_row(text(path.stem), *more, text(one_line(sessions.first_words(session))))
-    show(table)
+        is_current = path.stem == current
+        name = line(f"{path.stem} *" if is_current else path.stem, "bold" if is_current else "")
+        recipe = Clipped(line(session.recipe), 1)
+        about = (line(_when(path)), recipe, line(len(session.turns)))
+        begins = Clipped(line(sessions.first_words(session)[:_SHOWN]), 1)
+        table.add(name, *(() if narrow else about), begins)
+    return table
 
 
 def _show(path: Path, session: Session, *, as_json: bool) -> None:
@@ -139,11 +143,11 @@ def _show(path: Path, session: Session, *, as_json: bool) -> None:
         return
     head = [path.stem, _when(path), session.recipe]
     head += [f"{name}={value}" for name, value in session.settings.items()]
-    say(style(one_line(" · ".join(head)), dim=True))
+    say(dim(one_line(" · ".join(head))))
     system = [{"role": "system", "content": session.system}] if session.system else []
     for turn in [*system, *session.turns]:
         say()
-        say(compose(style(turn["role"], bold=True)))
+        say(style(turn["role"], bold=True))
         _say_text(turn["content"].strip())
     if session.cut:
         talk("this reply was cut off")

@@ -5,6 +5,7 @@ A mistake is told what it looks like, and the command that was probably meant. N
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -82,13 +83,11 @@ def _directory(path: Path, shown: str, with_lora: str) -> str:
 
 
 def _is_gguf(word: str) -> bool:
-    try:
-        if not os.path.isfile(word):  # to open a pipe may wait
-            return False
-        with open(word, "rb") as file:
-            return file.read(4) == b"GGUF"
-    except (OSError, ValueError):
-        return False
+    from ..files.gguf_header import is_gguf
+
+    with contextlib.suppress(OSError, ValueError):
+        return is_gguf(word)
+    return False
 
 
 def _repository(word: str) -> str | None:

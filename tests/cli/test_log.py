@@ -24,16 +24,16 @@ def two(kept):
 def test_conversations_are_listed_the_last_one_first(two, monkeypatch):
     lines = [line.rstrip() for line in invoke("log").stdout.splitlines()]
     assert lines[0].split() == ["id", "used", "recipe", "messages", "begins"]
-    assert lines[1].startswith("20261128-kqzm")
-    assert "  atlas          2  What is the capital of Peru? Please. " in lines[1]
-    assert lines[1].endswith("…")
-    assert lines[2].startswith("20261127-bbbb")
+    assert lines[2].startswith("20261128-kqzm")
+    assert "  atlas          2  What is the capital of Peru? Please. " in lines[2]
+    assert lines[2].endswith("…")
+    assert lines[3].startswith("20261127-bbbb")
     newest = invoke("logs", "-n", "1").stdout
-    assert [line.rstrip() for line in newest.splitlines()] == lines[:2]
+    assert [line.rstrip() for line in newest.splitlines()] == lines[:3]
     monkeypatch.setenv("COLUMNS", "40")
     narrow = invoke("log").stdout.splitlines()
     assert max(map(len, narrow)) <= 40
-    assert narrow[1].startswith("20261128-kqzm  What is the capital of")
+    assert narrow[2].startswith("20261128-kqzm  What is the capital")
 
 
 def test_a_search_lists_those_that_have_the_text(two):
@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_told_and_the_others_are_listed(two):
         file.write(b"damaged\n")
     result = invoke("log")
     assert result.exit_code == 0
-    assert len(result.stdout.splitlines()) == 3
+    assert len(result.stdout.splitlines()) == 4
     assert "20261126-cccc.jsonl cannot be read: it is not a conversation" in result.stderr
     assert "1 damaged line of its file is left out" in invoke("log", "kq").stderr
     os.unlink(two)

@@ -64,13 +64,13 @@ def test_it_says_what_it_found_where_the_recipe_is_and_what_comes_next(files):
     lines = result.stdout.splitlines()
     assert lines[0] == "mine: base led by chat"
     assert re.fullmatch(r" +format +base +reference +emulated", lines[3])
-    assert re.fullmatch(r"[✓*]  template( +-\d\.\d\d){3}", lines[4])
-    assert [line.split()[0] for line in lines[5:7]] == ["plain", "transcript"]
-    assert lines[7] == "base and reference get template; tuned gets template"
-    assert re.match(r"first choices changed +\d+%: ", lines[9])
-    assert re.match(r"KL\(emulated ‖ base\) +\d\.\d\d nats per token: ", lines[10])
-    assert re.match(r"tokens per second +[\d,.]+ emulated, [\d,.]+ the base alone", lines[11])
-    assert lines[12:] == [str(path)]
+    assert re.fullmatch(r"[✓*]  template( +-\d\.\d\d){3}", lines[5])
+    assert [line.split()[0] for line in lines[6:8]] == ["plain", "transcript"]
+    assert lines[8] == "base and reference get template; tuned gets template"
+    assert re.match(r"first choices changed +\d+%: ", lines[10])
+    assert re.match(r"KL\(emulated ‖ base\) +\d\.\d\d nats per token: ", lines[11])
+    assert re.match(r"tokens per second +[\d,.]+ emulated, [\d,.]+ the base alone", lines[12])
+    assert lines[13:] == [str(path)]
     assert result.stderr.splitlines()[-2:] == [
         "edge-eft chat mine",
         'edge-eft compare mine "Why is the sky blue?"',
@@ -81,7 +81,7 @@ def test_the_recipe_has_absolute_paths_and_the_figures_as_a_comment(files, atlas
     shown = invoke("new", "mine", *files).stdout.splitlines()
     text = (recipe_directory() / "mine.toml").read_text()
     assert text.startswith("# Written by edge-eft new.\n#\n# Prompt formats: ")
-    for line in (*shown[7:8], *shown[9:12]):
+    for line in (*shown[8:9], *shown[10:13]):
         assert f"\n# {line}\n" in text
     read = tomllib.loads(text)
     assert read["base"] == {"file": str(atlas.base), "prompt": "template"}
