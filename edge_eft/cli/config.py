@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -15,7 +15,7 @@ from .command import command as new_command
 from .config_file import COMMANDS, KEYS
 from .options import json_option
 from .refusals import refused_value
-from .terminal import dim, one_line, say, talk, to_json
+from .terminal import one_line, say, talk, to_json
 
 
 class Effective(NamedTuple):
@@ -52,16 +52,30 @@ def command(ctx: click.Context, as_json: bool) -> None:
         say(to_json({"path": str(path) if path else None, "values": values}))
         return
     say(one_line(f"{path or 'there is no home directory, and no file'}"))
-    for each in found:
-        shown = each.value if isinstance(each.value, str) else ", ".join(each.value or ["-"])
-        line = f"{each.key:<22}{one_line(shown):<24}"
-        say(dim(f"{line}{each.source}") if each.source == "built in" else f"{line}{each.source}")
+    _show(found)
     known = {f"EDGE_EFT_{key.upper()}" for key in KEYS} | {
         *("EDGE_EFT_HOME", "EDGE_EFT_CACHE", "EDGE_EFT_API_KEY", "EDGE_EFT_SUPERVISOR")
     }
     for name in sorted(name for name in os.environ if name.startswith("EDGE_EFT_")):
         if name not in known and not name.startswith("EDGE_EFT_TEST_"):
             talk(f"{one_line(name)} is set, and nothing reads it")
+
+
+def _show(found: Sequence[Effective]) -> None:
+    from .console import line, show
+    from .tables import WORDS, Column, Listing
+
+    table = Listing(
+        Column("key"),
+        Column("value", least=8, named=False),
+        Column("from", least=WORDS, named=False),
+        run_in=True,
+    )
+    for each in found:
+        shown = each.value if isinstance(each.value, str) else ", ".join(each.value or ["-"])
+        style = "dim" if each.source == "built in" else ""
+        table.add(line(each.key), line(shown), line(each.source), style=style)
+    show(table)
 
 
 def _complete_key(
