@@ -6,9 +6,7 @@ written down. The recipe comes last and at once, when every file is whole: what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,12 +18,13 @@ from .command import command as new_command
 from .completion import complete_format, complete_recipe
 from .options import json_option, quiet_option
 from .progress import Display, Transfer
-from .terminal import compose, dim, is_quiet, one_line, say, start_logging, style, talk, to_json
+from .pull_report import as_data, end_lines, plan_lines
+from .terminal import is_quiet, one_line, say, start_logging, talk, to_json
 from .values import Text
 
 if TYPE_CHECKING:
     from ..files.recipe import ModelSpec, Recipe
-    from .pull_plan import Model, Plan
+    from .pull_plan import Plan
     from .pull_wish import Wish
 
 _REPO = "REPO[:FILE]"
@@ -190,9 +189,9 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     plan = _plan(unpinned(recipe) if ways.update else recipe, wishes, ways)
     missing = sum(model.missing for model in plan.models)
     if ways.dry_run and ways.as_json:
-        say(to_json(_about(plan, missing, None)))
+        say(to_json(as_data(plan, missing, None)))
         return
-    for line in _lines(plan, missing) if ways.dry_run or not is_quiet() else ():
+    for line in plan_lines(plan, missing) if ways.dry_run or not is_quiet() else ():
         say(line, err=not ways.dry_run)
     _check_memory(plan, missing, ways)
     if ways.dry_run:
@@ -209,9 +208,9 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     path = own.path if own and unchanged else save_recipe(plan.recipe, force=own is not None)
     ended(plan.recipe.name)
     if ways.as_json:
-        say(to_json(_about(plan, missing, path)))
+        say(to_json(as_data(plan, missing, path)))
     if not is_quiet():
-        for line in _end(plan, missing, unchanged, ways):
+        for line in end_lines(plan, missing, unchanged=unchanged, for_lora=ways.for_lora):
             say(line, err=True)
 
 
@@ -341,70 +340,3 @@ def _check_here(plan: Plan) -> None:
         for file in model_files(model.spec):
             if not file.is_file():
                 raise HubError(f"{file}: was removed while the rest came; pull again, for it alone")
-
-
-def _lines(plan: Plan, missing: int) -> Iterator[str]:
-    """Yield what a plan is, for people."""
-    recipe = plan.recipe
-    about = [recipe.name, recipe.description, recipe.license and f"({recipe.license})"]
-    yield style(one_line("  ".join(filter(None, about))), bold=True)
-    for model in sorted(plan.models, key=lambda model: _place_of(model.roles[0])):
-        name = f"{model.repository.repo}/{model.parts[0].path}"
-        size = model.n_bytes
-        left = model.missing
-        notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
-        if 0 < left < size:
-            notes.append(f"{byte_size(size - left)} of it here")
-        if model.is_cut:
-            notes.append("damaged here")
-        if len(model.parts) > 1:
-            notes.append(f"{len(model.parts)} files")
-        said = f"{', '.join(model.roles):<22}{byte_size(size):>9}  {one_line(name)}"
-        yield compose(said, dim(f"  {', '.join(filter(None, notes))}".rstrip()))
-    yield f"{'to fetch':<22}{byte_size(missing):>9}"
-    yield f"{'memory to run it':<22}{byte_size(plan.memory.total):>9}"
-    yield from (dim(one_line(note)) for note in plan.notes)
-
-
-def _place_of(role: str) -> int:
-    return ("base", "instruct", "tuned", "reference").index(role.partition(":")[0])
-
-
-def _end(plan: Plan, missing: int, unchanged: bool, ways: Ways) -> Iterator[str]:
-    """Yield what has been done, and the next command."""
-    name, n_models = plan.recipe.name, len(plan.models)
-    total = sum(model.n_bytes for model in plan.models)
-    models = f"{n_models} model{'s' * (n_models > 1)}, {byte_size(total)}"
-    if unchanged and not missing:
-        yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
-    else:
-        yield f"{name} is here: {models}, of which {byte_size(missing)} were fetched"
-    yield f"next: edge-eft chat {name}{' --lora ADAPTER' * ways.for_lora}"
-
-
-def _about(plan: Plan, missing: int, path: Path | None) -> dict[str, Any]:
-    """Return what a plan is, or what came of it, as plain data."""
-    return {
-        "name": plan.recipe.name,
-        "path": None if path is None else str(path),
-        "license": plan.recipe.license,
-        "models": [_about_model(model) for model in plan.models],
-        "bytes_fetched" if path else "bytes_to_fetch": missing,
-        "bytes_looked_at": plan.looked_at,
-        "memory_total": plan.memory.total,
-        "notes": list(plan.notes),
-    }
-
-
-def _about_model(model: Model) -> dict[str, Any]:
-    return {
-        "roles": list(model.roles),
-        "repo": model.repository.repo,
-        "file": model.parts[0].path,
-        "revision": model.repository.commit,
-        "bytes": model.n_bytes,
-        "sha256": model.spec.sha256,
-        "gated": model.repository.gated,
-        "license": model.repository.licence,
-        "path": str(model.spec.file),
-    }

@@ -5,6 +5,7 @@ import os
 
 import pytest
 from helpers.cli_tools import complaint, invoke
+from helpers.json_keys import unseen_keys
 from helpers.kept_sessions import turn, write
 
 from edge_eft.cli import sessions
@@ -50,6 +51,7 @@ def test_one_is_shown_as_text_and_as_json_which_a_chat_loads(two, recipe, script
     assert "\nuser\nWhat is the\ncapital of Peru? Please. " in shown
     assert shown.endswith("\nassistant\nIt is\nLima.\n")
     about = json.loads(invoke("log", "kq", "--json").stdout)
+    assert {key.partition(".")[0] for key in unseen_keys("log", about)} == {"settings", "replies"}
     assert about["replies"] == [{"message": 1, "finish_reason": "stop", "tokens": 4}]
     assert about["messages"][1] == {"role": "assistant", "content": " It is\nLima."}
     saved = tmp_path / "saved.json"

@@ -19,6 +19,7 @@ from helpers import recipe_files, tiny_models
 from helpers.cli_tools import complaint, invoke, process, wait_for
 from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
+from helpers.json_keys import unseen_keys
 
 import edge_eft
 from edge_eft.cli.pull_wish import wish
@@ -484,6 +485,7 @@ def test_json_is_data_and_quiet_is_quiet(server, at, tmp_path):
     about = json.loads(result.stdout)
     assert (about["name"], result.stderr) == ("family", "")
     assert about["bytes_fetched"] == sum(model["bytes"] for model in about["models"])
+    assert unseen_keys("pull", about) == {"bytes_to_fetch"}
 
 
 def test_quiet_is_a_default_and_a_dry_run_is_data_all_the_same(server, at, tmp_path, monkeypatch):

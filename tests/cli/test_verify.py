@@ -9,6 +9,7 @@ import pytest
 from helpers.cli_tools import complaint, invoke
 from helpers.gguf_parts import split_model
 from helpers.hub_cache import files_below, recipe_of
+from helpers.json_keys import unseen_keys
 from helpers.pseudo_terminal import OnTerminal
 
 from edge_eft.files import hashes as hashes_module
@@ -21,7 +22,9 @@ from edge_eft.files.recipe_names import load_recipe, own_recipes, save_recipe
 def verdicts(*names, status):
     result = invoke("verify", "--json", *names)
     assert result.exit_code == status, result.output
-    return [(each["roles"], each["verdict"]) for each in json.loads(result.stdout)], result.stderr
+    about = json.loads(result.stdout)
+    assert unseen_keys("verify", about) == set()
+    return [(each["roles"], each["verdict"]) for each in about], result.stderr
 
 
 def blob(tmp_path, role):
