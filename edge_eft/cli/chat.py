@@ -213,7 +213,7 @@ class Chat:
         """Say a message, with the files that it names, and answer it."""
         text, files = put_in(text)
         for file in files:
-            talk(one_line(f"{file.name} is put in: {file.n_characters:,} characters"))
+            talk(one_line(f"{file.name} is put into the message: {file.n_characters:,} characters"))
         turns = self.conversation.turns
         if turns and turns[-1]["role"] == "user":  # of a chat that ended before the reply came
             turns.pop()

@@ -130,8 +130,8 @@ def command(
     say(one_line(str(path)))
     if thinks:
         talk(
-            "tuned's template can let it think first; template_kwargs = { enable_thinking = false }"
-            " beside its prompt in the recipe keeps it from that"
+            "the tuned model may think before it answers; template_kwargs = { enable_thinking = "
+            "false } beside its prompt in the recipe turns that off"
         )
     talk(f"edge-eft chat {name}")
     talk(f'edge-eft compare {name} "Why is the sky blue?"')
@@ -162,9 +162,7 @@ def _recipe(name: str, files: Files, n_ctx: int | None, force: bool) -> Recipe:
     from ..system import recipe_directory
 
     if (files.tuned is None) == (files.lora is None):
-        raise click.UsageError(
-            "Give --tuned or --lora: a LoRA makes the tuned model of the reference."
-        )
+        raise click.UsageError("Give --tuned or --lora, and not both.")
     for role, file in asdict(files).items():
         if file is not None and (not file or file.endswith(".toml")):
             what = "an adapter" if role == "lora" else "a GGUF file"

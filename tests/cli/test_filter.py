@@ -194,7 +194,7 @@ def test_chat_shows_hostile_files_and_plain_replies_as_text(shown, recipe, tmp_p
     refused.write_bytes(b"\xff")
     lines = f'read @"{notes}"\n@"{refused}"\n/edit {EVIL_NAME}\n'
     text = shown("chat", recipe, "--plain", *GREEDY, stdin=lines)
-    assert "is put in: " in text
+    assert "is put into the message: " in text
     assert "is not UTF-8 text" in text
     assert text.count("edge-eft: ") == 2
 

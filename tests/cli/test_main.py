@@ -41,7 +41,7 @@ def test_options_are_in_groups_with_their_ranges_and_defaults():
     for option in (
         "-a, --alpha A Strength of the delta: 0 is the base alone. [default: 1; 0 or more]",
         "-t, --temperature T 0 always takes the likeliest token. [default: 0.8; 0 to 100]",
-        "--top-p P Draw from the likeliest tokens of mass P. [default: 0.95; more than 0, up to 1]",
+        "Draw from the likeliest tokens that add up to P. [default: 0.95; more than 0, up to 1]",
         "together. [default: 4; 1 to 64]",
     ):
         assert option in told

@@ -13,7 +13,7 @@ import time
 
 import psutil
 import pytest
-from helpers.cli_tools import invoke
+from helpers.cli_tools import invoke, wait_for
 from helpers.emulator_tools import open_emulator
 from helpers.families import ATLAS
 from helpers.pseudo_terminal import OnTerminal
@@ -64,7 +64,7 @@ def test_a_real_model_shows_its_load_and_the_time_that_a_prompt_takes(smollm2_tr
     base, tuned, reference = smollm2_trio
     words = (f"--base={base}", f"--tuned={tuned}", f"--reference={reference}", "--only=base")
     prompt = "The quick brown fox jumps over the lazy dog. " * 60
-    run = OnTerminal("run", *words, "--max-tokens=3", "--n-ctx=1024", prompt)
+    run = OnTerminal("run", *words, "--max-tokens=3", "--n-ctx=1024", "--seed=1", prompt)
     assert run.status() == 0
     assert run.saw(r"loading \S*SmolLM2\S*  [━╸╺]+  [\d.]+ MB of 197 MB")
     assert run.saw(r"reading the prompt  [━╸╺]+  \d+/6\d\d · \d+ s left")
@@ -77,7 +77,7 @@ def test_compare_says_which_model_answers(tiny, monkeypatch):
     monkeypatch.setattr(Display, "delay", 99.0)
     monkeypatch.setattr(Display, "update", lambda self, done, label: labels.append((label, done)))
     with open_emulator(tiny) as emulator:
-        compared = replies.compare(emulator, Request("the red one", max_tokens=9))
+        compared = replies.compare(emulator, Request("the red one", max_tokens=9, seed=1))
     expected = []
     for i, (way, (_, done)) in enumerate(compared.items(), 1):
         n_steps = len(done.tokens) + (done.finish_reason == "stop")
@@ -98,7 +98,7 @@ def questions(tmp_path):
 def test_many_prompts_show_count_rate_and_time_left_and_a_file_has_the_replies(questions, tmp_path):
     path, n = questions
     out = tmp_path / "out.jsonl"
-    words = ("run", RECIPE, "--input", path, "--json", "--max-tokens=12")
+    words = ("run", RECIPE, "--input", path, "--json", "--max-tokens=12", "--temperature=0")
     run = OnTerminal(*words, setup=AT_ONCE, stdout=out)
     assert run.status() == 0
     assert run.saw(rf"answering  [━╸╺]+  \d+/{n} · [\d.]+/s · \d+ s left")
@@ -134,8 +134,8 @@ def test_the_demo_says_which_step_it_is_at():
 def test_a_pipe_has_nothing_of_it(questions, monkeypatch):
     monkeypatch.setattr(Display, "delay", 0.0)
     for words in (
-        ("run", RECIPE, "--input", questions[0], "--max-tokens=3"),
-        ("compare", RECIPE, "--max-tokens=3", "What is Peru?"),
+        ("run", RECIPE, "--input", questions[0], "--max-tokens=3", "--temperature=0"),
+        ("compare", RECIPE, "--max-tokens=3", "--temperature=0", "What is Peru?"),
         ("demo", "--questions=3"),
         ("verify", "atlas"),
     ):
@@ -145,7 +145,7 @@ def test_a_pipe_has_nothing_of_it(questions, monkeypatch):
 
 
 def test_a_terminal_that_is_to_be_quiet_has_nothing_of_it(tiny):
-    words = ("compare", *files(tiny), "--max-tokens=9", "the red one", "--quiet")
+    words = ("compare", *files(tiny), "--max-tokens=9", "--seed=1", "the red one", "--quiet")
     compare = OnTerminal(*words, setup=AT_ONCE)
     assert compare.status() == 0
     assert not compare.saw(HIDDEN)
@@ -267,11 +267,8 @@ def terminal_of(monkeypatch, columns=80):
 
 
 def drawn(screen, pattern):
-    end = time.monotonic() + 3
-    while not re.search(pattern, text := screen.text()):
-        assert time.monotonic() < end, text
-        time.sleep(0.001)
-    return text
+    wait_for(lambda: re.search(pattern, screen.text()))
+    return screen.text()
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60, 100, 180])
