@@ -149,7 +149,7 @@ class Conversation:
                 f"{path} exists and is not a saved chat; choose a new name"
             ) from None
         except (OSError, ValueError) as error:
-            raise RequestError(f"{path} cannot be written ({reason(error)})") from None
+            raise RequestError(f"{path}: cannot be written ({reason(error)})") from None
         return f"saved {len(self.turns)} messages to {one_line(str(path))}"
 
     def load(self, argument: str) -> str:
@@ -167,7 +167,7 @@ class Conversation:
                 raise TypeError
             return settings, system, check_messages(turns) if turns else []
         except OSError as error:
-            raise RequestError(f"{path} cannot be read ({reason(error)})") from None
+            raise RequestError(f"{path}: cannot be read ({reason(error)})") from None
         except (ValueError, KeyError, TypeError, RecursionError, PromptError):
             raise RequestError(f"{path} is not a saved chat; /save writes one") from None
 

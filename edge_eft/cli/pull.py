@@ -202,7 +202,7 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
     if missing:
         begun(plan.recipe)
-    plan, damaged = _fetch(plan, missing, ways, _again(plan.recipe.name, wishes, ways))
+    plan, damaged = _fetch(plan, missing, _again(plan.recipe.name, wishes, ways))
     missing += damaged
     unchanged = own is not None and plan.recipe == own
     path = own.path if own and unchanged else save_recipe(plan.recipe, force=own is not None)
@@ -288,7 +288,7 @@ def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
         talk(f"edge-eft: {one_line(str(error))}")
 
 
-def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]:
+def _fetch(plan: Plan, missing: int, again: str) -> tuple[Plan, int]:
     """Bring every file. `again` is what to say of it where it is stopped.
 
     Returns the plan with the hashes that the hub did not state, and the bytes of what was here and

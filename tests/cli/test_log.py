@@ -117,6 +117,6 @@ def test_what_cannot_be_read_is_told_and_the_others_are_listed(two):
     result = invoke("log")
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 4
-    assert "20261126-cccc.jsonl cannot be read: it is not a conversation" in result.stderr
+    assert "20261126-cccc.jsonl: cannot be read (it is not a conversation" in result.stderr
     assert "1 damaged line of its file is left out" in invoke("log", "kq").stderr
     os.unlink(two)
