@@ -28,7 +28,7 @@ from .models import Models
 from .options import model_options, recipe_argument, setting_options, system_option
 from .replies import ending, report, stream
 from .resume import NEWEST
-from .terminal import edited, one_line, talk
+from .terminal import counted, edited, one_line, talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -172,7 +172,7 @@ class Chat:
         turns = self.conversation.turns
         replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
         if len(replies) < n:
-            there = "1 reply" if len(replies) == 1 else f"{len(replies) or 'no'} replies"
+            there = counted(len(replies), "reply", "replies") if replies else "no replies"
             raise RequestError(f"there is no reply {n}; the conversation has {there}")
         at = replies[-n]
         asked = replace(self.conversation, turns=turns[:at])

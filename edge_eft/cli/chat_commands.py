@@ -18,7 +18,7 @@ from ..errors import AbortedError, RequestError
 from ..system import mebibytes
 from . import resume, sessions
 from .replies import compare, interruptible, side_by_side, stoppable, times
-from .terminal import Styled, talk, terminal_width
+from .terminal import Styled, counted, talk, terminal_width
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -76,7 +76,8 @@ class Totals:
         n, seconds = self.n_replies, self.timings.after_prompt
         speed = (self.n_tokens - self.n_with_prompt) / seconds if seconds > 0 else 0.0
         lines = [
-            f"{n} {'reply' if n == 1 else 'replies'}, {self.n_tokens} tokens, {speed:.1f} tokens/s",
+            f"{counted(n, 'reply', 'replies')}, {counted(self.n_tokens, 'token')}, "
+            f"{speed:.1f} tokens/s",
             f"{'context':<16}{self.n_held} of {emulator.record.n_ctx} tokens",
             f"{'memory':<16}{mebibytes(emulator.record.memory.total)} MiB",
         ]

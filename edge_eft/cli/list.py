@@ -13,7 +13,7 @@ from ..system import byte_size
 from .command import OUTPUT, option
 from .command import command as new_command
 from .options import json_option
-from .terminal import one_line, say, to_json
+from .terminal import counted, one_line, say, to_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -147,7 +147,7 @@ def _notes(entry: Entry) -> Iterator[str]:
     if entry.recipe.base is None:
         yield "needs --base"
     if entry.state == "files missing":
-        yield f"{len(entry.missing)} file{'s' * (len(entry.missing) > 1)} missing"
+        yield f"{counted(len(entry.missing), 'file')} missing"
     elif entry.for_lora:
         yield "here for --lora"
     elif entry.state == "partly here" and entry.to_pull is not None:

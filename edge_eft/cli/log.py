@@ -16,7 +16,7 @@ from . import sessions
 from .command import OUTPUT, REMOVING, option
 from .command import command as new_command
 from .options import json_option, yes_option
-from .terminal import agreed, dim, one_line, say, style, talk, terminal_width, to_json
+from .terminal import agreed, counted, dim, one_line, say, style, talk, terminal_width, to_json
 
 if TYPE_CHECKING:
     from .sessions import Session
@@ -206,7 +206,7 @@ def _delete(ids: Sequence[str], *, everything: bool, yes: bool) -> None:
         raise click.UsageError("--delete takes the ids of conversations, or --all.")
     paths = sessions.paths() if everything else [*dict.fromkeys(map(sessions.find, ids))]
     n = len(paths)
-    what = "1 conversation" if n == 1 else f"{n} conversations"
+    what = counted(n, "conversation")
     if n and not yes:
         names = "" if everything else f" ({', '.join(path.stem for path in paths)})"
         answer = agreed(f"Delete {what}{names}?")
@@ -221,6 +221,6 @@ def _delete(ids: Sequence[str], *, everything: bool, yes: bool) -> None:
         except SessionError as error:
             problems.append(error)
             n -= 1
-    say("deleted 1 conversation" if n == 1 else f"deleted {n} conversations")
+    say(f"deleted {counted(n, 'conversation')}")
     if problems:
         raise SessionError("; ".join(map(str, problems)))

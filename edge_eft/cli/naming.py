@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .terminal import counted
+
 DEFAULT_RECIPE = "atlas"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/\\~@+=-]+")  # what names, paths and addresses are made of
@@ -75,7 +77,7 @@ def _directory(path: Path, shown: str, with_lora: str) -> str:
             "one of it"
         )
     n = sum(1 for _ in path.glob("*.gguf"))
-    holds = f" with {n} GGUF file{'s' * (n > 1)}" if n else ""
+    holds = f" with {counted(n, 'GGUF file')}" if n else ""
     return (
         f"{str(path)!r:.120} is a directory{holds}, not a recipe: edge-eft match {shown} looks for "
         "models in it that make one"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..system import byte_size
-from .terminal import compose, dim, one_line, style
+from .terminal import compose, counted, dim, one_line, style
 
 if TYPE_CHECKING:
     from .pull_plan import Model, Plan
@@ -42,9 +42,9 @@ def _place_of(role: str) -> int:
 
 def end_lines(plan: Plan, missing: int, *, unchanged: bool, for_lora: bool) -> Iterator[str]:
     """Yield what has been done, and the next command."""
-    name, n_models = plan.recipe.name, len(plan.models)
+    name = plan.recipe.name
     total = sum(model.n_bytes for model in plan.models)
-    models = f"{n_models} model{'s' * (n_models > 1)}, {byte_size(total)}"
+    models = f"{counted(len(plan.models), 'model')}, {byte_size(total)}"
     if unchanged and not missing:
         yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
     else:

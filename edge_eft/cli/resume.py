@@ -10,7 +10,7 @@ from ..errors import RecipeError, SessionError
 from . import sessions
 from .models import Models
 from .options import is_typed
-from .terminal import one_line, talk
+from .terminal import counted, one_line, talk
 
 if TYPE_CHECKING:
     from ..files.recipe import Recipe
@@ -114,8 +114,7 @@ def tell(session: Session, recipe: str) -> None:
     """Say that a conversation goes on, what its last words were, and what is wrong with it."""
     n = len(session.turns)
     was = f" (it was with {session.recipe})" if session.recipe != recipe else ""
-    messages = "1 message" if n == 1 else f"{n} messages"
-    talk(one_line(f"{session.id} goes on with {recipe}{was}: {messages}"))
+    talk(one_line(f"{session.id} goes on with {recipe}{was}: {counted(n, 'message')}"))
     if session.n_damaged:
         lines = "a line" if session.n_damaged == 1 else f"{session.n_damaged} lines"
         talk(f"{lines} of its file cannot be read and is left out")
