@@ -15,7 +15,7 @@ from .command import command as new_command
 from .config_file import COMMANDS, KEYS
 from .options import json_option
 from .refusals import refused_value
-from .terminal import one_line, say, talk, to_json
+from .terminal import dim, one_line, say, talk, to_json
 
 
 class Effective(NamedTuple):
@@ -62,20 +62,11 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def _show(found: Sequence[Effective]) -> None:
-    from .console import line, show
-    from .tables import WORDS, Column, Listing
-
-    table = Listing(
-        Column("key"),
-        Column("value", least=8, named=False),
-        Column("from", least=WORDS, named=False),
-        run_in=True,
-    )
+    """Print a line for each; without rich, which takes longer than all of this."""
     for each in found:
         shown = each.value if isinstance(each.value, str) else ", ".join(each.value or ["-"])
-        style = "dim" if each.source == "built in" else ""
-        table.add(line(each.key), line(shown), line(each.source), style=style)
-    show(table)
+        line = f"{each.key:<22}{one_line(shown):<24}{each.source}"
+        say(dim(line) if each.source == "built in" else line)
 
 
 def _complete_key(
