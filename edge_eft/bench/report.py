@@ -1,4 +1,4 @@
-"""Figures as a table for people and as one object for programs.
+"""Figures as one object.
 
 Medians over rounds, with quartiles. Two ways are compared by the ratios of the rounds, in which
 both answered the same prompts in the same minute; the interval is a bootstrap of their median.
@@ -191,56 +191,3 @@ def _shares(figures: Figures, way: str) -> dict[str, float]:
     parts |= {"combine": timings.combine, "sample": timings.sample, "text": timings.text}
     shares = {name: seconds / total for name, seconds in parts.items()} if total else {}
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}
-
-
-# -- tables --------------------------------------------------------------------------------
-
-
-def as_table(result: Mapping[str, Any], found: Mapping[str, Sequence[float]]) -> str:
-    """Return `as_object` as a table for people; `found` is from `rates`."""
-    base = quartiles(found[BASE])[0]
-    lines = [f"{'tokens per second':<26}{'median':>9}   {'quartiles':<19}{'of base':>7}"]
-    for name, values in sorted(found.items(), key=lambda item: median(item[1])):
-        middle, low, high = quartiles(values)
-        spread = f"{low:,.1f} … {high:,.1f}"
-        lines.append(f"{name:<26}{middle:>9,.1f}   {spread:<19}{middle / base:>6.2f}×")
-    lines += ["", f"{'ratio of rounds':<40}{'median':>9}   95 % interval"]
-    for name, about in result["ratios"].items():
-        interval = f"{about['low']:.3f} … {about['high']:.3f}"
-        lines.append(f"{name:<40}{about['median']:>9.3f}   {interval}")
-    lines += ["", *_facts(result), "", *_decodes(result["decode_ms"])]
-    return "\n".join(lines)
-
-
-def _facts(result: Mapping[str, Any]) -> list[str]:
-    """Return lines of a name and a value."""
-    second = result["second_turn_ttft_s"]
-    length = result["reply_tokens"]
-    predicted, endless = result["predicted_auto_tps"], result["predicted_endless_tps"]
-    facts = {
-        "replies": f"{length['least']} to {length['most']} tokens, {length['mean']:.1f} on average",
-        "acceptance": f"{result['acceptance']:.1%} of the tested drafts; "
-        f"{result['acceptance_of'][AUTO]:.1%} of those that auto chose to make",
-        "predicted": f"{predicted:,.1f} tokens/s by the cost model, {endless:,.1f} without ends; "
-        f"auto reaches {result['auto_tps'] / predicted:.1%}",
-        "prefill": f"{result['prefill_tps']:,.0f} tokens/s, all models",
-        "first token": f"{1000 * result['first_turn_ttft_s']:,.1f} ms; "
-        + ("raw prompts have no second turn" if second is None else f"{1000 * second:,.1f} ms")
-        + (" in the second turn" if second is not None else ""),
-        "peak memory": f"{result['peak_mib']:,.0f} MiB",
-    }
-    for name, shares in result["shares"].items():
-        facts[f"time, {name}"] = ", ".join(f"{part} {s:.1%}" for part, s in shares.items())
-    same = ", ".join(f"{name} {n}/{of}" for name, (n, of) in result["equal"].items())
-    facts["same tokens"] = same
-    return [f"{name:<16}{value}" for name, value in facts.items()]
-
-
-def _decodes(decode_ms: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """Return a table of milliseconds per decode, by the tokens in it."""
-    sizes = sorted({n for costs in decode_ms.values() for n in costs})
-    lines = [f"{'decode of n tokens, ms':<26}" + "".join(f"{n:>8}" for n in sizes)]
-    for name, costs in decode_ms.items():
-        cells = (f"{costs[n]:>8.2f}" if n in costs else f"{'':>8}" for n in sizes)
-        lines.append(f"{name:<26}" + "".join(cells))
-    return lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from .terminal import say, talk, to_json
 from .values import Finite
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ..bench.ways import Plan
     from ..engine.emulator import Emulator
     from ..engine.request import Prompt
@@ -143,14 +145,15 @@ def command(job: Job) -> None:
       edge-eft bench --base B.gguf --tuned T.gguf --reference R.gguf
     """
     from ..bench.measure import measure
-    from ..bench.report import as_object, as_table, rates
+    from ..bench.report import as_object, rates
+    from .bench_tables import as_tables
 
     with job.models.load(job.recipe) as emulator:
         about = introduce(emulator, job)
         with rounds_shown(job.plan) as done:
             figures = measure(emulator, job.prompts, job.plan, done)
     result = as_object(figures, job.plan, about)
-    conclude(job, as_table(result, rates(figures)), result)
+    conclude(job, as_tables(result, rates(figures)), result)
 
 
 def introduce(emulator: Emulator, job: Job) -> dict[str, Any]:
@@ -179,14 +182,13 @@ def introduce(emulator: Emulator, job: Job) -> dict[str, Any]:
     return about
 
 
-def conclude(job: Job, table: str, result: Mapping[str, Any]) -> None:
+def conclude(job: Job, tables: Iterable[RenderableType], result: Mapping[str, Any]) -> None:
     """Print the figures: for people, or for programs, and then for people on stderr."""
-    if not job.as_json:
-        say(table)
-        return
-    for line in table.splitlines():
-        talk(line)
-    say(to_json(result))
+    from .console import show
+
+    show(*tables, err=job.as_json)
+    if job.as_json:
+        say(to_json(result))
 
 
 def read_file(file: str) -> list[Prompt]:

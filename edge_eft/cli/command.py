@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from .foreign import check, instead
 from .values import span
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}  # of every command
@@ -109,8 +110,16 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; of what is refused, it is known in which command that was."""
+        words = list(args)  # click takes its list apart
         try:
+            if not ctx.resilient_parsing:
+                check(words, ctx)
             return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if told := instead(error.option_name, words, ctx):
+                raise click.UsageError(told, ctx) from None
+            error.ctx = error.ctx or ctx
+            raise
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise

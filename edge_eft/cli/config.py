@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -26,11 +27,35 @@ class Effective(NamedTuple):
     source: str
 
 
-@click.group("config", cls=Group, invoke_without_command=True, context_settings=HELP)
+class Commands(Group):
+    """set, unset, get; of what else is typed, the line that was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command and its arguments; a key is told what goes before it."""
+        word, rest = args[0], args[1:]
+        told = ""
+        if word in ("list", "ls", "show") and not rest:
+            told = "edge-eft config"
+        elif word in ("list", "ls", "show"):
+            told = f"edge-eft config get {shlex.join(rest)}"
+        elif word in ("rm", "remove", "delete", "reset"):
+            told = f"edge-eft config unset {shlex.join(rest) or 'KEY'}"
+        elif "=" in word or rest:
+            told = f"edge-eft config set {shlex.join(args)}"
+        elif _is_key(ctx, word):
+            told = f"edge-eft config get {word}"
+        if self.get_command(ctx, word) is None and told and not ctx.resilient_parsing:
+            raise click.UsageError(f"there is no command {word!r:.80}; it is {told[:200]}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group("config", cls=Commands, invoke_without_command=True, context_settings=HELP)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Show your own defaults, and where each comes from; set or unset one.
+    """Show your own defaults, and where each comes from; get, set or unset one.
 
     The first of these that has a value counts: the command line, the environment
     (EDGE_EFT_TEMPERATURE), the configuration file, the recipe, the built-in default. In the file,
@@ -42,6 +67,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
       edge-eft config
       edge-eft config set recipe atlas
       edge-eft config set chat.temperature 0.6
+      edge-eft config get temperature
       edge-eft config unset recipe
     """
     if ctx.invoked_subcommand is not None:
@@ -75,13 +101,34 @@ def _complete_key(
     return [CompletionItem(key) for key in KEYS if key.startswith(incomplete)]
 
 
+def _complete_value(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return what completes the values of the option that the key is the default of."""
+    try:
+        table, name = _split(ctx, ctx.params.get("key") or "")
+        option, owner = _option(ctx, table, name)
+    except click.ClickException:
+        return []
+    if option.is_flag:
+        return [CompletionItem(v) for v in ("true", "false") if v.startswith(incomplete)]
+    if name == "draft":
+        return [CompletionItem("auto")] if "auto".startswith(incomplete) else []
+    inner = click.Context(owner, parent=ctx, info_name=owner.name, resilient_parsing=True)
+    return option.shell_complete(inner, incomplete)
+
+
 @new_command("set")
 @click.argument("key", shell_complete=_complete_key)
-@click.argument("value")
+@click.argument("value", required=False, shell_complete=_complete_value)
 @click.pass_context
-def set_key(ctx: click.Context, key: str, value: str) -> None:
+def set_key(ctx: click.Context, key: str, value: str | None) -> None:
     """Write a default into the configuration file: KEY, or COMMAND.KEY for one command."""
-    table, name = _split(key)
+    if value is None:
+        key, equals, value = key.partition("=")
+        if not equals:
+            raise click.UsageError(f"VALUE is missing; give edge-eft config set {key} VALUE", ctx)
+    table, name = _split(ctx, key)
     config_file.read()
     option, owner = _option(ctx, table, name)
     if name == "recipe":
@@ -95,12 +142,24 @@ def set_key(ctx: click.Context, key: str, value: str) -> None:
     _write(table, name, _literal(typed, value))
 
 
+@new_command("get")
+@click.argument("key", shell_complete=_complete_key)
+@click.pass_context
+def get_key(ctx: click.Context, key: str) -> None:
+    """Print the default that holds: a line for each text of a key that takes several."""
+    table, name = _split(ctx, key)
+    found = {each.key: each for each in effective(ctx)}
+    one = found.get(f"{table}.{name}") or found[name]
+    for text in [one.value] if isinstance(one.value, str) else one.value or ():
+        say(text)
+
+
 @new_command("unset")
 @click.argument("key", shell_complete=_complete_key)
 @click.pass_context
 def unset_key(ctx: click.Context, key: str) -> None:
     """Remove a default from the configuration file."""
-    table, name = _split(key)
+    table, name = _split(ctx, key)
     data = config_file.read()
     if name not in (data.get(table, {}) if table else data):
         raise click.ClickException(
@@ -110,6 +169,7 @@ def unset_key(ctx: click.Context, key: str) -> None:
 
 
 command.add_command(set_key)
+command.add_command(get_key)
 command.add_command(unset_key)
 
 
@@ -148,29 +208,57 @@ def _checked(
     return Effective(key, words, source)
 
 
-def _split(key: str) -> tuple[str, str]:
-    """Return the table and the name of a key as it is typed, or refuse it."""
-    table, _, name = key.replace("-", "_").rpartition(".")
+def _is_key(ctx: click.Context, word: str) -> bool:
+    try:
+        _split(ctx, word)
+    except click.ClickException:
+        return False
+    return True
+
+
+def _split(ctx: click.Context, key: str) -> tuple[str, str]:
+    """Return the table and the name of a key as it is typed, or refuse it.
+
+    What an option is called is a key, too: temp, model.
+    """
+    table, _, name = key.lstrip("-").replace("-", "_").rpartition(".")
     if table and table not in COMMANDS:
         raise click.ClickException(
             f"{key!r:.60} is not a key; a command's own is COMMAND.KEY, with one of "
             f"{', '.join(COMMANDS)}"
         )
+    name = name if name in KEYS else _by_option(ctx, name)
     config_file.check_key(name, "")
     return table, name
 
 
-def _option(ctx: click.Context, table: str, name: str) -> tuple[Option, click.Command]:
-    """Return the option that a key is the default of, and its command."""
+def _by_option(ctx: click.Context, word: str) -> str:
+    """Return the key of the option that is called `word`, else the word."""
+    flag = f"--{word.replace('_', '-')}"
+    for _, param in _keyed(ctx, COMMANDS):
+        if flag in param.opts:
+            return param.name or word
+    return word
+
+
+def _keyed(ctx: click.Context, names: Iterable[str]) -> Iterator[tuple[click.Command, Option]]:
+    """Yield the options of commands that can have a default, each with its command."""
     root = ctx.find_root()
     group = root.command
     assert isinstance(group, click.Group)
-    for command_name in [table] if table else COMMANDS:
-        owner = group.get_command(root, command_name)
+    for name in names:
+        owner = group.get_command(root, name)
         assert owner is not None
         for param in owner.params:
-            if isinstance(param, Option) and param.key and param.name == name:
-                return param, owner
+            if isinstance(param, Option) and param.key:
+                yield owner, param
+
+
+def _option(ctx: click.Context, table: str, name: str) -> tuple[Option, click.Command]:
+    """Return the option that a key is the default of, and its command."""
+    for owner, param in _keyed(ctx, [table] if table else COMMANDS):
+        if param.name == name:
+            return param, owner
     raise click.ClickException(f"{table} has no option {name!r}; give it without `{table}.`")
 
 
@@ -179,7 +267,8 @@ def _recipe(value: str) -> str:
     from ..files.recipe import absolute
     from ..files.recipe_names import list_recipes, load_recipe
 
-    load_recipe(value)
+    if any(spec.needs_pull for spec in load_recipe(value).models().values()):
+        talk(f"its models are not here yet: edge-eft pull {one_line(value)}")
     return value if value in list_recipes() or not os.path.exists(value) else str(absolute(value))
 
 

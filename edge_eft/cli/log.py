@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -91,11 +92,39 @@ def command(
         raise click.UsageError("--all and --yes go with --delete.")
     elif not ids:
         _list(search, limit, as_json=as_json)
+    elif told := _verb(ids):
+        raise click.UsageError(told)
     elif len(ids) > 1 or search is not None:
         raise click.UsageError("One conversation is shown at a time; --search has no ID beside it.")
     else:
-        path = sessions.find(ids[0])
+        path = _find(ids[0])
         _show(path, sessions.read(path), as_json=as_json)
+
+
+def _verb(ids: Sequence[str]) -> str:
+    """Return what to type for `log delete ID` and the like; "" if it is not that."""
+    verb, rest = ids[0], " ".join(map(shlex.quote, ids[1:]))
+    ways = {
+        **dict.fromkeys(("delete", "remove", "rm"), f"edge-eft log --delete {rest or 'ID'}"),
+        **dict.fromkeys(("show", "view", "cat", "open"), f"edge-eft log {rest or 'ID'}"),
+        **dict.fromkeys(("search", "find", "grep"), f"edge-eft log --search {rest or 'TEXT'}"),
+        **dict.fromkeys(("list", "ls"), "edge-eft log"),
+        **dict.fromkeys(("continue", "resume"), f"edge-eft chat --continue {rest}".rstrip()),
+        "clear": "edge-eft log --delete --all",
+    }
+    return f"{verb!r} is not an ID; it is {ways[verb]}" if verb in ways else ""
+
+
+def _find(word: str) -> Path:
+    """Return the file of the conversation that `word` means; SessionError says how to search."""
+    try:
+        return sessions.find(word)
+    except SessionError as error:
+        if "no conversation is kept" not in str(error):
+            raise
+        raise SessionError(
+            f"{error}, and edge-eft log --search {shlex.quote(word)} looks into their messages"
+        ) from None
 
 
 def _list(search: str | None, limit: int, *, as_json: bool) -> None:
@@ -211,7 +240,9 @@ def _delete(ids: Sequence[str], *, everything: bool, yes: bool) -> None:
         names = "" if everything else f" ({', '.join(path.stem for path in paths)})"
         answer = agreed(f"Delete {what}{names}?")
         if answer is None:
-            raise click.UsageError("Nobody can be asked here; --yes deletes without asking.")
+            raise click.UsageError(
+                "Without a terminal nothing is asked; --yes deletes without asking."
+            )
         if not answer:
             raise click.exceptions.Exit(1)
     problems = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -63,6 +64,32 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; `help COMMAND` is COMMAND --help."""
+        if args and args[0] == "help":
+            args = [*args[1:], "--help"]
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if words[0].partition("=")[0] != error.option_name or len(words) < 2:
+                raise
+            line = shlex.join(words) if len(words) < 20 else f"{error.option_name} …"
+            raise click.UsageError(
+                f"a command comes before {error.option_name}: edge-eft run {line[:200]}", ctx
+            ) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command and its arguments; of other words, refuse with what was meant."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            from .foreign import command_instead
+
+            if told := command_instead(args):
+                raise click.UsageError(told, ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         name = self.aliases.get(name, name)

@@ -6,6 +6,7 @@ stderr. Other programs' files are read and never written: a recipe names them wh
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def command(
     from .match_tables import show_tables
 
     show_tables(report)
-    _say_next(report)
+    _say_next(report, directories)
 
 
 def look(directories: Sequence[str]) -> Report:
@@ -211,7 +212,7 @@ def _say_notes(report: Report) -> None:
         talk(f"and {len(report.notes) - LINES} more such lines, which --json lists")
 
 
-def _say_next(report: Report) -> None:
+def _say_next(report: Report, directories: Sequence[str]) -> None:
     completed = () if report.trios else [family.completion for family in report.families]
     if any(completed) or any(lack.pull for lack in report.lacking):
         talk(
@@ -220,7 +221,12 @@ def _say_next(report: Report) -> None:
         )
     if report.trios:
         others = "; --trio N of another" if len(report.trios) > 1 else ""
-        talk(f"edge-eft match --write NAME makes a recipe of the first{others}")
+        here = "".join(f" {shlex.quote(each)}" for each in directories)
+        talk(
+            "edge-eft new finds by trying how each model wants to be asked; "
+            f"{one_line(f'edge-eft match{here}')} --write NAME makes a recipe of the first as it "
+            f"stands{others}"
+        )
         return
     if report.n_models:
         among = f"among the {report.n_models} models" if report.n_models > 1 else "of one model"

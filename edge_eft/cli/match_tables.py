@@ -46,10 +46,19 @@ def _trios(report: Report) -> Listing:
             table.add(role, line(each.title), *_file_cells(each))
         for remark in _trio_remarks(trio, report.available):
             table.remark(line(remark))
+        table.remark(whole(one_line(_command(trio))))
         if trio.also:
             titles = sorted({one_line(each.title) for each in trio.also})
             table.remark(text(f"also here: {', '.join(titles)}", "dim"))
     return table
+
+
+def _command(trio: Trio) -> str:
+    """Return what makes a recipe of a trio."""
+    tuned = "lora" if trio.tuned.header.is_adapter else "tuned"
+    files = (("base", trio.base), (tuned, trio.tuned), ("reference", trio.reference))
+    options = (f"--{role} {shlex.quote(str(each.path))}" for role, each in files)
+    return f"edge-eft new NAME {' '.join(options)}"
 
 
 def _trio_remarks(trio: Trio, available: int) -> Iterator[str]:

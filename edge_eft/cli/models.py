@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import RecipeError
-from .naming import DEFAULT_RECIPE, looks_like_prompt, mistaken
+from .naming import DEFAULT_RECIPE, looks_like_prompt, mistaken, with_name_mended
 from .terminal import talk
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Models:
         from ..files.recipe_names import list_recipes
 
         recipes = list_recipes()
+        self._check_format()
         self._check_files(recipes)
         if self.tuned is not None or self.reference is not None:
             if self.model is not None:
@@ -59,23 +60,32 @@ class Models:
                 )
             return self._of_files(), _limited(words, at_most, self._in_place_of_a_recipe())
         if self.model is not None:
-            return self._named(self.model, words), _limited(words, at_most, "")
+            _check_one_recipe(self.model, words, recipes)
+            rest = _limited(words, at_most, "", before=("-m", self.model))
+            return self._named(self.model, words), rest
         _check_order(words, recipes)
         if words and not (at_most and looks_like_prompt(words[0], recipes)):
             return self._of_word(words, recipes, at_most)
         if self.base is not None or self.lora is not None:
             raise click.UsageError(self._lacks_a_recipe(words))
         rest = _limited(words, at_most, "")
-        name = self.default or DEFAULT_RECIPE
         self.assumed = self.default is None
-        return self._named(name, rest), rest
+        try:
+            return self._named(self.default or DEFAULT_RECIPE, rest), rest
+        except RecipeError as error:
+            if self.default in (None, *recipes):
+                raise
+            raise RecipeError(
+                f"{error}; it is your default: edge-eft config set recipe NAME, or edge-eft config "
+                "unset recipe"
+            ) from None
 
     def _of_word(
         self, words: Sequence[str], recipes: Mapping[str, Path], at_most: int
     ) -> tuple[Recipe, list[str]]:
         """Return the recipe that the first word names, and the words after it."""
-        word, rest = words[0], _limited(words[1:], at_most, "")
         known = words[0] in recipes or os.path.lexists(words[0])
+        word, rest = words[0], _limited(words[1:], at_most, "", first=words[0])
         if self.base is not None and not known:
             raise click.UsageError(self._lacks_a_recipe(words))
         if not known and not at_most and looks_like_prompt(words[0], recipes):
@@ -87,13 +97,11 @@ class Models:
         try:
             return self._named(word, rest), rest
         except RecipeError as error:
-            if known or rest or not (at_most and word.isalpha()):
+            command = click.get_current_context().info_name or "run"
+            if known or mistaken(word, rest, command):
                 raise
-            command = click.get_current_context().info_name
             name = self.default or DEFAULT_RECIPE
-            raise RecipeError(
-                f"{error}; if it is a prompt: edge-eft {command} {shlex.quote(name)} {word}"
-            ) from None
+            raise RecipeError(with_name_mended(str(error), word, rest, command, name)) from None
 
     def _in_place_of_a_recipe(self) -> str:
         given = "--tuned and --reference" if self.lora is None else "--reference and --lora"
@@ -145,6 +153,18 @@ class Models:
 
         return lora_on_files(self.base, self.reference, self.lora, prompt=self.format)
 
+    def _check_format(self) -> None:
+        """Raise RecipeError if the format is none; JSON is one of replies."""
+        from ..files.recipe import check_prompt
+
+        if self.format is not None and self.format.lower() == "json":
+            raise click.UsageError(
+                "--format is the prompt's; for replies in JSON: --schema FILE, and --json prints "
+                "all about a reply as JSON."
+            )
+        if self.format is not None:
+            check_prompt("--format", self.format)
+
     def _check_files(self, recipes: Mapping[str, Path]) -> None:
         """Raise UsageError if an option that takes a file has something else."""
         for role in ("base", "tuned", "reference", "lora"):
@@ -164,6 +184,7 @@ class Models:
         """Load it all, showing how far it is. A recipe that nobody has named is named first."""
         from .untried import load
 
+        _check_there(recipe)
         if self.assumed:
             talk(
                 f"no recipe is named, so {recipe.name} is used; edge-eft config set recipe NAME "
@@ -179,17 +200,75 @@ class Models:
         )
 
 
-def _limited(words: Sequence[str], at_most: int, why: str) -> list[str]:
+def _check_there(recipe: Recipe) -> None:
+    """Raise ModelFileError if a model of a recipe of the user's own is not where it was.
+
+    What was pulled is not looked at: what loads it says how to get it again.
+    """
+    from ..errors import ModelFileError
+    from ..files.pulled import is_cached
+    from ..files.recipe_names import own_recipes
+
+    if recipe.path not in own_recipes().values():
+        return
+    for role, spec in recipe.roles().items():
+        if not (spec.needs_pull or is_cached(spec) or os.path.lexists(spec.file)):
+            raise ModelFileError(
+                f"{spec.file}: no such file, and recipe {recipe.name} has it as {role}; if it has "
+                f"moved: edge-eft new {shlex.quote(recipe.name)} --base FILE --tuned FILE "
+                "--reference FILE --force"
+            )
+
+
+def _limited(
+    words: Sequence[str],
+    at_most: int,
+    why: str,
+    *,
+    first: str = "",
+    before: Sequence[str] = (),
+) -> list[str]:
     """Return the words that follow a recipe; raise UsageError if they are more than `at_most`.
 
     A `-` is stdin, which may stand beside a prompt.
+
+    Args:
+        words: those words.
+        at_most: 1 if a prompt goes here, else 0.
+        why: what to say first.
+        first: the recipe as it was typed, which may be the prompt's first word.
+        before: the recipe by option.
     """
     prompts = [word for word in words if word != "-" or not at_most]
     if len(prompts) > at_most or len(words) > at_most + 1:
         word = prompts[at_most] if len(prompts) > at_most else "-"
-        what = "quote the prompt" if at_most else "no prompt goes here"
+        line = _quoted(prompts, first, before)
+        what = f"quote the prompt{line}" if at_most else "no prompt goes here"
         raise click.UsageError(f"{word!r:.80} is one word too many; {why}{what}.")
     return list(words)
+
+
+def _quoted(prompts: Sequence[str], first: str, before: Sequence[str]) -> str:
+    """Return the command line with the prompt as one word, after a colon; "" if it is long."""
+    from ..files.recipe_names import list_recipes, near
+
+    known = list_recipes()
+    is_name = not first or first in known or os.path.lexists(first) or bool(near(first, known))
+    names = [shlex.quote(each) for each in (*before, *([first] if first and is_name else []))]
+    prompt = " ".join(prompts if is_name else [first, *prompts])
+    if len(prompt) > 200:
+        return ""
+    command = click.get_current_context().info_name
+    return f": {' '.join(['edge-eft', str(command), *names, shlex.quote(prompt)])}"
+
+
+def _check_one_recipe(model: str, words: Sequence[str], recipes: Mapping[str, Path]) -> None:
+    """Raise UsageError if a recipe is named by the option and once more before the prompt."""
+    if len(words) > 1 and words[0] in recipes:
+        raise click.UsageError(
+            f"two recipes are named, {model!r:.80} by -m and {words[0]!r:.80} before the prompt; "
+            "leave one out."
+        )
 
 
 def _check_order(words: Sequence[str], recipes: Mapping[str, Path]) -> None:

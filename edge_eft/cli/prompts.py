@@ -62,7 +62,7 @@ def read_stdin() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        say("edge-eft: type the prompt, then Ctrl-D", err=True)
+        say("edge-eft: type the prompt, then Ctrl-D; to converse: edge-eft chat", err=True)
     try:
         return decode(read_at_most(sys.stdin.buffer, _MAX_PROMPT_BYTES)).removesuffix("\n")
     except UnicodeDecodeError:
@@ -148,10 +148,10 @@ def _lines(file: str) -> list[bytes]:
 
 
 def read_form(schema: str | None, grammar: str | None) -> Mapping[str, Any]:
-    """Return the setting for the form that a file says replies have; none without a file.
+    """Return the setting for the form that replies are to have; none without one.
 
     Args:
-        schema: a file with a JSON schema.
+        schema: a file with a JSON schema, or the schema.
         grammar: a file with a grammar in GBNF.
 
     Raises RequestError, naming the file, if it is not what it is to be.
@@ -165,7 +165,10 @@ def read_form(schema: str | None, grammar: str | None) -> Mapping[str, Any]:
 
     what = "a JSON schema" if schema is not None else "a grammar in GBNF"
     try:
-        text = decode(read_regular(absolute(file), _MAX_FORM_BYTES))
+        if schema is not None and schema.lstrip().startswith("{"):
+            file, text = "--schema", schema
+        else:
+            text = decode(read_regular(absolute(file), _MAX_FORM_BYTES))
         form = json.loads(text) if schema is not None else text
         given = {"schema" if schema is not None else "grammar": form}
         constraint(**given)

@@ -98,7 +98,16 @@ def _missing(error: click.MissingParameter) -> str:
     if isinstance(param.type, click.Choice):
         return f"{called} is missing; give {_wanted(param.type)}"
     if isinstance(param, click.Option):
-        return f"{called} is missing; give {called} {param.metavar or param.type.name.upper()}"
+        given = error.ctx.params if error.ctx else {}  # what was typed has been read before
+        lacking = [
+            each
+            for each in (error.ctx.command.params if error.ctx else [param])
+            if each.required and isinstance(each, click.Option) and each.name not in given
+        ]
+        *first, last = map(_called, lacking)
+        names = f"{', '.join(first)} and {last}" if first else last
+        values = (f"{_called(each)} {each.metavar or each.type.name.upper()}" for each in lacking)
+        return f"{names} {'are' if len(lacking) > 1 else 'is'} missing; give {' '.join(values)}"
     return f"{called} is missing; give {'at least one' if param.nargs == -1 else 'one'}"
 
 
@@ -124,5 +133,5 @@ def _misused(error: click.BadOptionUsage) -> str:
     for param in params:
         if error.option_name in param.opts:
             shown = param.metavar or param.type.name.upper()
-            return f"{error.option_name} is without its value; give {error.option_name} {shown}"
-    return f"{error.option_name} is without its value"
+            return f"{error.option_name} takes a value: {error.option_name} {shown}"
+    return f"{error.option_name} takes a value"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,13 @@ from .command import REMOVING, option
 from .command import command as new_command
 from .completion import complete_here
 from .options import json_option, yes_option
-from .terminal import agreed, one_line, say, to_json
+from .terminal import agreed, one_line, say, talk, to_json
 
 if TYPE_CHECKING:
     from ..files.recipe import Recipe
+
+
+_OWN = "pull did not get it"
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Plan:
 def command(names: tuple[str, ...], yes: bool, keep_files: bool, as_json: bool) -> None:
     """Remove recipes of your own, and the models that were pulled for them.
 
-    A model that another recipe needs stays, and so does every file that pull did not get. Of a pull
-    that was stopped, what has come goes.
+    A model that another recipe needs stays, and so does every file that pull did not get. What a
+    stopped pull has fetched is removed as well.
 
     \b
     Examples:
@@ -69,9 +73,29 @@ def command(names: tuple[str, ...], yes: bool, keep_files: bool, as_json: bool) 
         gone = [str(file) for file in (*plan.files, *plan.partials)]
         say(to_json({"removed": [*plan.recipes], "files": gone, "freed": freed, "kept": kept}))
         return
-    say(f"removed {one_line(', '.join(plan.recipes))}; {byte_size(freed)} freed")
+    own = [file for file, why in plan.kept.items() if why == _OWN]
+    told = [f"{byte_size(freed)} freed"] if freed or not own else []
+    told += ["your own model files stay"] if own else []
+    say("; ".join([f"removed {one_line(', '.join(plan.recipes))}", *told]))
     for file, why in plan.kept.items():
-        say(f"stays: {one_line(str(file))} ({one_line(why)})")
+        if why != _OWN:
+            say(f"stays: {one_line(str(file))} ({one_line(why)})")
+    _say_default(plan)
+
+
+def _say_default(plan: Plan) -> None:
+    """Say so if a recipe that is gone is the default one."""
+    from . import config_file
+
+    file: Mapping[str, Any] = {}
+    with contextlib.suppress(click.ClickException):
+        file = config_file.read()
+    default = os.environ.get("EDGE_EFT_RECIPE") or file.get("recipe")
+    if str(default) in plan.recipes:  # a file may say anything
+        talk(
+            f"{one_line(str(default))} was your default recipe: edge-eft config set recipe NAME, "
+            "or edge-eft config unset recipe"
+        )
 
 
 def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
@@ -105,7 +129,7 @@ def make_plan(names: Sequence[str], *, keep_files: bool = False) -> Plan:
                 if keep_files:
                     kept[file] = "as you asked"
                 elif not is_cached(spec):
-                    kept[file] = "pull did not get it"
+                    kept[file] = _OWN
                 elif real in needed:
                     kept[file] = f"{needed[real]} needs it"
                 elif unread:
@@ -216,7 +240,9 @@ def _ask(plan: Plan) -> None:
     size = f" and free about {byte_size(plan.n_bytes)}" if plan.n_bytes else ""
     answer = agreed(f"Remove {names}{size}?")
     if answer is None:
-        raise click.UsageError(f"Nobody can be asked here whether to remove {names}; add --yes.")
+        raise click.UsageError(
+            f"Removing {names} is not asked without a terminal; --yes confirms it."
+        )
     if not answer:
         say("edge-eft: nothing was removed", err=True)
         raise click.exceptions.Exit(1)

@@ -58,7 +58,10 @@ def _view_option(name: str) -> Any:
 @system_option
 @setting_options
 @option(
-    "--schema", group=OUTPUT, metavar="FILE", help="Replies are JSON that this JSON schema accepts."
+    "--schema",
+    group=OUTPUT,
+    metavar="FILE|JSON",
+    help="Replies are JSON that this JSON schema accepts.",
 )
 @option(
     "--grammar",

@@ -313,6 +313,12 @@ def _restore(terminal: tuple[int, list[Any]] | None, *, wipe: bool) -> None:
                 break
 
 
+def _memory_is_limited() -> bool:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
 class _Words:
     """The pipe from the child's file descriptor 2, and what came through it.
 
@@ -382,7 +388,9 @@ class _Words:
         words = telling[-1].strip()[:300] if telling else "it gave no reason"
         doing = self._doing or ("using " + ", ".join(self._files) if self._files else "")
         fix = {"SIGILL": _REBUILD, "SIGBUS": _CUT, "SIGKILL": _TOO_LARGE}.get(name, _DAMAGED)
-        if any(key in words.lower() for key in ("alloc", "memory", "mem_buffer")):
+        # Libraries that find no memory while they are loaded follow null pointers.
+        starved = not doing and _memory_is_limited()
+        if starved or any(key in words.lower() for key in ("alloc", "memory", "mem_buffer")):
             fix = _TOO_LARGE
         elif "Resource temporarily unavailable" in words or "pthread_create" in words:
             fix = _TOO_MANY

@@ -174,9 +174,27 @@ def is_quiet() -> bool:
 
 
 def talk(line: str) -> None:
-    """Say one dim line on stderr, unless it is to be quiet there."""
-    if not _quiet:
-        say(dim(line), err=True)
+    """Say one dim line on stderr, unless it is to be quiet there; no terminal cuts its words."""
+    if _quiet:
+        return
+    if sys.stderr.isatty():
+        line = "\n".join(_wrapped(piece) for piece in line.split("\n"))
+    say(dim(line), err=True)
+
+
+def _wrapped(line: str) -> str:
+    """Return a line as several that fit the terminal, broken between words."""
+    import shutil
+    import textwrap
+
+    return textwrap.fill(
+        line,
+        max(20, shutil.get_terminal_size((100, 24)).columns),
+        expand_tabs=False,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def agreed(question: str) -> bool | None:

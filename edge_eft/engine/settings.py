@@ -99,17 +99,13 @@ SETTINGS = {
     "max_tokens": Setting(int, "N", "Longest reply, in tokens.", "256", 1, 2**31 - 1),
     "temperature": Setting(float, "T", "0 always takes the likeliest token.", "0.8", 0, 100),
     "top_k": Setting(int, "K", "Draw from the K likeliest tokens; 0 from all.", "40", 0, 2**31 - 1),
-    "top_p": Setting(
-        float, "P", "Draw from the likeliest tokens that add up to P.", "0.95", 0, 1, True
-    ),
+    "top_p": Setting(float, "P", "Draw from the likeliest that sum to P.", "0.95", 0, 1, True),
     "min_p": Setting(float, "P", "Drop tokens below P times the likeliest.", "0", 0, 1),
     "repetition_penalty": Setting(
-        float, "R", "Make tokens that the reply has less likely; 1 is off.", "1", 0.01, 100
+        float, "R", "Make what the reply has less likely; 1 is off.", "1", 0.01, 100
     ),
-    "presence_penalty": Setting(
-        float, "R", "Subtracted once from the logits of such tokens.", "0", -100, 100
-    ),
-    "frequency_penalty": Setting(float, "R", "Subtracted once per occurrence.", "0", -100, 100),
+    "presence_penalty": Setting(float, "R", "Taken off the logits of such tokens.", "0", -100, 100),
+    "frequency_penalty": Setting(float, "R", "Taken off once per occurrence.", "0", -100, 100),
     "draft": Setting(_draft, "N", "Tokens that tuned drafts ahead, for speed: 0 to 15.", "auto"),
     "chat_template_kwargs": Setting(
         parse_template_kwargs, "JSON", "For the chat templates; overrides the recipe's variables."

@@ -97,7 +97,7 @@ def _closed(place: Place) -> str:
 def _directory(path: str | os.PathLike[str]) -> Path:
     place = absolute(path)
     if not place.is_dir():
-        what = "is a file; name the folder it is in" if place.exists() else "is no folder here"
+        what = "is a file; name the folder it is in" if place.exists() else "is not a folder here"
         raise RecipeError(f"{place}: {what}" + ("" if place.exists() else "; check the path"))
     return place
 

@@ -9,6 +9,7 @@ import pytest
 from helpers.tmux import Tmux, go, scripted_chat
 
 HEAD = "family: /help lists the commands, Ctrl-D leaves\n"
+NARROW_HEAD = "family: /help lists the commands, Ctrl-D\nleaves\n"
 REPLY = """\
 # Growing tomatoes
 
@@ -72,7 +73,7 @@ def test_a_reply_is_rendered_at_40_columns(chat):
         terminal.wait_for("›")
         terminal.type("tomatoes?")
         terminal.shows(f"""\
-{HEAD}› tomatoes?
+{NARROW_HEAD}› tomatoes?
 # Growing tomatoes
 
 Tomatoes want sun, warmth and water;

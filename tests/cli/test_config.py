@@ -4,6 +4,7 @@ import json
 import stat
 
 import pytest
+from click.shell_completion import ShellComplete
 from helpers.cli_tools import complaint, invoke
 
 from edge_eft.cli import config_file
@@ -202,10 +203,10 @@ def test_a_recipe_that_is_a_file_is_found_from_everywhere(file, recipe, tmp_path
         ("set foo.seed 1", "'foo.seed' is not a key; a command's own is COMMAND.KEY"),
         ("set show.seed 1", "show has no option 'seed'"),
         ("set recipe nosuch", "recipe 'nosuch' is not known"),
-        ("set recipe", "VALUE is missing; give one"),
+        ("set recipe", "VALUE is missing; give edge-eft config set recipe VALUE"),
         ("set stop a b", "is one word too many"),
         ("unset seed", "has no 'seed'"),
-        ("nope", "there is no command 'nope'; there are: set, unset"),
+        ("nope", "there is no command 'nope'; there are: get, set, unset"),
     ],
 )
 def test_what_cannot_be_set_is_one_line(file, words, seen):
@@ -263,3 +264,54 @@ def test_the_file_is_written_whole(file):
     invoke("config", "set", "seed", "1")
     assert not stat.S_IMODE(file.stat().st_mode) & 0o077
     assert [path.name for path in file.parent.iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("list", "edge-eft config"),
+        ("temp", "edge-eft config get temp"),
+        ("temp 0", "edge-eft config set temp 0"),
+        ("temp=0", "edge-eft config set temp=0"),
+        ("rm seed", "edge-eft config unset seed"),
+        ("set temp", "VALUE is missing; give edge-eft config set temp VALUE"),
+    ],
+)
+def test_a_key_without_a_command_is_told_the_line(file, words, meant):
+    assert f"{meant} (see" in complaint("config", *words.split())
+
+
+def test_a_key_may_be_called_as_its_option_is_and_be_read_again(file):
+    assert invoke("config", "set", "temp=0").exit_code == 0
+    assert invoke("config", "set", "chat.temp", "0.5").exit_code == 0
+    assert invoke("config", "set", "--", "--model", "atlas").exit_code == 0
+    assert invoke("config", "get", "temperature").stdout == "0.0\n"
+    assert invoke("config", "get", "chat.temp").stdout == "0.5\n"
+    assert invoke("config", "get", "run.temp").stdout == "0.0\n"
+    assert invoke("config", "get", "model").stdout == "atlas\n"
+    assert invoke("config", "get", "stop").stdout == ""
+    assert "unknown key 'tmp'" in complaint("config", "get", "tmp")
+
+
+def test_a_default_recipe_that_is_not_here_is_said_not_to_be(file):
+    assert "recipe 'nosuch' is not known" in complaint("config", "set", "recipe", "nosuch")
+    result = invoke("config", "set", "recipe", "qwen3-8b")
+    assert result.exit_code == 0
+    assert "its models are not here yet: edge-eft pull qwen3-8b" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "begun", "found"),
+    [
+        ("recipe", "atlas-d", ["atlas-down"]),
+        ("model", "atlas-d", ["atlas-down"]),
+        ("draft", "", ["auto"]),
+        ("quiet", "t", ["true"]),
+        ("chat.plain", "f", ["false"]),
+        ("nosuch", "", []),
+    ],
+)
+def test_values_are_completed(file, key, begun, found):
+    shell = ShellComplete(cli, {}, "edge-eft", "_EDGE_EFT_COMPLETE")
+    items = shell.get_completions(["config", "set", key], begun)
+    assert [item.value for item in items] == found

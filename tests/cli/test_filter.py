@@ -155,7 +155,7 @@ def test_chat_shows_replies_settings_and_saved_chats_as_text(shown, recipe, tmp_
         ),
     )
     lines = "\n".join(entry.replace("\r", "") for entry in entries)
-    text = shown("chat", recipe, *GREEDY, stdin=lines)
+    text = shown("chat", recipe, *GREEDY, stdin=lines, columns=400)
     assert "loaded 1 messages" in text
     assert "saved 4 messages" in text
     assert text.count("edge-eft: ") == len(re.findall("(?m)^edge-eft: .*[a-z)]$", text)) == 6
@@ -193,7 +193,7 @@ def test_chat_shows_hostile_files_and_plain_replies_as_text(shown, recipe, tmp_p
     refused = tmp_path / f"x{EVIL_NAME}"
     refused.write_bytes(b"\xff")
     lines = f'read @"{notes}"\n@"{refused}"\n/edit {EVIL_NAME}\n'
-    text = shown("chat", recipe, "--plain", *GREEDY, stdin=lines)
+    text = shown("chat", recipe, "--plain", *GREEDY, stdin=lines, columns=400)
     assert "is put into the message: " in text
     assert "is not UTF-8 text" in text
     assert text.count("edge-eft: ") == 2

@@ -77,7 +77,7 @@ def test_where_nothing_is_kept_one_line_says_so(tmp_path, monkeypatch):
 
 
 def test_those_that_are_named_are_deleted(two):
-    assert "Nobody can be asked here" in complaint("log", "--delete", "kq")
+    assert "Without a terminal nothing is asked; --yes" in complaint("log", "--delete", "kq")
     assert invoke("log", "--delete", "kq", "--yes").stdout == "deleted 1 conversation\n"
     assert [path.stem for path in sessions.paths()] == ["20261127-bbbb"]
     assert "no conversation is kept as 'kq'" in complaint("log", "--delete", "kq", "--yes")
@@ -120,3 +120,17 @@ def test_what_cannot_be_read_is_told_and_the_others_are_listed(two):
     assert "20261126-cccc.jsonl: cannot be read (it is not a conversation" in result.stderr
     assert "1 damaged line of its file is left out" in invoke("log", "kq").stderr
     os.unlink(two)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("delete abc", "'delete' is not an ID; it is edge-eft log --delete abc"),
+        ("show abc", "it is edge-eft log abc"),
+        ("search two words", "it is edge-eft log --search two words"),
+        ("list", "it is edge-eft log (see"),
+        ("Lima", "edge-eft log --search Lima looks into their messages"),
+    ],
+)
+def test_a_verb_in_place_of_an_id_is_told_the_line(words, meant):
+    assert meant in complaint("log", *words.split())

@@ -41,7 +41,7 @@ def test_options_are_in_groups_with_their_ranges_and_defaults():
     for option in (
         "-a, --alpha A Strength of the delta: 0 is the base alone. [default: 1; 0 or more]",
         "-t, --temperature T 0 always takes the likeliest token. [default: 0.8; 0 to 100]",
-        "Draw from the likeliest tokens that add up to P. [default: 0.95; more than 0, up to 1]",
+        "--top-p P Draw from the likeliest that sum to P. [default: 0.95; more than 0, up to 1]",
         "together. [default: 4; 1 to 64]",
     ):
         assert option in told
@@ -200,7 +200,7 @@ def test_a_reader_that_leaves_ends_a_run_quietly_with_141(small):
 def test_what_a_refusal_says_to_do_is_not_refused_next(recipe, smollm2_path):
     """A model was no TOML file, and a TOML file no model, whatever was tried."""
     line = complaint("run", smollm2_path, "hi")
-    assert "is a GGUF file, not a recipe, which has three: edge-eft run --base" in line
+    assert "is one GGUF file, and a recipe names three: edge-eft run --base" in line
     line = complaint("run", "--base", recipe, "hi")
     assert "is a recipe; a recipe is named without an option, before the prompt" in line
     assert "name one before the prompt, or add --tuned" in complaint("run", "--base", "b", "hi")

@@ -45,13 +45,24 @@ def recipes(tmp_path):
 def test_the_trios_are_listed_for_people(call):
     result = call()
     assert result.exit_code == 0, result.output
-    head, _, base, tuned, reference, needs = result.stdout.splitlines()
+    head, _, base, tuned, reference, needs, new = result.stdout.splitlines()
     assert head.split("  ")[0] == "trio 1"
     assert re.match(r"base +fam-8B-base\.Q4_0 +Q4_0 +[\d.]+ [kM]B +Hugging Face, x/fam-8B", base)
     assert re.match(r"tuned +fam-1B-it-Q8_0 +Q8_0 +[\d.]+ [kM]B +LM Studio, fam-1B-it", tuned)
     assert re.match(r"reference +fam:1b-base +Q8_0 +[\d.]+ [kM]B +Ollama", reference)
     assert re.match(r" +needs \d+ MiB of [\d,]+ free: fits; ratio 0\.\d\d; drafts are exact", needs)
+    assert re.match(r" +edge-eft new NAME --base \S+ --tuned \S+ --reference \S+$", new)
     assert "edge-eft match --write NAME" in result.stderr
+
+
+def test_the_commands_that_are_said_can_be_typed(call, stores, tmp_path):
+    own = tmp_path / "my own"
+    own.mkdir()
+    result = call(own)
+    assert f"edge-eft match '{own}' --write NAME" in result.stderr
+    words = shlex.split(result.stdout.splitlines()[-1])
+    assert words[:3] == ["edge-eft", "new", "NAME"]
+    assert all(os.path.isfile(file) for file in words[4::2])
 
 
 def test_what_is_missing_is_said_with_its_size_and_the_command_that_gets_it(tmp_path):
@@ -100,10 +111,10 @@ def test_on_forty_columns_a_trios_models_stand_one_below_the_other(stores):
         "  type Q8_0; size 1.5 MB; kept by",
         "  Ollama, fam:1b-base",
     ]
-    assert max(map(len, lines)) <= 40
+    assert max(len(line) for line in lines if "edge-eft new" not in line) <= 40, "it is copied"
     assert re.fullmatch(
         r"needs \d+ MiB of [\d,]+ free: fits; ratio 0\.13; drafts are exact; paired by their names",
-        " ".join(lines[11:]),
+        " ".join(lines[11:-1]),
     )
 
 
@@ -159,7 +170,7 @@ def test_another_trio_is_written_by_its_number(call, stores, tmp_path):
         (("--write", "mine", "--trio", "2"), "--trio is 2, and the trios here are 1 to 1"),
         (("--write", "mine", "--trio", "0"), "--trio is 0"),
         (("--trio", "1"), "--trio goes with --write NAME"),
-        (("no-such-folder",), "is no folder here"),
+        (("no-such-folder",), "is not a folder here"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(call, tmp_path, arguments, why):

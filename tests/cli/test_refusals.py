@@ -63,7 +63,7 @@ def test_every_option_refuses_in_our_words(words, param):
         assert f"{name} takes no value; give it alone" in refused(*words, f"{name}=1")
         return
     if name != "--continue":  # may stand alone
-        assert f"{name} is without its value; give {name} " in refused(*words, name)
+        assert f"{name} takes a value: {name} " in refused(*words, name)
     for value in bad_values(param):
         line = refused(*words, f"{name}={value}")
         assert re.search(rf"{name} is '?{re.escape(value)}", line), line
@@ -83,16 +83,18 @@ def test_every_command_refuses_what_it_does_not_know(words):
     [
         ("nope", "there is no command 'nope'; there are: demo"),
         ("chta", "there is no command 'chta' (did you mean chat?)"),
-        ("config nope", "there is no command 'nope'; there are: set, unset"),
+        ("config nope", "there is no command 'nope'; there are: get, set, unset"),
         ("completion", "SHELL is missing; give one of bash, zsh, fish"),
         ("completion csh", "SHELL is 'csh'; it must be one of bash, zsh, fish"),
         ("completion bash zsh", "'zsh' is one word too many"),
         ("doctor atlas atlas", "'atlas' is one word too many"),
         ("demo atlas x y", "'x y' is one word too many"),
-        ("convert", "--reference is missing; give --reference PATH"),
+        ("convert", "--reference, --tuned and --out are missing; give --reference PATH --tuned"),
+        ("new x", "--base and --reference are missing; give --base FILE --reference FILE"),
+        ("new x --base b", "--reference is missing; give --reference FILE"),
         ("remove", "RECIPE is missing; give at least one"),
-        ("run --temp", "--temp is without its value; give --temp T"),
-        ("run -t", "-t is without its value; give -t T"),
+        ("run --temp", "--temp takes a value: --temp T"),
+        ("run -t", "-t takes a value: -t T"),
         ("run --formt chatml", "there is no option --formt; did you mean --format, "),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from helpers.cli_tools import complaint, invoke, process
 from helpers.hub_cache import files_below, pulled_spec, recipe_of
 from helpers.json_keys import unseen_keys
+from helpers.recipe_files import write_recipe
 
 from edge_eft.cli.remove import carry_out, make_plan
 from edge_eft.errors import RecipeError
@@ -111,7 +112,7 @@ def test_what_is_not_ones_own_is_refused_in_a_line(installed, pull, tmp_path):
 def test_without_a_terminal_nothing_goes_unasked(installed, pull, tmp_path):
     pull("mine")
     before = files_below(tmp_path)
-    assert "Nobody can be asked here whether to remove mine; add --yes." in complaint(
+    assert "Removing mine is not asked without a terminal; --yes confirms it." in complaint(
         "remove", "mine", stdin="y\n"
     )
     assert files_below(tmp_path) == before
@@ -228,3 +229,17 @@ def test_nothing_outside_of_the_cache_goes_by_a_recipe_that_lies(installed, tiny
     save_recipe(recipe_of("mine", spec, lie, lie))
     assert removed("mine")["freed"] == 0
     assert precious.read_bytes() == b"x"
+
+
+def test_files_of_ones_own_stay_in_one_line_and_a_default_is_said_to_be_gone(
+    tiny, tmp_path, monkeypatch
+):
+    home = tmp_path / "home"
+    (home / "recipes").mkdir(parents=True)
+    (home / "config.toml").write_text('recipe = "mine"\n')
+    monkeypatch.setenv("EDGE_EFT_HOME", str(home))
+    write_recipe(home / "recipes" / "mine.toml", tiny.base)
+    result = invoke("remove", "mine", "--yes")
+    assert result.stdout == "removed mine; your own model files stay\n"
+    assert "mine was your default recipe: edge-eft config set recipe NAME" in result.stderr
+    assert tiny.base.is_file()

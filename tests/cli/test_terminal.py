@@ -1,10 +1,16 @@
 """What a terminal is shown: nothing that drives it, in lines and columns that fit."""
 
+import io
+import sys
+
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_eft.cli.terminal import ControlFilter
+from edge_eft.cli.terminal import ControlFilter, talk
+
+LINE = "one two three four-five six"
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,16 @@ def test_nothing_that_drives_a_terminal_passes_and_cuts_do_not_matter(chunks):
     assert parts == ControlFilter().filter("".join(chunks))
     assert not set(parts) & set("\x07\x1b\x9b\x9d\x9c\x90\r\u202e")
     assert parts.count("\n") == "".join(chunks).count("\n")
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "said"), [(True, "one two three\nfour-five six\n"), (False, f"{LINE}\n")]
+)
+def test_no_terminal_cuts_the_words_of_a_note(monkeypatch, is_terminal, said):
+    err = io.StringIO()
+    err.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("NO_COLOR", "1")
+    talk(LINE)
+    assert click.unstyle(err.getvalue()) == said

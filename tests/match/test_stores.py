@@ -399,7 +399,7 @@ def test_a_given_folder_that_is_none_is_refused(kept, tmp_path):
     (tmp_path / "x").write_text("x")
     with pytest.raises(RecipeError, match="is a file; name the folder it is in"):
         found_in(kept, tmp_path / "x")
-    with pytest.raises(RecipeError, match="no folder here; check the path"):
+    with pytest.raises(RecipeError, match="not a folder here; check the path"):
         found_in(kept, tmp_path / "y")
 
 

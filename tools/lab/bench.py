@@ -25,9 +25,10 @@ import overhead as overheads
 from inflate import check_type, inflate, largest_difference, parse_count
 
 from edge_eft.bench.measure import measure
-from edge_eft.bench.report import as_object, as_table, machine, quartiles, rates
+from edge_eft.bench.report import as_object, machine, quartiles, rates
 from edge_eft.bench.ways import Opener
 from edge_eft.cli.bench import Job, bench_options, conclude, introduce, rounds_shown
+from edge_eft.cli.bench_tables import as_tables
 from edge_eft.cli.command import command as new_command
 from edge_eft.cli.main import fail
 from edge_eft.cli.terminal import talk
@@ -76,7 +77,7 @@ def command(
     result, found = as_object(figures, job.plan, about), rates(figures)
     if peers:
         result["peers_tps"] = quartiles(found[baseline.NAME])[0]
-    conclude(job, as_table(result, found), result)
+    conclude(job, as_tables(result, found), result)
 
 
 def inflated(
