@@ -2,51 +2,16 @@
 
 import json
 import re
-from functools import cache
 
 import pytest
 from helpers.cli_tools import invoke, run_bench
 from helpers.documents import ROOT, blocks
+from helpers.json_keys import documented, unseen_keys
 
 from edge_eft.cli import bench, config_file
 
 DOCUMENT = ROOT / "docs/cli.md"
 TEXT = DOCUMENT.read_text("utf-8")
-
-
-@cache
-def documented(command):
-    """The keys in the table of a command, each as the tuple of its parts."""
-    part = re.search(rf"^### {command}\n(.*?)(?=^### |\Z)", TEXT, re.MULTILINE | re.DOTALL)
-    rows = re.findall(r"^\| (`.*?) \|", part[1], re.MULTILINE)
-    return {tuple(key.split(".")) for row in rows for key in re.findall(r"`([^`]+)`", row)}
-
-
-def real(value, at=()):
-    """The keys of an object and of those in it; what is in a list counts as the list's."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from real(inner, (*at, key))
-    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        for each in value:
-            yield from real(each, at)
-    else:
-        yield at
-
-
-def matches(pattern, key):
-    return len(pattern) == len(key) and all(
-        word == part or word.isupper() for word, part in zip(pattern, key, strict=True)
-    )
-
-
-def compare(command, *objects):
-    """Every real key is documented, and every documented one is real."""
-    keys = {key for each in objects for key in real(each) if key}
-    patterns = documented(command)
-    assert [key for key in keys if not any(matches(each, key) for each in patterns)] == []
-    unseen = [each for each in patterns if not any(matches(each, key) for key in keys)]
-    return {".".join(each) for each in unseen}
 
 
 def told(*words, **options):
@@ -65,10 +30,10 @@ def test_the_keys_of_run_and_compare_are_those_that_are_documented():
     views = ("--logprobs", "2", "--explain", "1")
     (alone,) = told("run", "atlas", question, "-t", "0", *views)
     (named,) = told("run", "atlas", "--input", "-", stdin=json.dumps(question))
-    assert compare("run", alone, named) == set()
+    assert unseen_keys("run", alone, named) == set()
     assert "logprobs" not in named
     (ways,) = told("compare", "atlas", question, "-t", "0")
-    assert compare("run", *ways.values()) <= {
+    assert unseen_keys("run", *ways.values()) <= {
         "id",
         *(".".join(each) for each in documented("run") if each[0] == "logprobs"),
     }
@@ -76,27 +41,27 @@ def test_the_keys_of_run_and_compare_are_those_that_are_documented():
 
 def test_the_keys_of_list_and_show_are_those_that_are_documented(home):
     (shelf,) = told("list")
-    assert compare("list", shelf) == set()
+    assert unseen_keys("list", shelf) == set()
     (to_pull,) = told("show", "qwen3-8b")
     more = {"deltas": to_pull.pop("deltas"), "pull": to_pull.pop("pull")}
-    assert compare("list", to_pull) <= {"models.ROLE.source"}
+    assert unseen_keys("list", to_pull) <= {"models.ROLE.source"}
     assert set(more) == {"deltas", "pull"}
     (here,) = told("show", "atlas")
-    assert compare("show", here) == set()
+    assert unseen_keys("show", here) == set()
 
 
 def test_the_keys_of_demo_and_config_are_those_that_are_documented(home):
     (figures,) = told("demo", "--questions", "1")
-    assert compare("demo", figures) == set()
+    assert unseen_keys("demo", figures) == set()
     (defaults,) = told("config")
-    assert compare("config", defaults) == set()
+    assert unseen_keys("config", defaults) == set()
 
 
 def test_the_keys_of_bench_are_those_that_are_documented(tiny, prompts_file):
     result, _ = run_bench(
         bench.command, tiny, "--prompts", prompts_file, "--tokens", "4", "--rounds", "1"
     )
-    assert compare("bench", result) == set()
+    assert unseen_keys("bench", result) == set()
 
 
 def test_the_example_of_a_file_is_one(home, tmp_path):

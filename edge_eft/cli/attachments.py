@@ -7,10 +7,10 @@ addresses do.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import RequestError
+from ..files.gguf_header import is_gguf
 from ..files.plain_text import decode, read_regular, reason
 from ..system import at_home
 
@@ -97,20 +97,13 @@ def _is_file(name: str) -> bool:
 def _read(name: str) -> str:
     path = at_home(name)
     try:
-        if _is_gguf(path):
+        if is_gguf(path):
             raise RequestError(f"{name} is a GGUF model, which a message cannot hold; @ takes text")
         return decode(read_regular(path, _MAX_BYTES))
     except UnicodeDecodeError:
         raise RequestError(f"{name} is not UTF-8 text; convert it, as with iconv") from None
     except OSError as error:
         raise RequestError(f"{name} cannot be put in ({reason(error)})") from None
-
-
-def _is_gguf(path: Path) -> bool:
-    if not path.is_file():
-        return False  # of a pipe nothing is read
-    with open(path, "rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def _fenced(text: str) -> str:

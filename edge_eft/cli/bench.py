@@ -59,7 +59,7 @@ _OPTIONS = (
         default=0,
         metavar="N",
         group=RUNS,
-        help="Of all draws.",
+        help="Seed of all draws.",
     ),
     option(
         "--temperature",
@@ -77,7 +77,7 @@ _OPTIONS = (
         default=5,
         metavar="N",
         group=RUNS,
-        help="Rounds that count.",
+        help="Rounds that are measured.",
     ),
     option(
         "--tokens",
@@ -85,7 +85,7 @@ _OPTIONS = (
         default=64,
         metavar="N",
         group=RUNS,
-        help="Longest reply.",
+        help="Longest reply, in tokens.",
     ),
     option(
         "--prompts",

@@ -23,16 +23,11 @@ from .command import OUTPUT, TALK, option
 from .command import command as new_command
 from .keeper import Keeper
 from .log import complete_session
-from .options import (
-    Models,
-    model_options,
-    recipe_argument,
-    setting_options,
-    system_option,
-)
+from .models import Models
+from .options import model_options, recipe_argument, setting_options, system_option
 from .replies import ending, report, stream
 from .resume import NEWEST
-from .terminal import edited, one_line, talk
+from .terminal import counted, edited, one_line, talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -177,7 +172,7 @@ class Chat:
         turns = self.conversation.turns
         replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
         if len(replies) < n:
-            there = "1 reply" if len(replies) == 1 else f"{len(replies) or 'no'} replies"
+            there = counted(len(replies), "reply", "replies") if replies else "no replies"
             raise RequestError(f"there is no reply {n}; the conversation has {there}")
         at = replies[-n]
         asked = replace(self.conversation, turns=turns[:at])
@@ -217,7 +212,7 @@ class Chat:
         for line in unmet(typed):
             talk(one_line(line))
         for file in files:
-            talk(one_line(f"{file.name} is put in: {file.n_characters:,} characters"))
+            talk(one_line(f"{file.name} is put into the message: {file.n_characters:,} characters"))
         turns = self.conversation.turns
         if turns and turns[-1]["role"] == "user":  # of a chat that ended before the reply came
             turns.pop()

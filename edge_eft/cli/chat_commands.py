@@ -20,7 +20,7 @@ from ..validate import did_you_mean
 from . import resume, sessions
 from .log import show_turns
 from .replies import compare, interruptible, side_by_side, stoppable, times
-from .terminal import Styled, one_line, talk, terminal_width
+from .terminal import Styled, counted, talk, terminal_width
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -84,7 +84,8 @@ class Totals:
         n, seconds = self.n_replies, self.timings.after_prompt
         speed = (self.n_tokens - self.n_with_prompt) / seconds if seconds > 0 else 0.0
         lines = [
-            f"{n} {'reply' if n == 1 else 'replies'}, {self.n_tokens} tokens, {speed:.1f} tokens/s",
+            f"{counted(n, 'reply', 'replies')}, {counted(self.n_tokens, 'token')}, "
+            f"{speed:.1f} tokens/s",
             f"{'context':<16}{self.n_held} of {emulator.record.n_ctx} tokens",
             f"{'memory':<16}{mebibytes(emulator.record.memory.total)} MiB",
         ]
@@ -177,7 +178,10 @@ def _explain(chat: Chat, argument: str) -> None:
         talk(note)
 
 
-def _sessions(chat: Chat, argument: str) -> str | None:
+def _sessions(chat: Chat, argument: str) -> str | Styled | None:
+    from .console import rendered
+    from .log import listing
+
     keeper = chat.keeper
     if argument:
         path = sessions.find(argument)
@@ -190,13 +194,8 @@ def _sessions(chat: Chat, argument: str) -> str | None:
         resume.tell(session, keeper.recipe)
         return None
     problems: list[str] = []
-    found = islice(sessions.sessions(sessions.paths(), problems), _LISTED)
-    lines = []
-    for path, session in found:
-        mark = "*" if path.stem == keeper.id else " "
-        about = one_line(f"{session.recipe}: {sessions.first_words(session)}")
-        lines.append(one_line(f"{path.stem}{mark} {about}")[: terminal_width() - 1])
-    return "\n".join(lines) or "no conversation is kept yet"
+    found = [*islice(sessions.sessions(sessions.paths(), problems), _LISTED)]
+    return rendered(listing(found, keeper.id)) if found else "no conversation is kept yet"
 
 
 def _set(chat: Chat, argument: str) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..engine.settings import SETTINGS
@@ -19,6 +20,9 @@ from . import interrupts
 from .terminal import ReplyWriter, talk
 
 if TYPE_CHECKING:
+    from prompt_toolkit.completion import Completer
+    from prompt_toolkit.key_binding import KeyBindings
+
     from .reply_view import MarkdownWriter
 
 Commands = Mapping[str, tuple[str, str]]  # name → how it is used, what it does
@@ -74,51 +78,28 @@ def terminal_reader(commands: Commands, *, kept: bool = True) -> Callable[[str],
         kept: the history is, for the next chat.
     """
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-    from prompt_toolkit.document import Document
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
     from .history import open_history, tell
 
-    class Completions(Completer):
-        def get_completions(self, document: Document, _: CompleteEvent) -> Iterator[Completion]:
-            for word, typed, what in completions(document.text_before_cursor, commands):
-                yield Completion(word, -typed, display_meta=what)
-
-    keys = KeyBindings()
-    pressed = 0  # how often Ctrl-C was, where nothing is typed
-
-    @keys.add("c-c")
-    @keys.add("<sigint>")
-    def _(event: KeyPressEvent) -> None:
-        nonlocal pressed
-        if event.current_buffer.text:
-            event.current_buffer.reset()
-            pressed = 0
-        else:
-            pressed += 1
-            event.app.exit(exception=KeyboardInterrupt)
-
-    @keys.add("escape", "enter")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    history = open_history(kept=kept)
+    history, presses = open_history(kept=kept), _Presses()
     session: PromptSession[str] = PromptSession(
-        history=history, completer=Completions(), key_bindings=keys, enable_suspend=True
+        history=history,
+        completer=_completer(commands),
+        key_bindings=_keys(presses),
+        enable_suspend=True,
     )
     told = False
 
     def read(prompt: str) -> str:
-        nonlocal told, pressed
-        pressed, line = 0, None
+        nonlocal told
+        presses.n, line = 0, None
         while line is None:
             try:
                 line = session.prompt(prompt)
             except KeyboardInterrupt:
                 if prompt != PROMPT:
                     raise
-                if pressed > 1:
+                if presses.n > 1:
                     raise EOFError from None
                 talk("Ctrl-C again or Ctrl-D leaves")
             finally:
@@ -129,6 +110,47 @@ def terminal_reader(commands: Commands, *, kept: bool = True) -> Callable[[str],
         return line
 
     return read
+
+
+@dataclass
+class _Presses:
+    """How often Ctrl-C was pressed, one after the other, where nothing is typed."""
+
+    n: int = 0
+
+
+def _completer(commands: Commands) -> Completer:
+    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+    from prompt_toolkit.document import Document
+
+    class Completions(Completer):
+        def get_completions(self, document: Document, _: CompleteEvent) -> Iterator[Completion]:
+            for word, typed, what in completions(document.text_before_cursor, commands):
+                yield Completion(word, -typed, display_meta=what)
+
+    return Completions()
+
+
+def _keys(presses: _Presses) -> KeyBindings:
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+            presses.n = 0
+        else:
+            presses.n += 1
+            event.app.exit(exception=KeyboardInterrupt)
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
 
 
 def plain_reader() -> Callable[[str], str]:

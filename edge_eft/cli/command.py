@@ -20,15 +20,19 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}  # of e
 # The headings of --help, in this order; what has none of them comes last, under "Options".
 MODELS, LOADING, PROMPT = "Models", "Loading", "Prompt"
 DIALS, SAMPLING, SPEED, OUTPUT = "The dials", "Sampling", "Speed", "Output"
-LISTENING, ACCESS, RUNS = "Listening", "Access", "Measuring"  # of `serve`, and of `bench`
-TYPES, RECIPE = "Types", "The recipe"  # of `convert` and `new`
+LISTENING, ACCESS = "Listening", "Access"  # of `serve`
+RUNS = "Measuring"  # of what measures
+TYPES, RECIPE = "Types", "The recipe"  # of what makes recipes
 TALK = "Conversation"  # of `chat`
+FETCHING, REMOVING = "Fetching", "Removing"  # of `pull`, and of what removes
 GROUPS = (
     PROMPT,
     LISTENING,
     ACCESS,
     RUNS,
     TALK,
+    FETCHING,
+    REMOVING,
     MODELS,
     TYPES,
     RECIPE,
@@ -100,7 +104,7 @@ class Context(click.Context):
 
 
 class Command(click.Command):
-    """A command whose --help shows its options in groups."""
+    """A command whose --help shows its options under headings."""
 
     context_class = Context
 
@@ -121,7 +125,7 @@ class Command(click.Command):
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, group by group."""
+        """Write the options, heading by heading."""
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in (*GROUPS, "Options")}
         for param in self.get_params(ctx):
             if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
@@ -130,6 +134,15 @@ class Command(click.Command):
             if records:
                 with formatter.section(name):
                     formatter.write_dl(records)
+
+
+class Group(Command, click.Group):
+    """A command with commands of its own, which --help lists behind its options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, heading by heading, and the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 option = functools.partial(click.option, cls=Option)

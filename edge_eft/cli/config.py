@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 
 from . import config_file
-from .command import HELP, Option
+from .command import HELP, Group, Option
 from .command import command as new_command
 from .config_file import COMMANDS, KEYS
 from .options import json_option
@@ -27,7 +27,7 @@ class Effective(NamedTuple):
     source: str
 
 
-class Commands(click.Group):
+class Commands(Group):
     """set, unset, get; of what else is typed, the line that was meant."""
 
     def resolve_command(
@@ -57,9 +57,10 @@ class Commands(click.Group):
 def command(ctx: click.Context, as_json: bool) -> None:
     """Show your own defaults, and where each comes from; get, set or unset one.
 
-    The command line goes over the environment (EDGE_EFT_TEMPERATURE), that over the configuration
-    file, that over the recipe, and that over what is built in. In the file, a table of a command's
-    name holds what is for that command alone: chat.temperature is temperature in [chat].
+    The first of these that has a value counts: the command line, the environment
+    (EDGE_EFT_TEMPERATURE), the configuration file, the recipe, the built-in default. In the file,
+    a table with a command's name is for that command alone: chat.temperature is temperature in
+    [chat].
 
     \b
     Examples:
@@ -77,16 +78,21 @@ def command(ctx: click.Context, as_json: bool) -> None:
         say(to_json({"path": str(path) if path else None, "values": values}))
         return
     say(one_line(f"{path or 'there is no home directory, and no file'}"))
-    for each in found:
-        shown = each.value if isinstance(each.value, str) else ", ".join(each.value or ["-"])
-        line = f"{each.key:<22}{one_line(shown):<24}"
-        say(dim(f"{line}{each.source}") if each.source == "built in" else f"{line}{each.source}")
+    _show(found)
     known = {f"EDGE_EFT_{key.upper()}" for key in KEYS} | {
         *("EDGE_EFT_HOME", "EDGE_EFT_CACHE", "EDGE_EFT_API_KEY", "EDGE_EFT_SUPERVISOR")
     }
     for name in sorted(name for name in os.environ if name.startswith("EDGE_EFT_")):
         if name not in known and not name.startswith("EDGE_EFT_TEST_"):
             talk(f"{one_line(name)} is set, and nothing reads it")
+
+
+def _show(found: Sequence[Effective]) -> None:
+    """Print a line for each; without rich, which takes longer than all of this."""
+    for each in found:
+        shown = each.value if isinstance(each.value, str) else ", ".join(each.value or ["-"])
+        line = f"{each.key:<22}{one_line(shown):<24}{each.source}"
+        say(dim(line) if each.source == "built in" else line)
 
 
 def _complete_key(

@@ -1,8 +1,8 @@
 """The user's own defaults: which keys there are, and the file that holds them.
 
 $EDGE_EFT_HOME/config.toml, else config.toml in the platform's place for configuration. At the top
-are keys, each the name of an option; a table of a command's name goes over them for that command.
-The environment goes over the file (EDGE_EFT_TEMPERATURE), and the command line over both. Keys are
+are keys, each the name of an option; a table of a command's name overrides them for that command.
+The environment (EDGE_EFT_TEMPERATURE) overrides the file, and the command line both. Keys are
 looked at as soon as the file is read, values when an option is asked for: by the option itself.
 """
 
@@ -28,7 +28,7 @@ KEYS = (
     *("no_log", "plain"),
 )
 # The commands that have such options.
-COMMANDS = ("demo", "run", "chat", "compare", "show", "serve", "new", "bench")
+COMMANDS = ("demo", "run", "chat", "compare", "show", "serve", "pull", "new", "bench")
 
 _MAX_BYTES = 1 << 20
 _HEADER = re.compile(r"\s*\[")

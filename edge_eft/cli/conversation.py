@@ -23,7 +23,7 @@ from ..files.plain_text import decode, read_regular, reason
 from ..system import at_home
 from ..text.messages import check_messages
 from ..validate import did_you_mean
-from .terminal import one_line
+from .terminal import counted, one_line
 
 _MAX_BYTES = 8 << 20  # of a saved chat
 _DIALS = [*dict.fromkeys([*SETTINGS, "stop"])]
@@ -175,9 +175,9 @@ class Conversation:
             finally:
                 temporary.unlink(missing_ok=True)
         except (OSError, ValueError) as error:
-            raise RequestError(f"{path} cannot be written ({reason(error)})") from None
+            raise RequestError(f"{path}: cannot be written ({reason(error)})") from None
         self.files.add(path.resolve())
-        return f"saved {_messages(len(self.turns))} to {one_line(str(path))}"
+        return f"saved {counted(len(self.turns), 'message')} to {one_line(str(path))}"
 
     def _check_replaceable(self, path: Path, *, over_another: bool) -> None:
         """Raise RequestError if what is there would be lost."""
@@ -190,8 +190,8 @@ class Conversation:
             ) from None
         if not (over_another or is_own):
             raise RequestError(
-                f"{path} holds another conversation of {_messages(len(turns))}; choose another "
-                f"name, or /save! {path} replaces it"
+                f"{path} holds another conversation of {counted(len(turns), 'message')}; choose "
+                f"another name, or /save! {path} replaces it"
             )
 
     def load(self, argument: str) -> str:
@@ -199,7 +199,7 @@ class Conversation:
         path = _path(argument, "/load")
         self.take_over(*self._read(path))
         self.files.add(path.resolve())
-        return f"loaded {_messages(len(self.turns))} from {one_line(str(path))}"
+        return f"loaded {counted(len(self.turns), 'message')} from {one_line(str(path))}"
 
     def _read(self, path: Path) -> tuple[dict[str, Any], str | None, list[dict[str, str]]]:
         try:
@@ -210,7 +210,7 @@ class Conversation:
                 raise TypeError
             return settings, system, check_messages(turns) if turns else []
         except OSError as error:
-            raise RequestError(f"{path} cannot be read ({reason(error)})") from None
+            raise RequestError(f"{path}: cannot be read ({reason(error)})") from None
         except (ValueError, KeyError, TypeError, RecursionError, PromptError):
             raise RequestError(f"{path} is not a saved chat; /save writes one") from None
 
@@ -228,10 +228,6 @@ def setting_named(word: str) -> str | None:
         )
     name = _ELSEWHERE.get(name, name)
     return name if name in _DIALS else None
-
-
-def _messages(n: int) -> str:
-    return "1 message" if n == 1 else f"{n} messages"
 
 
 def in_words(value: Any) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .command import RUNS, option
 from .command import command as new_command
-from .command import option
 from .completion import complete_delta, complete_recipe
-from .options import json_option, quiet_option
+from .naming import DEFAULT_RECIPE
+from .options import json_option, quiet_option, threads_option
 from .progress import Display
 from .terminal import say, start_logging, supports, to_json
 
@@ -26,23 +27,34 @@ _LEAST = 13  # columns of the terminal, for a question or a reply beside others
 
 
 @new_command("demo")
-@click.argument("recipe", default="atlas", shell_complete=complete_recipe)
-@click.option(
+@click.argument("recipe", default=DEFAULT_RECIPE, shell_complete=complete_recipe)
+@option(
     "--delta",
+    group=RUNS,
     metavar="NAME",
     shell_complete=complete_delta,
-    help="Whose manner: chat, brief or discreet.",
+    show_default="the recipe's weights",
+    help="The delta to show: chat, brief or discreet.",
 )
 @option(
     "--questions",
     type=click.IntRange(1),
     default=200,
+    group=RUNS,
     metavar="N",
     show_default=True,
     help="How many are asked; a dozen is shown.",
 )
-@click.option("--seed", type=int, default=0, metavar="N", help="Seed for choosing the questions.")
-@click.option("--threads", type=int, metavar="N", help="Default: the physical cores.")
+@option(
+    "--seed",
+    type=int,
+    default=0,
+    group=RUNS,
+    metavar="N",
+    show_default=True,
+    help="Seed for choosing the questions.",
+)
+@threads_option
 @quiet_option
 @json_option
 def demo(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import RUNS, option
 from .command import command as new_command
 from .completion import complete_recipe
 from .finding import NOTE, OK, WARNING, Finding
@@ -28,7 +29,7 @@ _VERDICT, _NAME, _LEAST = 9, 14, 30  # columns; the last: for what was found, be
 
 @new_command("doctor")
 @click.argument("name", required=False, metavar="[RECIPE]", shell_complete=complete_recipe)
-@click.option("--online", is_flag=True, help="Also ask whether the Hugging Face hub answers.")
+@option("--online", is_flag=True, group=RUNS, help="Also ask whether the Hugging Face hub answers.")
 @json_option
 def doctor(name: str | None, online: bool, as_json: bool) -> None:
     """Look at this installation and machine: what works, and why it is slow.

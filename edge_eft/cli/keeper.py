@@ -229,7 +229,7 @@ def delete(path: Path) -> None:
                     raise SessionError(f"{path.stem} is open in a chat; leave that first")
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise SessionError(f"{path} cannot be removed ({reason(error)})") from None
+        raise SessionError(f"{path}: cannot be removed ({reason(error)})") from None
 
 
 def _locked(file: FileIO) -> bool:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ..system import byte_size
+from .command import OUTPUT, option
 from .command import command as new_command
 from .options import json_option
-from .terminal import one_line, say, to_json
+from .terminal import counted, one_line, say, to_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +38,7 @@ _FIGURES = ("size", "memory", "ratio")
 
 @new_command("list")
 @click.argument("words", nargs=-1, metavar="[WORD]...")
-@click.option("--here", is_flag=True, help="Only what is on this machine.")
+@option("--here", is_flag=True, group=OUTPUT, help="Only what is on this machine.")
 @json_option
 def command(words: tuple[str, ...], here: bool, as_json: bool) -> None:
     """List the recipes: what is here, and what can be pulled. A WORD picks those that have it;
@@ -146,7 +147,7 @@ def _notes(entry: Entry) -> Iterator[str]:
     if entry.recipe.base is None:
         yield "needs --base"
     if entry.state == "files missing":
-        yield f"{len(entry.missing)} file{'s' * (len(entry.missing) > 1)} missing"
+        yield f"{counted(len(entry.missing), 'file')} missing"
     elif entry.for_lora:
         yield "here for --lora"
     elif entry.state == "partly here" and entry.to_pull is not None:

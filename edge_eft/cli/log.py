@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -14,13 +14,17 @@ import click
 
 from ..errors import SessionError
 from . import sessions
+from .command import OUTPUT, REMOVING, option
 from .command import command as new_command
-from .command import option
-from .options import json_option
-from .terminal import agreed, compose, one_line, say, style, talk, to_json
+from .options import json_option, yes_option
+from .terminal import agreed, counted, dim, one_line, say, style, talk, terminal_width, to_json
 
 if TYPE_CHECKING:
     from .sessions import Session
+    from .tables import Listing
+
+_WIDE = 72  # columns, for more than how a conversation begins
+_SHOWN = 200  # characters of how it begins
 
 
 def complete_session(
@@ -43,14 +47,24 @@ def complete_session(
     "-n",
     type=click.IntRange(1),
     default=20,
+    group=OUTPUT,
     metavar="N",
     show_default=True,
-    help="List at most so many.",
+    help="List at most N.",
 )
-@click.option("--search", metavar="TEXT", help="List those that have this text in a message.")
-@click.option("--delete", is_flag=True, help="Delete the conversations named, or --all of them.")
-@click.option("--all", "everything", is_flag=True, help="With --delete.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@option(
+    "--search", group=OUTPUT, metavar="TEXT", help="List those that have this text in a message."
+)
+@option(
+    "--delete",
+    is_flag=True,
+    group=REMOVING,
+    help="Delete the conversations that are named, or --all.",
+)
+@option(
+    "--all", "everything", is_flag=True, group=REMOVING, help="With --delete: all conversations."
+)
+@yes_option
 @json_option
 def command(
     ids: tuple[str, ...],
@@ -122,7 +136,9 @@ def _list(search: str | None, limit: int, *, as_json: bool) -> None:
     if as_json:
         say(to_json([_about(path, session) for path, session in found]))
     elif found:
-        _table(found)
+        from .console import show
+
+        show(listing(found))
         if sys.stdout.isatty():
             talk(one_line(f"kept in {sessions.directory()}; edge-eft log ID shows one"))
     else:
@@ -132,24 +148,22 @@ def _list(search: str | None, limit: int, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _table(found: Sequence[tuple[Path, Session]]) -> None:
-    from rich.table import Table
+def listing(found: Iterable[tuple[Path, Session]], current: str | None = None) -> Listing:
+    """Return a table of conversations, a line for each, in which `current` is marked."""
+    from .console import line
+    from .tables import Clipped, Column, Listing
 
-    from .console import console, show, text
-
-    narrow = console().width < 60
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True)
-    table.add_column("id", no_wrap=True)
-    if not narrow:
-        table.add_column("used", no_wrap=True)
-        table.add_column("recipe", no_wrap=True, max_width=24, overflow="ellipsis")
-        table.add_column("messages", justify="right")
-    table.add_column("begins", ratio=1, no_wrap=True, overflow="ellipsis")
+    narrow = terminal_width() < _WIDE
+    columns = [Column("used"), Column("recipe", least=8), Column("messages", right=True)]
+    table = Listing(Column("id"), *([] if narrow else columns), Column("begins", least=8))
     for path, session in found:
-        n = str(len(session.turns))
-        more = () if narrow else (text(_when(path)), text(one_line(session.recipe)), text(n))
-        table.add_row(text(path.stem), *more, text(one_line(sessions.first_words(session))))
-    show(table)
+        is_current = path.stem == current
+        name = line(f"{path.stem} *" if is_current else path.stem, "bold" if is_current else "")
+        recipe = Clipped(line(session.recipe), 1)
+        about = (line(_when(path)), recipe, line(len(session.turns)))
+        begins = Clipped(line(sessions.first_words(session)[:_SHOWN]), 1)
+        table.add(name, *(() if narrow else about), begins)
+    return table
 
 
 def _show(path: Path, session: Session, *, as_json: bool) -> None:
@@ -158,7 +172,7 @@ def _show(path: Path, session: Session, *, as_json: bool) -> None:
         return
     head = [path.stem, _when(path), session.recipe]
     head += [f"{name}={value}" for name, value in session.settings.items()]
-    say(style(one_line(" · ".join(head)), dim=True))
+    say(dim(one_line(" · ".join(head))))
     show_turns(session.system, session.turns)
     if session.cut:
         talk("this reply was cut off")
@@ -171,7 +185,7 @@ def show_turns(system: str | None, turns: Sequence[Mapping[str, str]]) -> None:
     first = [{"role": "system", "content": system}] if system else []
     for turn in [*first, *turns]:
         say()
-        say(compose(style(turn["role"], bold=True)))
+        say(style(turn["role"], bold=True))
         _say_text(turn["content"].strip())
 
 
@@ -226,7 +240,7 @@ def _delete(ids: Sequence[str], *, everything: bool, yes: bool) -> None:
         raise click.UsageError("--delete takes the ids of conversations, or --all.")
     paths = sessions.paths() if everything else [*dict.fromkeys(map(sessions.find, ids))]
     n = len(paths)
-    what = "1 conversation" if n == 1 else f"{n} conversations"
+    what = counted(n, "conversation")
     if n and not yes:
         names = "" if everything else f" ({', '.join(path.stem for path in paths)})"
         answer = agreed(f"Delete {what}{names}?")
@@ -243,6 +257,6 @@ def _delete(ids: Sequence[str], *, everything: bool, yes: bool) -> None:
         except SessionError as error:
             problems.append(error)
             n -= 1
-    say("deleted 1 conversation" if n == 1 else f"deleted {n} conversations")
+    say(f"deleted {counted(n, 'conversation')}")
     if problems:
         raise SessionError("; ".join(map(str, problems)))

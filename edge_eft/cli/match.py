@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import system
+from .command import RECIPE, option
 from .command import command as new_command
 from .options import json_option
 from .terminal import dim, one_line, say, talk, to_json
@@ -44,8 +45,8 @@ class Report:
 
 @new_command("match")
 @click.argument("directories", nargs=-1, metavar="[DIR]...")
-@click.option("--write", "name", metavar="NAME", help="Make a recipe of the first trio.")
-@click.option("--trio", type=int, metavar="N", help="With --write: of the N-th.")
+@option("--write", "name", group=RECIPE, metavar="NAME", help="Make a recipe of the first trio.")
+@option("--trio", type=int, group=RECIPE, metavar="N", help="With --write: of the N-th trio.")
 @json_option
 def command(
     directories: tuple[str, ...], name: str | None, trio: int | None, as_json: bool

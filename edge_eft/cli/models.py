@@ -146,9 +146,7 @@ class Models:
                 )
             return from_files(self.base, self.tuned, self.reference, prompt=self.format)
         if self.tuned is not None:
-            raise click.UsageError(
-                "--lora makes the tuned model of the reference: leave out --tuned."
-            )
+            raise click.UsageError("--lora takes the place of --tuned: leave out --tuned.")
         if self.base is None or self.reference is None:
             raise click.UsageError("--base, --reference and --lora go together, without a recipe.")
         from ..files.lora import lora_on_files
@@ -189,8 +187,8 @@ class Models:
         _check_there(recipe)
         if self.assumed:
             talk(
-                f"no recipe is named, so it is {recipe.name}; edge-eft config set recipe NAME "
-                "makes it another"
+                f"no recipe is named, so {recipe.name} is used; edge-eft config set recipe NAME "
+                "sets another default"
             )
             talk(f"{recipe.name} knows geography alone; try: What is the capital of Peru?")
         return load(
@@ -291,5 +289,5 @@ def _lora_goes_with(adapter: str) -> str:
 
     found = recipes_for(absolute(adapter))
     if not found:
-        return "--lora goes with a recipe that the adapter fits, and none here is known to"
+        return "--lora goes with a recipe that the adapter fits, and no recipe here is known to"
     return f"--lora goes with a recipe, and this adapter fits {', '.join(found)}"

@@ -5,11 +5,14 @@ A mistake is told what it looks like, and the command that was probably meant. N
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from .terminal import counted
 
 DEFAULT_RECIPE = "atlas"
 
@@ -114,7 +117,7 @@ def _directory(path: Path, shown: str, with_lora: str) -> str:
             "one of it"
         )
     n = sum(1 for _ in path.glob("*.gguf"))
-    holds = f" with {n} GGUF file{'s' * (n > 1)}" if n else ""
+    holds = f" with {counted(n, 'GGUF file')}" if n else ""
     return (
         f"{str(path)!r:.120} is a directory{holds}, not a recipe: edge-eft match {shown} looks for "
         "models in it that make one"
@@ -122,13 +125,11 @@ def _directory(path: Path, shown: str, with_lora: str) -> str:
 
 
 def _is_gguf(word: str) -> bool:
-    try:
-        if not os.path.isfile(word):  # to open a pipe may wait
-            return False
-        with open(word, "rb") as file:
-            return file.read(4) == b"GGUF"
-    except (OSError, ValueError):
-        return False
+    from ..files.gguf_header import is_gguf
+
+    with contextlib.suppress(OSError, ValueError):
+        return is_gguf(word)
+    return False
 
 
 def _repository(word: str) -> str | None:

@@ -19,11 +19,11 @@ import click
 
 from ..errors import RecipeError
 from ..text.formats import FORMATS
-from .command import LOADING, MODELS, RECIPE, option
+from .command import MODELS, RECIPE, RUNS, option
 from .command import command as new_command
 from .completion import complete_gguf
 from .new_report import as_data, comment, shown
-from .options import json_option, quiet_option
+from .options import gpu_layers_option, json_option, quiet_option, threads_option
 from .progress import Display, loading
 from .terminal import one_line, say, start_logging, talk, to_json
 from .values import Text
@@ -73,7 +73,8 @@ def _file_option(name: str, help: str, *, metavar: str = "FILE", required: bool 
     type=Text(),
     group=RECIPE,
     metavar="[ROLE=]FORMAT",
-    help=f"Do not try: {', '.join(FORMATS)}; without a role, of base and reference. Repeatable.",
+    help=f"Take this format ({', '.join(FORMATS)} or Jinja) instead of trying several; without "
+    "ROLE, for base and reference. Repeatable.",
 )
 @option(
     "--force",
@@ -88,9 +89,11 @@ def _file_option(name: str, help: str, *, metavar: str = "FILE", required: bool 
     metavar="N",
     help="Context length in tokens.",
 )
-@option("--no-measure", is_flag=True, help="Find the formats, and measure nothing else.")
-@option("--threads", type=click.IntRange(1), group=LOADING, metavar="N", help="To measure with.")
-@option("--gpu-layers", type=click.IntRange(0), group=LOADING, metavar="N", help="To measure with.")
+@option(
+    "--no-measure", is_flag=True, group=RUNS, help="Find the formats, and measure nothing else."
+)
+@threads_option
+@gpu_layers_option
 @quiet_option
 @json_option
 def command(
@@ -109,9 +112,9 @@ def command(
 ) -> None:
     """Make a recipe of three model files of yours.
 
-    Checks that they belong together, finds by trying how each wants to be asked (its chat template,
-    plain text …), measures in a minute at most what the delta does and how fast it is, and keeps it
-    all as recipe NAME, which run, chat, serve and list then know.
+    Checks that they belong together, tries which prompt format suits each (its chat template, plain
+    text …), measures in a minute at most what the delta does and how fast it is, and saves recipe
+    NAME, which run, chat, serve and list then know.
 
     \b
     Examples:
@@ -139,8 +142,8 @@ def command(
     say(one_line(str(path)))
     if thinks:
         talk(
-            "tuned's template can let it think first; template_kwargs = { enable_thinking = false }"
-            " beside its prompt in the recipe keeps it from that"
+            "the tuned model may think before it answers; template_kwargs = { enable_thinking = "
+            "false } beside its prompt in the recipe turns that off"
         )
     talk(f"edge-eft chat {name}")
     talk(f'edge-eft compare {name} "{trial.example}"')
@@ -171,9 +174,7 @@ def _recipe(name: str, files: Files, n_ctx: int | None, force: bool) -> Recipe:
     from ..system import recipe_directory
 
     if (files.tuned is None) == (files.lora is None):
-        raise click.UsageError(
-            "Give --tuned or --lora: a LoRA makes the tuned model of the reference."
-        )
+        raise click.UsageError("Give --tuned or --lora, and not both.")
     for role, file in asdict(files).items():
         if file is not None and (not file or file.endswith(".toml")):
             what = "an adapter" if role == "lora" else "a GGUF file"

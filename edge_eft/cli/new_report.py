@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .terminal import supports
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..evaluate.delta import Effect
     from ..evaluate.formats import Told, Trial
     from ..files.recipe import Recipe
+    from .tables import Listing
 
 _READ = "0: every token is what was expected; -2.3: one in ten; the highest emulated is taken"
 _HEADINGS = ("format", "base", "reference", "emulated")
@@ -93,20 +92,14 @@ def _rows(trial: Trial) -> Iterator[tuple[str, str, str, str, bool]]:
         yield (_name(told), *figures, told == trial.told)  # type: ignore[misc]
 
 
-def _table(trial: Trial) -> Table:
-    from rich.table import Table
-
-    from .console import text
+def _table(trial: Trial) -> Listing:
+    from .tables import Column, Listing
 
     mark = "✓" if supports("✓") else "*"
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    table.add_column(_HEADINGS[0])
-    for heading in _HEADINGS[1:]:
-        table.add_column(heading, justify="right")
+    figures = (Column(heading, right=True) for heading in _HEADINGS[1:])
+    table = Listing(Column(""), Column(_HEADINGS[0]), *figures, run_in=True, lead=2)
     for *cells, is_best in _rows(trial):
-        style = "green" if is_best else ""
-        table.add_row(*(text(cell, style) for cell in (mark if is_best else "", *cells)))
+        table.add(mark if is_best else "", *cells, style="green" if is_best else "")
     return table
 
 
@@ -148,6 +141,6 @@ def _effect_lines(effect: Effect) -> Iterator[str]:
         f"{speed:,.1f}" if speed else "?" for speed in (effect.emulated_speed, effect.base_speed)
     )
     yield (
-        f"tokens per second       {emulated} emulated, {base} the base alone: a short look "
-        "(edge-eft bench)"
+        f"tokens per second       {emulated} emulated, {base} the base alone; "
+        "edge-eft bench measures longer"
     )

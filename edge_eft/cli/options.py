@@ -20,6 +20,7 @@ from .command import (
     MODELS,
     OUTPUT,
     PROMPT,
+    REMOVING,
     SAMPLING,
     SPEED,
     option,
@@ -73,6 +74,25 @@ def _file_option(role: str, help: str) -> Callable[[Function], Function]:
     )
 
 
+threads_option = option(
+    "--threads",
+    type=click.IntRange(1, 512),
+    key=True,
+    group=LOADING,
+    metavar="N",
+    show_default="the physical cores",
+    help="CPU threads.",
+)
+gpu_layers_option = option(
+    "--gpu-layers",
+    type=click.IntRange(0, 10_000),
+    key=True,
+    group=LOADING,
+    metavar="N",
+    show_default="all",
+    help="Layers of each model that the GPU computes.",
+)
+
 # As decorators stand, the last is the first of --help.
 _OF_MODELS = (
     quiet_option,
@@ -84,24 +104,8 @@ _OF_MODELS = (
         group=OUTPUT,
         help="Say on stderr what is going on.",
     ),
-    option(
-        "--gpu-layers",
-        type=click.IntRange(0, 10_000),
-        key=True,
-        group=LOADING,
-        metavar="N",
-        show_default="all",
-        help="Layers that the GPU takes, per model.",
-    ),
-    option(
-        "--threads",
-        type=click.IntRange(1, 512),
-        key=True,
-        group=LOADING,
-        metavar="N",
-        show_default="the physical cores",
-        help="CPU threads.",
-    ),
+    gpu_layers_option,
+    threads_option,
     option(
         "--n-ctx",
         type=click.IntRange(1, 2**24),
@@ -126,7 +130,7 @@ _OF_MODELS = (
         group=MODELS,
         metavar="ADAPTER",
         shell_complete=complete_gguf,
-        help="LoRA (GGUF, or PEFT directory) of the small instruct model, to lead the large.",
+        help="LoRA (GGUF or PEFT directory) of the small instruct model, to steer the large one.",
     ),
     _file_option("reference", "GGUF that `tuned` was tuned from."),
     _file_option("tuned", "GGUF of the small tuned model."),
@@ -243,6 +247,7 @@ def slots_option(help: str) -> Callable[[Function], Function]:
 json_option = option(
     "--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON on stdout: docs/cli.md."
 )
+yes_option = option("--yes", "-y", is_flag=True, group=REMOVING, help="Do not ask.")
 system_option = option(
     "--system", type=Text(), key=True, group=PROMPT, metavar="S", help="System message."
 )

@@ -307,12 +307,10 @@ class Transfer(Display):
 
     Args:
         total: bytes of all.
-        hidden: show nothing.
     """
 
-    def __init__(self, label: str, total: int, *, hidden: bool = False) -> None:
-        super().__init__(label, total=max(total, 1), as_bytes=True, rate=True, hidden=hidden)
-        self._hidden = hidden
+    def __init__(self, label: str, total: int) -> None:
+        super().__init__(label, total=max(total, 1), as_bytes=True, rate=True)
 
     def moved(self, n_bytes: int) -> None:
         """Say that so many more bytes are there; less than 0 if some are there no more."""
@@ -325,5 +323,4 @@ class Transfer(Display):
 
     def note(self, line: str) -> None:
         """Say a line; the display goes on below it."""
-        if not self._hidden:
-            talk(one_line(line))
+        talk(one_line(line))

@@ -98,8 +98,8 @@ def _says_something(descriptor: int) -> bool:
     if select.select([descriptor], [], [], PATIENCE)[0]:
         return True
     talk(
-        f"nothing came on stdin in {PATIENCE:g} s, so the prompt alone is answered; beside it, - "
-        "waits for stdin"
+        f"nothing came on stdin in {PATIENCE:g} s, so the prompt alone is answered; add - to "
+        "wait for stdin"
     )
     return False
 

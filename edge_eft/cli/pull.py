@@ -6,25 +6,25 @@ written down. The recipe comes last and at once, when every file is whole: what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..system import byte_size
 from ..text.formats import FORMATS
-from .command import MODELS, OUTPUT, option
+from .command import FETCHING, MODELS, RECIPE, option
 from .command import command as new_command
 from .completion import complete_format, complete_recipe
-from .options import Text, json_option
+from .options import json_option, quiet_option
 from .progress import Display, Transfer
-from .terminal import compose, dim, one_line, say, start_logging, style, talk, to_json
+from .pull_report import as_data, end_lines, plan_lines
+from .terminal import is_quiet, one_line, say, start_logging, talk, to_json
+from .values import Text
 
 if TYPE_CHECKING:
     from ..files.recipe import ModelSpec, Recipe
-    from .pull_plan import Model, Plan
+    from .pull_plan import Plan
     from .pull_wish import Wish
 
 _REPO = "REPO[:FILE]"
@@ -38,7 +38,6 @@ class Ways:
     for_lora: bool
     anyway: bool
     dry_run: bool
-    quiet: bool
     as_json: bool
 
 
@@ -49,7 +48,13 @@ class Ways:
 )
 @option("--tuned", group=MODELS, metavar=_REPO, help="The small tuned model's.")
 @option("--reference", group=MODELS, metavar=_REPO, help="The model's that `tuned` was tuned from.")
-@click.option("--name", metavar="NAME", help="What the recipe is called here [the base's name].")
+@option(
+    "--name",
+    group=RECIPE,
+    metavar="NAME",
+    show_default="the recipe's, or the base's",
+    help="Name of the recipe here.",
+)
 @option(
     "--format",
     "prompt",
@@ -60,11 +65,22 @@ class Ways:
     shell_complete=complete_format,
     help=f"Prompt format of the base: {', '.join(FORMATS)}, or Jinja.",
 )
-@click.option("--for-lora", is_flag=True, help="The instruct models, for `chat NAME --lora`.")
-@click.option("--update", is_flag=True, help="Take the newest files, not the pinned ones.")
-@click.option("--anyway", is_flag=True, help="Fetch what does not fit into memory here, too.")
-@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
-@option("--quiet", "-q", is_flag=True, group=OUTPUT, help="Say nothing but errors.")
+@option(
+    "--for-lora",
+    is_flag=True,
+    group=FETCHING,
+    help="Fetch the instruct models, for `chat NAME --lora`.",
+)
+@option(
+    "--update", is_flag=True, group=FETCHING, help="Take the newest files, not the pinned ones."
+)
+@option(
+    "--anyway", is_flag=True, group=FETCHING, help="Fetch what does not fit into memory here, too."
+)
+@option(
+    "--dry-run", is_flag=True, group=FETCHING, help="Say what would be fetched, and fetch nothing."
+)
+@quiet_option
 @json_option
 def pull(
     recipe: str | None,
@@ -173,9 +189,9 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     plan = _plan(unpinned(recipe) if ways.update else recipe, wishes, ways)
     missing = sum(model.missing for model in plan.models)
     if ways.dry_run and ways.as_json:
-        say(to_json(_about(plan, missing, None)))
+        say(to_json(as_data(plan, missing, None)))
         return
-    for line in () if ways.quiet else _lines(plan, missing):
+    for line in plan_lines(plan, missing) if ways.dry_run or not is_quiet() else ():
         say(line, err=not ways.dry_run)
     _check_memory(plan, missing, ways)
     if ways.dry_run:
@@ -186,15 +202,15 @@ def _pull(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> None:
     to_toml(plan.recipe, ".")  # a path that a recipe cannot name is said before, too
     if missing:
         begun(plan.recipe)
-    plan, damaged = _fetch(plan, missing, ways, _again(plan.recipe.name, wishes, ways))
+    plan, damaged = _fetch(plan, missing, _again(plan.recipe.name, wishes, ways))
     missing += damaged
     unchanged = own is not None and plan.recipe == own
     path = own.path if own and unchanged else save_recipe(plan.recipe, force=own is not None)
     ended(plan.recipe.name)
     if ways.as_json:
-        say(to_json(_about(plan, missing, path)))
-    if not ways.quiet:
-        for line in _end(plan, missing, unchanged, ways):
+        say(to_json(as_data(plan, missing, path)))
+    if not is_quiet():
+        for line in end_lines(plan, missing, unchanged=unchanged, for_lora=ways.for_lora):
             say(line, err=True)
 
 
@@ -203,10 +219,10 @@ def _plan(recipe: Recipe, wishes: dict[str, Wish], ways: Ways) -> Plan:
 
     asking = "asking the hub for names, sizes and headers"
     try:
-        with Display(asking, hidden=ways.quiet):
+        with Display(asking):
             return Planner().plan(recipe, wishes, for_lora=ways.for_lora)
     except KeyboardInterrupt:
-        if not ways.quiet:
+        if not is_quiet():
             say("edge-eft: stopped; nothing was fetched yet", err=True)
         raise
 
@@ -269,11 +285,10 @@ def _check_memory(plan: Plan, missing: int, ways: Ways) -> None:
         if missing and not (ways.anyway or ways.dry_run):
             hint = "--anyway fetches it all the same, for another time or machine"
             raise NotEnoughMemoryError(f"{error}; {hint}") from None
-        if not ways.quiet:
-            talk(f"edge-eft: {one_line(str(error))}")
+        talk(f"edge-eft: {one_line(str(error))}")
 
 
-def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]:
+def _fetch(plan: Plan, missing: int, again: str) -> tuple[Plan, int]:
     """Bring every file. `again` is what to say of it where it is stopped.
 
     Returns the plan with the hashes that the hub did not state, and the bytes of what was here and
@@ -287,7 +302,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]
     hashed: dict[str, ModelSpec] = {}
     damaged = 0
     try:
-        with Transfer(plan.recipe.name, total, hidden=ways.quiet) as transfer:
+        with Transfer(plan.recipe.name, total) as transfer:
 
             def moved(n_bytes: int) -> None:
                 nonlocal damaged
@@ -309,7 +324,7 @@ def _fetch(plan: Plan, missing: int, ways: Ways, again: str) -> tuple[Plan, int]
                     hashed |= {role: replace(model.spec, sha256=found) for role in model.roles}
     except KeyboardInterrupt:
         left = sum(model.missing for model in plan.models)
-        if not ways.quiet:
+        if not is_quiet():
             came = f"{byte_size(missing - left)} of {byte_size(missing)} came"
             say(f"edge-eft: stopped; {came}; {again}", err=True)
         raise
@@ -325,70 +340,3 @@ def _check_here(plan: Plan) -> None:
         for file in model_files(model.spec):
             if not file.is_file():
                 raise HubError(f"{file}: was removed while the rest came; pull again, for it alone")
-
-
-def _lines(plan: Plan, missing: int) -> Iterator[str]:
-    """Yield what a plan is, for people."""
-    recipe = plan.recipe
-    about = [recipe.name, recipe.description, recipe.license and f"({recipe.license})"]
-    yield style(one_line("  ".join(filter(None, about))), bold=True)
-    for model in sorted(plan.models, key=lambda model: _place_of(model.roles[0])):
-        name = f"{model.repository.repo}/{model.parts[0].path}"
-        size = model.n_bytes
-        left = model.missing
-        notes = ["here" if not left else "", "gated" if model.repository.gated else ""]
-        if 0 < left < size:
-            notes.append(f"{byte_size(size - left)} of it here")
-        if model.is_cut:
-            notes.append("damaged here")
-        if len(model.parts) > 1:
-            notes.append(f"{len(model.parts)} files")
-        said = f"{', '.join(model.roles):<22}{byte_size(size):>9}  {one_line(name)}"
-        yield compose(said, dim(f"  {', '.join(filter(None, notes))}".rstrip()))
-    yield f"{'to fetch':<22}{byte_size(missing):>9}"
-    yield f"{'memory to run it':<22}{byte_size(plan.memory.total):>9}"
-    yield from (dim(one_line(note)) for note in plan.notes)
-
-
-def _place_of(role: str) -> int:
-    return ("base", "instruct", "tuned", "reference").index(role.partition(":")[0])
-
-
-def _end(plan: Plan, missing: int, unchanged: bool, ways: Ways) -> Iterator[str]:
-    """Yield what has been done, and the next command."""
-    name, n_models = plan.recipe.name, len(plan.models)
-    total = sum(model.n_bytes for model in plan.models)
-    models = f"{n_models} model{'s' * (n_models > 1)}, {byte_size(total)}"
-    if unchanged and not missing:
-        yield f"{name} was here already: {models}, compared with their sha256; nothing was fetched"
-    else:
-        yield f"{name} is here: {models}, of which {byte_size(missing)} were fetched"
-    yield f"next: edge-eft chat {name}{' --lora ADAPTER' * ways.for_lora}"
-
-
-def _about(plan: Plan, missing: int, path: Path | None) -> dict[str, Any]:
-    """Return what a plan is, or what came of it, as plain data."""
-    return {
-        "name": plan.recipe.name,
-        "path": None if path is None else str(path),
-        "license": plan.recipe.license,
-        "models": [_about_model(model) for model in plan.models],
-        "bytes_fetched" if path else "bytes_to_fetch": missing,
-        "bytes_looked_at": plan.looked_at,
-        "memory_total": plan.memory.total,
-        "notes": list(plan.notes),
-    }
-
-
-def _about_model(model: Model) -> dict[str, Any]:
-    return {
-        "roles": list(model.roles),
-        "repo": model.repository.repo,
-        "file": model.parts[0].path,
-        "revision": model.repository.commit,
-        "bytes": model.n_bytes,
-        "sha256": model.spec.sha256,
-        "gated": model.repository.gated,
-        "license": model.repository.licence,
-        "path": str(model.spec.file),
-    }

@@ -14,9 +14,10 @@ import click
 from ..errors import EdgeEftError, RecipeError
 from ..files.plain_text import reason
 from ..system import byte_size
+from .command import REMOVING, option
 from .command import command as new_command
 from .completion import complete_here
-from .options import json_option
+from .options import json_option, yes_option
 from .terminal import agreed, one_line, say, talk, to_json
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class Plan:
 
 @new_command("remove")
 @click.argument("names", nargs=-1, required=True, metavar="RECIPE...", shell_complete=complete_here)
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--keep-files", is_flag=True, help="Remove the recipe alone.")
+@yes_option
+@option("--keep-files", is_flag=True, group=REMOVING, help="Remove the recipe alone.")
 @json_option
 def command(names: tuple[str, ...], yes: bool, keep_files: bool, as_json: bool) -> None:
     """Remove recipes of your own, and the models that were pulled for them.

@@ -18,7 +18,7 @@ from ..engine.request import Request
 from ..errors import AbortedError
 from ..logits.weights import Weights
 from .progress import waiting
-from .terminal import terminal_width, tidy
+from .terminal import counted, terminal_width, tidy
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -41,11 +41,11 @@ def report(done: Generation, max_tokens: int) -> str:
     """Return one line: tokens, tokens per second, and where the time went."""
     total = done.timings.total or 1.0
     shares = ", ".join(f"{part} {t / total:.0%}" for part, t in times(done.timings).items())
-    n = len(done.tokens)
     tested = done.drafts_tested
     drafts = f"drafts {done.drafts_accepted}/{tested} right" if tested else ""
     speed = f"{done.tokens_per_second:.1f} tokens/s" if done.tokens_per_second else ""
-    parts = (f"{n} token{'s' * (n != 1)}", speed, shares, drafts, ending(done, max_tokens))
+    tokens = counted(len(done.tokens), "token")
+    parts = (tokens, speed, shares, drafts, ending(done, max_tokens))
     return " · ".join(part for part in parts if part)
 
 
@@ -132,7 +132,7 @@ def side_by_side(answers: Mapping[str, tuple[Request, Generation]]) -> str:
     texts = [text(tidy(done.text) or "(nothing)") for _, done in answers.values()]
     notes = [
         text(
-            f"{len(done.tokens)} tokens"
+            counted(len(done.tokens), "token")
             + (f" · {done.tokens_per_second:.1f}/s" if done.tokens_per_second else ""),
             "dim",
         )

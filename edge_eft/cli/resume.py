@@ -10,7 +10,7 @@ from ..errors import RecipeError, SessionError
 from . import sessions
 from .models import Models
 from .options import is_typed
-from .terminal import one_line, talk
+from .terminal import counted, one_line, talk
 
 if TYPE_CHECKING:
     from ..files.recipe import Recipe
@@ -52,7 +52,7 @@ def resume(
 
     Args:
         wish: an id, the beginning of one, or NEWEST.
-        models, words: of the command line. What they name goes over the conversation's own.
+        models, words: of the command line. What they name overrides the conversation's own.
 
     Raises SessionError if there is none.
     """
@@ -98,8 +98,8 @@ def conversation(
 
     Args:
         deltas: of the recipe.
-        settings, system: of the options. What is on the command line goes over the session's, and
-            that over what is configured.
+        settings, system: of the options. What is on the command line overrides the session's, and
+            that overrides what is configured.
 
     Raises RequestError if the settings do not suit the recipe.
     """
@@ -116,8 +116,8 @@ def tell(session: Session, recipe: str) -> None:
 
     n = len(session.turns)
     was = f" (it was with {session.recipe})" if session.recipe != recipe else ""
-    messages = "1 message" if n == 1 else f"{n} messages"
-    parts = [messages, *(f"{name} {in_words(v)}" for name, v in session.settings.items())]
+    parts = [counted(n, "message")]
+    parts += [f"{name} {in_words(v)}" for name, v in session.settings.items()]
     parts += ["a system message"] if session.system else []
     talk(one_line(f"{session.id} goes on with {recipe}{was}: {', '.join(parts)}"))
     if session.n_damaged:

@@ -91,8 +91,8 @@ def run(
     PROMPT may be left out, or -, for what stdin holds (less one line end). With both, stdin follows
     the prompt after a blank line. The lines of an --input file are JSON: a string, or an object
     with "prompt" (a text, or token ids) or "messages" and, if wanted, "id", "raw", "system",
-    "schema" or "grammar" and any setting ("alpha", "max_tokens" …), which goes before the option
-    of its name.
+    "schema" or "grammar" and any setting ("alpha", "max_tokens" …), which overrides the option of
+    that name.
 
     \b
     Examples:

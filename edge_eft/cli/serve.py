@@ -72,7 +72,7 @@ class Duration(click.ParamType):
     default=8080,
     show_default=True,
     metavar="P",
-    help="0: any free.",
+    help="Port to listen at; 0 takes any free one.",
 )
 @option("--api-key", group=ACCESS, metavar="K", help="Key that clients must send; `ps` shows it.")
 @option(
@@ -111,7 +111,7 @@ class Duration(click.ParamType):
     metavar="ORIGIN",
     help="Let web pages of ORIGIN in; * is all.",
 )
-@click.option("--max-deaths", type=click.IntRange(1), default=3, hidden=True)
+@option("--max-deaths", type=click.IntRange(1), default=3, hidden=True)
 @option(
     "--allow-host",
     multiple=True,

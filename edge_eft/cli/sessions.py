@@ -187,7 +187,7 @@ def read(path: Path) -> Session:
         data = read_regular(path, _MAX_BYTES, follow=False)
     except OSError as error:
         why = "it is a link" if path.is_symlink() else reason(error)
-        raise SessionError(f"{path} cannot be read ({why})") from None
+        raise SessionError(f"{path}: cannot be read ({why})") from None
     session = Session()
     *lines, torn = data.split(b"\n")
     for i, line in enumerate([*lines, torn] if torn or not lines else lines):
@@ -197,11 +197,11 @@ def read(path: Path) -> Session:
             if i == 0:
                 later = str(error) if isinstance(error, SessionError) else ""
                 why = later or "it is not a conversation that edge-eft keeps"
-                raise SessionError(f"{path} cannot be read: {why}") from None
+                raise SessionError(f"{path}: cannot be read ({why})") from None
             session.n_damaged += i < len(lines)
     session.end_reply()
     if session.id != path.stem:
-        raise SessionError(f"{path} cannot be read: it is {session.id} under another name")
+        raise SessionError(f"{path}: cannot be read (it is {session.id} under another name)")
     return session
 
 

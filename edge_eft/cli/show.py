@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from .command import OUTPUT, option
 from .command import command as new_command
-from .options import Models, json_option, model_options, recipe_argument
+from .models import Models
+from .options import json_option, model_options, recipe_argument
 from .progress import sha256
 from .terminal import say, talk, to_json
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @new_command("show")
 @recipe_argument
 @model_options
-@click.option("--full", is_flag=True, help="With paths, hashes, sources, reasons, and memory.")
+@option(
+    "--full", is_flag=True, group=OUTPUT, help="With paths, hashes, sources, reasons, and memory."
+)
 @json_option
 def show(models: Models, words: tuple[str, ...], full: bool, as_json: bool) -> None:
     """Show a recipe, its files, and what running it means here.

@@ -96,6 +96,11 @@ def one_line(text: str) -> str:
     return re.sub("[ \t\n]+", " ", harmless(text)).strip(" ")  # wide spaces are part of names
 
 
+def counted(n: int, what: str, several: str = "") -> str:
+    """Return "1 file" or "3 files"."""
+    return f"{n} {what if n == 1 else several or f'{what}s'}"
+
+
 def tidy(text: str) -> str:
     """Return a model's text without control characters and outer white space."""
     return harmless(text).strip()

@@ -16,7 +16,7 @@ from .command import command as new_command
 from .completion import complete_here
 from .options import json_option
 from .progress import sha256
-from .terminal import one_line, say, to_json
+from .terminal import counted, one_line, say, to_json
 
 if TYPE_CHECKING:
     from ..files.recipe import ModelSpec, Recipe
@@ -218,7 +218,7 @@ def _advice(recipe: Recipe, name: str, bad: Sequence[Checked]) -> str:
     from ..files.pulled import pull_command
 
     mine = [each for each in bad if each.recipe == name]
-    count = f"{len(mine)} file{'s' * (len(mine) > 1)} of {name!r}"
+    count = f"{counted(len(mine), 'file')} of {name!r}"
     get = f"{pull_command(recipe)} gets {'it' if len(mine) == 1 else 'them'}"
     if all(each.verdict == "not pulled" for each in mine):
         return f"{count} not on this machine yet; {get}"

@@ -89,10 +89,12 @@ SETTINGS = {
     "beta": Setting(
         float, "B", "Amplify the base over the reference instead (excludes alpha).", low=0
     ),
-    "mix": Setting(parse_mix, "D=W,…", "Weights of the deltas, for the recipe's: chat=.7,brief=.3"),
+    "mix": Setting(
+        parse_mix, "D=W,…", "Weights of the deltas, instead of the recipe's: chat=.7,brief=.3"
+    ),
     "only": Setting(str, "ROLE", "One model by itself: base, tuned, reference or tuned:DELTA."),
     "conservative": Setting(
-        float, "P", "Combine only within the tuned model's top P.", "off", 0, 1, True
+        float, "P", "Combine only tuned's likeliest tokens that add up to P.", "off", 0, 1, True
     ),
     "max_tokens": Setting(int, "N", "Longest reply, in tokens.", "256", 1, 2**31 - 1),
     "temperature": Setting(float, "T", "0 always takes the likeliest token.", "0.8", 0, 100),
@@ -106,7 +108,7 @@ SETTINGS = {
     "frequency_penalty": Setting(float, "R", "Taken off once per occurrence.", "0", -100, 100),
     "draft": Setting(_draft, "N", "Tokens that tuned drafts ahead, for speed: 0 to 15.", "auto"),
     "chat_template_kwargs": Setting(
-        parse_template_kwargs, "JSON", "Variables of the chat templates, over the recipe's."
+        parse_template_kwargs, "JSON", "For the chat templates; overrides the recipe's variables."
     ),
     "seed": Setting(
         int, "N", "The same seed gives the same text.", "another each time", 0, 2**64 - 1

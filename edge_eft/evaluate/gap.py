@@ -128,12 +128,8 @@ def run(
         delta = max(recipe.deltas.values(), key=lambda d: d.weight).name
     ways = {BASE: Weights.only("base"), TUNED: Weights.only(f"tuned:{delta}"), EMULATED: emulated}
     jobs = [(recipe, ways)]
-    down = recipe.path and recipe.path.with_name(f"{recipe.path.stem}-down.toml")
-    if delta == "chat" and down and down.is_file():
-        large = load_recipe(down)
-        pair = max(large.deltas.values(), key=lambda d: d.weight)
-        # As its own base: nothing is scaled down here.
-        jobs.append((replace(large, base=pair.tuned), {LARGE: Weights.only("base")}))
+    if delta == "chat" and (large := _really_tuned(recipe)):
+        jobs.append((large, {LARGE: Weights.only("base")}))
     n_steps = sum(len(ways) for _, ways in jobs)
     result = Gap(delta, asked, {}, {}, {})
 
@@ -152,6 +148,16 @@ def run(
     for job in jobs:
         ask(*job)
     return result
+
+
+def _really_tuned(recipe: Recipe) -> Recipe | None:
+    """Return a recipe whose base is the large model really tuned, if the twin has it."""
+    down = recipe.path and recipe.path.with_name(f"{recipe.path.stem}-down.toml")
+    if not down or not down.is_file():
+        return None
+    large = load_recipe(down)
+    pair = max(large.deltas.values(), key=lambda d: d.weight)
+    return replace(large, base=pair.tuned)  # as its own base: nothing is scaled down here
 
 
 def _ask(

@@ -32,6 +32,8 @@ GGML_TYPES: dict[int, tuple[str, int, int]] = {
 }
 # fmt: on
 
+MAGIC = b"GGUF"
+
 # Caps far above any published model (the largest header known has some 17 MB, 514,000 merges and
 # 2,000 tensors) and low enough that a crafted file costs a second and little memory at worst.
 MAX_HEADER_BYTES = 128 << 20
@@ -81,6 +83,17 @@ class TensorInfo:
     offset: int
     n_bytes: int
     part: int = 0
+
+
+def is_gguf(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins as GGUF does; what is not an ordinary file is not opened.
+
+    Raises OSError if it cannot be read, ValueError if no file can have the name.
+    """
+    if not os.path.isfile(path):  # to open a pipe may wait
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def quoted(text: str | bytes) -> str:
@@ -216,7 +229,7 @@ class Layout:
         if self.size == 0:
             raise self.error("is empty", "download or convert it again")
         start = self.file.read(64)
-        if start[:4] != b"GGUF"[: self.size]:
+        if start[:4] != MAGIC[: self.size]:
             if start.startswith(b"version https://git-lfs"):
                 raise self.error("is a Git LFS pointer, not the model", "run `git lfs pull`")
             is_text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)

@@ -116,7 +116,10 @@ def test_chat_says_what_it_puts_in_and_keeps_what_it_sent(folder, capsys):
     (folder / "n\x1b[2J\u202e.txt").write_text("text")
     assert chat.handle("What is @n\x1b[2J\u202e.txt and @notes.txt?")
     err = capsys.readouterr().err
-    assert err.startswith("n.txt is put in: 4 characters\nnotes.txt is put in: 11 characters\n")
+    assert err.startswith(
+        "n.txt is put into the message: 4 characters\n"
+        "notes.txt is put into the message: 11 characters\n"
+    )
     assert "Grüße" in emulator.requests[0].prompt[-1]["content"]
     (folder / "a").write_bytes(b"\xff")
     assert chat.handle("@a @no\x1b[2J.txt")

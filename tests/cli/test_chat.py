@@ -135,7 +135,7 @@ def test_loading_checks_the_settings(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "alpha is -1" in err
     assert "/load needs a file" in err
-    assert "none.json cannot be read (No such file or directory)" in err
+    assert "none.json: cannot be read (No such file or directory)" in err
     assert chat.conversation.settings == {}
 
 

@@ -196,7 +196,7 @@ def test_a_full_disk_says_so_and_leaves_the_old_chat(conversation, place):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(RequestError, match=r"^x cannot be written \(File too large\)$"):
+        with pytest.raises(RequestError, match=r"^x: cannot be written \(File too large\)$"):
             conversation.save("x")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from helpers.cli_tools import complaint, invoke, process
+from helpers.json_keys import unseen_keys
 from helpers.recipe_files import write_recipe
 
 from edge_eft.cli import build_checks, machine_checks
@@ -102,6 +103,7 @@ def test_json_has_the_same_data(scripted):
     out = invoke("doctor", "--json").stdout
     first, *others = json.loads(out)["findings"]
     assert first == vars(finding)
+    assert unseen_keys("doctor", {"findings": [first]}) == set()
     text = invoke("doctor").stdout
     assert all(str(value) in text for value in (first["value"], first["advice"]))
     assert re.findall(r"^(?:ok|note|warning) +(\S+)", text, re.MULTILINE) == [

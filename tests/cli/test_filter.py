@@ -15,7 +15,7 @@ import pytest
 from helpers import tiny_models
 from helpers.cli_tools import wait_for
 from helpers.kept_sessions import turn, write
-from helpers.pseudo_terminal import Screen
+from helpers.pseudo_terminal import OwnTerminal
 from helpers.recipe_files import held_out
 from helpers.tiny_models import EOS, byte_tokens, script, write_script
 
@@ -51,7 +51,7 @@ def shown(monkeypatch):
     """Run a command on a terminal. Returns what is shown, without our styles."""
 
     def run(*words, stdin="", status=0, columns=100):
-        screen = Screen()
+        screen = OwnTerminal()
         with monkeypatch.context() as patch:
             patch.setenv("COLUMNS", str(columns))
             patch.setenv("TERM", "xterm-256color")
@@ -194,7 +194,7 @@ def test_chat_shows_hostile_files_and_plain_replies_as_text(shown, recipe, tmp_p
     refused.write_bytes(b"\xff")
     lines = f'read @"{notes}"\n@"{refused}"\n/edit {EVIL_NAME}\n'
     text = shown("chat", recipe, "--plain", *GREEDY, stdin=lines, columns=400)
-    assert "is put in: " in text
+    assert "is put into the message: " in text
     assert "is not UTF-8 text" in text
     assert text.count("edge-eft: ") == 2
 
@@ -333,7 +333,7 @@ def test_emoji_joiners_and_variation_selectors_pass(capsys):
 @pytest.mark.parametrize("total", [None, 2])
 def test_a_display_has_a_harmless_label(monkeypatch, total):
     monkeypatch.setattr(Display, "delay", 0.0)
-    screen = Screen()
+    screen = OwnTerminal()
     monkeypatch.setattr(sys, "stderr", screen.err)
     with Display("x") as display:
         display.update(1, total, f"x{EVIL}")
@@ -347,7 +347,7 @@ def test_what_rich_renders_is_text(monkeypatch):
     from rich.markdown import Markdown
     from rich.table import Table
 
-    screen = Screen()
+    screen = OwnTerminal()
     monkeypatch.setattr(sys, "stdout", screen.out)
     monkeypatch.setenv("TERM", "xterm-256color")
     table = Table(EVIL, title=EVIL, caption=f"[red]{EVIL}[/red]")

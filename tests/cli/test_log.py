@@ -5,6 +5,7 @@ import os
 
 import pytest
 from helpers.cli_tools import complaint, invoke
+from helpers.json_keys import unseen_keys
 from helpers.kept_sessions import turn, write
 
 from edge_eft.cli import sessions
@@ -24,16 +25,16 @@ def two(kept):
 def test_conversations_are_listed_the_last_one_first(two, monkeypatch):
     lines = [line.rstrip() for line in invoke("log").stdout.splitlines()]
     assert lines[0].split() == ["id", "used", "recipe", "messages", "begins"]
-    assert lines[1].startswith("20261128-kqzm")
-    assert "  atlas          2  What is the capital of Peru? Please. " in lines[1]
-    assert lines[1].endswith("…")
-    assert lines[2].startswith("20261127-bbbb")
+    assert lines[2].startswith("20261128-kqzm")
+    assert "  atlas          2  What is the capital of Peru? Please. " in lines[2]
+    assert lines[2].endswith("…")
+    assert lines[3].startswith("20261127-bbbb")
     newest = invoke("logs", "-n", "1").stdout
-    assert [line.rstrip() for line in newest.splitlines()] == lines[:2]
+    assert [line.rstrip() for line in newest.splitlines()] == lines[:3]
     monkeypatch.setenv("COLUMNS", "40")
     narrow = invoke("log").stdout.splitlines()
     assert max(map(len, narrow)) <= 40
-    assert narrow[1].startswith("20261128-kqzm  What is the capital of")
+    assert narrow[2].startswith("20261128-kqzm  What is the capital")
 
 
 def test_a_search_lists_those_that_have_the_text(two):
@@ -50,6 +51,7 @@ def test_one_is_shown_as_text_and_as_json_which_a_chat_loads(two, recipe, script
     assert "\nuser\nWhat is the\ncapital of Peru? Please. " in shown
     assert shown.endswith("\nassistant\nIt is\nLima.\n")
     about = json.loads(invoke("log", "kq", "--json").stdout)
+    assert {key.partition(".")[0] for key in unseen_keys("log", about)} == {"settings", "replies"}
     assert about["replies"] == [{"message": 1, "finish_reason": "stop", "tokens": 4}]
     assert about["messages"][1] == {"role": "assistant", "content": " It is\nLima."}
     saved = tmp_path / "saved.json"
@@ -114,8 +116,8 @@ def test_what_cannot_be_read_is_told_and_the_others_are_listed(two):
         file.write(b"damaged\n")
     result = invoke("log")
     assert result.exit_code == 0
-    assert len(result.stdout.splitlines()) == 3
-    assert "20261126-cccc.jsonl cannot be read: it is not a conversation" in result.stderr
+    assert len(result.stdout.splitlines()) == 4
+    assert "20261126-cccc.jsonl: cannot be read (it is not a conversation" in result.stderr
     assert "1 damaged line of its file is left out" in invoke("log", "kq").stderr
     os.unlink(two)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from helpers import tiny_models
 from helpers.cli_tools import invoke
+from helpers.json_keys import unseen_keys
 from helpers.model_tree import CHAT, Shape, Stores, Tokens, Written
 
 from edge_eft.files.recipe_names import load_recipe
@@ -119,6 +120,7 @@ def test_on_forty_columns_a_trios_models_stand_one_below_the_other(stores):
 
 def test_json_says_all_of_it(call, stores):
     about = json.loads(call("--json").stdout)
+    assert {key.partition(".")[0] for key in unseen_keys("match", about)} <= {"families", "missing"}
     (trio,) = about["trios"]
     assert trio["tuned"]["file"].startswith(str(stores.lm_studio))
     assert trio["reference"]["owner"] == "Ollama"
@@ -248,6 +250,7 @@ def test_without_a_trio_the_models_are_listed_with_what_completes_them(tuned_onl
 
 def test_json_has_the_families_too(tuned_only):
     about = json.loads(invoke("match", "--json", environment=tuned_only.environment()).stdout)
+    assert {key.partition(".")[0] for key in unseen_keys("match", about)} <= {"trios", "missing"}
     qwen = next(family for family in about["families"] if len(family["models"]) == 2)
     assert (qwen["pull"], qwen["bytes_to_pull"] > 6e9) == ("qwen3-8b", True)
     assert qwen["lacking"].keys() == {"base", "reference"}

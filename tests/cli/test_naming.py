@@ -27,8 +27,8 @@ def test_a_sentence_is_a_prompt_for_the_default_recipe(scripted):
         assert emulator.recipe.name == "atlas"
         assert emulator.requests[0].prompt[0]["content"] == words[1]
         assert result.stderr == (
-            "no recipe is named, so it is atlas; edge-eft config set recipe NAME makes it another\n"
-            "atlas knows geography alone; try: What is the capital of Peru?\n"
+            "no recipe is named, so atlas is used; edge-eft config set recipe NAME sets another "
+            "default\natlas knows geography alone; try: What is the capital of Peru?\n"
         )
 
 
@@ -42,7 +42,7 @@ def test_commands_without_a_recipe_take_the_default(scripted):
 def test_show_without_a_recipe_shows_the_default_and_says_its_name():
     about = invoke("show", "--json")
     assert json.loads(about.stdout)["name"] == "atlas"
-    assert "no recipe is named, so it is atlas" in about.stderr
+    assert "no recipe is named, so atlas is used" in about.stderr
 
 
 def test_the_configured_recipe_answers_and_nothing_is_said(scripted, recipe, monkeypatch):

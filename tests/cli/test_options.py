@@ -94,7 +94,7 @@ def test_what_does_not_go_together_is_one_line(files, tmp_path):
 def test_who_names_no_recipe_with_an_adapter_is_told_which_it_fits(files, tmp_path, monkeypatch):
     said = complaint("run", "--lora", files.lora, "What is it?")
     assert "Name a recipe" in said
-    assert "none here is known to" in said
+    assert "no recipe here is known to" in said
     monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
     save_recipe(replace(load_recipe(files.recipe), base=ModelSpec(files.large), name="mine"))
     for words in (["What is it?"], []):

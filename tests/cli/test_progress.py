@@ -13,10 +13,11 @@ import time
 
 import psutil
 import pytest
-from helpers.cli_tools import invoke
+from helpers.cli_tools import invoke, wait_for
 from helpers.emulator_tools import open_emulator
 from helpers.families import ATLAS
-from helpers.screens import OnTerminal, Screen
+from helpers.pseudo_terminal import OnTerminal
+from helpers.screen import Screen
 
 from edge_eft import Request
 from edge_eft.cli import progress, replies
@@ -51,9 +52,9 @@ def test_a_load_shows_bytes_and_a_long_prompt_tokens_and_nothing_stays(tiny):
     assert run.status() == 0
     assert run.saw(r"loading random\d.gguf  [━╸╺]+  [\d,]+ kB of \d+ kB")
     assert run.saw(r"reading the prompt  [━╸╺]+  \d+/1,\d\d\d")
-    reply, report = run.screen.text.rsplit("\n", 1)
+    reply, report = run.text().rsplit("\n", 1)
     assert report.startswith("3 tokens")
-    assert not HIDDEN.search(run.screen.text), "what stays is the reply and its line"
+    assert not HIDDEN.search(run.text()), "what stays is the reply and its line"
     piped = invoke(*words)
     assert reply == f"{piped.stderr}{piped.stdout}".strip()
 
@@ -63,11 +64,11 @@ def test_a_real_model_shows_its_load_and_the_time_that_a_prompt_takes(smollm2_tr
     base, tuned, reference = smollm2_trio
     words = (f"--base={base}", f"--tuned={tuned}", f"--reference={reference}", "--only=base")
     prompt = "The quick brown fox jumps over the lazy dog. " * 60
-    run = OnTerminal("run", *words, "--max-tokens=3", "--n-ctx=1024", prompt)
+    run = OnTerminal("run", *words, "--max-tokens=3", "--n-ctx=1024", "--seed=1", prompt)
     assert run.status() == 0
     assert run.saw(r"loading \S*SmolLM2\S*  [━╸╺]+  [\d.]+ MB of 197 MB")
     assert run.saw(r"reading the prompt  [━╸╺]+  \d+/6\d\d · \d+ s left")
-    assert not HIDDEN.search(run.screen.text)
+    assert not HIDDEN.search(run.text())
 
 
 def test_compare_says_which_model_answers(tiny, monkeypatch):
@@ -76,7 +77,7 @@ def test_compare_says_which_model_answers(tiny, monkeypatch):
     monkeypatch.setattr(Display, "delay", 99.0)
     monkeypatch.setattr(Display, "update", lambda self, done, label: labels.append((label, done)))
     with open_emulator(tiny) as emulator:
-        compared = replies.compare(emulator, Request("the red one", max_tokens=9))
+        compared = replies.compare(emulator, Request("the red one", max_tokens=9, seed=1))
     expected = []
     for i, (way, (_, done)) in enumerate(compared.items(), 1):
         n_steps = len(done.tokens) + (done.finish_reason == "stop")
@@ -97,11 +98,11 @@ def questions(tmp_path):
 def test_many_prompts_show_count_rate_and_time_left_and_a_file_has_the_replies(questions, tmp_path):
     path, n = questions
     out = tmp_path / "out.jsonl"
-    words = ("run", RECIPE, "--input", path, "--json", "--max-tokens=12")
+    words = ("run", RECIPE, "--input", path, "--json", "--max-tokens=12", "--temperature=0")
     run = OnTerminal(*words, setup=AT_ONCE, stdout=out)
     assert run.status() == 0
     assert run.saw(rf"answering  [━╸╺]+  \d+/{n} · [\d.]+/s · \d+ s left")
-    assert run.screen.text == ""
+    assert run.text() == ""
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [*range(1, n + 1)]
 
 
@@ -112,7 +113,7 @@ def test_replies_of_many_prompts_stand_whole_above_the_display(questions):
     assert run.status() == 0
     assert run.saw(r"\n\S  answering [^\n]+$")
     replies = invoke(*words).stdout.splitlines()
-    lines = run.screen.text.splitlines()
+    lines = run.text().splitlines()
     assert lines[::2] == [f"{i}:" for i in range(1, n + 1)]
     assert [line.strip() for line in lines[1::2]] == [line.strip() for line in replies]
 
@@ -124,7 +125,7 @@ def test_the_demo_says_which_step_it_is_at():
     n_steps = 4 if ATLAS.with_name("atlas-down.toml").is_file() else 3
     assert demo.saw(rf"step 1 of {n_steps}: asking base alone  [━╸╺]+  \d+/14")
     assert demo.saw(rf"step 3 of {n_steps}: asking emulated  [━╸╺]+  \d+/14")
-    assert not re.search("step|asking", demo.screen.text)
+    assert not re.search("step|asking", demo.text())
 
 
 # -- who is shown nothing ----------------------------------------------------------------------
@@ -133,8 +134,8 @@ def test_the_demo_says_which_step_it_is_at():
 def test_a_pipe_has_nothing_of_it(questions, monkeypatch):
     monkeypatch.setattr(Display, "delay", 0.0)
     for words in (
-        ("run", RECIPE, "--input", questions[0], "--max-tokens=3"),
-        ("compare", RECIPE, "--max-tokens=3", "What is Peru?"),
+        ("run", RECIPE, "--input", questions[0], "--max-tokens=3", "--temperature=0"),
+        ("compare", RECIPE, "--max-tokens=3", "--temperature=0", "What is Peru?"),
         ("demo", "--questions=3"),
         ("verify", "atlas"),
     ):
@@ -144,7 +145,7 @@ def test_a_pipe_has_nothing_of_it(questions, monkeypatch):
 
 
 def test_a_terminal_that_is_to_be_quiet_has_nothing_of_it(tiny):
-    words = ("compare", *files(tiny), "--max-tokens=9", "the red one", "--quiet")
+    words = ("compare", *files(tiny), "--max-tokens=9", "--seed=1", "the red one", "--quiet")
     compare = OnTerminal(*words, setup=AT_ONCE)
     assert compare.status() == 0
     assert not compare.saw(HIDDEN)
@@ -183,8 +184,8 @@ def test_ctrl_c_wipes_the_display_and_is_130_within_a_second(work):
     begun = time.monotonic()
     run.press("\x03")
     assert run.status() == 130
-    assert time.monotonic() - begun < 1.5  # and what a busy machine adds
-    assert re.fullmatch(r"(\^C)?\n*", run.screen.text)
+    assert time.monotonic() - begun < 5  # and what a busy machine adds to a second
+    assert re.fullmatch(r"(\^C)?\n*", run.text())
     assert run.screen.has_cursor
 
 
@@ -195,8 +196,8 @@ def test_a_kill_wipes_the_display(number):
     psutil.Process(run.pid).children()[0].send_signal(number)
     assert run.status() == (-number if number == signal.SIGTERM else 2)
     died = f"edge-eft: llama.cpp died of {number.name}" if number != signal.SIGTERM else ""
-    assert run.screen.text.startswith(died)
-    assert "working" not in run.screen.text
+    assert run.text().startswith(died)
+    assert "working" not in run.text()
     assert run.screen.has_cursor
 
 
@@ -206,7 +207,7 @@ def test_ctrl_c_wipes_the_display_of_a_load(smollm2_trio):
     run = OnTerminal("run", *words, "hello", setup=AT_ONCE).read(until="loading")
     run.press("\x03")
     assert run.status() == 130
-    assert re.fullmatch(r"(\^C)?\n*", run.screen.text)
+    assert re.fullmatch(r"(\^C)?\n*", run.text())
 
 
 # -- the parts ---------------------------------------------------------------------------------
@@ -244,26 +245,19 @@ def test_what_a_cache_has_of_a_prompt_does_not_count_as_read(monkeypatch):
 
 def terminal_of(monkeypatch, columns=80):
     """Put stderr of this process on a terminal (not in a fixture: pytest sets it after those)."""
-    screen = Screen(200)
-    screen.raw = ""
 
-    class Stream:
-        encoding = "utf-8"
+    class Stderr(Screen):
+        raw = ""
 
         def write(self, text):
-            screen.raw += text
-            screen.feed(text.replace("\n", "\r\n"))
-
-        def flush(self):
-            pass
-
-        def isatty(self):
-            return True
+            self.raw += text
+            return super().write(text)
 
         def fileno(self):
             return 2
 
-    monkeypatch.setattr(sys, "stderr", Stream())
+    screen = Stderr(200)
+    monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(Display, "delay", 0.0)
     monkeypatch.setattr(Display, "tick", 0.001)
     size = os.terminal_size((columns, 24))
@@ -273,11 +267,8 @@ def terminal_of(monkeypatch, columns=80):
 
 
 def drawn(screen, pattern):
-    end = time.monotonic() + 3
-    while not re.search(pattern, screen.text):
-        assert time.monotonic() < end, screen.text
-        time.sleep(0.001)
-    return screen.text
+    wait_for(lambda: re.search(pattern, screen.text()))
+    return screen.text()
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60, 100, 180])
@@ -290,7 +281,7 @@ def test_a_display_is_one_line_at_any_width(monkeypatch, columns):
         text = drawn(terminal, "1[23]")
         assert "\n" not in text
         assert len(text) < columns
-    assert terminal.text == ""
+    assert terminal.text() == ""
 
 
 def test_lines_stand_above_a_display_and_it_goes_on(monkeypatch):
@@ -300,7 +291,7 @@ def test_lines_stand_above_a_display_and_it_goes_on(monkeypatch):
             drawn(terminal, "working[^\n]*$")
             say(f"line {i}", err=True)
             display.update(i + 1)
-    assert terminal.text == "line 0\nline 1\nline 2"
+    assert terminal.text() == "line 0\nline 1\nline 2\n"
 
 
 def test_a_display_inside_another_shows_nothing(monkeypatch):
@@ -310,7 +301,7 @@ def test_a_display_inside_another_shows_nothing(monkeypatch):
         assert not inner.shows
     with Display("later"):
         drawn(terminal, "later")
-    assert terminal.text == ""
+    assert terminal.text() == ""
 
 
 def test_without_colours_there_is_none(monkeypatch):
@@ -332,12 +323,12 @@ def test_a_closed_display_stays_closed(monkeypatch):
     with Display("working") as display:
         drawn(terminal, "working")
         display.close()
-        assert terminal.text == ""
+        assert terminal.text() == ""
         display.update(3, 4)
         time.sleep(0.02)
-        assert terminal.text == ""
+        assert terminal.text() == ""
         say("reply", err=True)
-    assert terminal.text == "reply"
+    assert terminal.text() == "reply\n"
 
 
 def test_what_is_done_in_a_blink_is_not_shown_and_loads_no_rich(monkeypatch):
@@ -346,4 +337,4 @@ def test_what_is_done_in_a_blink_is_not_shown_and_loads_no_rich(monkeypatch):
     monkeypatch.setattr(progress, "_live_line", lambda _: pytest.fail("it was drawn"))
     with Display("working", total=3) as display:
         display.update(3)
-    assert terminal.text == ""
+    assert terminal.text() == ""

@@ -68,7 +68,7 @@ def test_only_files_and_pipes_that_say_something_are_read(tmp_path):
         text, said = asked(reader)
         assert text == QUESTION
         assert "nothing came on stdin in 0.2 s" in said
-        assert "- waits for stdin" in said
+        assert "add - to wait for stdin" in said
     finally:
         os.close(writer)
         os.close(reader)

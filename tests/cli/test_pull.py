@@ -19,6 +19,7 @@ from helpers import recipe_files, tiny_models
 from helpers.cli_tools import complaint, invoke, process, wait_for
 from helpers.gguf_parts import split_model
 from helpers.hub_server import HubServer, use
+from helpers.json_keys import unseen_keys
 
 import edge_eft
 from edge_eft.cli.pull_wish import wish
@@ -484,6 +485,15 @@ def test_json_is_data_and_quiet_is_quiet(server, at, tmp_path):
     about = json.loads(result.stdout)
     assert (about["name"], result.stderr) == ("family", "")
     assert about["bytes_fetched"] == sum(model["bytes"] for model in about["models"])
+    assert unseen_keys("pull", about) == {"bytes_to_fetch"}
+
+
+def test_quiet_is_a_default_and_a_dry_run_is_data_all_the_same(server, at, tmp_path, monkeypatch):
+    path = write(tmp_path)
+    shown = invoke("pull", path, "--dry-run").stdout
+    monkeypatch.setenv("EDGE_EFT_QUIET", "1")
+    result = invoke("pull", path, "--dry-run")
+    assert (result.stdout, result.stderr) == (shown, "")
 
 
 def test_a_trio_that_cannot_work_is_refused_by_its_headers(server, at, tmp_path, folder):
@@ -699,13 +709,13 @@ def test_a_recipe_of_files_has_nothing_to_pull(at, tmp_path):
 
 @posix
 def test_a_terminal_is_shown_bytes_rate_and_time_left_and_no_noise(server, home):
-    from helpers.screens import OnTerminal
+    from helpers.pseudo_terminal import OnTerminal
 
     slowly(server)
     pull = OnTerminal("pull", write(home), environment=environment(server, home))
     assert pull.status() == 0
     assert pull.saw(r"family  [━╸╺]+  [\d.]+ [kM]B of [\d.]+ [kM]B · [\d.]+ [kM]B/s · \d+ s left")
-    text = pull.screen.text
+    text = pull.text()
     assert not re.search("B/s|left|fetching|huggingface|HTTP|Warning", text)
     assert "to fetch" in text, "what was planned and what came of it stays"
     assert text.splitlines()[-1] == "next: edge-eft chat family"

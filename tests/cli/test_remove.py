@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.cli_tools import complaint, invoke, process
 from helpers.hub_cache import files_below, pulled_spec, recipe_of
+from helpers.json_keys import unseen_keys
 from helpers.recipe_files import write_recipe
 
 from edge_eft.cli.remove import carry_out, make_plan
@@ -23,7 +24,9 @@ from edge_eft.files.recipe_names import load_recipe, own_recipes, save_recipe
 def removed(*words):
     result = invoke("remove", "--yes", "--json", *words)
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    about = json.loads(result.stdout)
+    assert unseen_keys("remove", about) <= {"kept.file", "kept.why", "kept"}
+    return about
 
 
 def test_a_pulled_recipe_goes_with_its_files(installed, pull, tiny, tmp_path):

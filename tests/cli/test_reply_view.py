@@ -1,9 +1,9 @@
 """A reply drawn piece by piece: the screen at its end is that of the whole."""
 
 import threading
-import time
 
 import pytest
+from helpers.cli_tools import wait_for
 from helpers.screen import Screen, shown_on
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,10 +123,7 @@ def test_the_first_piece_shows_at_once_and_a_burst_is_drawn_together():
     with shown_on(screen):
         writer = MarkdownWriter()
         writer.write("First")
-        end = time.monotonic() + 5
-        while screen.text() != "First":
-            assert time.monotonic() < end
-            time.sleep(0.001)
+        wait_for(lambda: screen.text() == "First")
         for _ in range(1000):
             writer.write(" word")
         writer.close()

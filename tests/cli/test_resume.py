@@ -3,12 +3,12 @@
 import os
 import re
 import signal
+import sys
 
-import psutil
 import pytest
 from helpers.cli_tools import complaint, invoke
-from helpers.pseudo_terminal import Terminal
 from helpers.recipe_files import write_recipe
+from helpers.tmux import Tmux
 
 from edge_eft.cli import sessions
 from edge_eft.cli.keeper import Keeper
@@ -181,32 +181,30 @@ def test_a_long_reply_is_shown_in_part(chat, recipe):
 def test_a_chat_killed_in_mid_reply_goes_on_where_it_was(smollm2_trio, home):
     roles = ("base", "tuned", "reference")
     files = [f"--{role}={path}" for role, path in zip(roles, smollm2_trio, strict=True)]
-    environment = os.environ | {"EDGE_EFT_HOME": str(home), "PROMPT_TOOLKIT_NO_CPR": "1"}
-    options = ("--alpha", "0", "--temperature", "0", "--format", "plain", "--plain", "--quiet")
-    terminal = Terminal(["chat", *files, *options], environment)
-    terminal.wait_for("›")
-    terminal.type("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,\r")
-    terminal.wait_for(r"2004l.*14, .*\b40,", 60)
-    parent = psutil.Process(terminal.pid)
-    for process in (*parent.children(recursive=True), parent):
-        process.send_signal(signal.SIGKILL)
-    assert terminal.exit_status() == -signal.SIGKILL
+    chat, environment = [sys.executable, "-m", "edge_eft", "chat"], {"EDGE_EFT_HOME": str(home)}
+    words = [*chat, *files, "--format", "plain", "--alpha", "0", "--temperature", "0"]
+    with Tmux(words, environment=environment) as terminal:
+        terminal.wait_for("›", 60)
+        terminal.type("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,")
+        shown = terminal.wait_until(re.compile(r"14, .*\b40,", re.DOTALL).search, 60)
+        terminal.kill()
+        assert terminal.exit_status() == 128 + signal.SIGKILL
     (path,) = sessions.paths()
     session = sessions.read(path)
     assert session.cut
-    shown = re.findall(r"\d+", terminal.screen.rpartition("2004l")[2])
+    seen = re.findall(r"\d+", shown.partition("12, 13,\n")[2])
     said = re.findall(r"\d+", session.turns[-1]["content"])
-    assert said[0] == shown[0] == "14"
-    assert len(said) > len(shown) - 12, "some words are lost at most"
-    terminal = Terminal(["chat", "--continue", "--max-tokens", "8"], environment)
-    terminal.wait_for("goes on with .*: 2 messages")
-    terminal.wait_for("this reply was cut off; /regenerate draws it anew")
-    terminal.wait_for("›")
-    terminal.type("/regenerate\r")
-    terminal.wait_for("cut at max_tokens")
-    terminal.wait_for("›")
-    terminal.type("exit\r")
-    terminal.wait_for(f"kept as {path.stem}: edge-eft chat --continue goes on with it")
-    assert terminal.exit_status() == 0
+    assert said[0] == seen[0] == "14"
+    assert len(said) > len(seen) - 12, "some words are lost at most"
+    with Tmux([*chat, "--continue", "--max-tokens", "8"], environment=environment) as terminal:
+        shown = terminal.wait_for("›", 60)
+        assert re.search("goes on with .*: 2 messages", shown)
+        assert "this reply was cut off; /regenerate draws it anew" in shown
+        terminal.type("/regenerate")
+        terminal.wait_until(lambda shown: "cut at max_tokens" in shown and shown.endswith("›"), 60)
+        terminal.type("exit")
+        assert terminal.exit_status() == 0
+        shown = terminal.text()
+    assert f"kept as {path.stem}: edge-eft chat --continue goes on with it" in shown
     assert len(sessions.read(path).turns) == 2
     assert not sessions.read(path).cut

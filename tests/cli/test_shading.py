@@ -4,7 +4,7 @@ import math
 import sys
 
 import pytest
-from helpers.pseudo_terminal import Screen
+from helpers.pseudo_terminal import OwnTerminal
 
 from edge_eft.cli.shading import show_shifts, sign
 from edge_eft.evaluate.token_shifts import TokenShift
@@ -32,7 +32,7 @@ def test_both_impossible_is_no_shift():
 
 
 def shaded(monkeypatch, **environment):
-    screen = Screen()
+    screen = OwnTerminal()
     monkeypatch.setattr(sys, "stdout", screen.out)
     monkeypatch.setattr(sys, "stderr", screen.err)
     monkeypatch.delenv("NO_COLOR", raising=False)

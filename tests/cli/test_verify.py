@@ -9,7 +9,8 @@ import pytest
 from helpers.cli_tools import complaint, invoke
 from helpers.gguf_parts import split_model
 from helpers.hub_cache import files_below, recipe_of
-from helpers.screens import OnTerminal
+from helpers.json_keys import unseen_keys
+from helpers.pseudo_terminal import OnTerminal
 
 from edge_eft.files import hashes as hashes_module
 from edge_eft.files.hashes import file_sha256, model_sha256
@@ -21,7 +22,9 @@ from edge_eft.files.recipe_names import load_recipe, own_recipes, save_recipe
 def verdicts(*names, status):
     result = invoke("verify", "--json", *names)
     assert result.exit_code == status, result.output
-    return [(each["roles"], each["verdict"]) for each in json.loads(result.stdout)], result.stderr
+    about = json.loads(result.stdout)
+    assert unseen_keys("verify", about) == set()
+    return [(each["roles"], each["verdict"]) for each in about], result.stderr
 
 
 def blob(tmp_path, role):
@@ -183,4 +186,4 @@ def test_large_files_show_how_far_they_are_and_ctrl_c_is_130(installed, tiny, tm
     running.read(until=r"comparing large.gguf .* of 6.4 GB")
     os.kill(running.pid, signal.SIGINT)
     assert running.status() == 130
-    assert running.screen.text == ""
+    assert running.text() == ""

@@ -211,7 +211,7 @@ CALLS = {
     "score 1.5": (lambda e: e.score("a", [1.5]), "1.5"),
     "score weights": (lambda e: e.score("a", "b", weights=0), "weights is 0"),
     "score waits": (lambda e: e.score("a", "b", waits=0), "did you mean weights?"),
-    "score request": (lambda e: e.score(Request("a"), "b"), "prompt is Request"),
+    "score request": (lambda e: e.score(Request("a"), "b", weights=Weights()), "weights"),
     "submit x": (lambda e: e.submit("x"), "request is 'x'"),
     "submit None": (lambda e: e.submit(None), "request is None"),
     "submit two": (lambda e: e.submit(Request("a"), Request("b")), "too many"),

@@ -1,52 +1,95 @@
-"""Pseudo-terminals: one for a program that a test types to, one for what this process prints."""
+"""Pseudo-terminals: one that a command runs on, and one for what this process prints."""
 
+import codecs
 import contextlib
+import fcntl
 import os
 import pty
 import re
 import select
+import struct
 import sys
+import termios
 import threading
 import time
 
-import pytest
+from helpers.cli_tools import command
+from helpers.screen import Screen
 
 
-class Terminal:
-    """The chat, or another program, in a pseudo-terminal."""
+class OnTerminal:
+    """`edge-eft` on a terminal of its own.
 
-    def __init__(self, arguments, environment, program=(sys.executable, "-m", "edge_eft")):
-        self.screen, self.seen = "", 0
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execvpe(program[0], [*program, *arguments], environment)
+    Args:
+        stdout: a file to write stdout to.
+        environment: more of it.
+        setup: Python code to run before.
 
-    def wait_for(self, pattern, seconds=40):
-        """Read until the pattern appears behind what was waited for before."""
+    Attributes:
+        screen: as it is now.
+        frames: every other content of the screen that was seen, in order.
+        raw: the bytes that came.
+        pid: of the process.
+    """
+
+    def __init__(self, *arguments, columns=100, stdout=None, environment=(), setup=""):
+        self.pid, self._terminal = pty.fork()
+        if not self.pid:
+            if stdout is not None:
+                os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
+            os.environ.pop("NO_COLOR", None)
+            os.environ.update({"TERM": "xterm-256color", **dict(environment)})
+            os.execv(sys.executable, [*command(setup), *map(str, arguments)])
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.screen, self.frames, self.raw = Screen(columns), [], b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def text(self):
+        """What the screen shows, without the end of its last line."""
+        return self.screen.text().rstrip("\n")
+
+    def read(self, until=None, seconds=60):
+        """Look on until a pattern stands on the screen, or else until the command's end."""
         end = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.screen[self.seen :], re.DOTALL)):
-            assert time.monotonic() < end, self.screen
-            if select.select([self.fd], [], [], 0.2)[0]:
-                try:
-                    self.screen += os.read(self.fd, 65536).decode("utf-8", "replace")
-                except OSError:  # it has ended
-                    pytest.fail(f"exit status {self.exit_status()} after {self.screen}")
-        self.seen += found.end()
+        while not (until and re.search(until, self.text())):
+            left = end - time.monotonic()
+            ready = left > 0 and select.select([self._terminal], [], [], left)[0]
+            assert ready, f"after {seconds} s: {self.text()}"
+            try:
+                data = os.read(self._terminal, 1 << 16)
+            except OSError:  # the end of a terminal on Linux
+                data = b""
+            if not data:
+                assert until is None, f"ended before {until!r}: {self.text()}"
+                return self
+            self.raw += data
+            for picture in re.split("(?=\r\x1b)", self._decoder.decode(data)):
+                self.screen.write(picture)
+                if not self.frames or self.frames[-1] != self.text():
+                    self.frames.append(self.text())
+        return self
 
-    def type(self, text):
-        os.write(self.fd, text.encode())
+    def press(self, keys):
+        os.write(self._terminal, keys.encode())
 
-    def exit_status(self):
-        try:
-            while data := os.read(self.fd, 65536):
-                self.screen += data.decode("utf-8", "replace")
-        except OSError:  # Linux says so when the other end is closed
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def status(self):
+        """The exit status, once all was read."""
+        self.read()
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self._terminal)
+        return os.waitstatus_to_exitcode(status)
+
+    def saw(self, pattern):
+        """Whether a screen that was seen has the pattern."""
+        return any(re.search(pattern, frame) for frame in self.frames)
 
 
-class Screen:
-    """stdout and stderr of this process on a pseudo-terminal."""
+class OwnTerminal:
+    """A terminal for this process: `out` and `err` are in place of its stdout and stderr.
+
+    Attributes:
+        data: the bytes that have come so far.
+    """
 
     def __init__(self):
         self._master, slave = pty.openpty()
@@ -62,7 +105,7 @@ class Screen:
                 self.data += chunk
 
     def text(self):
-        """What came, after the end of all output; a terminal's line ends are its own."""
+        """What came, with its sequences, after the end of all output; line ends are \\n."""
         self.out.close()
         self.err.close()
         self._reader.join(30)

@@ -1,4 +1,4 @@
-"""A terminal that keeps what it shows: the sequences that a reply is drawn with, and no others."""
+"""A terminal's screen, kept in memory: it takes what a program writes, and says what is shown."""
 
 import io
 import os
@@ -8,17 +8,20 @@ from unittest import mock
 
 from rich.cells import cell_len
 
-_TOKEN = re.compile(r"\x1b\[(\d*(?:;\d+)*)([A-Za-z])|.", re.DOTALL)
+_TOKEN = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|.", re.DOTALL)
+_BEGUN = re.compile(r"\x1b(?:\[\??[\d;]*)?\Z")  # a sequence whose end comes with the next chunk
 
 
 class Screen(io.StringIO):
     """A stdout with `columns` and `rows`; text that is too wide goes on in the next row.
 
-    Emoji that are joined take the columns of the first.
+    It knows the sequences that replies and displays are drawn with, and refuses all others. Emoji
+    that are joined take the columns of the first.
 
     Attributes:
         drawn: how often something was written.
         moves: how often the cursor went up.
+        has_cursor: whether the cursor is visible.
     """
 
     encoding = "utf-8"
@@ -27,17 +30,21 @@ class Screen(io.StringIO):
         super().__init__()
         self.columns, self.rows = columns, rows
         self.drawn = self.moves = 0
+        self.has_cursor = True
         self._lines, self._at, self._column, self._wraps = [[]], 0, 0, False
-        self._joins = False
+        self._joins, self._rest = False, ""
 
     def isatty(self):
         return True
 
     def write(self, data):
         self.drawn += 1
+        n, data = len(data), self._rest + data
+        begun = _BEGUN.search(data)
+        data, self._rest = (data[: begun.start()], begun[0]) if begun else (data, "")
         for match in _TOKEN.finditer(data):
             self._take(match[0], match[1], match[2])
-        return len(data)
+        return n
 
     def text(self):
         """What was shown, with what has scrolled away; blanks at the ends of rows say nothing."""
@@ -67,13 +74,17 @@ class Screen(io.StringIO):
         elif sequence == "K":
             assert arguments == "2"
             self._lines[self._at] = []
+        elif arguments == "?25":
+            self.has_cursor = sequence == "h"
         elif sequence:
-            assert sequence == "m", f"{char!r} is not known here"
+            known = sequence == "m" or arguments == "?2004"  # bracketed paste
+            assert known, f"{char!r} is not known here"
         elif char == "\r":
             self._column, self._wraps = 0, False
         elif char == "\n":
             self._down()
         else:
+            assert char >= " ", f"{char!r} is not known here"
             self._put(char)
 
     def _down(self):

@@ -4,13 +4,13 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 _OPTIONS = """
@@ -45,17 +45,9 @@ class Tmux:
         options.write_text(_OPTIONS)
         path = os.pathsep.join([str(_TESTS.parent), str(_TESTS)])
         more = {"PYTHONPATH": path, "NO_COLOR": "", "EDITOR": "", "VISUAL": "", **self._environment}
-        program = shlex.join(
-            [
-                "env",
-                "-u",
-                "COLUMNS",
-                "-u",
-                "LINES",
-                *(f"{k}={v}" for k, v in more.items()),
-                *self._words,
-            ]
-        )
+        own_size = ("env", "-u", "COLUMNS", "-u", "LINES")
+        settings = (f"{name}={value}" for name, value in more.items())
+        program = shlex.join([*own_size, *settings, *self._words])
         command = f"(sh -c 'echo $PPID' > pid; exec {program}); echo $? > end; mv end status; cat"
         size = ("-x", str(self.columns), "-y", str(self.rows))
         self._call("-f", str(options), "new-session", "-d", "-c", self._folder, *size, command)
@@ -132,8 +124,10 @@ class Tmux:
         return shown
 
     def kill(self):
-        """End the program as `kill -9` does."""
-        os.kill(int(Path(self._folder, "pid").read_text()), signal.SIGKILL)
+        """End the program, and its children before it, as `kill -9` does."""
+        program = psutil.Process(int(Path(self._folder, "pid").read_text()))
+        for process in (*program.children(recursive=True), program):
+            process.kill()
 
     def exit_status(self, seconds=30):
         """Wait for the program's end, and return its exit status."""
