@@ -218,7 +218,8 @@ class Chat:
         """Say a message, with the files that it names, and answer it."""
         text, files = put_in(text)
         for file in files:
-            talk(one_line(f"{file.name} is put in: {file.n_characters:,} characters"))
+            n = file.n_characters
+            talk(one_line(f"{file.name} is put in: {n:,} character{'s' * (n != 1)}"))
         turns = self.conversation.turns
         if turns and turns[-1]["role"] == "user":  # of a chat that ended before the reply came
             turns.pop()
