@@ -23,6 +23,7 @@ from .terminal import ControlFilter, writing_to
 
 _FRAME = 0.05  # seconds between two drawings
 _TALLEST = 24  # rows that are drawn again and again, on a large screen, too
+_NARROWEST = 16  # columns that replies are wrapped to, and no fewer
 _SETTLED = 0.3  # seconds in which a window that is being resized keeps its size
 
 
@@ -45,6 +46,8 @@ class LiveLines:
         if size != self._fitted:
             self._fitted, self.console = size, console()
             self.rows, self._columns = max(size.lines, 2), max(size.columns, 1)
+            # What the terminal wraps by itself cannot be drawn again for certain.
+            self.console.width = min(self.console.width, max(self._columns, _NARROWEST))
 
     def settled(self) -> bool:
         """Return whether the terminal's size is what it was when this, or `fit`, was called."""
@@ -53,7 +56,7 @@ class LiveLines:
 
     def height(self, lines: list[Text]) -> int:
         """Return the rows that lines take: those of code can be wider than the terminal."""
-        return sum(max(1, -(-cell_len(line.plain) // self._columns)) for line in lines)
+        return sum(_rows(line.plain, self._columns) for line in lines)
 
     def draw(self, final: list[Text], live: list[Text]) -> None:
         """Show lines where those are that can change; from now on these are `live`."""
@@ -78,6 +81,16 @@ class LiveLines:
         if segments:
             with writing_to("stdout"):
                 self.console.print(Segments(segments), end="", crop=False)
+
+
+def _rows(text: str, columns: int) -> int:
+    """Return the rows that a terminal wraps a text to; what is wide is not cut in two."""
+    if (width := cell_len(text)) <= columns or text.isascii() or columns < 2:
+        return max(1, -(-width // columns))
+    rows, used = 1, 0
+    for wide in map(cell_len, text):
+        rows, used = (rows + 1, wide) if used + wide > columns else (rows, used + wide)
+    return rows
 
 
 class ReplyView:
