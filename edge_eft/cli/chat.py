@@ -241,7 +241,7 @@ class Chat:
         try:
             reply = ReplyBuilder(conversation.request())
             keeper.begin_reply(conversation)
-            with silent_keys():
+            with silent_keys(writer.again):
                 presses = stream(self.emulator, reply, show)
         except PromptError as error:
             forgets = "; /clear forgets what was said" if len(before) > 1 else ""

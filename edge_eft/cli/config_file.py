@@ -88,7 +88,9 @@ def _check(key: str, value: Any, where: str) -> None:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "a table", list: "a list"}.get(type(value), "one value")
+    if isinstance(value, dict):
+        return "a table"
+    return "a list" if isinstance(value, list) else "one value"
 
 
 def check_key(key: str, where: str) -> None:
