@@ -192,10 +192,11 @@ def test_a_chat_killed_in_mid_reply_goes_on_where_it_was(smollm2_trio, home):
     (path,) = sessions.paths()
     session = sessions.read(path)
     assert session.cut
-    shown = re.findall(r"\d+", terminal.screen.rpartition("2004l")[2])
+    drawn = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", terminal.screen.rpartition("2004l")[2])
+    shown = re.findall(r"\d+", drawn)  # some of them again, as the line became too long
     said = re.findall(r"\d+", session.turns[-1]["content"])
-    assert said[0] == shown[0] == "14"
-    assert len(said) > len(shown) - 12, "some words are lost at most"
+    assert said[0] == shown[0]
+    assert int(said[-1]) > int(shown[-1]) - 12, "some words are lost at most"
     terminal = Terminal(["chat", "--continue", "--max-tokens", "8"], environment)
     terminal.wait_for("goes on with .*: 2 messages")
     terminal.wait_for("this reply was cut off; /regenerate draws it anew")
