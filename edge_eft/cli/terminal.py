@@ -180,7 +180,11 @@ def agreed(question: str) -> bool | None:
     """Ask on stderr; no answer is a no. None where nobody can be asked: there is no terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    return click.confirm(one_line(question), err=True)
+    try:
+        return click.confirm(one_line(question), err=True)
+    except click.Abort:  # Ctrl-C or Ctrl-D, after which the cursor stands in the question's line
+        say(err=True)
+        raise
 
 
 def edited(text: str) -> str:
