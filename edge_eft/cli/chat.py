@@ -234,7 +234,7 @@ class Chat:
         try:
             reply = ReplyBuilder(conversation.request())
             keeper.begin_reply(conversation)
-            with silent_keys():
+            with silent_keys(writer.again):
                 presses = stream(self.emulator, reply, show)
         except PromptError as error:
             raise PromptError(f"{error}{self._way_on(before)}") from None

@@ -59,6 +59,7 @@ ALIASES = {
 }
 _FILE_WORDS = ("/read", "/file", "/attach")
 _LISTED = 10  # conversations
+_DIGITS = 6  # of the number of a reply; no chat has more of them, and int() has a limit
 
 
 @dataclass
@@ -168,9 +169,10 @@ def _explain(chat: Chat, argument: str) -> None:
     from ..evaluate.token_shifts import token_shifts
     from .shading import show_shifts
 
-    if argument and not (argument.isdecimal() and int(argument)):
+    n = int(argument[:_DIGITS] or 1) if argument.isdecimal() or not argument else 0
+    if n < 1:
         raise RequestError(f"/explain takes a number, as in /explain 2; this is {argument!r:.40}")
-    request, reply, note = chat.drawn(int(argument or 1))
+    request, reply, note = chat.drawn(n)
     with stoppable(chat.emulator):
         shifts = token_shifts(chat.emulator, request, reply)
     show_shifts(shifts)

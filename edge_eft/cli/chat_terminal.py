@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ..engine.settings import SETTINGS
 from ..errors import RequestError
 from ..files.plain_text import lines, reason
 from . import interrupts
-from .terminal import ReplyWriter, talk
+from .terminal import ReplyWriter, settings_kept, talk
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
@@ -199,22 +200,33 @@ def reply_writer(plain: bool) -> ReplyWriter | MarkdownWriter:
 
 
 @contextlib.contextmanager
-def silent_keys() -> Iterator[None]:
+def silent_keys(again: Callable[[], None]) -> Iterator[None]:
     """Do not let a terminal show what is typed meanwhile; it is kept for the next prompt.
 
     It would stand in the middle of a reply, ^C not least.
+
+    Args:
+        again: called when the chat is in the foreground again, after Ctrl-Z.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if os.name != "posix" or not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield
         return
     import termios
 
-    descriptor = sys.stdin.fileno()
-    settings = termios.tcgetattr(descriptor)
-    silent = [*settings]
-    silent[3] &= ~termios.ECHO
-    termios.tcsetattr(descriptor, termios.TCSANOW, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+    def be_silent(*_: object) -> None:
+        with contextlib.suppress(termios.error):  # it went away
+            silent = termios.tcgetattr(sys.stdin.fileno())
+            silent[3] &= ~termios.ECHO
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, silent)
+
+    def go_on(*_: object) -> None:  # a shell has had the terminal, with settings of its own
+        be_silent()
+        again()
+
+    with settings_kept():
+        be_silent()
+        handler = signal.signal(signal.SIGCONT, go_on)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCONT, handler)

@@ -19,6 +19,19 @@ from .command import command as new_command
 
 SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_EDGE_EFT_COMPLETE"
+_AS_IT_IS = """            COMPREPLY+=($value)
+"""
+# Bash puts a completion into the line as it is: a file called $(rm x).gguf must not be a command.
+_QUOTED = r"""            if [[ ${COMP_WORDS[COMP_CWORD]} == [\"\']* ]]; then
+                [[ $value == *[\"\'\\\`\$!]* ]] && continue
+            elif [[ $value == "~"*/* ]]; then
+                printf -v type %q "${value#*/}"
+                value="${value%%/*}/$type"
+            elif [[ $value == *[^A-Za-z0-9_@%+=:,./-]* ]]; then
+                printf -v value %q "$value"
+            fi
+            COMPREPLY+=("$value")
+"""
 
 
 @new_command("completion")
@@ -46,11 +59,18 @@ def command(shell: str) -> None:
     if shell == "bash":  # no space after a directory, so that its files can follow
         stay = "    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == */ ]] && compopt -o nospace"
         script = script.replace("\n    return 0\n", f"\n{stay}\n    return 0\n")
+        assert _AS_IT_IS in script
+        script = script.replace(_AS_IT_IS, _QUOTED)
     say(script)
 
 
 def _begun(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names if _is_begun(name, incomplete)]
+
+
+def _is_begun(name: str, incomplete: str) -> bool:
+    """Return whether a name begins so, and can be typed: a line end would begin another name."""
+    return name.startswith(incomplete) and name.isprintable()
 
 
 def complete_recipe(
@@ -69,7 +89,7 @@ def complete_recipe(
     found = [
         CompletionItem(name, help=what)
         for name, what in sorted(about.items())
-        if name.startswith(incomplete)
+        if _is_begun(name, incomplete)
     ]
     return found or [CompletionItem(incomplete, type="file")]
 
@@ -97,6 +117,8 @@ def complete_gguf(
         place = at_home(folder) if folder else "."
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
             if not entry.name.startswith(begun) or (entry.name.startswith(".") and not begun):
+                continue
+            if not entry.name.isprintable():
                 continue
             name = os.path.join(folder, entry.name)
             if entry.is_dir():

@@ -31,6 +31,8 @@ KEYS = (
 COMMANDS = ("demo", "run", "chat", "compare", "show", "serve", "pull", "new", "bench")
 
 _MAX_BYTES = 1 << 20
+# What may be a table or a list; others have one value.
+_TABLES, _LISTS = ("mix", "chat_template_kwargs"), ("stop", "cors", "allow_host")
 _HEADER = re.compile(r"\s*\[")
 _META = "edge_eft.config"
 
@@ -56,17 +58,39 @@ def read() -> dict[str, Any]:
 
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is the former
         raise click.ClickException(
             f"{path}: is not valid TOML ({error}); mend it, or remove it"
         ) from None
     for key, value in data.items():
-        if key in COMMANDS and isinstance(value, dict):
-            for inner in value:
-                check_key(inner, f"{path}: [{key}] ")
+        if key not in COMMANDS:
+            _check(key, value, f"{path}: ")
+        elif isinstance(value, dict):
+            for inner, each in value.items():
+                _check(inner, each, f"{path}: [{key}] ")
         else:
-            check_key(key, f"{path}: ")
+            raise click.ClickException(
+                f"{path}: {key} is {_kind(value)}; write [{key}] and below it what is for it alone"
+            )
     return data
+
+
+def _check(key: str, value: Any, where: str) -> None:
+    """Raise ClickException if a key is not known, or its value cannot be typed."""
+    check_key(key, where)
+    each = value if isinstance(value, list) and key in _LISTS else [value]
+    if any(isinstance(one, list) or (isinstance(one, dict) and key not in _TABLES) for one in each):
+        raise click.ClickException(f"{where}{key} is {_kind(value)}; write one value")
+    try:
+        str(value)
+    except ValueError:  # of thousands of digits, in hexadecimal
+        raise click.ClickException(f"{where}{key} is a number of too many digits") from None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    return "a list" if isinstance(value, list) else "one value"
 
 
 def check_key(key: str, where: str) -> None:

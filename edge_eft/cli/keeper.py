@@ -97,8 +97,7 @@ class Keeper:
         self._flush()
         if self._file is not None:
             if self._is_new and not self._state.turns:
-                with contextlib.suppress(OSError):
-                    (sessions.directory() / f"{self._state.id}.jsonl").unlink()
+                self._remove(self._state.id)
             self._close()
         self._state = Session()
 
@@ -166,6 +165,8 @@ class Keeper:
             | {"recipe": self.recipe, "models": self.models}
             | {"settings": conversation.settings, "system": conversation.system}
         )
+        if self._file is None:  # there was no room for the first line, and it is none without
+            self._remove(name)
 
     def _changes(self, conversation: Conversation) -> Iterator[dict[str, Any]]:
         """Yield the events that lead from what is written to how it is."""
@@ -211,6 +212,10 @@ class Keeper:
         why = f"{reason(error)}: {error.filename}" if error.filename else reason(error)
         where = "EDGE_EFT_HOME names another directory"
         talk(one_line(f"the conversation is not kept from here on: {why}; {where}"))
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            (sessions.directory() / f"{name}.jsonl").unlink()
 
     def _close(self) -> None:
         if self._file is not None:

@@ -202,7 +202,7 @@ def _about(path: Path, session: Session) -> dict[str, Any]:
     return {
         "id": path.stem,
         "begun": session.begun,
-        "used": datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat("T", "seconds"),
+        "used": _used(path).astimezone().isoformat("T", "seconds"),
         "recipe": session.recipe,
         "n_messages": len(session.turns),
         "begins": sessions.first_words(session),
@@ -222,8 +222,16 @@ def _content(session: Session) -> dict[str, Any]:
     }
 
 
+def _used(path: Path) -> datetime:
+    """Return when a file was written last; the last day there is for a clock that ran ahead."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime)
+    except (OverflowError, ValueError):
+        return datetime(9999, 12, 30)
+
+
 def _when(path: Path) -> str:
-    return f"{datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
+    return f"{_used(path):%Y-%m-%d %H:%M}"
 
 
 def _has(session: Session, search: str | None) -> bool:

@@ -13,6 +13,8 @@ from .values import Written, span
 # How click's own types put it; of a number, of a truth value and of a choice.
 _SEEN = re.compile(r"(.*) (?:is not a valid|is not in the range|is not one of)\b.*", re.DOTALL)
 
+_LONGEST = 80  # characters of a value that are shown
+
 
 def refusal(error: click.ClickException) -> str:
     """Return one line about what click, or a command in its way, refuses."""
@@ -54,7 +56,8 @@ def refused_value(error: click.BadParameter, where: str) -> str:
     if found is None or kind is None:
         message = error.message.rstrip(".")  # of ours it may go on after "is": a value comes first
         return f"{where} is {message}" if re.match(r"['\"\d]", message) else f"{where}: {message}"
-    return f"{where} is {found[1]}; it must be {wanted(kind)}"
+    seen = found[1] if len(found[1]) <= _LONGEST else f"{found[1][:_LONGEST]}…"
+    return f"{where} is {seen}; it must be {wanted(kind)}"
 
 
 def wanted(kind: click.ParamType) -> str:

@@ -23,6 +23,7 @@ from .terminal import ControlFilter, writing_to
 
 _FRAME = 0.05  # seconds between two drawings
 _TALLEST = 24  # rows that are drawn again and again, on a large screen, too
+_NARROWEST = 16  # columns that replies are wrapped to, and no fewer
 _SETTLED = 0.3  # seconds in which a window that is being resized keeps its size
 
 
@@ -36,6 +37,7 @@ class LiveLines:
 
     def __init__(self) -> None:
         self._shown: list[Text] = []
+        self._is_lost = False
         self._fitted = self._seen = (0, 0)
         self.fit()
 
@@ -45,6 +47,8 @@ class LiveLines:
         if size != self._fitted:
             self._fitted, self.console = size, console()
             self.rows, self._columns = max(size.lines, 2), max(size.columns, 1)
+            # What the terminal wraps by itself cannot be drawn again for certain.
+            self.console.width = min(self.console.width, max(self._columns, _NARROWEST))
 
     def settled(self) -> bool:
         """Return whether the terminal's size is what it was when this, or `fit`, was called."""
@@ -53,22 +57,30 @@ class LiveLines:
 
     def height(self, lines: list[Text]) -> int:
         """Return the rows that lines take: those of code can be wider than the terminal."""
-        return sum(max(1, -(-cell_len(line.plain) // self._columns)) for line in lines)
+        return sum(_rows(line.plain, self._columns) for line in lines)
+
+    def lose(self) -> None:
+        """Draw, next time, what can change from where the cursor is: others have written since."""
+        self._is_lost = True
 
     def draw(self, final: list[Text], live: list[Text]) -> None:
         """Show lines where those are that can change; from now on these are `live`."""
         shown, self._shown, new = self._shown, live, [*final, *live]
+        if is_lost := self._is_lost:
+            shown, self._is_lost = [], False
         same = 0
         while same < min(len(shown), len(new)) and shown[same] == new[same]:
             same += 1
         old, new = shown[same:], new[same:]
         segments = []
-        if len(old) == 1 and new and new[0][: len(old[0])] == old[0]:
+        erase = (ControlType.ERASE_IN_LINE, 2)
+        if is_lost:
+            segments.append(Control(ControlType.CARRIAGE_RETURN, erase).segment)
+        elif len(old) == 1 and new and new[0][: len(old[0])] == old[0]:
             new[0] = new[0][len(old[0]) :]  # it has become longer
         elif old:
             # What became too wide for the terminal was wrapped by it.
             up = min(self.height(old), self.rows) - 1
-            erase = (ControlType.ERASE_IN_LINE, 2)
             above = ((ControlType.CURSOR_UP, 1), erase) * up
             segments.append(Control(ControlType.CARRIAGE_RETURN, erase, *above).segment)
         elif shown and new:
@@ -78,6 +90,16 @@ class LiveLines:
         if segments:
             with writing_to("stdout"):
                 self.console.print(Segments(segments), end="", crop=False)
+
+
+def _rows(text: str, columns: int) -> int:
+    """Return the rows that a terminal wraps a text to; what is wide is not cut in two."""
+    if (width := cell_len(text)) <= columns or text.isascii() or columns < 2:
+        return max(1, -(-width // columns))
+    rows, used = 1, 0
+    for wide in map(cell_len, text):
+        rows, used = (rows + 1, wide) if used + wide > columns else (rows, used + wide)
+    return rows
 
 
 class ReplyView:
@@ -139,6 +161,11 @@ class MarkdownWriter:
         if self._drawer is None:
             self._drawer = threading.Thread(target=self._draw, daemon=True)
             self._drawer.start()
+
+    def again(self) -> None:
+        """Go on after the terminal was another's: the unfinished line is drawn anew."""
+        self._view.screen.lose()
+        self._news.set()
 
     def close(self) -> None:
         """Show the rest, and end the line. Raises OSError if that is not possible."""

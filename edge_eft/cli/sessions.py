@@ -218,10 +218,10 @@ def find(word: str) -> Path:
         if word and (name.startswith(word) or name.partition("-")[2].startswith(word))
     ]
     if not found:
-        raise SessionError(f"no conversation is kept as {word!r}; `edge-eft log` lists them")
+        raise SessionError(f"no conversation is kept as {word!r:.60}; `edge-eft log` lists them")
     if len(found) > 1:
         names = ", ".join(path.stem for path in found[:3]) + ", …" * (len(found) > 3)
-        raise SessionError(f"{word!r} could be {names}; type more of it")
+        raise SessionError(f"{word!r:.60} could be {names}; type more of it")
     return found[0]
 
 

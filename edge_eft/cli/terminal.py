@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
 import click
 
 from ..errors import RequestError
+from ..files.plain_text import reason
 
 # C0, DEL and C1 except \n and \t; every character with the property Bidi_Control, which can make
 # text read as what it is not (CVE-2021-42574); the separators that end a line or a paragraph;
@@ -201,7 +203,11 @@ def agreed(question: str) -> bool | None:
     """Ask on stderr; no answer is a no. None where nobody can be asked: there is no terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    return click.confirm(one_line(question), err=True)
+    try:
+        return click.confirm(one_line(question), err=True)
+    except click.Abort:  # Ctrl-C or Ctrl-D, after which the cursor stands in the question's line
+        say(err=True)
+        raise
 
 
 def edited(text: str) -> str:
@@ -213,11 +219,32 @@ def edited(text: str) -> str:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise RequestError("an editor needs a terminal; @FILE puts a file into a message")
     try:
-        return click.edit(text, extension=".md") or ""
+        with settings_kept():
+            return click.edit(text, extension=".md") or ""
     except click.ClickException as error:
         raise RequestError(f"{error.message}; EDITOR names the editor to use") from None
     except UnicodeDecodeError:
         raise RequestError("the editor's text is not UTF-8; let it save UTF-8") from None
+    except OSError as error:
+        raise RequestError(
+            f"the editor's text cannot be read ({reason(error)}); nothing is sent"
+        ) from None
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Let the terminal of stdin have the settings that it has now, after whatever happens."""
+    if os.name != "posix" or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    settings = termios.tcgetattr(sys.stdin.fileno())
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # it went away
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, settings)
 
 
 class ReplyWriter:
@@ -238,6 +265,9 @@ class ReplyWriter:
         with writing_to("stdout"):
             sys.stdout.write(self._filter.filter(text) if self._filter else text)
             sys.stdout.flush()
+
+    def again(self) -> None:
+        """Go on after the terminal was another's: what was written stays where it is."""
 
     def close(self) -> None:
         """End the line, if one was begun."""

@@ -24,6 +24,8 @@ class Text(click.ParamType):
             return decode(value.encode())
         except UnicodeEncodeError:
             self.fail(f"{value!r:.60}, which is not UTF-8; convert it", param, ctx)
+        except UnicodeDecodeError:  # from a file of defaults: no command line can hold one
+            self.fail(f"{value!r:.60}, which has a NUL; leave that out", param, ctx)
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         """Return the one text that an environment variable holds."""

@@ -105,8 +105,9 @@ def save_recipe(recipe: Recipe, *, force: bool = False, comment: str = "") -> Pa
         path = same or directory / f"{name}.toml"
         write_whole(path, head + to_toml(recipe, directory))
     except OSError as error:
+        where = f": {error.filename}" if error.filename else ""  # a full disk names none
         raise RecipeError(
-            f"recipe {name!r} cannot be saved ({reason(error)}: {error.filename}); "
+            f"recipe {name!r} cannot be saved ({reason(error)}{where}); "
             "EDGE_EFT_HOME names another directory"
         ) from None
     return path

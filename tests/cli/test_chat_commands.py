@@ -278,7 +278,10 @@ def test_a_reply_that_was_read_is_explained_with_the_settings_of_now(atlas_chat,
 
 @pytest.mark.parametrize(
     ("argument", "seen"),
-    [("0", "takes a number"), ("x", "takes a number"), ("3", "there is no reply 3"), ("", "no")],
+    [
+        *(("0", "takes a number"), ("x", "takes a number"), ("3", "there is no reply 3")),
+        *(("", "no"), ("9" * 5000, "there is no reply 9")),
+    ],
 )
 def test_what_cannot_be_explained_is_one_line(argument, seen, capsys):
     chat_with().handle(f"/explain {argument}")

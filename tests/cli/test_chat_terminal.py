@@ -223,6 +223,17 @@ def test_an_editor_that_fails_is_told(editor, capsys, monkeypatch):
     editor("open(path, 'wb').write(b'\\xff')")
     assert after("/edit") == []
     assert "not UTF-8" in capsys.readouterr().err
+    editor("import os; os.unlink(path)")
+    assert after("/edit") == []
+    assert "cannot be read (No such file or directory); nothing is sent" in capsys.readouterr().err
+
+
+def test_an_editor_that_dies_leaves_the_terminal_as_it_was(editor, typing):
+    before = termios.tcgetattr(typing)
+    raw = f"import os, signal; os.system('stty raw -echo < {os.ttyname(typing)}')"
+    editor(f"{raw}; os.kill(os.getpid(), signal.SIGKILL)")
+    assert after("/edit") == []
+    assert termios.tcgetattr(typing) == before
 
 
 def test_an_editor_needs_a_terminal(capsys):
@@ -257,7 +268,7 @@ def test_a_plain_reply_is_raw_and_one_line_end_follows():
 
 def test_keys_are_not_shown_during_a_reply(typing):
     before = termios.tcgetattr(typing)
-    with shown_on(Screen()), silent_keys():
+    with shown_on(Screen()), silent_keys(lambda: None):
         meanwhile = termios.tcgetattr(typing)
     assert not meanwhile[3] & termios.ECHO
     assert meanwhile[3] & termios.ISIG, "Ctrl-C works"

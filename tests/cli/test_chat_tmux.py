@@ -135,6 +135,21 @@ def test_what_is_typed_during_a_reply_stands_at_the_next_prompt(chat, tmp_path):
         terminal.shows(f"{HEAD}› count\nOne two three.\n› xyz")
 
 
+def test_ctrl_z_in_mid_reply_leaves_keys_silent_and_the_line_whole(chat, tmp_path):
+    """What was typed after `fg` stood in the reply, for the shell lets the terminal show keys."""
+    with chat("One **two** <wait> three.") as terminal:
+        terminal.wait_for("›")
+        terminal.type("count")
+        terminal.wait_for("One two")
+        terminal.signal(signal.SIGSTOP)
+        terminal.echoes(True)
+        terminal.signal(signal.SIGCONT)
+        terminal.wait_until(lambda _: not terminal.echoes())
+        terminal.press("x", "y", "z")
+        go(tmp_path)
+        terminal.shows(f"{HEAD}› count\nOne two three.\n› xyz")
+
+
 def test_a_paste_of_several_lines_is_one_message(chat):
     with chat("Read.") as terminal:
         terminal.wait_for("›")
@@ -165,7 +180,7 @@ def test_a_chat_that_was_killed_in_mid_reply_goes_on(chat):
         terminal.wait_for("›")
         terminal.type("hello")
         terminal.wait_for("Tomatoes")
-        terminal.kill()
+        terminal.signal(signal.SIGKILL)
         assert terminal.exit_status() == 128 + signal.SIGKILL
     with chat("Tomatoes need **sun**.", options=["--continue"]) as terminal:
         terminal.wait_for("›")

@@ -135,7 +135,7 @@ def typed_in_bash(line, folder):
         text=True,
         timeout=60,
     )
-    return done.stdout.split(), done.stderr
+    return done.stdout.splitlines(), done.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
@@ -146,3 +146,17 @@ def test_bash_itself_completes(tmp_path):
     found, said = typed_in_bash("edge-eft run --base mo", tmp_path)
     assert found == ["models/"]
     assert said.split() == ["compopt", "-o", "nospace"], "the directory's files can follow"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_gets_names_that_it_does_not_run(tmp_path):
+    """A file called $(touch x).gguf was put into the line as it is, and Enter ran it."""
+    write_programs(tmp_path)
+    for name in ("$(touch x).gguf", "*.gguf", "a b.gguf", "é;c.gguf", "line\nplain,end.gguf"):
+        (tmp_path / name).touch()
+    found, _ = typed_in_bash("edge-eft run --base ''", tmp_path)
+    found.remove("bin/")
+    assert found == [r"\$\(touch\ x\).gguf", r"\*.gguf", r"a\ b.gguf", r"é\;c.gguf"]
+    assert not (tmp_path / "x").exists()
+    assert typed_in_bash("edge-eft run --base '\"a'", tmp_path)[0] == ["a b.gguf"]
+    assert typed_in_bash("edge-eft run --base '\"$'", tmp_path)[0] == [""], "quotes do not help"

@@ -194,6 +194,18 @@ def test_a_full_disk_is_told_once_and_what_was_written_stays(home, capsys):
     assert [turn["content"] for turn in on_disk().turns[:3]] == ["a", "One.", "b"]
 
 
+def test_a_disk_without_room_for_a_first_line_has_no_file_of_it(home, capsys):
+    """An empty file stood there, of which `log` said that it cannot be read."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, limits[1]))
+    try:
+        say(kept_chat("One."), "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "not kept from here on: File too large" in capsys.readouterr().err
+    assert list((home / "sessions").iterdir()) == []
+
+
 # -- going on ------------------------------------------------------------------------------
 
 

@@ -2,13 +2,14 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from helpers.cli_tools import complaint, invoke
 from helpers.json_keys import unseen_keys
 from helpers.kept_sessions import turn, write
 
-from edge_eft.cli import sessions
+from edge_eft.cli import log, sessions
 from edge_eft.cli.keeper import Keeper
 
 
@@ -35,6 +36,12 @@ def test_conversations_are_listed_the_last_one_first(two, monkeypatch):
     narrow = invoke("log").stdout.splitlines()
     assert max(map(len, narrow)) <= 40
     assert narrow[2].startswith("20261128-kqzm  What is the capital")
+
+
+def test_a_time_that_no_calendar_has_is_shown_as_the_last_day():
+    """On some file systems a clock that ran ahead leaves years that are not dates."""
+    stated = SimpleNamespace(st_mtime=1e12)
+    assert log._when(SimpleNamespace(stat=lambda: stated)) == "9999-12-30 00:00"
 
 
 def test_a_search_lists_those_that_have_the_text(two):

@@ -119,12 +119,15 @@ def test_without_a_terminal_nothing_goes_unasked(installed, pull, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"), [(b"y\n", 0), (b"n\n", 1), (b"\n", 1), (b"\3", 130)], ids=repr
+    ("answer", "status"),
+    [(b"y\n", 0), (b"n\n", 1), (b"\n", 1), (b"\3", 130), (b"\4", 130)],
+    ids=repr,
 )
 def test_on_a_terminal_one_is_asked(installed, pull, tmp_path, answer, status):
     pull("mine")
     said, found = on_a_terminal(["remove", "mine"], b"[y/N]: ", answer)
     assert b"Remove mine and free about " in said
+    assert said.endswith(b"\r\n"), "the shell's prompt stands in a line of its own"
     assert found == status
     assert bool(own_recipes()) == (status != 0)
     assert bool(files_below(tmp_path / "hub")) == (status != 0)

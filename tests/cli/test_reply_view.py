@@ -7,8 +7,9 @@ from helpers.cli_tools import wait_for
 from helpers.screen import Screen, shown_on
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
 
-from edge_eft.cli.reply_view import MarkdownWriter, ReplyView
+from edge_eft.cli.reply_view import LiveLines, MarkdownWriter, ReplyView
 
 PIECES = st.lists(
     st.sampled_from(
@@ -48,6 +49,17 @@ def test_no_word_is_lost_or_said_twice_where_the_screen_is_too_small(pieces):
     shown = drawn(pieces, columns=40, rows=4).text()
     letters = "".join(filter(str.isalnum, shown))
     assert letters == "".join(filter(str.isalnum, "".join(words)))
+
+
+def test_words_are_not_cut_where_there_are_fewer_than_40_columns():
+    words = [f"{word} " for word in ["日本語", "narrow", "terminals", "**wrap**", "words"] * 5]
+    shown = drawn(words, columns=17)
+    assert set(shown.text().split()) == {word.strip(" *") for word in words}
+
+
+def test_a_wide_character_is_not_cut_in_two():
+    with shown_on(Screen(15)):
+        assert LiveLines().height([Text("日" * 30), Text("x" * 60), Text()]) == 5 + 4 + 1
 
 
 WORDS = ["word", "by", "word", "a", "paragraph", "grows"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,17 @@ def test_a_directory_that_cannot_be_written_is_said_and_nothing_is_left(
     monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "file"))
     with pytest.raises(RecipeError, match=r"'mine' cannot be saved .* EDGE_EFT_HOME"):
         save_recipe(recipe("mine"))
+
+
+def test_a_full_disk_is_said(installed: Path, own: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+    try:
+        with pytest.raises(RecipeError, match=r"cannot be saved \(File too large\); EDGE_EFT_HOME"):
+            save_recipe(recipe("mine"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(own.iterdir()) == []
 
 
 def test_a_half_written_recipe_is_none(installed: Path, own: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 
@@ -128,6 +129,19 @@ class Tmux:
         program = psutil.Process(int(Path(self._folder, "pid").read_text()))
         for process in (*program.children(recursive=True), program):
             process.kill()
+
+    def signal(self, number):
+        """Send the program a signal; SIGKILL ends it as `kill -9` does."""
+        os.kill(int(Path(self._folder, "pid").read_text()), number)
+
+    def echoes(self, echo=None):
+        """Return whether the terminal shows what is typed; `echo` changes that first."""
+        with open(self._call("display-message", "-p", "#{pane_tty}").strip()) as opened:
+            settings = termios.tcgetattr(opened)
+            if echo is not None:
+                settings[3] = settings[3] | termios.ECHO if echo else settings[3] & ~termios.ECHO
+                termios.tcsetattr(opened, termios.TCSANOW, settings)
+            return bool(settings[3] & termios.ECHO)
 
     def exit_status(self, seconds=30):
         """Wait for the program's end, and return its exit status."""
