@@ -205,7 +205,7 @@ def agreed(question: str) -> bool | None:
         return None
     try:
         return click.confirm(one_line(question), err=True)
-    except click.Abort:  # Ctrl-C or Ctrl-D, after which the cursor stands in the question's line
+    except (click.Abort, KeyboardInterrupt):  # after Ctrl-D or Ctrl-C
         say(err=True)
         raise
 

