@@ -227,7 +227,10 @@ def test_demo_shows_hostile_questions_and_answers_as_text(shown, recipe):
     shown("demo", recipe, "--delta", EVIL, status=2)
 
 
-def test_new_shows_hostile_names_and_asks_hostile_models_as_text(shown, models, tmp_path):
+def test_new_shows_hostile_names_and_asks_hostile_models_as_text(
+    shown, models, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EDGE_EFT_HOME", str(tmp_path / "home"))
     files = [f"--{role}={models[role]}" for role in ("base", "tuned", "reference")]
     text = shown("new", "mine", *files, "--threads", "1", "--force")
     assert "led by tuned" in text

@@ -37,7 +37,7 @@ def shaded(monkeypatch, **environment):
     monkeypatch.setattr(sys, "stderr", screen.err)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "120")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     show_shifts(SHIFTS)

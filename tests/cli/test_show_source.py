@@ -115,6 +115,6 @@ def test_a_name_that_nobody_has_comes_with_the_nearest(installed):
         "(edge-eft pull large-4b)\n"
     )
     assert complaint("chat", "famly", stdin="") == (
-        "edge-eft: recipe 'famly' is not known; near: family\n"
+        "edge-eft: recipe 'famly' is not known; near: family; edge-eft chat family\n"
     )
     assert "shows the names, or give the path of a TOML file" in complaint("run", "zzz", "hi")

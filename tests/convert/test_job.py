@@ -52,7 +52,7 @@ def test_several_deltas_share_one_reference(pair, text, tmp_path):
         "--text", text, "--name", "two", "--out", tmp_path / "files",
         "--recipe", tmp_path / "two.toml", "--format", "tuned=plain",
     )  # fmt: skip
-    assert result.exit_code == 0, result.stderr
+    assert result.returncode == 0, result.stderr
     recipe = load_recipe(tmp_path / "two.toml")
     assert {name: delta.weight for name, delta in recipe.deltas.items()} == {"chat": 1, "other": 0}
     assert recipe.deltas["chat"].reference == recipe.deltas["other"].reference

@@ -137,7 +137,7 @@ def measure_overhead(emulator: Emulator, job: Job, about: dict[str, Any]) -> Non
     )
     result = overheads.overhead_object(steps, choice)
     result_of_all = {**about, "overhead": result, "machine": machine()}
-    conclude(job, overheads.overhead_table(result), result_of_all)
+    conclude(job, [overheads.overhead_table(result)], result_of_all)
 
 
 if __name__ == "__main__":
