@@ -50,6 +50,10 @@ class Context:
             That many more states are kept per sequence, if llama.cpp can for the architecture.
         cb_eval: llama.cpp's tensor callback (a ctypes function), for calibration.
 
+    Attributes:
+        can_roll_back: whether a sequence can go back by any number of tokens.
+        max_rollback: by how many it can for sure, after a block of more than those.
+
     Raises:
         EngineError: llama.cpp refuses the combination (the caller tries the next cache kind).
     """
@@ -262,10 +266,12 @@ class Context:
             past.forget_after(sequence, n)
         # Before the native call: after an interrupt `n` must not exceed what the cache holds.
         held.n, held.unsure = n, True
-        if past is None:
-            L.llama_memory_seq_rm(self._memory, sequence, n, -1)
-        elif not past.go_back(sequence, n_held, n, unsure=unsure):
+        ready = past is None or past.go_back(sequence, n_held, n, unsure=unsure)
+        if not (ready and L.llama_memory_seq_rm(self._memory, sequence, n, -1)):
+            L.llama_memory_seq_rm(self._memory, sequence, -1, -1)
             held.n = n = 0
+            if past is not None:
+                past.forget_after(sequence, 0)
         if n < n_wanted:
             log.info("%s goes back to %d tokens instead of %d", self.model.name, n, n_wanted)
             self.decoded_anew += n_wanted - n

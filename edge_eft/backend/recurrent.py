@@ -46,7 +46,7 @@ class RecurrentPast:
 
     def __init__(self, context: Any, n_slots: int) -> None:
         self.n_rs_seq: int = L.llama_n_rs_seq(context)
-        self._context, self._memory = context, L.llama_get_memory(context)
+        self._context = context
         self._pasts = [_Past() for _ in range(n_slots)]
 
     def reachable(self, sequence: int, n_held: int, n: int, *, unsure: bool) -> int:
@@ -65,20 +65,17 @@ class RecurrentPast:
             self._pasts[sequence].n_saved = 0
 
     def go_back(self, sequence: int, n_held: int, n: int, *, unsure: bool) -> bool:
-        """Let a sequence hold its first `n` of `n_held` tokens, as `reachable` has it.
+        """Make `n` of `n_held` tokens the last that a sequence's state has seen.
+
+        They are what `reachable` returned, and the cache is yet to be cut to them.
 
         Returns:
-            Whether it does; else it holds none.
+            Whether that can be; else the whole sequence has to go.
         """
         past = self._pasts[sequence]
         near = n_held - n <= past.reach and not unsure
-        past.reach = 0  # a second time it would be from a state that is not there
-        ready = n > 0 and (near or self._put_back(sequence))
-        if ready and L.llama_memory_seq_rm(self._memory, sequence, n, -1):
-            return True
-        past.n_saved = 0
-        L.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        return False
+        past.reach = 0  # a second time it would be to a state that is not there
+        return n > 0 and (near or self._put_back(sequence))
 
     def save(self, sequence: int, n_held: int) -> None:
         """Copy a sequence's state after the `n_held` tokens that it holds."""
