@@ -16,7 +16,7 @@ from helpers.emulator_tools import (
     tokens_of,
 )
 from helpers.families import Family
-from helpers.tiny_hybrids import LAYERS, write_hybrid
+from helpers.tiny_hybrids import GOING_BACK, write_hybrid
 
 from edge_eft import Request, Weights
 from edge_eft.files.buffers import N_RS_SEQ
@@ -25,11 +25,14 @@ CHOICES = [GREEDY, {"temperature": 0.7, "seed": 1}, {"temperature": 1.0, "seed":
 PROMPT = "the red one is a test of the in and the out"
 
 
-@pytest.fixture(scope="module", params=LAYERS)
-def hybrid(request, folder):
-    name = request.param
+def trio(folder, name):
     paths = [write_hybrid(folder / f"{name}{i}.gguf", i, name) for i in range(3)]
     return Family(*paths, ("the red one", "It is", "a test of the in"))
+
+
+@pytest.fixture(scope="module", params=GOING_BACK)
+def hybrid(request, folder):
+    return trio(folder, request.param)
 
 
 @pytest.fixture(scope="module", params=["apart", "agreeing"])
@@ -122,3 +125,14 @@ def test_scores_are_those_of_a_new_emulator(hybrid):
         scores = emulator.score(PROMPT, reply.tokens[:7])
     with open_emulator(hybrid) as emulator:
         assert np.array_equal(scores, emulator.score(PROMPT, reply.tokens[:7]))
+
+
+def test_what_cannot_go_back_is_stepped_plainly(folder):
+    """A wrong draft would have the whole reply decoded anew, in every model."""
+    granite, options = trio(folder, "granitehybrid"), {"max_tokens": 12, **GREEDY}
+    weights = [Weights.upscale(0.5)] * 12
+    with open_emulator(granite) as emulator:
+        reply = emulator.generate(PROMPT, draft=4, weights=weights[0], **options)
+        assert reply.tokens == reference_reply(granite, PROMPT, weights)
+        assert all(step.accepted is None for step in reply.steps)
+        assert set(decoded(emulator).values()) == {reply.prompt_tokens + 11}

@@ -1,7 +1,8 @@
 """Random models of some thousand parameters with recurrent layers, as tiny_models has Llamas.
 
 Every second layer attends, the others keep a state: a short convolution (LFM2), or a convolution
-and a gated delta rule (Qwen3.5). Vocabulary and loudness are those of tiny_models.
+and a gated delta rule (Qwen3.5), or Mamba 2 (Granite 4 h), for which llama.cpp keeps no state to
+go back to. Vocabulary and loudness are those of tiny_models.
 """
 
 from collections.abc import Callable
@@ -101,6 +102,32 @@ def _qwen35(writer: gguf.GGUFWriter, add: Add, d: int) -> None:
         add(block + "ssm_out.weight", d, values)
 
 
+def _granite(writer: gguf.GGUFWriter, add: Add, d: int) -> None:
+    inner, state, heads = 2 * d, 16, 4
+    writer.add_head_count_kv([0, d // HEAD] * (N_LAYER // 2))
+    writer.add_ssm_conv_kernel(4)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(heads)
+    writer.add_ssm_group_count(1)
+    add("output_norm.weight", d)
+    for layer in range(N_LAYER):
+        block = f"blk.{layer}."
+        add(block + "ffn_norm.weight", d)
+        if layer % 2:
+            for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+                add(f"{block}{name}.weight", d, d)
+            continue
+        add(block + "ssm_in.weight", 2 * inner + 2 * state + heads, d)
+        add(block + "ssm_conv1d.weight", inner + 2 * state, 4, scale=0.6)
+        add(block + "ssm_conv1d.bias", inner + 2 * state, scale=0.1)
+        add(block + "ssm_dt.bias", heads, scale=0.5)
+        add(block + "ssm_a", heads, 1, scale=0.5)
+        add(block + "ssm_d", heads, 1, scale=0.5)
+        add(block + "ssm_norm.weight", 1, inner)
+        add(block + "ssm_out.weight", d, inner)
+
+
 def _attention(add: Add, block: str, d: int, *, gated: bool) -> None:
     add(block + "attn_q.weight", (1 + gated) * d, d)
     for name in ("attn_k", "attn_v", "attn_output"):
@@ -109,4 +136,5 @@ def _attention(add: Add, block: str, d: int, *, gated: bool) -> None:
         add(f"{block}{name}.weight", HEAD)
 
 
-LAYERS = {"lfm2": _lfm2, "qwen35": _qwen35}
+GOING_BACK = ("lfm2", "qwen35")
+LAYERS = {"lfm2": _lfm2, "qwen35": _qwen35, "granitehybrid": _granite}
