@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from .context import Context, _Span
+from .batch import Span
+from .context import Context
 from .library import CacheKind, L
 from .model import Model
 
@@ -85,7 +86,7 @@ class Bare:
     def decode_block(self, tokens: Sequence[int]) -> float:
         """Decode tokens in one batch with logits for each and forget them. Returns the seconds."""
         batch = self._owner._batch
-        batch.fill([_Span(0, self._n, np.array(tokens, np.int32))], n_silent=0)
+        batch.fill([Span(0, self._n, np.array(tokens, np.int32))], n_silent=0)
         begun = perf_counter()
         failed = L.llama_decode(self._context, batch.native)
         L.llama_get_logits_ith(self._context, -1)

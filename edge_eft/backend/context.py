@@ -6,16 +6,18 @@ import ctypes
 import logging
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AbortedError, EngineError, RequestError
+from .batch import Batch, Span, chunks, n_tokens
 from .library import CACHE_LADDER, KV_TYPES, CacheKind, L, last_error, native
 from .model import Model
+from .recurrent import RecurrentPast
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,13 @@ class Context:
             compute buffer holds this many rows, instead of n_batch.
         cache: KV type and flash attention.
         lora: an adapter from `model.load_adapter`, in force for the life of the context.
+        n_rs_seq: of a model with recurrent layers: by how many tokens a block can be gone back.
+            That many more states are kept per sequence, if llama.cpp can for the architecture.
         cb_eval: llama.cpp's tensor callback (a ctypes function), for calibration.
+
+    Attributes:
+        can_roll_back: whether a sequence can go back by any number of tokens.
+        max_rollback: by how many it can for sure, after a block of more than those.
 
     Raises:
         EngineError: llama.cpp refuses the combination (the caller tries the next cache kind).
@@ -60,6 +68,7 @@ class Context:
         n_outputs: int = 1,
         cache: CacheKind = CACHE_LADDER[0],
         lora: Any = None,
+        n_rs_seq: int = 0,
         cb_eval: Any = None,
     ) -> None:
         if model.vocab_only:
@@ -75,6 +84,7 @@ class Context:
         params.n_batch = max(N_BATCH, n_outputs)
         params.n_ubatch = N_BATCH
         params.n_seq_max = n_slots
+        params.n_rs_seq = n_rs_seq
         # A unified cache refills freed cells out of order, and attention then sums in another
         # order: what one slot did would change another's logits.
         params.kv_unified = False
@@ -102,14 +112,16 @@ class Context:
         # The finaliser holds the model, so that weights outlive the contexts on them.
         self.close = weakref.finalize(self, _free_context, self._context, model, self._abort_flag)
         self._memory = L.llama_get_memory(self._context)
-        # Recurrent state, of a part of the layers or of all, keeps no past to go back to.
+        # Recurrent state, of a part of the layers or of all, keeps little past to go back to.
         self.can_roll_back = not (
             L.llama_model_is_recurrent(model._model) or L.llama_model_is_hybrid(model._model)
         )
+        self._past = None if self.can_roll_back else RecurrentPast(self._context, n_slots)
+        self.max_rollback: int = self._past.n_rs_seq if self._past else n_ctx
         self.n_batch: int = L.llama_n_batch(self._context)
         self.n_vocab = model.n_vocab
         self._sequences = [_Sequence(np.empty(n_ctx, np.int32)) for _ in range(n_slots)]
-        self._batch = _Batch(self.n_batch, n_ctx)
+        self._batch = Batch(self.n_batch, n_ctx)
         self._views: dict[tuple[int, int], NDArray[np.float32]] = {}
         self.decoded_tokens = 0
         self.decoded_anew = 0
@@ -126,9 +138,17 @@ class Context:
 
     def kept(self, sequence: int, tokens: NDArray[np.int32]) -> int:
         """Return how many of the first `tokens` the cache holds and can go on from."""
-        held = self.tokens(sequence)
-        n = common_prefix(held, tokens)
-        return n if self.can_roll_back or n == len(held) < len(tokens) else 0
+        held = self._sequences[sequence]
+        n = common_prefix(held.tokens[: held.n], tokens)
+        if self._past is None:
+            return n
+        n = min(n, len(tokens) - 1)  # the last token's logits are wanted as well
+        return self._past.reachable(sequence, held.n, n, unsure=held.unsure)
+
+    def save(self, sequence: int) -> None:
+        """Make sure that a sequence can go back to what it holds now, however it goes on."""
+        if self._past is not None:
+            self._past.save(sequence, self._sequences[sequence].n)
 
     def copy(self, source: int, target: int, n: int) -> None:
         """Let `target` hold the first `n` tokens of `source`, instead of what it held.
@@ -175,28 +195,40 @@ class Context:
             return {}
         # 1. What the cache holds already is kept; `kept` tokens of each sequence.
         kept = self._validate(targets)
+        for sequence, start in kept.items():
+            held = self._sequences[sequence]
+            if start < held.n or held.unsure:
+                kept[sequence] = self._roll_back(sequence, start)
+        if self._parts(targets, kept):
+            return {i: self.advance({i: one})[i].copy() for i, one in targets.items()}
         head, tail, n_head, n_tail = [], [], 0, 0
         for sequence, (tokens, keep_last) in targets.items():
-            held, start = self._sequences[sequence], kept[sequence]
-            if start < held.n or held.unsure:
-                start = self._roll_back(sequence, start)
+            start = kept[sequence]
             split = len(tokens) - keep_last
             if start < split:
-                head.append(_Span(sequence, start, tokens[start:split]))
+                head.append(Span(sequence, start, tokens[start:split]))
                 n_head += split - start
-            tail.append(_Span(sequence, split, tokens[split:]))
+            tail.append(Span(sequence, split, tokens[split:]))
             n_tail += keep_last
         # 2. All wanted rows must come of the last decode: the next one overwrites them.
         if n_head + n_tail > self.n_batch:
-            chunks = list(_chunks(head, self.n_batch))
+            parts = list(chunks(head, self.n_batch))
             head, n_head = [], 0
-            if chunks and _size(chunks[-1]) + n_tail <= self.n_batch:
-                head = chunks.pop()
-                n_head = _size(head)
-            for chunk in chunks:
-                self._decode(chunk, n_silent=_size(chunk))
+            if parts and n_tokens(parts[-1]) + n_tail <= self.n_batch:
+                head = parts.pop()
+                n_head = n_tokens(head)
+            for chunk in parts:
+                self._decode(chunk, n_silent=n_tokens(chunk))
         self._decode(head + tail, n_silent=n_head)
         return self._rows(tail, first=n_head)
+
+    def _parts(
+        self, targets: Mapping[int, tuple[NDArray[np.int32], int]], kept: Mapping[int, int]
+    ) -> bool:
+        """Whether to decode sequences apart: else blocks move the states that others go back to."""
+        if self._past is None or not self._past.n_rs_seq or len(targets) == 1:
+            return False
+        return any(len(tokens) - kept[i] > 1 for i, (tokens, _) in targets.items())
 
     def _validate(self, targets: Mapping[int, tuple[NDArray[np.int32], int]]) -> dict[int, int]:
         """Refuse what llama.cpp would abort on. Returns sequence → tokens that can be kept."""
@@ -223,20 +255,30 @@ class Context:
         return kept
 
     def _roll_back(self, sequence: int, n: int) -> int:
-        """Keep the first `n` tokens of a sequence. Returns how many could be: `n` or 0."""
-        held = self._sequences[sequence]
+        """Keep the first `n` tokens of a sequence, or fewer where its state has no such past.
+
+        Returns how many are kept.
+        """
+        held, n_wanted = self._sequences[sequence], n
+        n_held, unsure, past = held.n, held.unsure, self._past
+        if past is not None:
+            n = past.reachable(sequence, n_held, n, unsure=unsure)
+            past.forget_after(sequence, n)
         # Before the native call: after an interrupt `n` must not exceed what the cache holds.
         held.n, held.unsure = n, True
-        if not L.llama_memory_seq_rm(self._memory, sequence, n, -1):
-            # Recurrent state cannot go back by a few tokens: decode the sequence anew.
-            log.info("%s cannot roll back; %d tokens are decoded anew", self.model.name, n)
-            self.decoded_anew += n
+        ready = past is None or past.go_back(sequence, n_held, n, unsure=unsure)
+        if not (ready and L.llama_memory_seq_rm(self._memory, sequence, n, -1)):
             L.llama_memory_seq_rm(self._memory, sequence, -1, -1)
             held.n = n = 0
+            if past is not None:
+                past.forget_after(sequence, 0)
+        if n < n_wanted:
+            log.info("%s goes back to %d tokens instead of %d", self.model.name, n, n_wanted)
+            self.decoded_anew += n_wanted - n
         held.unsure = False
         return n
 
-    def _decode(self, spans: list[_Span], *, n_silent: int) -> None:
+    def _decode(self, spans: list[Span], *, n_silent: int) -> None:
         """One llama_decode, with logits for all but the first `n_silent` tokens.
 
         Micro-batches that were done before a failure stay in the cache. So the sequences count
@@ -245,8 +287,9 @@ class Context:
         if self._abort_flag[0] != b"\0":  # some backends never ask the callback
             raise AbortedError("generation was cancelled")
         n = self._batch.fill(spans, n_silent)
-        for span in spans:
-            self._sequences[span.sequence].unsure = True
+        before = [(held, held.unsure) for held in self._at_risk(spans)]
+        for held, _ in before:
+            held.unsure = True
         if self.decoded_tokens:
             status = L.llama_decode(self._context, self._batch.native)
         else:  # a file that llama.cpp loads and cannot run shows itself here
@@ -262,11 +305,20 @@ class Context:
             end = span.start + len(span.tokens)
             held.tokens[span.start : end] = span.tokens
             held.n = end
-        for span in spans:
-            self._sequences[span.sequence].unsure = False
+        if self._past is not None:
+            self._past.decoded((span.sequence for span in spans), len(spans[-1].tokens))
+        for held, unsure in before:
+            held.unsure = unsure
         self.decoded_tokens += n
 
-    def _rows(self, tail: list[_Span], first: int) -> dict[int, NDArray[np.float32]]:
+    def _at_risk(self, spans: list[Span]) -> list[_Sequence]:
+        """The sequences of which nothing is known while a decode is under way, or broken off."""
+        sequences = {span.sequence for span in spans}
+        if self._past is not None and len(sequences) > 1:  # states of others may be moved
+            return self._sequences
+        return [self._sequences[i] for i in sequences]
+
+    def _rows(self, tail: list[Span], first: int) -> dict[int, NDArray[np.float32]]:
         """The logits of each span of the last batch; `first` is the batch index of the first."""
         rows = {}
         for sequence, _, tokens in tail:
@@ -302,71 +354,6 @@ def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
         return n
     differing = np.flatnonzero(a[:n] != b[:n])
     return int(differing[0]) if len(differing) else n
-
-
-class _Span(NamedTuple):
-    """Consecutive tokens of one sequence, from position `start`."""
-
-    sequence: int
-    start: int
-    tokens: NDArray[np.int32]
-
-
-def _size(spans: list[_Span]) -> int:
-    return sum(len(span.tokens) for span in spans)
-
-
-def _chunks(spans: list[_Span], n_max: int) -> Iterator[list[_Span]]:
-    """The same tokens in the same order, in lists of at most `n_max` tokens."""
-    chunk: list[_Span] = []
-    for sequence, start, tokens in spans:
-        while len(tokens):
-            taken = tokens[: n_max - _size(chunk)]
-            chunk.append(_Span(sequence, start, taken))
-            start, tokens = start + len(taken), tokens[len(taken) :]
-            if _size(chunk) == n_max:
-                yield chunk
-                chunk = []
-    if chunk:
-        yield chunk
-
-
-class _Batch:
-    """A llama_batch over NumPy memory, so that filling it is a few slice assignments."""
-
-    def __init__(self, n_max: int, n_ctx: int) -> None:
-        self._places = np.arange(n_ctx, dtype=np.int32)
-        self._token = np.zeros(n_max, np.int32)
-        self._position = np.zeros(n_max, np.int32)
-        self._sequence = np.zeros(n_max, np.int32)
-        self._logits = np.zeros(n_max, np.int8)
-        self._n_sequences = np.ones(n_max, np.int32)
-        # seq_id is an array of pointers, one per token, each to that token's sequence ids.
-        addresses = self._sequence.ctypes.data + 4 * np.arange(n_max, dtype=np.uintp)
-        self._sequence_pointers = np.ascontiguousarray(addresses, dtype=np.uintp)
-        fields: dict[str, Any] = {name: kind for name, kind, *_ in L.llama_batch._fields_}
-        self.native = L.llama_batch(
-            n_tokens=0,
-            token=self._token.ctypes.data_as(fields["token"]),
-            pos=self._position.ctypes.data_as(fields["pos"]),
-            n_seq_id=self._n_sequences.ctypes.data_as(fields["n_seq_id"]),
-            seq_id=self._sequence_pointers.ctypes.data_as(fields["seq_id"]),
-            logits=self._logits.ctypes.data_as(fields["logits"]),
-        )
-
-    def fill(self, spans: list[_Span], n_silent: int) -> int:
-        """Put the spans one after the other. Returns how many tokens they have together."""
-        n = 0
-        for sequence, start, tokens in spans:
-            end = n + len(tokens)
-            self._token[n:end] = tokens
-            self._position[n:end] = self._places[start : start + len(tokens)]
-            self._sequence[n:end] = sequence
-            n = end
-        self._logits[:n_silent] = 0
-        self._logits[n_silent:n] = 1
-        self.native.n_tokens = n
-        return n
 
 
 def _strlen() -> Any:

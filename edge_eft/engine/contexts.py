@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..backend import Context, Model, common_prefix
 from ..errors import ContextLengthError, RequestError
 from ..text.prompt_format import PromptFormat, ReplyCache, encode_raw
-from .request import Messages, Prompt, Request, is_ids
+from .request import MAX_DRAFT, Messages, Prompt, Request, is_ids
 from .request_state import RequestState
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,9 @@ class Contexts(Sequence[ContextRunner]):
         runners: in the order in which they are decoded.
         n_ctx: tokens per slot.
         stack: frees contexts and models.
+
+    Attributes:
+        max_draft: the longest draft that every context can take back.
     """
 
     def __init__(self, runners: Sequence[ContextRunner], n_ctx: int, stack: ExitStack) -> None:
@@ -103,7 +106,8 @@ class Contexts(Sequence[ContextRunner]):
         self.n_ctx = n_ctx
         self.n_slots = runners[0].context.n_slots
         self.close = stack.close
-        self.can_roll_back = all(runner.context.can_roll_back for runner in runners)
+        # A context that cannot go back would decode everything anew for every wrong draft.
+        self.max_draft = min(MAX_DRAFT, *(runner.context.max_rollback for runner in runners))
         self._said = False
         self._said_tools = False
 

@@ -21,7 +21,6 @@ from ..logits.combiner import Combiner, log_partition
 from .constrained import choose
 from .contexts import Contexts, Targets
 from .draft_policy import DraftPolicy
-from .request import MAX_DRAFT
 from .request_state import OUTPUTS_PER_SLOT, Proposal, RequestState
 
 
@@ -89,6 +88,8 @@ class Drafter:
             ):
                 ahead = [state for state in ahead if not _automatic(state)]
             for state in ahead:
+                if not k and state.drafter is not None:
+                    self._contexts[state.drafter].context.save(state.slot)
                 state.propose(state.proposals[-1].token)
             k += 1
 
@@ -114,10 +115,9 @@ class Drafter:
             self.policy.observe_block(len(states), max(k, 0), n_tokens, seconds)
 
     def _most(self, state: RequestState) -> int:
-        # A model that cannot roll back would decode everything anew for every wrong draft.
-        if state.drafter is None or not self._contexts.can_roll_back:
+        if state.drafter is None:
             return 0
-        most = min(state.room(self._contexts.n_ctx) - 1, MAX_DRAFT)
+        most = min(state.room(self._contexts.n_ctx) - 1, self._contexts.max_draft)
         return most if state.request.draft == "auto" else min(state.request.draft, most)
 
     def _propose(self, states: Sequence[RequestState]) -> None:

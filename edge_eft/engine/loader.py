@@ -26,7 +26,7 @@ from ..backend import (
 )
 from ..backend.devices import devices
 from ..errors import EngineError
-from ..files import memory
+from ..files import buffers, memory
 from ..files.gguf_check import GGUFHeader, read_header
 from ..files.hashes import verify
 from ..files.pulled import check_here, told_to_pull
@@ -301,6 +301,7 @@ class _Plan:
             n_outputs=self._n_outputs,
             cache=kind,
             lora=adapter,
+            n_rs_seq=buffers.n_rs_seq(model.header),
         )
         stack.callback(context.close)
         return context

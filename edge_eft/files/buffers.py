@@ -27,6 +27,12 @@ BYTES_PER_CELL = 150  # of the KV cache: position, sequences, and a node of a tr
 BYTES_PER_NODE = 1650  # of the graph, which is kept three times
 # Architectures whose graphs have many nodes per token (llama_context::graph_max_nodes).
 _LONG_GRAPHS = {"qwen3next", "kimi-linear", "qwen35", "qwen35moe", "minimax-01", "nanbeige"}
+# Tokens that recurrent layers can go back, with as many states more. Blocks of 4 and of 8 are those
+# that pay on CPUs, and one state of Qwen3.5-9B takes 50 MiB.
+N_RS_SEQ = 7
+# Architectures for which llama.cpp can (llm_arch_supports_rs_rollback), of those that tests have.
+_GO_BACK = {"lfm2", "lfm2moe", "qwen35", "qwen35moe"}
+_DELTA_RULE = {"qwen35", "qwen35moe"}
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
@@ -106,6 +112,11 @@ def is_tied(header: GGUFHeader) -> bool:
     return all(tensor.name != "output.weight" for tensor in header.tensors)
 
 
+def n_rs_seq(header: GGUFHeader) -> int:
+    """Return how many states a sequence keeps beside its last one, in recurrent layers."""
+    return N_RS_SEQ if header.architecture in _GO_BACK else 0
+
+
 def layers_kv(header: GGUFHeader, size: ContextSize) -> tuple[int, ...]:
     """Return the bytes of each layer's keys and values, or of its recurrent state.
 
@@ -120,12 +131,19 @@ def layers_kv(header: GGUFHeader, size: ContextSize) -> tuple[int, ...]:
     heads_kv = header.per_layer("attention.head_count_kv", max(heads, default=0))
     n_cells = size.n_slots * size.cells_per_slot
     shared = header.n_layer - header.integer("attention.shared_kv_layers")
-    state = _recurrent_state(header) * size.n_slots
+    state = _recurrent_state(header) * size.n_slots * (1 + n_rs_seq(header))
     layers = []
     for layer, (n_kv, recurrent) in enumerate(zip(heads_kv, _recurrent(header), strict=True)):
         cached = int(n_kv * (keys + values) * n_cells * size.kv_bytes) if layer < shared else 0
         layers.append(state if recurrent else cached)
     return tuple(layers)
+
+
+def saved_states(header: GGUFHeader, size: ContextSize) -> int:
+    """Return the bytes of the copies of recurrent states that are made before drafting."""
+    if not n_rs_seq(header):
+        return 0
+    return sum(_recurrent(header)) * _recurrent_state(header) * size.n_slots
 
 
 def graph(header: GGUFHeader, size: ContextSize, *, adapted: bool = False) -> int:
@@ -146,9 +164,14 @@ def graph(header: GGUFHeader, size: ContextSize, *, adapted: bool = False) -> in
     n_masks = 2 if f"{header.architecture}.attention.sliding_window" in header.metadata else 1
     names = {tensor.name for tensor in header.tensors[:64]}
     post_norms = any("post_" in name and "norm" in name for name in names)
+    delta_rule = (
+        header.architecture in _DELTA_RULE
+    )  # whose post_attention_norm is another's ffn_norm
     feed_forward = _feed_forward(header, widths) + 3 * d
     if not header.integer("expert_used_count"):  # experts leave no gaps beside them
-        feed_forward += max(q - d, 0) + (0 if rotated else d) + (2 * d if post_norms else 0)
+        feed_forward += (
+            max(q - d, 0) + (0 if rotated else d) + (2 * d if post_norms and not delta_rule else 0)
+        )
     feed_forward += max(widths.feed_forward, d) if adapted else 0
     if size.flash_attn:
         attention = 3 * d + q + max(q, (2 if rotated else 3) * k)
@@ -156,10 +179,14 @@ def graph(header: GGUFHeader, size: ContextSize, *, adapted: bool = False) -> in
         attention = (3 + n_masks) * d + 2 * q + 2 * k + widths.heads * size.cells_per_slot
     attention += q if adapted else 0
     recurrent = 3 * d + 8 * header.integer("ssm.inner_size")
+    if delta_rule:
+        recurrent = _delta_rule(header, size, d)
     mask = n_masks * size.cells_per_slot * (1 if size.flash_attn else 2) // 2
     n_outputs = min(size.n_outputs, N_UBATCH)
     output = n_outputs * (header.n_vocab + 2 * d) + N_UBATCH * (2 * d + 128)
     rows = max(feed_forward, attention, recurrent) + mask
+    if delta_rule:  # gaps, and the gate beside the scores
+        rows += 512 + (0 if size.flash_attn else d)
     return 4 * max(N_UBATCH * rows, output) + 256 * n_outputs + (1 << 17)
 
 
@@ -200,6 +227,19 @@ def _feed_forward(header: GGUFHeader, widths: _Widths) -> int:
     experts = max(2 * used * widths.hidden + used * expert, 3 * used * expert)
     experts += 4 * header.integer("expert_count")
     return max(experts + 3 * shared, 3 * widths.feed_forward if _has_dense_layers(header) else 0)
+
+
+def _delta_rule(header: GGUFHeader, size: ContextSize, d: int) -> int:
+    """Return the elements per token that a gated delta rule holds at once, states among them.
+
+    Those of all tokens that can be gone back to are outputs; a gap beside a convolution takes few.
+    """
+    inner, state = header.integer("ssm.inner_size"), header.integer("ssm.state_size")
+    keys = header.integer("ssm.group_count") * state
+    convolved = inner + 2 * keys
+    states = (2 + n_rs_seq(header)) * size.n_slots * state * inner // N_UBATCH
+    rows = 3 * convolved + inner + d + 2 * max(inner - keys, 0)
+    return rows + (states if states > convolved else 0)
 
 
 def _has_dense_layers(header: GGUFHeader) -> bool:

@@ -153,10 +153,11 @@ class Demand:
         graph = buffers.graph(header, self.size, adapted=adapted)
         device = sum(caches[self._first_on_gpu(header) :])
         device += graph if self._on_gpu() else 0
+        saved = buffers.saved_states(header, self.size) if row.role.startswith("tuned:") else 0
         return replace(
             row,
             kv_cache=row.kv_cache + sum(caches),
-            compute=row.compute + graph + buffers.tables(header, self.size),
+            compute=row.compute + graph + buffers.tables(header, self.size) + saved,
             logits=row.logits + buffers.logits(header, self.size),
             on_device=row.on_device + device,
         )

@@ -97,6 +97,3 @@ def test_kept_is_what_can_be_gone_on_from(model, context):
     assert context.kept(0, a) == context.kept(0, np.append(a, 300).astype(np.int32)) == 20
     assert context.kept(0, a[:7]) == 7
     assert context.kept(1, a) == 0
-    context.can_roll_back = False
-    assert context.kept(0, np.append(a, 300).astype(np.int32)) == 20
-    assert context.kept(0, a[:7]) == context.kept(0, a) == 0

@@ -250,16 +250,6 @@ def test_who_waits_for_a_request_that_is_cancelled_decodes_alone(tiny):
         assert generation.cached_tokens == CHUNK_CPU  # of the one that was cancelled
 
 
-def test_models_that_cannot_roll_back_copy_nothing(tiny, monkeypatch):
-    with open_emulator(tiny, n_slots=2) as emulator:
-        for runner in emulator.contexts:
-            runner.context.can_roll_back = False
-        emulator.contexts.can_roll_back = False
-        ids = [emulator.submit(Request(SYSTEM, max_tokens=2, seed=s)) for s in range(2)]
-        replies = dict(emulator.collect(ids))
-        assert [replies[i].cached_tokens for i in ids] == [0, 0]
-
-
 def test_a_second_turn_finds_its_first_in_the_cache(tiny):
     with open_emulator(tiny) as emulator:
         first = emulator.generate(SYSTEM, max_tokens=4, **GREEDY)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers.sparse_models import N_VOCAB, SHAPES, Sizes, write_sparse
+from helpers.sparse_models import HYBRIDS, N_VOCAB, SHAPES, Sizes, write_sparse
 
 from edge_eft.files import buffers
 from edge_eft.files.gguf_check import read_header
@@ -16,9 +16,9 @@ CONTEXTS = [
 ]
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [*SHAPES, *HYBRIDS])
 def test_buffers_are_what_llama_cpp_reserves_or_a_little_more(tmp_path: Path, name: str) -> None:
-    """Of the graph's buffer 1.00 to 1.15; keys and values exactly."""
+    """Of the graph's buffer 1.00 to 1.15; keys, values and recurrent states exactly."""
     path = write_sparse(tmp_path / "m.gguf", name)
     header, sizes = read_header(path), Sizes(path)
     wrong = []
@@ -30,6 +30,7 @@ def test_buffers_are_what_llama_cpp_reserves_or_a_little_more(tmp_path: Path, na
             n_outputs=16 * n_slots,
             kv_type=KV_TYPES[kv_bytes],
             flash_attn=flash_attn,
+            n_rs_seq=buffers.n_rs_seq(header),
         )
         ratio = buffers.graph(header, size) / graph
         exact = abs(sum(buffers.layers_kv(header, size)) - cache) < 2**14  # logged to 0.01 MiB

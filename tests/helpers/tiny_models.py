@@ -114,7 +114,7 @@ def write_adapter(
             a, b = rng.standard_normal((rank, d)), rng.standard_normal((d, rank))
             writer.add_tensor(f"{tensor}.lora_a", (a / np.sqrt(d)).astype(np.float32))
             writer.add_tensor(f"{tensor}.lora_b", (loudness * b).astype(np.float32))
-    _finish(writer)
+    finish(writer)
     return path
 
 
@@ -123,10 +123,10 @@ def without_tokenizer(path: Path) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model("none")
     writer.add_vocab_size(N_VOCAB)
-    _add_shape(writer, d=64, n_ff=64, n_layer=1, head_size=32, n_ctx_train=64)
+    add_shape(writer, d=64, n_ff=64, n_layer=1, head_size=32, n_ctx_train=64)
     writer.add_tensor("token_embd.weight", np.zeros((N_VOCAB, 64), np.float32))
     writer.add_tensor("output_norm.weight", np.ones(64, np.float32))
-    _finish(writer)
+    finish(writer)
     return path
 
 
@@ -154,22 +154,10 @@ def _write(
     embedding, output = (np.pad(each, ((0, n_padding), (0, 0))) for each in (embedding, output))
     for token, renamed in (rename or {}).items():
         tokens[token] = renamed
-    writer = gguf.GGUFWriter(path, "llama")
-    if name is not None:
-        writer.add_name(name)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([text for text, _ in tokens])
-    writer.add_token_types([int(kind) for _, kind in tokens])
-    writer.add_token_scores([-float(i) for i in range(len(tokens))])
-    writer.add_bos_token_id(BOS)
-    writer.add_eos_token_id(eos)
-    writer.add_add_bos_token(add_bos)
-    writer.add_add_space_prefix(False)
-    if chat_template is not None:
-        writer.add_chat_template(chat_template)
-    _add_shape(
-        writer, d=d, n_ff=n_ff, n_layer=n_layer, head_size=head_size, n_ctx_train=n_ctx_train
+    writer = begin(
+        path, "llama", tokens, eos=eos, add_bos=add_bos, chat_template=chat_template, name=name
     )
+    add_shape(writer, d=d, n_ff=n_ff, n_layer=n_layer, head_size=head_size, n_ctx_train=n_ctx_train)
 
     def add(name: str, values: np.ndarray) -> None:
         if quantised and values.ndim == 2:
@@ -195,13 +183,41 @@ def _write(
         add(block + "ffn_gate.weight", matrix(n_ff, d))
         add(block + "ffn_up.weight", matrix(n_ff, d))
         add(block + "ffn_down.weight", matrix(d, n_ff))
-    _finish(writer)
+    finish(writer)
     return path
 
 
-def _add_shape(
+def begin(
+    path: Path,
+    architecture: str,
+    tokens: Sequence[tuple[str, int]] = VOCABULARY,
+    *,
+    eos: int = EOS,
+    add_bos: bool = True,
+    chat_template: str | None = CHAT,
+    name: str | None = None,
+) -> gguf.GGUFWriter:
+    """A file that has its vocabulary, and no shape and no tensor yet."""
+    writer = gguf.GGUFWriter(path, architecture)
+    if name is not None:
+        writer.add_name(name)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([text for text, _ in tokens])
+    writer.add_token_types([int(kind) for _, kind in tokens])
+    writer.add_token_scores([-float(i) for i in range(len(tokens))])
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(eos)
+    writer.add_add_bos_token(add_bos)
+    writer.add_add_space_prefix(False)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
+    return writer
+
+
+def add_shape(
     writer: gguf.GGUFWriter, *, d: int, n_ff: int, n_layer: int, head_size: int, n_ctx_train: int
 ) -> None:
+    """Sizes that every architecture here states."""
     writer.add_context_length(n_ctx_train)
     writer.add_embedding_length(d)
     writer.add_feed_forward_length(n_ff)
@@ -211,7 +227,8 @@ def _add_shape(
     writer.add_layer_norm_rms_eps(1e-6)
 
 
-def _finish(writer: gguf.GGUFWriter) -> None:
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write what was added."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
