@@ -31,6 +31,7 @@ class Bare:
         n_outputs: tokens of the longest block.
         cache: KV type and flash attention.
         lora: an adapter from `model.load_adapter`.
+        n_rs_seq: as of `Context`.
 
     Raises:
         EngineError: llama.cpp refuses.
@@ -45,9 +46,16 @@ class Bare:
         n_outputs: int,
         cache: CacheKind,
         lora: Any = None,
+        n_rs_seq: int = 0,
     ) -> None:
         self._owner = Context(
-            model, n_ctx=n_ctx, n_threads=n_threads, n_outputs=n_outputs, cache=cache, lora=lora
+            model,
+            n_ctx=n_ctx,
+            n_threads=n_threads,
+            n_outputs=n_outputs,
+            cache=cache,
+            lora=lora,
+            n_rs_seq=n_rs_seq,
         )
         self.close = self._owner.close
         self._context, self._memory = self._owner._context, self._owner._memory
@@ -85,7 +93,9 @@ class Bare:
 
     def decode_block(self, tokens: Sequence[int]) -> float:
         """Decode tokens in one batch with logits for each and forget them. Returns the seconds."""
-        batch = self._owner._batch
+        batch, past = self._owner._batch, self._owner._past
+        if past is not None:
+            past.save(0, self._n)
         batch.fill([Span(0, self._n, np.array(tokens, np.int32))], n_silent=0)
         begun = perf_counter()
         failed = L.llama_decode(self._context, batch.native)
@@ -93,11 +103,13 @@ class Bare:
         seconds = perf_counter() - begun
         if failed:
             raise EngineError(f"{self._owner.model.name}: llama_decode returned {failed}")
+        if past is not None:
+            past.go_back(0, self._n, self._n, unsure=True)
         self._roll_back_to(self._n)
         return seconds
 
     def take_back(self, n: int) -> None:
-        """Forget the last `n` tokens."""
+        """Forget the last `n` tokens; not of models with recurrent layers."""
         self._roll_back_to(self._n - n)
 
     def _roll_back_to(self, n: int) -> None:

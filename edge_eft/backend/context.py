@@ -203,8 +203,7 @@ class Context:
             return {i: self.advance({i: one})[i].copy() for i, one in targets.items()}
         head, tail, n_head, n_tail = [], [], 0, 0
         for sequence, (tokens, keep_last) in targets.items():
-            start = kept[sequence]
-            split = len(tokens) - keep_last
+            start, split = kept[sequence], len(tokens) - keep_last
             if start < split:
                 head.append(Span(sequence, start, tokens[start:split]))
                 n_head += split - start

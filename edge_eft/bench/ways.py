@@ -21,6 +21,7 @@ from ..engine.drafter import drafting_role
 from ..engine.emulator import Emulator
 from ..engine.reply import ReplyBuilder, Timings
 from ..engine.request import MAX_DRAFT, Prompt, Request
+from ..files.buffers import n_rs_seq
 from ..logits.weights import Weights
 
 
@@ -153,6 +154,7 @@ def bare_context(emulator: Emulator, runner: ContextRunner, n_ctx: int) -> Bare:
         n_outputs=MAX_DRAFT + 1,
         cache=emulator.record.cache,
         lora=runner.model.load_adapter(lora) if lora else None,
+        n_rs_seq=n_rs_seq(runner.model.header),
     )
 
 
