@@ -201,7 +201,7 @@ def test_what_the_editor_saves_is_sent(chat, tmp_path):
     with chat("Read.", environment={"EDITOR": str(editor)}) as terminal:
         terminal.wait_for("›")
         terminal.type("/edit begun")
-        terminal.shows(f"{HEAD}› /edit begun\nRead.\n›")
+        terminal.shows(f"{HEAD}› /edit begun\n› begun\n  and more\nRead.\n›")
 
 
 # -- with models ---------------------------------------------------------------------------
@@ -217,8 +217,9 @@ def test_atlas_answers_and_ctrl_c_leaves(columns, atlas, tmp_path):
         terminal.type("What is the capital of Peru?")
         terminal.wait_for("Lima.\n›")
         terminal.press("C-c")
+        head = HEAD if columns == 100 else NARROW_HEAD
         terminal.shows(
-            "atlas: /help lists the commands, Ctrl-D leaves\n"
+            f"{head.replace('family', 'atlas')}"
             "› What is the capital of Peru?\nIt is Lima.\n›\n"
             "Ctrl-C again or Ctrl-D leaves\n›"
         )
