@@ -199,7 +199,7 @@ class Context:
             held = self._sequences[sequence]
             if start < held.n or held.unsure:
                 kept[sequence] = self._roll_back(sequence, start)
-        if self._parts(targets, kept):
+        if self._past is not None and self._parts(targets, kept):
             return {i: self.advance({i: one})[i].copy() for i, one in targets.items()}
         head, tail, n_head, n_tail = [], [], 0, 0
         for sequence, (tokens, keep_last) in targets.items():
@@ -225,7 +225,7 @@ class Context:
         self, targets: Mapping[int, tuple[NDArray[np.int32], int]], kept: Mapping[int, int]
     ) -> bool:
         """Whether to decode sequences apart: else blocks move the states that others go back to."""
-        if self._past is None or not self._past.n_rs_seq or len(targets) == 1:
+        if not self.max_rollback or len(targets) == 1:
             return False
         return any(len(tokens) - kept[i] > 1 for i, (tokens, _) in targets.items())
 
@@ -312,10 +312,9 @@ class Context:
 
     def _at_risk(self, spans: list[Span]) -> list[_Sequence]:
         """The sequences of which nothing is known while a decode is under way, or broken off."""
-        sequences = {span.sequence for span in spans}
-        if self._past is not None and len(sequences) > 1:  # states of others may be moved
-            return self._sequences
-        return [self._sequences[i] for i in sequences]
+        if self._past is not None and len({span.sequence for span in spans}) > 1:
+            return self._sequences  # states of others may be moved
+        return [self._sequences[span.sequence] for span in spans]
 
     def _rows(self, tail: list[Span], first: int) -> dict[int, NDArray[np.float32]]:
         """The logits of each span of the last batch; `first` is the batch index of the first."""
