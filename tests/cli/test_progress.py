@@ -48,8 +48,7 @@ def files(family):
 
 def test_a_load_shows_bytes_and_a_long_prompt_tokens_and_nothing_stays(tiny):
     words = ("run", *files(tiny), "--max-tokens=3", "--n-ctx=1500", "--raw", "--seed=1", "? " * 600)
-    wide = {"COLUMNS": "200"}
-    run = OnTerminal(*words, setup=AT_ONCE, columns=200, environment=wide)
+    run = OnTerminal(*words, setup=AT_ONCE, columns=200)
     assert run.status() == 0
     assert run.saw(r"loading random\d.gguf  [━╸╺]+  [\d,]+ kB of \d+ kB")
     assert run.saw(r"reading the prompt  [━╸╺]+  \d+/1,\d\d\d")

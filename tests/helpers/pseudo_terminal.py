@@ -37,9 +37,10 @@ class OnTerminal:
         if not self.pid:
             if stdout is not None:
                 os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
-            os.environ.pop("NO_COLOR", None)
-            os.environ.update({"TERM": "xterm-256color", **dict(environment)})
-            os.execv(sys.executable, [*command(setup), *map(str, arguments)])
+            # Without the size of another terminal: readline puts one where os.environ has none.
+            own = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
+            own |= {"TERM": "xterm-256color", **dict(environment)}
+            os.execve(sys.executable, [*command(setup), *map(str, arguments)], own)
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.screen, self.frames, self.raw = Screen(columns), [], b""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
