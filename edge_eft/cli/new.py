@@ -13,18 +13,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import RecipeError
 from ..text.formats import FORMATS
-from .command import MODELS, RECIPE, RUNS, option
+from .command import RECIPE, RUNS, option
 from .command import command as new_command
-from .completion import complete_gguf
 from .new_report import as_data, comment, shown
-from .options import gpu_layers_option, json_option, quiet_option, threads_option
-from .progress import Display, loading
+from .options import file_option, gpu_layers_option, json_option, quiet_option, threads_option
+from .progress import Display
 from .terminal import one_line, say, start_logging, talk, to_json
 from .values import Text
 
@@ -49,23 +48,12 @@ class Files:
     lora: str | None
 
 
-def _file_option(name: str, help: str, *, metavar: str = "FILE", required: bool = False) -> Any:
-    return option(
-        f"--{name}",
-        group=MODELS,
-        metavar=metavar,
-        required=required,
-        shell_complete=complete_gguf,
-        help=help,
-    )
-
-
 @new_command("new")
 @click.argument("name")
-@_file_option("base", "GGUF of the large model.", required=True)
-@_file_option("reference", "GGUF of the small model that `tuned` was tuned from.", required=True)
-@_file_option("tuned", "GGUF of the small tuned model.")
-@_file_option("lora", "In place of --tuned: a LoRA on the reference.", metavar="ADAPTER")
+@file_option("base", "GGUF of the large model.", required=True)
+@file_option("reference", "GGUF of the small model that `tuned` was tuned from.", required=True)
+@file_option("tuned", "GGUF of the small tuned model.")
+@file_option("lora", "In place of --tuned: a LoRA on the reference.", metavar="ADAPTER")
 @option(
     "--format",
     "formats",
@@ -121,14 +109,17 @@ def command(
       edge-eft new mine --base large.gguf --tuned small-instruct.gguf --reference small.gguf
       edge-eft new mine --base large-instruct.gguf --reference small-instruct.gguf --lora my-lora
     """
+    from ..evaluate.formats import to_try
+    from .untried import shown_loading
+
     start_logging(False)
     given = _formats(formats)
     files = Files(base, reference, tuned, lora)
     recipe = _recipe(name, files, n_ctx, force)
     if not force:
         _check_pair(recipe)
-    options = {"n_threads": threads, "n_gpu_layers": gpu_layers}
-    with _loaded(recipe, given, options) as emulator:
+    recipe = to_try(recipe, given)
+    with shown_loading(recipe, n_threads=threads, n_gpu_layers=gpu_layers) as emulator:
         trial = _tried(emulator, given)
         _check_exchanged(emulator, trial, name, files, force=force)
         effect = None if no_measure else _measured(emulator)
@@ -201,19 +192,6 @@ def _description(files: Files) -> str:
 
     small = files.tuned or files.lora or ""
     return f"{model_stem(Path(files.base))} led by {model_stem(Path(small))}"
-
-
-@contextmanager
-def _loaded(
-    recipe: Recipe, given: Mapping[str, str], options: Mapping[str, int | None]
-) -> Iterator[Emulator]:
-    from ..engine.emulator import Emulator
-    from ..evaluate.formats import to_try
-
-    with loading() as on_load:
-        emulator = Emulator(to_try(recipe, given), **options, on_load=on_load)  # type: ignore[arg-type]
-    with emulator:
-        yield emulator
 
 
 def _tried(emulator: Emulator, given: Mapping[str, str]) -> Trial:

@@ -68,9 +68,15 @@ quiet_option = option(
 )
 
 
-def _file_option(role: str, help: str) -> Callable[[Function], Function]:
+def file_option(name: str, help: str, *, metavar: str = "FILE", required: bool = False) -> Any:
+    """Return the option that names the file of a model, or an adapter."""
     return option(
-        f"--{role}", group=MODELS, metavar="FILE", shell_complete=complete_gguf, help=help
+        f"--{name}",
+        group=MODELS,
+        metavar=metavar,
+        required=required,
+        shell_complete=complete_gguf,
+        help=help,
     )
 
 
@@ -125,16 +131,14 @@ _OF_MODELS = (
         help=f"Prompt format of the base: {', '.join(FORMATS)}, or Jinja.",
         show_default="the recipe's, or plain",
     ),
-    option(
-        "--lora",
-        group=MODELS,
+    file_option(
+        "lora",
+        "LoRA (GGUF or PEFT directory) of the small instruct model, to steer the large one.",
         metavar="ADAPTER",
-        shell_complete=complete_gguf,
-        help="LoRA (GGUF or PEFT directory) of the small instruct model, to steer the large one.",
     ),
-    _file_option("reference", "GGUF that `tuned` was tuned from."),
-    _file_option("tuned", "GGUF of the small tuned model."),
-    _file_option("base", "GGUF of the large base model."),
+    file_option("reference", "GGUF that `tuned` was tuned from."),
+    file_option("tuned", "GGUF of the small tuned model."),
+    file_option("base", "GGUF of the large base model."),
     option(
         "--model",
         "-m",
@@ -156,8 +160,7 @@ def model_options(function: Function) -> Function:
     @functools.wraps(function)
     def with_models(*, verbose: bool, recipe: str | None, **options: Any) -> None:
         start_logging(verbose)
-        source = click.get_current_context().get_parameter_source("recipe")
-        named = source is ParameterSource.COMMANDLINE
+        named = is_typed("recipe")
         names = Models.__dataclass_fields__.keys() - {"model", "default", "assumed"}
         given = {name: options.pop(name) for name in names}
         models = Models(**given, model=recipe if named else None, default=recipe)

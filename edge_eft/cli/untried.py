@@ -28,22 +28,25 @@ def load(recipe: Recipe, *, untried: bool, **options: Unpack[LoadOptions]) -> Em
         untried: whether it is one of three bare files, whose formats nobody has named.
         options: see `LoadOptions`.
     """
-    from ..engine.emulator import Emulator
-
-    untried = untried and recipe.base is not None
-    if untried and recipe.base is not None:
-        # Plain prompts, written out, are no doubt to tell of: they are what is tried first.
-        recipe = recipe.with_models({"base": replace(recipe.base, prompt="plain")})
-    with loading() as on_load:
-        emulator = Emulator(recipe, **options | {"on_load": on_load})
-    if not untried:
-        return emulator
+    if not untried or recipe.base is None:
+        return shown_loading(recipe, **options)
+    # Plain prompts, written out, are no doubt to tell of: they are what is tried first.
+    recipe = recipe.with_models({"base": replace(recipe.base, prompt="plain")})
+    emulator = shown_loading(recipe, **options)
     try:
         settle_formats(emulator)
     except BaseException:
         emulator.close()
         raise
     return emulator
+
+
+def shown_loading(recipe: Recipe, **options: Unpack[LoadOptions]) -> Emulator:
+    """Load a recipe as it is, showing how far it is."""
+    from ..engine.emulator import Emulator
+
+    with loading() as on_load:
+        return Emulator(recipe, **options | {"on_load": on_load})
 
 
 def settle_formats(emulator: Emulator) -> None:
