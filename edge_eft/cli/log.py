@@ -120,7 +120,7 @@ def _find(word: str) -> Path:
     try:
         return sessions.find(word)
     except SessionError as error:
-        if "no conversation is kept" not in str(error):
+        if sessions.matching(word):
             raise
         raise SessionError(
             f"{error}, and edge-eft log --search {shlex.quote(word)} looks into their messages"

@@ -205,18 +205,27 @@ def read(path: Path) -> Session:
     return session
 
 
-def find(word: str) -> Path:
-    """Return the file of the conversation whose id, or its letters alone, begin with `word`.
+def matching(word: str) -> list[Path]:
+    """Return the files of the conversations whose id, or its letters alone, begin with `word`.
 
-    Raises SessionError if there is none, or more than one.
+    Raises SessionError as `paths` does.
     """
     known = {path.stem: path for path in paths()}
-    found = [known[word]] if word in known else []
-    found = found or [
+    if word in known:
+        return [known[word]]
+    return [
         path
         for name, path in known.items()
         if word and (name.startswith(word) or name.partition("-")[2].startswith(word))
     ]
+
+
+def find(word: str) -> Path:
+    """Return the file of the one conversation that is `matching` a word.
+
+    Raises SessionError if there is none, or more than one.
+    """
+    found = matching(word)
     if not found:
         raise SessionError(f"no conversation is kept as {word!r:.60}; `edge-eft log` lists them")
     if len(found) > 1:
