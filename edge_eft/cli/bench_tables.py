@@ -12,6 +12,7 @@ from ..bench.measure import AUTO, EMULATED
 from ..bench.report import BARE_SUM, BASE, quartiles
 from .console import line, text
 from .tables import WORDS, Column, Facts, Listing
+from .terminal import counted
 
 _LEGEND = (
     f"{EMULATED}: without drafts; {AUTO}: as run and chat draft. {BARE_SUM}: each model's decodes "
@@ -82,7 +83,7 @@ def _decodes(decode_ms: Mapping[str, Mapping[int, float]]) -> Listing:
     table = Listing(Column("ms per decode of", least=WORDS), *models, run_in=True)
     for n in sizes:
         cells = (f"{costs[n]:.2f}" if n in costs else "" for costs in decode_ms.values())
-        table.add(f"{n} token{'s' * (n > 1)}", *cells)
+        table.add(counted(n, "token"), *cells)
     return table
 
 

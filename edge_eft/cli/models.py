@@ -62,7 +62,7 @@ class Models:
         if self.model is not None:
             _check_one_recipe(self.model, words, recipes)
             rest = _limited(words, at_most, "", before=("-m", self.model))
-            return self._named(self.model, words), rest
+            return self._named(self.model, words, recipes), rest
         _check_order(words, recipes)
         if words and not (at_most and looks_like_prompt(words[0], recipes)):
             return self._of_word(words, recipes, at_most)
@@ -71,7 +71,7 @@ class Models:
         rest = _limited(words, at_most, "")
         self.assumed = self.default is None
         try:
-            return self._named(self.default or DEFAULT_RECIPE, rest), rest
+            return self._named(self.default or DEFAULT_RECIPE, rest, recipes), rest
         except RecipeError as error:
             if self.default in (None, *recipes):
                 raise
@@ -95,7 +95,7 @@ class Models:
                 f"{shlex.quote(words[0])} answers it."
             )
         try:
-            return self._named(word, rest), rest
+            return self._named(word, rest, recipes), rest
         except RecipeError as error:
             command = click.get_current_context().info_name or "run"
             if known or mistaken(word, rest, command):
@@ -119,11 +119,11 @@ class Models:
             f"prompt, or add {more}."
         )
 
-    def _named(self, word: str, rest: Sequence[str]) -> Recipe:
-        from ..files.recipe_names import list_recipes, load_recipe
+    def _named(self, word: str, rest: Sequence[str], recipes: Mapping[str, Path]) -> Recipe:
+        from ..files.recipe_names import load_recipe
 
         command = click.get_current_context().info_name or "run"
-        if word not in list_recipes() and (told := mistaken(word, rest, command)):
+        if word not in recipes and (told := mistaken(word, rest, command)):
             raise RecipeError(told)
         try:
             recipe = load_recipe(word)

@@ -164,9 +164,8 @@ def graph(header: GGUFHeader, size: ContextSize, *, adapted: bool = False) -> in
     n_masks = 2 if f"{header.architecture}.attention.sliding_window" in header.metadata else 1
     names = {tensor.name for tensor in header.tensors[:64]}
     post_norms = any("post_" in name and "norm" in name for name in names)
-    delta_rule = (
-        header.architecture in _DELTA_RULE
-    )  # whose post_attention_norm is another's ffn_norm
+    # Those with a delta rule call post_attention_norm what is ffn_norm elsewhere.
+    delta_rule = header.architecture in _DELTA_RULE
     feed_forward = _feed_forward(header, widths) + 3 * d
     if not header.integer("expert_used_count"):  # experts leave no gaps beside them
         feed_forward += (
