@@ -1,8 +1,8 @@
 /** The file that `edge-eft inspect` writes: the tokens of one reply, and the panel of one of them. */
 
-import { tokenOf } from "./incoming.js";
-import { TokenPanel } from "./token_panel.js";
-import { TokenView } from "./token_view.js";
+import { tokenOf } from "../server/page/incoming.js";
+import { TokenPanel } from "../server/page/token_panel.js";
+import { TokenView } from "../server/page/token_view.js";
 
 const { explain, ...about } = JSON.parse(document.getElementById("reply").textContent);
 const reply = { ...about, marks: [], tokens: explain.map(tokenOf) };
