@@ -1,4 +1,4 @@
-"""`python -m helpers.scripted_host FOLDER`: the engine's process with replies that are written down.
+"""`python -m helpers.scripted_host FOLDER`: the engine's process with scripted replies.
 
 Everything is the real one, models, queue, drafts and explanations included; the choice of the next
 token alone is not: it is the script's. `scripted_server` writes the folder and starts this.
