@@ -128,7 +128,7 @@ def _page(emulator: Emulator, prompt: str, request: Request, done: Generation) -
         "roles": ["base", *sides],
         "deltas": deltas,
         "weights": request.weights.to_dict(),
-        "explain": explained(done.steps, _N_LIKELIEST),
+        "explain": [_short(entry) for entry in explained(done.steps, _N_LIKELIEST)],
     }
     title = one_line(prompt).strip()
     title = title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…"
@@ -139,6 +139,19 @@ def _page(emulator: Emulator, prompt: str, request: Request, done: Generation) -
         [(name, harmless(value)) for name, value in _figures(emulator, request, done)],
         reply,
     )
+
+
+def _short(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what the page reads of a token: no list that its candidates have, five decimals."""
+    views = {key: v for key, v in entry.items() if isinstance(v, dict)}
+    return {
+        **entry,
+        **{role: {"logprob": round(view["logprob"], 5)} for role, view in views.items()},
+        "candidates": [
+            one | {"logprobs": {role: round(p, 5) for role, p in one["logprobs"].items()}}
+            for one in entry["candidates"]
+        ],
+    }
 
 
 def _figures(emulator: Emulator, request: Request, done: Generation) -> Iterator[tuple[str, str]]:

@@ -47,9 +47,14 @@ export function ranked(token, role, n = 5) {
  * The base's first choice where the delta changed it, else null.
  * @param {Token} token
  */
-export function displaced(token) {
-  const [[base], [emulated]] = [ranked(token, "base", 1), ranked(token, "emulated", 1)];
+export function displaced({ candidates = [] }) {
+  const [base, emulated] = ["base", "emulated"].map((role) => likeliest(candidates, role));
   return base && emulated && base.id !== emulated.id ? base : null;
+}
+
+function likeliest(candidates, role) {
+  const more = (best, one) => (one.logprobs[role] > (best?.logprobs[role] ?? -Infinity) ? one : best);
+  return candidates.reduce(more, null);
 }
 
 /**

@@ -8,7 +8,7 @@ import { change, disclosed, displaced, inWordsOf, level, spoken } from "./token_
 import { TokenStrip } from "./token_strip.js";
 import { inWords } from "./weights.js";
 
-const PER_FRAME = 250; // tokens that are drawn in one go
+const PER_FRAME = 100; // tokens that are drawn in one go
 const NAMES = { "-3": "less-3", "-2": "less-2", "-1": "less-1", 1: "more-1", 2: "more-2", 3: "more-3" };
 
 /**
