@@ -13,8 +13,8 @@ export function tokenOf({ id, token, drafted, candidates = [], ...views }) {
   for (const [role, view] of Object.entries(views)) {
     logprobs[role] = view.logprob;
   }
-  const thought = candidates.map((one) => ({ ...one, text: one.token, token: undefined }));
-  return { id, text: token, drafted, offset: 0, logprobs, candidates: thought };
+  const likely = candidates.map((one) => ({ id: one.id, text: one.token, logprobs: one.logprobs }));
+  return { id, text: token, drafted, offset: 0, logprobs, candidates: likely };
 }
 
 /**
@@ -32,8 +32,8 @@ export class Places {
   constructor(turn, n_placed) {
     this.turn = turn;
     this.n_placed = n_placed;
-    this.part = turn.text || !turn.reasoning ? "text" : "reasoning";
-    this.end = turn[this.part]?.length ?? 0;
+    this.part = turn.text ? "text" : "reasoning";
+    this.end = this.#text().length;
   }
 
   /**
@@ -54,11 +54,9 @@ export class Places {
   }
 
   #placed(token) {
-    if (this.part === "text" && !this.turn.text && this.turn.reasoning) {
-      [this.part, this.end] = ["reasoning", 0];
-    }
     let found = this.#find(token);
-    if (found < 0 && this.part === "reasoning" && this.turn.text) {
+    const thinks = this.part === "reasoning" && this.#text().length - this.end > AHEAD;
+    if (found < 0 && this.part === "reasoning" && !thinks && this.turn.text) {
       [this.part, this.end] = ["text", 0];
       found = this.#find(token);
     }
@@ -69,17 +67,22 @@ export class Places {
   }
 
   #find({ text }) {
-    const near = this.turn[this.part].slice(this.end, this.end + AHEAD + text.length);
+    const near = this.#text().slice(this.end, this.end + AHEAD + text.length);
     const at = text ? near.indexOf(text) : -1;
     return at < 0 ? -1 : this.end + at;
   }
 
   /** Whether all text has its tokens, so that more of it may come. */
   #isBehind() {
-    return this.end >= this.turn[this.part].length;
+    return this.end >= this.#text().length;
+  }
+
+  #text() {
+    return this.turn[this.part] ?? "";
   }
 
   #here() {
-    return this.part === "text" ? { offset: this.end } : { offset: this.end, part: "reasoning" };
+    const isThought = this.part === "reasoning" && this.turn.reasoning;
+    return isThought ? { offset: this.end, part: "reasoning" } : { offset: this.end };
   }
 }
