@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..errors import EdgeEftError, ServerError
-from . import anthropic, llama_routes, ollama, openai_responses, openai_routes
+from . import anthropic, llama_routes, ollama, openai_responses, openai_routes, page
 from .answers import Answering
 from .api_error import ApiError, as_api_error, openai_refusal
 from .body import ClientGoneError
@@ -25,7 +25,7 @@ from .metrics import CONTENT_TYPE, Counting, Metrics
 from .openapi import document, error_shape
 from .options import ServeOptions
 
-OPEN_PATHS = ("/health", "/v1/health")  # without a key
+OPEN_PATHS = ("/", "/health", "/v1/health", page.BELOW)  # without a key
 _REFUSALS = {
     "Error": openai_refusal,
     "MessageError": anthropic.refused,
@@ -71,6 +71,7 @@ def create_app(
 
     app = Starlette(
         routes=[
+            *page.routes(),
             Route("/health", health),
             Route("/v1/health", health),
             Route("/metrics", show_metrics),
