@@ -70,11 +70,12 @@ class _File(NamedTuple):
 def routes(folder: Path = FOLDER) -> list[BaseRoute]:
     """Return the routes of `/` and of the files in a folder, which are read here."""
     files = _files(folder)
+    index = files["index.html"]
 
     async def front(request: Request) -> Response:
         vary = {"Vary": "Accept"}
         if _takes_html(request):
-            return _answer(request, files["index.html"], vary)
+            return _answer(request, index, vary)
         return PlainTextResponse(HERE, headers=vary)
 
     async def one_file(request: Request) -> Response:
