@@ -141,8 +141,9 @@ def command(
     """Serve recipes to browsers, and to programs that speak OpenAI's, Anthropic's or Ollama's way.
 
     What to enter in them is printed when the first recipe is loaded; the address alone, where the
-    page is, goes to stdout. Models are named as the recipes: atlas, and atlas:base, atlas:tuned for one alone.
-    Where other machines can connect, a key is needed, by an option or in EDGE_EFT_API_KEY.
+    page is, goes to stdout. Models are named as the recipes: atlas, and atlas:base, atlas:tuned for
+    one alone. Where other machines can connect, a key is needed, by an option or the variable
+    EDGE_EFT_API_KEY.
 
     \b
     Examples:
