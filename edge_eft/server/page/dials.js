@@ -1,6 +1,7 @@
 /** The dials: how strongly the delta acts, in a bar that stays in sight. */
 
 import { element } from "./dom.js";
+import { paced } from "./pace.js";
 import { shown, slider } from "./slider.js";
 import { inWords, mainDelta, sameWeights } from "./weights.js";
 
@@ -59,30 +60,6 @@ function tunedModels(app) {
 }
 
 /**
- * Return a function that calls `act`, but not more often than every so many milliseconds: what
- * comes sooner waits, and only the last of it is done.
- */
-function paced(act, pause) {
-  let timer = 0;
-  let waiting = null;
-  const next = () => {
-    timer = waiting ? setTimeout(next, pause) : 0;
-    const given = waiting;
-    waiting = null;
-    if (given) {
-      act(...given);
-    }
-  };
-  return (...given) => {
-    waiting = given;
-    if (!timer) {
-      next();
-      timer ||= setTimeout(next, pause);
-    }
-  };
-}
-
-/**
  * Draw the dials into their bar.
  * @param {import("./app.js").App} app
  * @param {HTMLElement} root
@@ -113,6 +90,7 @@ function presets(app, turn) {
     onchange: () => turn({ only: which.value }),
   });
   const whole = { alpha: 1, beta: 1, mix: null, only: null };
+  /** @type {[string, string, () => Object][]} */
   const choices = [
     ["Base", "The large base alone: α = 0", () => ({ ...whole, mode: "alpha", alpha: 0 })],
     ["Emulated", "The base with the delta, as the recipe has it", () => whole],

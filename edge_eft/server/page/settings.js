@@ -207,8 +207,9 @@ function stopField(app, set) {
 }
 
 function draftField(app, set) {
-  const counts = Array.from({ length: MOST_DRAFTED + 1 }, (_, n) => new Option(n || "0: off", n));
-  const select = element("select", {}, new Option("auto", "auto"), ...counts);
+  const counts = Array.from({ length: MOST_DRAFTED + 1 }, (_, n) => String(n));
+  const options = counts.map((n) => new Option(n === "0" ? "0: off" : n, n));
+  const select = element("select", {}, new Option("auto", "auto"), ...options);
   select.addEventListener("change", () => {
     set({ draft: select.value === "auto" ? "auto" : Number(select.value) });
   });
