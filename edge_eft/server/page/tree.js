@@ -10,14 +10,19 @@
  * @typedef {{
  *   id: number, text: string, drafted: ?boolean, logprobs: Object<string, number>,
  *   candidates: {id: number, text: string, logprobs: Object<string, number>}[],
+ *   offset: number, part?: "reasoning",
  * }} Token
  *
+ * `offset` counts the characters before it in the turn's text, or in its reasoning (`part`).
+ *
  * Weights that act from a token on: `at` counts the reply's tokens, `offset` characters of its text.
+ * The first mark of a reply is at 0: the weights it began with.
  * @typedef {{at: number, offset: number, weights: Weights}} Mark
  *
  * One turn. Of an assistant's: `state` is "streaming", "done", "length" (max_tokens), "stopped" (by
  * the user), "cut" (the connection, a reload, the engine) or "failed"; `problem` says why in a line;
- * `n_given` of its tokens were taken over from another reply, `from`; `body` is what was sent.
+ * `n_given` of its tokens were taken over from another reply, `from`; `body` is what was sent,
+ * with the system prompt (`system`) for all messages. `model` is the recipe's name.
  * @typedef {{
  *   id: string, conversation: string, parent: ?string, role: "user" | "assistant", text: string,
  *   created: number, reasoning?: string, model?: string, state?: string, problem?: string,
