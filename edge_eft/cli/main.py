@@ -40,6 +40,7 @@ class Commands(click.Group):
         "run": (".run", "run", "Answer a prompt, or many."),
         "chat": (".chat", "chat", "Talk with the emulation; /help there lists the commands."),
         "compare": (".run", "compare", "Answer one prompt with base, tuned and the emulation."),
+        "inspect": (".inspect", "command", "Show what the delta did to each token of a reply."),
         "list": (".list", "command", "List the recipes: what is here, and what can be pulled."),
         "show": (".show", "show", "Show a recipe, its files, and what running it means here."),
         "log": (".log", "command", "List, show and delete the conversations that chat has kept."),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PAUSE_AT = 1024  # numbers in the steps that wait for the reader, which may tell of many tokens
 _STEP = 8  # of a step without the likeliest tokens
+_EXPLAINED = 12  # for each of a role's likeliest: in its list, and in a candidate's for all roles
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Reply:
         self._failure: UnservedError | None = None
         self._ended = False
         self._paused = False
-        per_step = _STEP + request.get("top_logprobs", 0) + 4 * request.get("explain", 0)
+        n_explained = request.get("explain", 0)
+        per_step = _STEP + request.get("top_logprobs", 0) + _EXPLAINED * n_explained
         self._pause_at = PAUSE_AT // per_step
 
     # -- the engine's side -----------------------------------------------------------------

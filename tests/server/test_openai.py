@@ -119,6 +119,16 @@ def test_explanations_say_what_every_model_thought(client):
     assert len(told) == 3
     assert {"base", "tuned:chat", "reference:chat", "emulated"} <= set(told[0])
     assert len(told[0]["emulated"]["top"]) == len(told[0]["base"]["top"]) == 2
+    for entry in told:
+        roles = {key: value for key, value in entry.items() if isinstance(value, dict)}
+        first = entry["candidates"][0]
+        assert first["id"] == entry["emulated"]["top"][0]["id"]
+        assert first["logprobs"].keys() == roles.keys()
+        likeliest = {one["id"] for view in roles.values() for one in view["top"]}
+        assert {one["id"] for one in entry["candidates"]} == likeliest
+        for role, view in roles.items():  # each role's own list can be read off them
+            known = {one["id"]: one["logprobs"][role] for one in entry["candidates"]}
+            assert sorted(known.values())[-2:] == sorted(one["logprob"] for one in view["top"])
 
 
 @pytest.mark.parametrize(("n_top", "n_explained"), [(1, 3), (3, 1), (0, 2)])
