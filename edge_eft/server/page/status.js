@@ -11,11 +11,13 @@ const SELDOM = 30_000;
 
 const NOTHING_LOST = "Nothing is lost: what was said is kept in this browser.";
 
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+
 /** A number of bytes in words: "5.2 GiB". */
 export function bytes(n) {
   const power = Math.min(4, Math.floor(Math.log2(Math.max(1, n)) / 10));
   const value = n / 1024 ** power;
-  return `${value.toFixed(power && value < 100 ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
+  return `${value.toFixed(power && value < 100 ? 1 : 0)} ${UNITS[power]}`;
 }
 
 function counted(n) {
@@ -62,6 +64,12 @@ export function mountStatus(app, root) {
   watch.ask();
 }
 
+/**
+ * @typedef {{
+ *   status: string, error?: any, memory?: number, progress?: {bytes: number, total: number},
+ * }} Health
+ */
+
 /** Asks /health: often while something is to come of it. Tells "health" after each answer. */
 class Watch extends EventTarget {
   #timer = 0;
@@ -70,6 +78,7 @@ class Watch extends EventTarget {
   constructor(app) {
     super();
     this.app = app;
+    /** @type {Health} */
     this.health = { status: "ok" };
     document.addEventListener("visibilitychange", () => document.hidden || this.ask());
   }
@@ -121,7 +130,7 @@ class Watch extends EventTarget {
 }
 
 /** What is going on, if it is worth a word: its kind, a text, and how much of how much. */
-function activity(app, { status, error, progress }) {
+function activity(app, /** @type {Health} */ { status, error, progress }) {
   if (status === "gone") {
     return { kind: "gone", text: `The server does not answer; trying again. ${NOTHING_LOST}` };
   }
@@ -167,7 +176,7 @@ function drawActivity(root, kind, text, bar) {
 }
 
 /** The figures of the reply that comes, else of the last one, and of the server. */
-function figuresOf(app, { memory }) {
+function figuresOf(app, /** @type {Health} */ { memory }) {
   const running = app.generation;
   const turn = running?.turn ?? app.tree.path().findLast((one) => one.timings);
   const times = turn?.timings;
