@@ -9,6 +9,7 @@ import { bodyOf } from "./replies.js";
 import { shown } from "./slider.js";
 import { TokenView } from "./token_view.js";
 import { Tree } from "./tree.js";
+import { figuresOf, noticeOf } from "./turn_words.js";
 import { mainDelta } from "./weights.js";
 
 /**
@@ -40,7 +41,7 @@ function inShort(part, deltas) {
 export class Column extends EventTarget {
   #view = null; // of the tokens, if they are shown
   #text = element("div", { class: "column-text" });
-  #prose = element("div");
+  #prose = element("div"); // of the Markdown, which keeps to itself what is in it
   #state = element("p", { class: "column-state" });
   #what = element("select", { "aria-label": "What this column shows" });
   #alpha = element("input", { type: "number", min: 0, step: 0.05, inputmode: "decimal" });
@@ -64,8 +65,8 @@ export class Column extends EventTarget {
       onclick: () => this.#tell("removed"),
     });
     const head = element("header", {}, this.#what, this.#strength, remove);
-    const foot = element("footer", {}, this.#state, this.#adopt);
-    this.element = element("section", { class: "column-reply" }, head, this.#text, foot);
+    const parts = [head, this.#state, this.#text, this.#adopt];
+    this.element = element("section", { class: "column-reply" }, ...parts);
     this.#what.addEventListener("change", () => this.#chosen());
     this.#alpha.addEventListener("change", () => this.#chosen());
     this.#adopt.addEventListener("click", () => this.adopt());
@@ -187,7 +188,7 @@ export class Column extends EventTarget {
   /** Begin to show the reply anew, as the page's view is. */
   show() {
     this.#view = null;
-    this.#prose = element("div", { class: "prose" });
+    this.#prose = element("div");
     this.#text.replaceChildren(this.#prose);
     if (this.app.view === "tokens" && this.generation) {
       const { turn, tokens } = this.generation;
@@ -220,28 +221,15 @@ export class Column extends EventTarget {
   }
 
   #words() {
-    const { generation } = this;
-    if (!generation) {
+    const { turn, progress } = this.generation ?? {};
+    if (!turn) {
       return this.isWaiting ? "Waits for the others" : "";
     }
-    const { turn, progress, tokens } = generation;
-    const { timings: times, first_token_ms: first } = turn;
     if (progress) {
       return `Reading the prompt: ${progress.processed} of ${progress.total} tokens`;
     }
-    if (turn.problem) {
-      return turn.problem;
-    }
-    const n = times?.predicted_n ?? tokens.length;
-    const rate = times?.predicted_per_second ?? generation.rate;
-    const figures = [
-      n && `${n} tokens`,
-      rate && `${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s`,
-      first && `first after ${Math.round(first)} ms`,
-      turn.state === "stopped" && "stopped",
-      turn.state === "length" && "cut at max tokens",
-    ];
-    return figures.filter(Boolean).join(" · ") || "Begins";
+    const seedless = { ...turn, body: {}, n_tokens: this.generation.tokens.length };
+    return [noticeOf(turn), figuresOf(seedless)].filter(Boolean).join(" ") || "Begins";
   }
 }
 

@@ -77,18 +77,16 @@ export function mountDials(app, root) {
       app.keep();
     }
   };
-  const parts = [presets(app, turn), strength(app, turn), words(app), mixture(app, turn)];
-  root.replaceChildren(...parts.flatMap((part) => part.elements));
+  const parts = [presets(app, turn), strength(app, turn), words(app, turn), mixture(app, turn)];
+  const [choice, dial, ...row] = parts.flatMap((part) => part.elements);
+  const mix = row.pop();
+  root.replaceChildren(choice, dial, element("div", { class: "dials-row" }, ...row), mix);
   const draw = () => parts.forEach((part) => part.draw());
   app.on("dials model models", draw);
   draw();
 }
 
 function presets(app, turn) {
-  const which = element("select", {
-    "aria-label": "Which tuned model",
-    onchange: () => turn({ only: which.value }),
-  });
   const whole = { alpha: 1, beta: 1, mix: null, only: null };
   /** @type {[string, string, () => Object][]} */
   const choices = [
@@ -100,9 +98,8 @@ function presets(app, turn) {
     element("button", { type: "button", text, title, onclick: () => turn(dials()) }),
   );
   const group = { class: "segments", role: "group", "aria-label": "Presets" };
-  const bar = element("div", { class: "dials-presets" }, element("div", group, ...buttons), which);
   return {
-    elements: [bar],
+    elements: [element("div", group, ...buttons)],
     draw() {
       const { deltas, weights } = app;
       const alone = weights.only !== undefined && weights.only !== "base";
@@ -110,11 +107,6 @@ function presets(app, turn) {
       [held[0], held[1] && !held[0], alone].forEach((is, at) =>
         buttons[at].setAttribute("aria-pressed", String(is)),
       );
-      const models = tunedModels(app);
-      which.hidden = !alone || models.length < 2;
-      const name = (model) => model.split(":")[1] ?? mainDelta(deltas);
-      which.replaceChildren(...models.map((model) => new Option(name(model), model)));
-      which.value = weights.only ?? "tuned";
     },
   };
 }
@@ -169,20 +161,16 @@ function strength(app, turn) {
 
 /** One slider for each delta of a recipe that has several; a phone begins with them folded away. */
 function mixture(app, turn) {
+  const reset = element("button", {
+    ...{ type: "button", text: "As in the recipe" },
+    onclick: () => turn({ mix: null }),
+  });
   const rows = element("div", { class: "dials-mix", id: "dials-mix" });
   const fold = element("button", {
-    class: "plain dials-fold",
-    type: "button",
-    "aria-controls": rows.id,
+    ...{ class: "plain dials-fold", type: "button", text: "Mix", "aria-controls": rows.id },
     onclick: () => show(rows.hidden),
   });
-  const text = "As in the recipe";
-  const reset = element("button", { class: "plain", type: "button", text });
-  reset.addEventListener("click", () => {
-    turn({ mix: null });
-    fold.focus(); // the button that had it is gone
-  });
-  const head = element("div", { class: "dials-mix-head" }, fold, reset);
+  /** @type {Object<string, import("./slider.js").Slider>} */
   let sliders = {};
   let drawn = "";
 
@@ -192,34 +180,33 @@ function mixture(app, turn) {
   }
 
   function rebuild(deltas) {
-    sliders = Object.fromEntries(
-      Object.entries(deltas).map(([name, value]) => {
-        const moved = (weight) =>
-          turn({ mix: { ...deltas, ...app.dials.mix, [name]: weight }, only: null }, false);
-        const marks = [{ value, label: "recipe" }];
-        return [name, slider(name, marks, { moved, left: () => app.keep() })];
-      }),
-    );
-    rows.replaceChildren(...Object.values(sliders).map((one) => one.element));
-    head.hidden = Object.keys(deltas).length < 2;
-    show(!head.hidden && !matchMedia(NARROW).matches);
+    sliders = {};
+    for (const [name, value] of Object.entries(deltas)) {
+      const moved = (weight) =>
+        turn({ mix: { ...deltas, ...app.dials.mix, [name]: weight }, only: null }, false);
+      const marks = [{ value, label: "recipe" }];
+      sliders[name] = slider(name, marks, { moved, left: () => app.keep() });
+    }
+    const all = Object.values(sliders).map((one) => one.element);
+    rows.replaceChildren(...all, reset);
+    fold.hidden = all.length < 2;
+    show(all.length > 1 && !matchMedia(NARROW).matches);
   }
 
   return {
-    elements: [head, rows],
+    elements: [fold, rows],
     draw() {
-      const deltas = app.deltas;
+      const { deltas, dials } = app;
       if (drawn !== JSON.stringify(deltas)) {
         drawn = JSON.stringify(deltas);
         rebuild(deltas);
       }
-      const mix = { ...deltas, ...(weightsOf({ ...app.dials, only: null }, deltas).mix ?? {}) };
+      const { mix = deltas } = weightsOf({ ...dials, only: null }, deltas);
       for (const [name, one] of Object.entries(sliders)) {
         one.set(mix[name]);
-        one.element.classList.toggle("is-idle", Boolean(app.dials.only));
+        one.element.classList.toggle("is-idle", Boolean(dials.only));
       }
-      fold.textContent = `Mix: ${sumOf(mix) || "no delta"}`;
-      reset.hidden = app.dials.mix === null;
+      reset.disabled = dials.mix === null;
     },
   };
 }
@@ -230,14 +217,25 @@ function sumOf(mix) {
   return used.map(([name, weight]) => `${shown(weight)} ${name}`).join(" + ");
 }
 
-function words(app) {
+/** What holds, in words; and which of several tuned models is meant by "tuned alone". */
+function words(app, turn) {
   const short = element("strong");
   const long = element("span", { class: "dials-formula" });
+  const which = element("select", {
+    "aria-label": "Which tuned model",
+    onchange: () => turn({ only: which.value }),
+  });
   return {
-    elements: [element("p", { class: "dials-words" }, short, " ", long)],
+    elements: [element("p", { class: "dials-words" }, short, " ", long), which],
     draw() {
-      short.textContent = inWords(app.weights, app.deltas);
-      long.textContent = formula(app.weights, app.deltas);
+      const { weights, deltas } = app;
+      short.textContent = inWords(weights, deltas);
+      long.textContent = formula(weights, deltas);
+      const models = tunedModels(app);
+      which.hidden = !weights.only?.startsWith("tuned") || models.length < 2;
+      const name = (model) => model.split(":")[1] ?? mainDelta(deltas);
+      which.replaceChildren(...models.map((model) => new Option(name(model), model)));
+      which.value = weights.only ?? "";
     },
   };
 }

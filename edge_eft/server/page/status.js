@@ -189,9 +189,9 @@ function figuresOf(app, /** @type {Health} */ { memory }) {
   const { n_ctx } = app.meta;
   const figures = [
     ["Speed", rate && `${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s`],
-    ["First token", firstMs && `after ${duration(firstMs)}`],
+    ["First token", firstMs && duration(firstMs)],
     ["Drafts accepted", drafted && `${Math.round((100 * accepted) / drafted)} %`],
-    ["Context", used && n_ctx && `${counted(used)} of ${counted(n_ctx)} tokens`],
+    ["Context", used && n_ctx && `${counted(used)} of ${counted(n_ctx)}`],
     ["Memory", memory && bytes(memory)],
   ];
   return figures.filter(([, value]) => value);
