@@ -34,3 +34,25 @@ export function setAttribute(of, name, value) {
     of.setAttribute(name, value === true ? "" : String(value));
   }
 }
+
+/**
+ * Copy a text; where the page is not served securely the clipboard is reached the old way.
+ * @param {string} text
+ * @returns {Promise<boolean>}  whether it worked
+ */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const from = document.activeElement;
+    const area = element("textarea", { class: "hidden", "aria-hidden": true, tabindex: -1 });
+    area.value = text;
+    (from?.closest("dialog") ?? document.body).append(area);
+    area.select();
+    const worked = document.execCommand("copy");
+    area.remove();
+    from?.focus({ preventScroll: true });
+    return worked;
+  }
+}

@@ -219,11 +219,13 @@ export class Generation extends EventTarget {
   /** Note weights that act from a token on; the last of those that a token had is what counts. */
   #mark(at, weights) {
     const { turn, tokens, app } = this;
-    const before = (turn.marks ?? []).filter((mark) => mark.at < at);
+    const marks = (turn.marks ??= []);
     const offset = tokens[at] ? textOffset(tokens[at]) : turn.text.length;
     const mark = { at, offset, weights };
-    const held = before[before.length - 1];
-    turn.marks = held && sameWeights(held.weights, weights, app.deltas) ? before : [...before, mark];
+    const n_before = marks.filter((one) => one.at < at).length;
+    const held = marks[n_before - 1];
+    const isNews = !held || !sameWeights(held.weights, weights, app.deltas);
+    marks.splice(n_before, marks.length, ...(isNews ? [mark] : []));
     this.dispatchEvent(new CustomEvent("mark", { detail: { mark } }));
     this.#saving ??= setTimeout(() => this.#save(), SAVED_EVERY);
   }
@@ -252,10 +254,8 @@ export class Generation extends EventTarget {
     const at = this.#saved;
     this.#saved += fresh.length;
     turn.n_tokens = this.#saved;
-    if (fresh.length) {
-      await app.store.appendTokens(turn.id, at, fresh);
-    }
-    await app.store.saveTurn(turn);
+    // Both at once: what the record says of the text is then what the tokens say.
+    await Promise.all([app.store.appendTokens(turn.id, at, fresh), app.store.saveTurn(turn)]);
     if (turn.state !== "streaming") {
       tree.about.updated = Date.now();
       await app.keep(tree);

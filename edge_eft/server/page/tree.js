@@ -131,10 +131,10 @@ export class Tree {
 
 /** A title: the first words of a text, on one line. */
 export function firstWords(text) {
-  const line = text.trim().replace(/\s+/gu, " ");
+  const line = text.slice(0, 10 * TITLE).trim().replace(/\s+/gu, " ");
   if (line.length <= TITLE) {
     return line || "New conversation";
   }
-  const cut = line.slice(0, TITLE);
+  const cut = line.slice(0, TITLE).toWellFormed(); // no half of a character
   return `${cut.slice(0, cut.lastIndexOf(" ") > TITLE / 2 ? cut.lastIndexOf(" ") : TITLE)}…`;
 }

@@ -1,2 +1,143 @@
-/** To come. */
-export function mountTurns(app, root) {}
+/** The conversation as it is shown: its turns, the end that is followed, what is told aloud. */
+
+import { element } from "./dom.js";
+import { emptyState } from "./empty_state.js";
+import { TurnView } from "./turn_view.js";
+
+const NEAR = 48; // pixels from the end that count as at the end
+const SLICE = 12; // ms of drawing in one go
+
+/**
+ * @param {import("./app.js").App} app
+ * @param {HTMLElement} root
+ */
+export function mountTurns(app, root) {
+  const list = element("div", { class: "turns-list" });
+  const toEnd = element("button", { class: "turns-end", type: "button", text: "↓ To the end", hidden: true });
+  const empty = emptyState(app);
+  root.append(empty, list, element("div", { class: "turns-dock" }, toEnd));
+  const follow = new Follow(root, list, toEnd);
+  /** @type {Map<string, TurnView>} */
+  let views = new Map();
+  let waiting = []; // views to be drawn, the next one last
+
+  function draw() {
+    const path = app.tree.path();
+    const before = views;
+    views = new Map(
+      path.map((turn) => {
+        const view = before.get(turn.id);
+        return [turn.id, view?.turn === turn ? view : new TurnView(app, app.tree, turn)];
+      }),
+    );
+    const hadFocus = list.contains(document.activeElement);
+    place(list, [...views.values()].map((view) => view.element));
+    empty.hidden = path.length > 0;
+    waiting = [...views.values()].filter((view) => !view.isFresh);
+    drawSome();
+    if (hadFocus && document.activeElement === document.body) {
+      list.lastElementChild?.focus({ preventScroll: true });
+    }
+  }
+
+  /** Draw from the end, where one looks first; a long conversation in several goes. */
+  function drawSome() {
+    const begun = performance.now();
+    while (waiting.length && performance.now() - begun < SLICE) {
+      waiting.pop().draw();
+    }
+    if (waiting.length) {
+      setTimeout(drawSome);
+    }
+  }
+
+  app.on("turns models view", draw);
+  app.on("conversation", () => follow.toEnd());
+  app.on("generation", (generation) => {
+    if (generation?.tree !== app.tree) {
+      return;
+    }
+    const { turn } = generation;
+    if (app.generations.has(turn.id)) {
+      attend(app, generation, (id) => views.get(id));
+      follow.toEnd();
+    }
+    views.get(turn.id)?.begin();
+  });
+  draw();
+}
+
+/** Show a reply as it comes, and tell it aloud by sentences. */
+function attend(app, generation, viewOf) {
+  const { turn } = generation;
+  const teller = new Teller((text) => app.tree === generation.tree && app.announce(text), turn.text);
+  const on = (name, listener) => generation.addEventListener(name, listener);
+  const drawText = () => viewOf(turn.id)?.drawText();
+  on("text", () => {
+    drawText();
+    teller.tell(turn.text, false);
+  });
+  on("tokens", () => app.view === "tokens" && drawText());
+  on("mark", drawText);
+  on("end", () => teller.tell(turn.text, true));
+}
+
+/** Put elements into a list; those that stand right are not touched, and keep focus and scroll. */
+function place(list, elements) {
+  const wanted = new Set(elements);
+  [...list.children].filter((child) => !wanted.has(child)).forEach((child) => child.remove());
+  elements.forEach((one, i) => {
+    if (list.children[i] !== one) {
+      list.insertBefore(one, list.children[i] ?? null);
+    }
+  });
+}
+
+/** Keeps the end in sight as it grows, while the reader is there. */
+class Follow {
+  #isFollowing = true;
+
+  constructor(root, list, button) {
+    [this.root, this.button] = [root, button];
+    root.addEventListener("scroll", () => this.#look(), { passive: true });
+    button.addEventListener("click", () => {
+      this.toEnd();
+      root.focus({ preventScroll: true });
+    });
+    const sizes = new ResizeObserver(() => (this.#isFollowing ? this.toEnd() : this.#look()));
+    sizes.observe(list);
+    sizes.observe(root);
+  }
+
+  toEnd() {
+    this.#isFollowing = true;
+    this.root.scrollTop = this.root.scrollHeight;
+    this.button.hidden = true;
+  }
+
+  #look() {
+    const { scrollTop, scrollHeight, clientHeight } = this.root;
+    this.#isFollowing = scrollHeight - scrollTop - clientHeight < NEAR;
+    this.button.hidden = this.#isFollowing;
+  }
+}
+
+/** Tells a text aloud: whole sentences, as they are finished. */
+class Teller {
+  #told;
+
+  constructor(announce, text) {
+    this.announce = announce;
+    this.#told = text.length;
+  }
+
+  tell(text, isLast) {
+    const rest = text.slice(this.#told);
+    const ends = [...rest.matchAll(/[.!?…](?=["'”’)\]*_]*\s)|[。！？\n]/gu)];
+    const end = isLast ? rest.length : (ends.pop()?.index ?? -1) + 1;
+    if (end > 0) {
+      this.#told += end;
+      this.announce(rest.slice(0, end).replace(/[*_`#>|]+/gu, " ").trim());
+    }
+  }
+}
