@@ -192,17 +192,14 @@ export class Column extends EventTarget {
     this.#text.replaceChildren(this.#prose);
     if (this.app.view === "tokens" && this.generation) {
       const { turn, tokens } = this.generation;
-      const pick = (one) => this.app.emit("pick", one && this.#picked(turn, tokens, one));
+      // What is asked for from a token on needs a conversation first.
+      const more = { turn, adopt: () => this.adopt() };
+      const pick = (one) => this.app.emit("pick", one && { ...one, ...more });
       this.#view = new TokenView({ onPick: pick, legend: false });
       this.#view.set(replyOf(this.app, turn, tokens));
       this.#text.replaceChildren(this.#view.element);
     }
     this.draw();
-  }
-
-  /** A token that is looked at. What is asked for from there on needs a conversation first. */
-  #picked(turn, tokens, pick) {
-    return { ...pick, turn, tokens, adopt: () => this.adopt() };
   }
 
   /** Draw what has come. */
