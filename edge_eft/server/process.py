@@ -44,6 +44,16 @@ class EngineProcess:
         """Give a command; if the process is dead, `on_death` tells."""
         self._child.send(json.dumps({"do": do, **values}))
 
+    @property
+    def memory(self) -> int:
+        """Bytes of it that are in memory, the pages of model files among them; 0 if it has died."""
+        import psutil  # not at the top: it has native code, and not everyone asks
+
+        try:
+            return int(psutil.Process(self._child.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
     async def stop(self) -> None:
         """End the process, and all that it holds; `on_death` tells nothing any more."""
         self._on_death = lambda _: None  # by now there may be another process

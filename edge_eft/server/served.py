@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .api_error import ApiError
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .reply import Reply
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,31 @@ class ServedRecipe:
     path: str
     description: str = ""
     parts: tuple[str, ...] = ("base", "tuned")
+
+
+@dataclass
+class RecipeState:
+    """What is going on with a recipe that is served.
+
+    Attributes:
+        facts: from the engine, once it was loaded; kept afterwards.
+        loading: done when it is loaded, or could not be.
+        progress: of the loading that is under way: "bytes" of its files that are read, and "total".
+        replies: those in work.
+    """
+
+    served: ServedRecipe
+    facts: dict[str, Any] | None = None
+    loading: asyncio.Future[dict[str, Any]] | None = None
+    progress: dict[str, int] | None = None
+    replies: set[Reply] = field(default_factory=set)
+    used: float = 0.0
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it can take requests at once."""
+        load = self.loading
+        return bool(load and load.done() and not load.cancelled() and load.exception() is None)
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,9 @@ every_look = pytest.mark.parametrize("look", LOOKS, indirect=True, ids=str)
 
 
 def executable():
-    """The browser of this machine, a Chromium; None without one."""
-    found = (
-        shutil.which(name) for name in (os.environ.get("EDGE_EFT_TEST_BROWSER"), *NAMES) if name
-    )
-    return next(filter(None, found), None)
+    """The Chromium that the environment names, or else one of the path; None without one."""
+    named = os.environ.get("EDGE_EFT_TEST_BROWSER")
+    return next(filter(None, map(shutil.which, [named] if named else NAMES)), None)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ class Engine:
             ids += [part] if isinstance(part, int) else map(ord, part)
         return ids
 
-    async def submit(self, name, requests):
+    async def submit(self, name, requests, progress):
         return [self._replies.pop(0) for _ in requests]
 
 
