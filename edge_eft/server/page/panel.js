@@ -31,7 +31,7 @@ function weightsOfBody(body) {
 
 export function mountPanel(app, root) {
   const wide = matchMedia(WIDE);
-  let picked = null; // {turn, index, pinned, view?}
+  let picked = null; // {turn, index, pinned, view?, tokens?, adopt?}
   let closed = false; // by the person, until a token is asked for
   const close = () => {
     const view = picked?.view;
@@ -46,15 +46,18 @@ export function mountPanel(app, root) {
   });
 
   async function act(what, index, detail) {
+    const { turn, adopt } = picked;
+    await adopt?.(); // a reply that is of no conversation yet
     const replies = await import("./replies.js");
-    await replies[what](app, picked.turn, index, detail);
+    await replies[what](app, turn, index, detail);
   }
 
   async function show(pick) {
     const before = picked;
     picked = pick;
     const { turn, index, pinned } = pick;
-    const tokens = await tokensOf(app, turn, before?.turn === turn ? before.tokens : null);
+    const read = pick.tokens ?? (before?.turn === turn ? before.tokens : null);
+    const tokens = await tokensOf(app, turn, read);
     if (picked !== pick || !tokens[index]) {
       return;
     }
