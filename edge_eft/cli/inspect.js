@@ -5,7 +5,7 @@ import { TokenPanel } from "../server/page/token_panel.js";
 import { TokenView } from "../server/page/token_view.js";
 
 const { explain, ...about } = JSON.parse(document.getElementById("reply").textContent);
-const reply = { ...about, marks: [], tokens: explain.map(tokenOf) };
+const reply = { ...about, tokens: explain.map(tokenOf) };
 const root = document.getElementById("panel");
 const panel = new TokenPanel(root);
 const view = new TokenView({

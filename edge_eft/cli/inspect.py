@@ -122,18 +122,14 @@ def _page(emulator: Emulator, prompt: str, request: Request, done: Generation) -
     from .inspect_page import page
     from .reply_data import shown_text
 
-    deltas = dict(emulator.deltas)
-    sides = (f"{side}:{name}" for name in deltas for side in ("tuned", "reference"))
     reply = {
-        "roles": ["base", *sides],
-        "deltas": deltas,
-        "weights": request.weights.to_dict(),
+        "deltas": dict(emulator.deltas),
+        "marks": [{"at": 0, "weights": request.weights.to_dict()}],
         "explain": [_short(entry) for entry in explained(done.steps, _N_LIKELIEST)],
     }
-    title = one_line(prompt).strip()
-    title = title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…"
+    title = one_line(prompt)
     return page(
-        title,
+        title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…",
         harmless(prompt),
         harmless(shown_text(request, done)),
         [(name, harmless(value)) for name, value in _figures(emulator, request, done)],

@@ -40,7 +40,7 @@ form-action 'none'">
 <body>
 <div class="inspect">
 <main>
-<h1>{title}</h1>
+<h1>A reply, token by token</h1>
 <p class="prompt">{prompt}</p>
 <div id="tokens"><p class="prompt">{text}</p></div>
 <p class="how">{how}</p>
@@ -75,8 +75,8 @@ def page(
     Args:
         prompt, text: what was asked, and the reply, as a reader without JavaScript sees it.
         figures: name and value of each line below the reply.
-        reply: for the page's script: `roles`, `deltas`, `weights`, and `explain`, the tokens as
-            the server has them.
+        reply: for the page's script: `deltas`, `marks` with the weights, and `explain`, the
+            tokens as the server has them.
     """
     script = f"\n{_script()}"
     style = f"\n{''.join(each.read_text('utf-8') for each in _STYLES)}"

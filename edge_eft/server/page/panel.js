@@ -1,8 +1,9 @@
 /** The panel beside the replies: what is known of the token that is looked at. */
 
+import { continueFrom, replay, tokensOf } from "./replies.js";
 import { TokenPanel } from "./token_panel.js";
 
-const WIDE = "(min-width: 1151px)"; // where the panel is a column, as style.css has it
+const BESIDE = "(min-width: 1151px)"; // where it is a column and not a sheet, as in style.css
 
 /**
  * A turn's reply, as the views of tokens take it.
@@ -12,74 +13,73 @@ const WIDE = "(min-width: 1151px)"; // where the panel is a column, as style.css
  * @returns {import("./token_math.js").Reply}
  */
 export function replyOf(app, turn, tokens) {
-  const [recipe, role] = splitModel(turn.model ?? app.model);
-  const deltas = app.models.find(({ id }) => id === recipe)?.meta.deltas ?? {};
-  const roles = ["base", ...Object.keys(deltas).flatMap((d) => [`tuned:${d}`, `reference:${d}`])];
-  const weights = role ? { only: role } : weightsOfBody(turn.body ?? {});
-  return { roles, deltas, tokens, marks: turn.marks ?? [], weights };
-}
-
-function splitModel(model) {
-  const colon = model.indexOf(":");
-  return colon < 0 ? [model, ""] : [model.slice(0, colon), model.slice(colon + 1)];
-}
-
-function weightsOfBody(body) {
-  const names = ["alpha", "beta", "mix"].filter((name) => body[name] !== undefined);
-  return Object.fromEntries(names.map((name) => [name, body[name]]));
-}
-
-export function mountPanel(app, root) {
-  const wide = matchMedia(WIDE);
-  let picked = null; // {turn, index, pinned, view?}
-  let closed = false; // by the person, until a token is asked for
-  const close = () => {
-    const view = picked?.view;
-    closed = true;
-    app.emit("pick", null);
-    view?.unpin(root.contains(document.activeElement) || document.activeElement === document.body);
+  const deltas = app.models.find(({ id }) => id === turn.model)?.meta?.deltas ?? app.deltas;
+  return {
+    deltas,
+    tokens,
+    get marks() {
+      return turn.marks ?? [];
+    },
   };
+}
+
+/**
+ * Mount the panel. Where it is beside the text it is there as soon as tokens are shown, so that
+ * pointing at one moves no line of it; a sheet comes when a token is asked for.
+ */
+export function mountPanel(app, root) {
+  const beside = matchMedia(BESIDE);
+  let picked = null; // {turn, index, pinned, view, adopt?}
+  let closed = false; // by the person, until a token is asked for
   const panel = new TokenPanel(root, {
-    onContinue: (index, candidate) => act("continueFrom", index, candidate),
-    onReplay: (index, weights) => act("replay", index, weights),
+    onContinue: (index, candidate) => act(continueFrom, index, candidate),
+    onReplay: (index, weights) => act(replay, index, weights),
     onClose: close,
   });
 
+  /** Do something from a token on; a reply of the comparison becomes a conversation before. */
   async function act(what, index, detail) {
-    const replies = await import("./replies.js");
-    await replies[what](app, picked.turn, index, detail);
+    const { turn, adopt } = picked;
+    await adopt?.();
+    await what(app, turn, index, detail);
+  }
+
+  function close() {
+    const view = picked?.view;
+    closed = true;
+    app.emit("pick");
+    view?.unpin(true);
   }
 
   async function show(pick) {
-    const before = picked;
     picked = pick;
-    const { turn, index, pinned } = pick;
-    const tokens = await tokensOf(app, turn, before?.turn === turn ? before.tokens : null);
+    const { turn, index, pinned, view } = pick;
+    const tokens = view?.reply.tokens ?? (await tokensOf(app, turn));
     if (picked !== pick || !tokens[index]) {
       return;
     }
-    pick.tokens = tokens;
+    const opens = root.hidden;
     root.hidden = false;
-    panel.show(replyOf(app, turn, tokens), index, { pinned });
-    if (pinned && !before?.pinned) {
-      pick.view?.element.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "nearest" });
+    panel.show(view?.reply ?? replyOf(app, turn, tokens), index, { pinned });
+    if (opens) {
+      view?.reveal(index); // the sheet may have come over it
     }
   }
 
-  /** Nothing is looked at: a hint where the panel is beside the text, which then does not move. */
   function rest() {
     picked = null;
-    root.hidden = closed || app.view !== "tokens" || !wide.matches;
+    root.hidden = closed || app.view !== "tokens" || !beside.matches;
     if (!root.hidden) {
       panel.showHint();
     }
   }
 
   app.on("pick", (pick) => {
+    const isAsked = pick?.pinned || document.activeElement?.matches(".token");
     if (!pick) {
       rest();
-    } else if (pick.pinned || !root.hidden || document.activeElement?.matches(".token")) {
-      closed &&= !pick.pinned;
+    } else if (isAsked || !root.hidden) {
+      closed &&= !isAsked;
       show(pick);
     }
   });
@@ -87,24 +87,12 @@ export function mountPanel(app, root) {
     closed = false;
     rest();
   });
-  wide.addEventListener("change", () => picked || rest());
+  beside.addEventListener("change", () => picked || rest());
   addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && picked && !event.defaultPrevented && !inDialog(event.target)) {
+    const inDialog = event.target.closest?.("dialog");
+    if (event.key === "Escape" && picked && !event.defaultPrevented && !inDialog) {
       event.preventDefault();
       close();
     }
   });
-}
-
-function inDialog(target) {
-  return target.closest?.("dialog") !== null;
-}
-
-/** A turn's tokens: those that are coming, those already read, or what is kept. */
-async function tokensOf(app, turn, read) {
-  const running = app.generations.get(turn.id);
-  if (running) {
-    return running.tokens;
-  }
-  return read ?? (await app.store.tokens(turn.id));
 }

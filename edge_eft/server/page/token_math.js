@@ -7,11 +7,9 @@ import { coefficients } from "./weights.js";
  * @typedef {import("./tree.js").Weights} Weights
  * @typedef {{id: number, text: string, logprobs: Object<string, number>}} Candidate
  *
- * A reply as these views take it. `weights` are those it began with; marks say from which token on
- * others held. `roles` are the models that were asked, as the recipe orders them.
+ * A reply as these views take it; the first mark, at 0, has the weights that it began with.
  * @typedef {{
- *   roles: string[], deltas: Object<string, number>, tokens: Token[],
- *   marks: {at: number, weights: Weights}[], weights?: Weights,
+ *   deltas: Object<string, number>, tokens: Token[], marks: {at: number, weights: Weights}[],
  * }} Reply
  */
 
@@ -64,11 +62,7 @@ function likeliest(candidates, role) {
  * @returns {Weights}
  */
 export function weightsAt(reply, index) {
-  const marks = reply.marks.filter(({ at }) => at <= index);
-  return marks.reduce((last, mark) => (mark.at >= last.at ? mark : last), {
-    at: -1,
-    weights: reply.weights ?? {},
-  }).weights;
+  return reply.marks.findLast(({ at }) => at <= index)?.weights ?? {};
 }
 
 /**

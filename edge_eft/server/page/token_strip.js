@@ -101,7 +101,7 @@ export class TokenStrip {
     const step = this.#width();
     pen.strokeStyle = colour("ink-2");
     pen.setLineDash([3, 2]);
-    for (const { at } of this.#reply.marks) {
+    for (const { at } of this.#reply.marks.filter((mark) => mark.at > 0)) {
       pen.beginPath();
       pen.moveTo(Math.round(at * step) + 0.5, 0);
       pen.lineTo(Math.round(at * step) + 0.5, height);

@@ -17,7 +17,8 @@ const NAMES = { "-3": "less-3", "-2": "less-2", "-1": "less-1", 1: "more-1", 2: 
  */
 export class TokenView {
   #spans = [];
-  #reply = { roles: [], deltas: {}, tokens: [], marks: [] };
+  /** @type {Reply} */
+  reply = { deltas: {}, tokens: [], marks: [] };
   #marks = ""; // as they are drawn
   #current = -1; // the one that Tab reaches
   #pinned = -1;
@@ -44,7 +45,7 @@ export class TokenView {
   /** Show a reply from its beginning. @param {Reply} reply */
   set(reply) {
     cancelAnimationFrame(this.#due);
-    this.#reply = reply;
+    this.reply = reply;
     this.#spans = [];
     this.#marks = "";
     this.#current = this.#pinned = -1;
@@ -56,7 +57,7 @@ export class TokenView {
   append() {
     cancelAnimationFrame(this.#due);
     const from = this.#spans.length;
-    const tokens = this.#reply.tokens.slice(from, from + PER_FRAME);
+    const tokens = this.reply.tokens.slice(from, from + PER_FRAME);
     const made = document.createDocumentFragment();
     for (const token of tokens) {
       made.append(this.#span(token));
@@ -66,16 +67,11 @@ export class TokenView {
     if (this.#current < 0 && this.#spans.length) {
       this.#reach(0);
     }
-    if (this.#spans.length < this.#reply.tokens.length) {
+    if (this.#spans.length < this.reply.tokens.length) {
       this.#due = requestAnimationFrame(() => this.append());
     } else {
-      this.strip.show(this.#reply);
+      this.strip.show(this.reply);
     }
-  }
-
-  /** Whether all tokens are drawn. */
-  get whole() {
-    return this.#spans.length === this.#reply.tokens.length;
   }
 
   /** Look at a token: it gets the focus, and stays if it is pinned. */
@@ -86,6 +82,11 @@ export class TokenView {
       span.focus();
       this.#look(index);
     }
+  }
+
+  /** Bring a token into sight. */
+  reveal(index) {
+    this.#spans[index]?.scrollIntoView({ block: "nearest" });
   }
 
   /** Let go of the token that is pinned; the focus comes back to it if `focus`. */
@@ -125,8 +126,8 @@ export class TokenView {
 
   /** Put the marks before the tokens that they act on; one may be about the token to come. */
   #drawMarks() {
-    const { marks, deltas } = this.#reply;
-    const shown = marks.filter(({ at }) => at <= this.#spans.length);
+    const { marks, deltas } = this.reply;
+    const shown = marks.filter(({ at }) => at > 0 && at <= this.#spans.length);
     const drawn = JSON.stringify([shown, this.#spans.length === shown.at(-1)?.at]);
     if (drawn === this.#marks) {
       return;
