@@ -159,28 +159,25 @@ def test_without_a_database_all_is_there_until_the_page_is_closed(opened):
     assert opened.locator(".sidebar-unkept").text_content().startswith("The browser keeps nothing")
 
 
-def test_what_a_full_storage_refuses_is_kept_once_there_is_room(opened):
-    origin = opened.evaluate("location.origin")
-    session = opened.context.new_cdp_session(opened)
+def test_what_a_full_storage_refuses_is_kept_once_there_is_room(page, server):
+    session = page.context.new_cdp_session(page)
 
     def quota(**size):
-        session.send("Storage.overrideQuotaForOrigin", {"origin": origin, **size})
+        session.send("Storage.overrideQuotaForOrigin", {"origin": server.url, **size})
 
-    opened.evaluate("import('/page/store.js').then(async (m) => window.store = await m.openStore())")
-    small, large = in_page(
-        opened,
-        """window.small = makeWhole(["Why?"]);
+    quota(quotaSize=1_000_000)  # before the browser has looked how much room there is
+    page.goto("/")
+    told, ids, titles, n_kept = in_page(
+        page,
+        """window.store = await openStore();
+        window.small = makeWhole(["Why?"]);
+        const large = makeWhole(["x".repeat(3_000_000)], { title: "Large" });
         await store.add(small);
-        window.large = makeWhole(["x".repeat(3_000_000)], { title: "Large" });
-        return [small.about.id, large.about.id];""",
-    )
-    quota(quotaSize=1_000_000)
-    told, titles, n_kept = in_page(
-        opened,
-        """await store.add(large);
+        await store.add(large);
         await store.saveTurn({ ...small.turns[0], text: "Why, again?" });
         const titles = (await store.conversations()).map(({ title }) => title);
-        return [store.problem, titles, (await (await openStore()).conversations()).length];""",
+        const n_kept = (await (await openStore()).conversations()).length;
+        return [store.problem, [small.about.id, large.about.id], titles, n_kept];""",
     )
     assert told.startswith("The browser's storage is full.")
     assert "Large" in titles
@@ -191,4 +188,4 @@ def test_what_a_full_storage_refuses_is_kept_once_there_is_room(opened):
     const texts = [];
     for (const id of given) texts.push((await other.load(id)).path()[0].text.slice(0, 11));
     return [store.problem, texts];"""
-    assert in_page(opened, script, [small, large]) == ["", ["Why, again?", "x" * 11]]
+    assert in_page(page, script, ids) == ["", ["Why, again?", "x" * 11]]
