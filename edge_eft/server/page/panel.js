@@ -32,8 +32,8 @@ export function mountPanel(app, root) {
   let picked = null; // {turn, index, pinned, view}
   let closed = false; // by the person, until a token is asked for
   const panel = new TokenPanel(root, {
-    onContinue: (index, candidate) => continueFrom(app, picked.turn, index, candidate),
-    onReplay: (index, weights) => replay(app, picked.turn, index, weights),
+    onContinue: (index, candidate) => goFrom(continueFrom, index, candidate),
+    onReplay: (index, weights) => goFrom(replay, index, weights),
     onClose: close,
   });
 
@@ -42,6 +42,14 @@ export function mountPanel(app, root) {
     closed = true;
     app.emit("pick");
     view?.unpin(true);
+  }
+
+  /** Have another reply from the token on: it is that one, then, which is looked at. */
+  function goFrom(way, index, detail) {
+    const { turn } = picked;
+    app.emit("pick");
+    document.getElementById("turns").focus();
+    way(app, turn, index, detail);
   }
 
   async function show(pick) {
@@ -74,6 +82,11 @@ export function mountPanel(app, root) {
     } else if (isAsked || !root.hidden) {
       closed &&= !isAsked;
       show(pick);
+    }
+  });
+  app.on("turns", () => {
+    if (picked && !app.tree.path().includes(picked.turn)) {
+      rest();
     }
   });
   app.on("view", () => {
