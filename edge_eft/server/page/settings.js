@@ -1,0 +1,22 @@
+/** How replies are drawn; null is the server's own default. */
+
+/** The settings that a conversation begins with. */
+export function startSettings() {
+  return {
+    system: "",
+    temperature: null,
+    top_p: null,
+    top_k: null,
+    min_p: null,
+    repetition_penalty: null,
+    presence_penalty: null,
+    frequency_penalty: null,
+    seed: null, // another each time
+    max_tokens: null, // as long as the context
+    stop: [],
+    draft: "auto",
+    explain: true, // whether each token tells what each model thought of it
+  };
+}
+
+export function mountSettings(app) {}
