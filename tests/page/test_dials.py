@@ -51,6 +51,14 @@ def begin(page, server, n=4):
     expect(page.locator(".turn-assistant .turn-body")).to_contain_text("It is")
 
 
+def go_on(page, server, mark):
+    """Let the reply go on, and end once it shows a mark."""
+    server.hold_at(8)
+    expect(page.locator(".turn-assistant")).to_contain_text(mark)
+    server.hold_at(None)
+    replied(page)
+
+
 def weights_of(token, weights):
     """Whether the emulation's log-probabilities of a token's candidates are the sum of weights."""
     coefficients = Weights.from_dict(weights).coefficients(DELTAS)
@@ -127,14 +135,12 @@ def test_a_change_in_mid_reply_acts_on_the_tokens_behind_its_mark(dials, acting)
     begin(dials, acting)
     press(dials, "Base")
     number(dials, "Strength α").fill("0.3")
-    expect(dials.locator(".turn-assistant")).to_contain_text("α 0.3")
-    acting.hold_at(None)
-    replied(dials)
+    go_on(dials, acting, "α 0.3")
     reply = kept(dials)[-1]
     first, mark = reply["marks"]
     assert (first["at"], first["weights"]) == (0, {"alpha": 1})
     assert mark["weights"] == {"alpha": 0.3}
-    assert 4 <= mark["at"] < len(reply["tokens"]) - 4
+    assert 4 <= mark["at"] <= 8 < len(reply["tokens"])
     for at, token in enumerate(reply["tokens"]):
         held, other = ({"alpha": 0.3}, {}) if at >= mark["at"] else ({}, {"alpha": 0.3})
         assert weights_of(token, held), at
@@ -152,9 +158,7 @@ def test_of_many_changes_the_server_hears_few_and_the_last(dials, acting):
             }}
         }}"""
     )
-    expect(dials.locator(".turn-assistant")).to_contain_text("α 2")
-    acting.hold_at(None)
-    replied(dials)
+    go_on(dials, acting, "α 2")
     assert turned[-1]["alpha"] == 2
     assert len(turned) < MANY / 2
 
