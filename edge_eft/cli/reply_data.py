@@ -63,6 +63,14 @@ def _token_data(step: Step) -> dict[str, Any]:
             }
             for role, view in step.explain.items()
         }
+        about["candidates"] = [
+            {
+                "token": each.token,
+                "text": _text(each.piece),
+                "logprobs": {role: _finite(p) for role, p in each.logprobs.items()},
+            }
+            for each in step.candidates
+        ]
     return about
 
 

@@ -6,7 +6,7 @@ number is that of the first in the list, which is how evaluations tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,14 @@ def logprob_of(token: int, logits: NDArray[np.float32], log_z: np.float32) -> fl
         log_z: log-partition of the row.
     """
     return float(logits[token]) - float(log_z) + 0.0  # −0.0 is 0
+
+
+def logprobs_of(
+    tokens: Sequence[int], logits: NDArray[np.float32], log_z: np.float32
+) -> list[float]:
+    """Return the log-probabilities of several tokens; arguments as of `logprob_of`."""
+    values: list[float] = (logits[np.array(tokens)].astype(np.float64) - log_z + 0.0).tolist()
+    return values
 
 
 def likeliest(

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from .request import Request
 
 FinishReason = Literal["stop", "length", "cancelled"]
+EMULATED = "emulated"  # among the roles, the combined distribution
 
 
 @dataclass
@@ -116,6 +117,33 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A token that was among the likeliest, to the emulation or to a role.
+
+    Attributes:
+        token: its id.
+        piece: what it prints by itself; control tokens have their text.
+        logprobs: role → its log-probability under that model alone; under "emulated" the combined
+            one, of which `Step.logprob` says what it is.
+    """
+
+    token: int
+    piece: bytes
+    logprobs: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        logprobs = {role: _or_none(p) for role, p in self.logprobs.items()}
+        return {"token": self.token, "piece": self.piece.decode("latin-1"), "logprobs": logprobs}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
+        """Return what `to_dict` described."""
+        logprobs = {role: _or_impossible(p) for role, p in values["logprobs"].items()}
+        return cls(values["token"], values["piece"].encode("latin-1"), logprobs)
+
+
+@dataclass(frozen=True)
 class PromptToken:
     """A token of the prompt, as likely as the combined distribution found it after those before.
 
@@ -153,7 +181,7 @@ class Step:
 
     Attributes:
         request_id: from `Emulator.submit`.
-        index: position in the reply, from 0.
+        index: position in the reply, from 0; the request's `prefix_ids` come before it.
         token: its id; the end token in the step that ends a reply by it.
         text: what can now be shown; empty while a character or a possible stop string is
             incomplete, more than the token's own text afterwards.
@@ -174,6 +202,8 @@ class Step:
         prompt_logprobs: in the first step, where asked for: the tokens of the prompt.
         cached_tokens: how many of these were found in the cache, and not decoded.
         stop_string: which of the request's stop strings ended the reply; None where none did.
+        candidates: with `explain`, all tokens that are among the n likeliest to the emulation or to
+            a role, likeliest under the emulation first.
     """
 
     request_id: int
@@ -193,6 +223,7 @@ class Step:
     prompt_logprobs: tuple[PromptToken, ...] = ()
     cached_tokens: int = 0
     stop_string: str | None = None
+    candidates: tuple[Candidate, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; what has its default is left out.
@@ -205,7 +236,7 @@ class Step:
             values["piece"] = self.piece.decode("latin-1")
         if self.explain is not None:
             values["explain"] = {role: view.to_dict() for role, view in self.explain.items()}
-        for name in ("top_logprobs", "prompt_logprobs"):
+        for name in _LISTS:
             if name in values:
                 values[name] = [entry.to_dict() for entry in values[name]]
         return values
@@ -221,12 +252,17 @@ class Step:
         if "explain" in given:
             views = given["explain"].items()
             given["explain"] = {role: RoleView.from_dict(view) for role, view in views}
-        for name, kind in (("top_logprobs", TokenLogprob), ("prompt_logprobs", PromptToken)):
+        for name, kind in _LISTS.items():
             if name in given:
                 given[name] = tuple(map(kind.from_dict, given[name]))
         return cls(**given)
 
 
+_LISTS: dict[str, Any] = {
+    "top_logprobs": TokenLogprob,
+    "prompt_logprobs": PromptToken,
+    "candidates": Candidate,
+}
 _DEFAULTS = {f.name: f.default for f in fields(Step) if f.default is not MISSING}
 
 
@@ -247,7 +283,7 @@ class Generation:
         tokens: the ids generated, without the end token.
         finish_reason: "stop", "length", or "cancelled" if more was to come.
         prompt_tokens: length of the base's prompt, or of the first role's that had weight; other
-            roles' prompts may differ. 0 if nothing came.
+            roles' prompts may differ. `prefix_ids` count. 0 if nothing came.
         timings: summed over the steps.
         seed: that gives this text again.
         drafts_tested, drafts_accepted: drafted tokens that were compared, and that were right.

@@ -18,7 +18,7 @@ from ..errors import EngineError
 from ..logits.combiner import Combiner, log_partition
 from .constrained import choose
 from .contexts import Rows
-from .explain import explain
+from .explain import Explainer
 from .logprobs import likeliest, logprob_of
 from .reply import FinishReason, Step, Timings
 from .request_state import OUTPUTS_PER_SLOT, RequestState
@@ -44,6 +44,7 @@ class Verifier:
         self._combiner, self._deltas, self._piece, self._n_ctx = combiner, deltas, piece, n_ctx
         self._logits = np.empty((OUTPUTS_PER_SLOT, combiner.n_vocab), np.float32)
         self._scratch = np.empty_like(self._logits)
+        self._explainer = Explainer(combiner, piece)
 
     def combine(
         self, state: RequestState, rows: Rows
@@ -87,7 +88,7 @@ class Verifier:
             EngineError: a model gave NaN, or no token is left.
         """
         proposals, n_draft = state.proposals, len(state.draft)
-        with_prompt = not state.tokens
+        with_prompt = not state.begun
         state.draft = []
         t0 = perf_counter()
         try:
@@ -109,8 +110,7 @@ class Verifier:
             t1 = perf_counter()
             token = choose(logits[j], request, index, state.counts, state.grammar)
             t2 = perf_counter()
-            at = {role: block[j : j + 1] for role, block in rows.items()} if request.explain else {}
-            more = self._more(state, token, logits[j], log_z[j], at)
+            more = self._more(state, token, (logits[j], log_z[j]), rows, j)
             t3 = perf_counter()
             is_end = token == self._combiner.end_token or token in state.stop_tokens
             text, finish_reason = self._take(state, token, is_end)
@@ -144,17 +144,20 @@ class Verifier:
         self,
         state: RequestState,
         token: int,
-        logits: NDArray[np.float32],
-        log_z: np.float32,
+        combined: tuple[NDArray[np.float32], np.float32],
         rows: Rows,
+        j: int,
     ) -> dict[str, Any]:
         """Return what a step has beyond the token: its piece, and what the request asks for."""
-        request = state.request
+        n_top, n_explained = state.request.top_logprobs, state.request.explain
         more: dict[str, Any] = {"piece": self._piece(token, special=True)}
-        if request.top_logprobs:
-            more["top_logprobs"] = likeliest(request.top_logprobs, logits, log_z, self._piece)
-        if request.explain:
-            more["explain"] = explain(rows, token, request.explain, self._combiner, self._piece)
+        top = likeliest(max(n_top, n_explained), *combined, self._piece)
+        if n_top:
+            more["top_logprobs"] = top[:n_top]
+        if n_explained:
+            more["explain"], more["candidates"] = self._explainer.explain(
+                rows, j, token, n_explained, combined, top[:n_explained]
+            )
         if state.prompt_scores and not state.tokens:
             more["prompt_logprobs"] = tuple(state.prompt_scores.scored)
         return more

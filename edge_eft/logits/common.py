@@ -53,13 +53,33 @@ class CommonRows:
         Returns:
             (coefficient, (rows, n_vocab) float32): a view, or a copy where ends are merged.
         """
-        terms = []
-        for role, c in coefficients.items():
-            if c:
-                row = rows[role][..., : self.n_vocab]
-                if role in self._merged:
-                    row = row.copy()
-                    ends = rows[role][..., self._merged[role]]
-                    row[..., self.end_token] = np.logaddexp.reduce(ends, axis=-1)
-                terms.append((c, row))
-        return terms
+        return [(c, self.of(role, rows[role])) for role, c in coefficients.items() if c]
+
+    def of(self, role: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a role's common logits.
+
+        Args:
+            rows: (…, ≥ n_vocab) float32 logits, not changed.
+
+        Returns:
+            (…, n_vocab) float32: a view, or a copy where ends are merged.
+        """
+        common = rows[..., : self.n_vocab]
+        if role in self._merged:
+            common = common.copy()
+            ends = rows[..., self._merged[role]]
+            common[..., self.end_token] = np.logaddexp.reduce(ends, axis=-1)
+        return common
+
+    def alike(self, rows: Mapping[str, NDArray[np.float32]]) -> list[list[str]]:
+        """Return the roles, those together whose common logits are the same.
+
+        Args:
+            rows: role → logits; one array for roles of one context.
+        """
+        groups: dict[object, list[str]] = {}
+        for role, row in rows.items():
+            ends = self._merged.get(role)
+            key = id(row), None if ends is None else ends.tobytes()
+            groups.setdefault(key, []).append(role)
+        return list(groups.values())

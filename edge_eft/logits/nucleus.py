@@ -6,6 +6,8 @@ every step, so neither sorts or partitions a whole row. Ties always go to the lo
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,12 +27,8 @@ def largest(values: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     Returns:
         (≤ k,) int64 ids, ascending.
     """
-    width = len(values) // _GROUPS
-    if k < width:
-        maxima = values[: _GROUPS * width].reshape(_GROUPS, width).max(axis=0)
-        ids = np.flatnonzero(values >= np.partition(maxima, width - k)[width - k])
-    else:
-        ids = np.arange(len(values))
+    bound = _bound(values, k)
+    ids = np.arange(len(values)) if bound is None else np.flatnonzero(values >= bound)
     left = values[ids]
     if k < len(ids):
         threshold = np.partition(left, len(ids) - k)[len(ids) - k]
@@ -38,6 +36,37 @@ def largest(values: NDArray[np.floating], k: int) -> NDArray[np.int64]:
         kept[np.flatnonzero(left == threshold)[: k - np.count_nonzero(kept)]] = True
         ids, left = ids[kept], left[kept]
     return ids[np.isfinite(left)]
+
+
+def largest_of_rows(values: NDArray[np.floating], k: int) -> list[NDArray[np.int64]]:
+    """Return the ids of the k largest finite values of each row, best first, ties by id.
+
+    Args:
+        values: (rows, vocab) floats, as of `largest`.
+        k: at least 1.
+    """
+    n_rows, vocab = values.shape
+    bound = _bound(values, k)
+    if bound is None:
+        k = min(k, vocab)
+        bound = np.partition(values, vocab - k, axis=-1)[:, vocab - k]
+    places = np.flatnonzero(values >= bound[:, None])
+    found = values.ravel()[places]
+    places, found = places[np.isfinite(found)], found[np.isfinite(found)]
+    rows, ids = np.divmod(places, vocab)
+    ids = ids[np.lexsort((ids, -found, rows))]  # the rows stay in their order
+    begins = np.searchsorted(rows, np.arange(n_rows + 1)).tolist()
+    return [ids[begin:end][:k] for begin, end in itertools.pairwise(begins)]
+
+
+def _bound(values: NDArray[np.floating], k: int) -> NDArray[np.floating] | None:
+    """Return (…) a lower bound of the k-th largest of (…, vocab) values; None if k is too many."""
+    width = values.shape[-1] // _GROUPS
+    if k >= width:
+        return None
+    groups = values[..., : _GROUPS * width].reshape(*values.shape[:-1], _GROUPS, width)
+    bound: NDArray[np.floating] = np.partition(groups.max(axis=-2), width - k)[..., width - k]
+    return bound
 
 
 def nucleus(log_p: NDArray[np.floating], top_p: float) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
-from ..engine.reply import RoleView, Step, TokenLogprob
+from ..engine.reply import Candidate, RoleView, Step, TokenLogprob
 from .fields import Fields
 from .generation import Done
 
@@ -80,7 +80,10 @@ def token_logprob(step: Step, n: int) -> dict[str, Any]:
 
 
 def explained(steps: Iterable[Step], n: int) -> list[dict[str, Any]]:
-    """Return what each model thought of each token: its log-probability and n likeliest tokens."""
+    """Return what each model thought of each token: its log-probability and n likeliest tokens.
+
+    And of all that are among these, what everyone thinks of them.
+    """
     return [
         {
             "id": step.token,
@@ -91,6 +94,7 @@ def explained(steps: Iterable[Step], n: int) -> list[dict[str, Any]]:
                 "top": [_top(one) for one in step.top_logprobs[:n]],
             },
             **{role: _view(view) for role, view in (step.explain or {}).items()},
+            "candidates": [_candidate(one) for one in step.candidates],
         }
         for step in steps
     ]
@@ -98,6 +102,11 @@ def explained(steps: Iterable[Step], n: int) -> list[dict[str, Any]]:
 
 def _top(one: TokenLogprob) -> dict[str, Any]:
     return {"id": one.token, "token": text_of(one.piece), "logprob": finite(one.logprob)}
+
+
+def _candidate(one: Candidate) -> dict[str, Any]:
+    logprobs = {role: finite(logprob) for role, logprob in one.logprobs.items()}
+    return {"id": one.token, "token": text_of(one.piece), "logprobs": logprobs}
 
 
 def _view(view: RoleView) -> dict[str, Any]:

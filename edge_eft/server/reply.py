@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PAUSE_AT = 1024  # numbers in the steps that wait for the reader, which may tell of many tokens
 _STEP = 8  # of a step without the likeliest tokens
+_EXPLAINED = 12  # for each of a role's likeliest: in its list, and in a candidate's for all roles
 
 
 class Reply:
@@ -26,6 +27,8 @@ class Reply:
     Attributes:
         id: that the engine knows it by; `known_as`: that the client does.
         recipe: its name.
+        choices: the replies of all choices of the same answer, this one included.
+        prefix: its `prefix_ids` as text, as of `engine.prefix.prefix_parts`.
         request: plain data of the `Request`.
         begun: when it was submitted, by time.monotonic.
         n_decoded: tokens so far.
@@ -34,6 +37,8 @@ class Reply:
     def __init__(self, id: str, recipe: str, engine: Engine, request: dict[str, Any]) -> None:
         self.id, self.recipe, self.request = id, recipe, request
         self.known_as = ""
+        self.choices: list[Reply] = [self]
+        self.prefix: list[str] = []
         self.begun = time.monotonic()
         self.n_decoded = 0
         self._engine = engine
@@ -43,14 +48,15 @@ class Reply:
         self._failure: UnservedError | None = None
         self._ended = False
         self._paused = False
-        per_step = _STEP + request.get("top_logprobs", 0) + 4 * request.get("explain", 0)
+        n_explained = request.get("explain", 0)
+        per_step = _STEP + request.get("top_logprobs", 0) + _EXPLAINED * n_explained
         self._pause_at = PAUSE_AT // per_step
 
     # -- the engine's side -----------------------------------------------------------------
 
-    def accept(self, tail: str) -> None:
+    def accept(self, tail: str, prefix: list[str]) -> None:
         """Note that the request is in work; `tail` is the end of the tuned model's prompt."""
-        self._tail = tail
+        self._tail, self.prefix = tail, prefix
         self._news.set()
 
     def take(self, step: dict[str, Any]) -> None:

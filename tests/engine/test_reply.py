@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_eft.engine.reply import (
+    Candidate,
     Generation,
     PromptToken,
     ReplyBuilder,
@@ -50,15 +51,24 @@ prompt_tokens = st.builds(
     st.lists(tokens, max_size=3).map(tuple),
 )
 
+candidates = st.builds(
+    Candidate,
+    st.integers(0, 300_000),
+    st.binary(),
+    st.dictionaries(st.sampled_from(["emulated", "base", "tuned:chat"]), logprobs),
+)
+
 
 @given(
     st.binary(),
     st.lists(tokens, max_size=3).map(tuple),
     st.lists(prompt_tokens, max_size=4).map(tuple),
+    st.lists(candidates, max_size=3).map(tuple),
 )
-def test_pieces_and_log_probabilities_survive_json(piece, top, prompt):
+def test_pieces_and_log_probabilities_survive_json(piece, top, prompt, candidates):
     """Any bytes, what is impossible, and what has no log-probability at all."""
-    step = Step(3, 0, 7, "", -0.5, Timings(), piece=piece, top_logprobs=top, prompt_logprobs=prompt)
+    more = {"top_logprobs": top, "prompt_logprobs": prompt, "candidates": candidates}
+    step = Step(3, 0, 7, "", -0.5, Timings(), piece=piece, **more)
     plain = json.loads(json.dumps(step.to_dict(), allow_nan=False))
     assert Step.from_dict(plain) == step
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from edge_eft import Request
-from edge_eft.engine.explain import explain
+from edge_eft.engine.explain import Explainer
 from edge_eft.engine.request_state import RequestState
 from edge_eft.engine.verifier import Verifier
 from edge_eft.logits.combiner import Combiner
@@ -25,4 +25,5 @@ def test_a_certain_tokens_log_probability_is_zero_and_not_minus_zero():
     (step,) = Verifier(combiner, {}, piece, n_ctx=8).verify(state, rows)
     assert step.logprob == 0
     assert "-0.0" not in json.dumps(step.to_dict())
-    assert "-0.0" not in repr(explain(rows, 0, 3, combiner, piece))
+    combined = rows["base"][0], np.float32(0.0)
+    assert "-0.0" not in repr(Explainer(combiner, piece).explain(rows, 0, 0, 3, combined, ()))

@@ -69,3 +69,14 @@ def reference_reply(family, prompt, schedule):
             break
         rows = [model.go_on([token]) for model in models]
     return reply
+
+
+def solved_alpha(candidates):
+    """The α that the candidates of a step stand for: emulated = base + α · δ, up to a constant."""
+    of = {
+        role: np.array([one.logprobs[role] for one in candidates]) for role in ("emulated", *ROLES)
+    }
+    delta = of["tuned:tuned"] - of["reference:tuned"]
+    a, b = delta.argmax(), delta.argmin()
+    gained = of["emulated"] - of["base"]
+    return (gained[a] - gained[b]) / (delta[a] - delta[b])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_eft.logits.nucleus import largest, nucleus
+from edge_eft.logits.nucleus import largest, largest_of_rows, nucleus
 
 DTYPES = st.sampled_from([np.float32, np.float64])
 
@@ -41,6 +41,14 @@ def test_largest_is_what_sorting_gives(values, k):
 @given(st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 2.0]), min_size=1), st.integers(1, 20))
 def test_largest_of_few_values_is_what_sorting_gives(values, k):
     assert largest(np.array(values), k).tolist() == naive_largest(values, k)
+
+
+@given(rows(), st.integers(1, 4), st.one_of(st.integers(1, 60), st.integers(1, 4000)))
+def test_the_largest_of_rows_are_those_of_each_best_first(values, n, k):
+    block = np.array([np.roll(values, i) for i in range(n)])
+    for row, got in zip(block.tolist(), largest_of_rows(block, k), strict=True):
+        expected = naive_largest(row, k)
+        assert got.tolist() == sorted(expected, key=lambda token: (-row[token], token))
 
 
 @pytest.mark.parametrize("place", [0, 255, 256, 151_999, 152_000, 152_063])
