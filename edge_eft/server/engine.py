@@ -15,9 +15,9 @@ from itertools import count
 from typing import Any, Literal
 
 from .failure import UnservedError, failure_of
-from .process import EngineProcess, Event
+from .process import EngineProcess, Event, Memory
 from .reply import PromptProgress, Reply
-from .served import RecipeState, ServedRecipe
+from .served import FilesRead, RecipeState, ServedRecipe
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +84,16 @@ class Engine:
     @property
     def progress(self) -> dict[str, int] | None:
         """How far a loading is, in bytes of files, if one is under way: "bytes" of "total"."""
-        return next((one.progress for one in self._recipes.values() if one.progress), None)
+        files = next((one.files for one in self._recipes.values() if one.files), None)
+        return files.note(0, self._memory().of_files) if files else None
 
     @property
     def memory(self) -> int:
         """Bytes of the engine's process that are in memory; 0 while there is none."""
-        return self._process.memory if self._process else 0
+        return self._memory().resident
+
+    def _memory(self) -> Memory:
+        return self._process.memory() if self._process else Memory(0, 0)
 
     def served(self, name: str) -> ServedRecipe:
         """Return a recipe as it was given."""
@@ -173,7 +177,7 @@ class Engine:
                 recipe.facts = facts
                 return facts
             finally:
-                recipe.progress = None
+                recipe.files = None
 
     async def _unload(self, recipe: RecipeState) -> None:
         assert self._process is not None
@@ -350,6 +354,11 @@ class Engine:
         if self._replies.pop(reply.id, None):
             self._watch_idle()
 
+    def _note_loading(self, name: str, bytes: int, total: int, **_: Any) -> None:
+        recipe, of_files = self._recipes[name], self._memory().of_files
+        recipe.files = recipe.files or FilesRead(total, of_files)
+        recipe.files.note(bytes, of_files)
+
     def _take(self, event: Event) -> None:
         """Give an event to whom it concerns."""
         what = event["event"]
@@ -359,7 +368,7 @@ class Engine:
                     reply.take(step)
             return
         if what == "loading":
-            self._recipes[event["name"]].progress = {n: event[n] for n in ("bytes", "total")}
+            self._note_loading(**event)
             return
         if what == "progress":
             if reply := self._replies.get(event["id"]):

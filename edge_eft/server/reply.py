@@ -116,9 +116,10 @@ class Reply:
         while True:
             while not (self._steps or self._progress or self._ended):
                 await self._wait()
-            progress, self._progress = self._progress, None
-            if progress:
+            if progress := self._progress:
+                self._progress = None
                 yield progress
+                continue
             steps, self._steps = self._steps, []
             if steps:
                 yield steps

@@ -32,20 +32,48 @@ class ServedRecipe:
 
 
 @dataclass
+class FilesRead:
+    """How much of a recipe's files is read while it is loaded, in bytes.
+
+    llama.cpp maps a file before it tells anything of it, and that is when a disk is waited for. So
+    what the engine's process has of files in memory counts as well.
+
+    Attributes:
+        total: of all its files.
+        before: of files, that the process had in memory when the loading began.
+        done: so far.
+    """
+
+    total: int
+    before: int
+    done: int = 0
+
+    def note(self, told: int, of_files: int) -> dict[str, int]:
+        """Return how far it is: "bytes" of "total".
+
+        Args:
+            told: as the engine said.
+            of_files: that its process has in memory.
+        """
+        self.done = max(self.done, told, min(of_files - self.before, self.total))
+        return {"bytes": self.done, "total": self.total}
+
+
+@dataclass
 class RecipeState:
     """What is going on with a recipe that is served.
 
     Attributes:
         facts: from the engine, once it was loaded; kept afterwards.
         loading: done when it is loaded, or could not be.
-        progress: of the loading that is under way: "bytes" of its files that are read, and "total".
+        files: how much of them is read, while it is loaded.
         replies: those in work.
     """
 
     served: ServedRecipe
     facts: dict[str, Any] | None = None
     loading: asyncio.Future[dict[str, Any]] | None = None
-    progress: dict[str, int] | None = None
+    files: FilesRead | None = None
     replies: set[Reply] = field(default_factory=set)
     used: float = 0.0
 

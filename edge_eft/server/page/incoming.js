@@ -48,28 +48,31 @@ export class Places {
         break;
       }
     }
-    for (const token of tokens.slice(this.n_placed)) {
-      Object.assign(token, this.#here());
-    }
+    tokens.slice(this.n_placed).forEach((token) => this.#put(token));
   }
 
   #placed(token) {
     let found = this.#find(token);
     const thinks = this.part === "reasoning" && this.#text().length - this.end > AHEAD;
-    if (found < 0 && this.part === "reasoning" && !thinks && this.turn.text) {
+    if (!found && this.part === "reasoning" && !thinks && this.turn.text) {
       [this.part, this.end] = ["text", 0];
       found = this.#find(token);
     }
-    this.end = found < 0 ? this.end : found;
-    Object.assign(token, this.#here());
-    this.end += found < 0 ? 0 : token.text.length;
-    return found >= 0;
+    this.end = found?.at ?? this.end;
+    this.#put(token);
+    this.end += found?.length ?? 0;
+    return Boolean(found);
   }
 
+  /** Where the text has a token's, or all of it but the blanks that it begins with. */
   #find({ text }) {
-    const near = this.#text().slice(this.end, this.end + AHEAD + text.length);
-    const at = text ? near.indexOf(text) : -1;
-    return at < 0 ? -1 : this.end + at;
+    for (const one of [text, text.trimStart()].filter(Boolean)) {
+      const near = this.#text().slice(this.end, this.end + AHEAD + one.length);
+      if (near.includes(one)) {
+        return { at: this.end + near.indexOf(one), length: one.length };
+      }
+    }
+    return null;
   }
 
   /** Whether all text has its tokens, so that more of it may come. */
@@ -81,8 +84,11 @@ export class Places {
     return this.turn[this.part] ?? "";
   }
 
-  #here() {
-    const isThought = this.part === "reasoning" && this.turn.reasoning;
-    return isThought ? { offset: this.end, part: "reasoning" } : { offset: this.end };
+  #put(token) {
+    token.offset = this.end;
+    delete token.part;
+    if (this.part === "reasoning" && this.turn.reasoning) {
+      token.part = this.part;
+    }
   }
 }

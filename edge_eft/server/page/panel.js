@@ -29,7 +29,7 @@ export function replyOf(app, turn, tokens) {
  */
 export function mountPanel(app, root) {
   const beside = matchMedia(BESIDE);
-  let picked = null; // {turn, index, pinned, view}
+  let picked = null; // {turn, index, pinned, view, adopt?}
   let closed = false; // by the person, until a token is asked for
   const panel = new TokenPanel(root, {
     onContinue: (index, candidate) => goFrom(continueFrom, index, candidate),
@@ -44,12 +44,16 @@ export function mountPanel(app, root) {
     view?.unpin(true);
   }
 
-  /** Have another reply from the token on: it is that one, then, which is looked at. */
-  function goFrom(way, index, detail) {
-    const { turn } = picked;
+  /**
+   * Have another reply from the token on: it is that one, then, which is looked at. A reply of the
+   * comparison becomes a conversation before.
+   */
+  async function goFrom(way, index, detail) {
+    const { turn, adopt } = picked;
     app.emit("pick");
+    await adopt?.();
     document.getElementById("turns").focus();
-    way(app, turn, index, detail);
+    await way(app, turn, index, detail);
   }
 
   async function show(pick) {
@@ -76,16 +80,16 @@ export function mountPanel(app, root) {
   }
 
   app.on("pick", (pick) => {
-    const isAsked = pick?.pinned || document.activeElement?.matches(".token");
     if (!pick) {
       rest();
-    } else if (isAsked || !root.hidden) {
-      closed &&= !isAsked;
+    } else if (pick.asked || !root.hidden) {
+      closed &&= !pick.asked;
       show(pick);
     }
   });
   app.on("turns", () => {
-    if (picked && !app.tree.path().includes(picked.turn)) {
+    const turn = app.tree.turns.get(picked?.turn.id);
+    if (turn && !app.tree.path().includes(turn)) {
       rest();
     }
   });

@@ -83,16 +83,16 @@ export function asMarkdown(tree, deltas) {
   return `${parts.join("\n\n")}\n`;
 }
 
-/** How a reply was drawn: " (atlas, α 1; α 0.3 from token 12 on; seed 4; cut)". */
-function aside({ model, marks, body, state }, deltas) {
-  const words = (weights) => inWords(weights, deltas);
+/** How a reply was drawn: " (atlas, α 1, α 0.3 from token 12 on, seed 4, cut)". */
+function aside({ model, marks = [], body, state }, deltas) {
+  const from = (at) => (at ? ` from token ${at + 1} on` : "");
   const said = [
-    [model, body && words(body)].filter(Boolean).join(", "),
-    ...(marks ?? []).map(({ at, weights }) => `${words(weights)} from token ${at} on`),
+    model,
+    ...marks.map(({ at, weights }) => inWords(weights, deltas) + from(at)),
     body?.seed !== undefined && `seed ${body.seed}`,
     state !== "done" && state,
   ].filter(Boolean);
-  return said.length ? ` (${said.join("; ")})` : "";
+  return said.length ? ` (${said.join(", ")})` : "";
 }
 
 function section(about, heading, text) {

@@ -118,6 +118,18 @@ export class Tree {
     this.about.leaf = leaf.id;
   }
 
+  /** Take over the turns of another state of the same conversation; what was shown goes on. */
+  merge(other) {
+    for (const turn of other.turns.values()) {
+      const known = this.turns.get(turn.id);
+      this.turns.set(turn.id, known ? Object.assign(known, turn) : turn);
+    }
+    const leaf = this.turns.get(this.about.leaf);
+    if (leaf) {
+      this.show(leaf);
+    }
+  }
+
   /**
    * What the server is sent: the path up to a turn, with the system prompt.
    * @param {Turn} last  the last turn of it
