@@ -298,8 +298,8 @@ def test_the_panel_has_every_models_likeliest_and_the_sum(show):
     assert "Emulated, α 0.5" in said
     sums = panel.locator(".token-sum td").all_inner_texts()
     assert [sum_.partition("Continue")[0].strip() for sum_ in sums[:2]] == [
-        "−2.00 + 0.5 · 3.00 − (−0.25) = −0.25",
-        "−0.50 + 0.5 · (−2.00) − (−0.25) = −1.25",
+        "−2.00 + 0.5 · 3.00 + 0.25 = −0.25",
+        "−0.50 + 0.5 · (−2.00) + 0.25 = −1.25",
     ]
     assert sums[2].startswith("ruled out by one of the models")
     tables = panel.get_by_role("table")

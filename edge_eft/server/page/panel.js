@@ -44,14 +44,11 @@ export function mountPanel(app, root) {
     view?.unpin(true);
   }
 
-  /**
-   * Have another reply from the token on: it is that one, then, which is looked at. A reply of the
-   * comparison becomes a conversation before.
-   */
+  /** Have another reply from the token on: it is that one, then, which is looked at. */
   async function goFrom(way, index, detail) {
     const { turn, adopt } = picked;
     app.emit("pick");
-    await adopt?.();
+    await adopt?.(); // a reply of the comparison becomes a conversation before
     document.getElementById("turns").focus();
     await way(app, turn, index, detail);
   }

@@ -205,7 +205,8 @@ function sumOfWords(candidate, weights, deltas) {
     const times = factor === 1 ? "" : `${Math.round(factor * 1000) / 1000} · `;
     return times || i ? `${times}${inner(value)}` : signed(value);
   });
-  return `${terms.join(" + ")} − ${inner(sum.logZ)} = ${signed(sum.total)}`;
+  const rest = `${sum.logZ < 0 ? "+" : "−"} ${signed(Math.abs(sum.logZ))}`;
+  return `${terms.join(" + ")} ${rest} = ${signed(sum.total)}`;
 }
 
 /** What the numbers of a sum are. */
