@@ -13,7 +13,7 @@ from .command import OUTPUT, option
 from .command import command as new_command
 from .options import model_options, setting_options, system_option, words_argument
 from .run import raw_option, told
-from .terminal import ReplyWriter, counted, harmless, one_line, say, talk
+from .terminal import ReplyWriter, counted, harmless, one_line, talk
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator

@@ -114,7 +114,9 @@ def _collect(name: str, parts: dict[str, str]) -> None:
     for match in _IMPORT.finditer(source):
         _collect(match[2], parts)
     exported = ", ".join(_EXPORT.findall(source))
-    body = _EXPORT.sub("", _IMPORT.sub(lambda match: f"const {match[1]} = {_as(match[2])};\n", source))
+    body = _EXPORT.sub(
+        "", _IMPORT.sub(lambda match: f"const {match[1]} = {_as(match[2])};\n", source)
+    )
     parts[name] = f"const {_as(name)} = (() => {{\n{body}return {{ {exported} }};\n}})();\n"
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 TESTS = Path(__file__).parents[1]
 SCREENSHOTS = TESTS.parent / "build" / "screenshots"
+_MARKS, _MARK = "blink.user_timing", "long_tasks"
 LONG = 50  # ms; what a reader notices, as browsers have it ("longtask")
 
 
@@ -57,28 +58,27 @@ class Task(NamedTuple):
 
 @contextlib.contextmanager
 def long_tasks(page, longer_than=LONG):
-    """A list that has, afterwards, the tasks that kept the main thread busy for longer.
+    """A list that has, afterwards, the tasks that kept the page's main thread busy for longer.
 
     What counts is the processor's time, from a trace of the browser: by the clock a task is as long
     as whoever shares the machine makes it. Looking at the page meanwhile makes tasks, too.
     """
     tasks = []
     browser = page.context.browser
-    browser.start_tracing(categories=["toplevel"])
+    browser.start_tracing(categories=["-*", "disabled-by-default-devtools.timeline", _MARKS])
     try:
+        page.evaluate(f"performance.mark('{_MARK}')")  # other pages' threads have none
         yield tasks
+        page.evaluate(f"performance.mark('{_MARK}')")
     finally:
         events = json.loads(browser.stop_tracing())["traceEvents"]
-    threads = {
-        (event["pid"], event["tid"])
-        for event in events
-        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
-    }
-    assert threads, "the trace has no main thread of a page"
-    for event in events:
-        is_task = event["name"].endswith("RunTask") and (event["pid"], event["tid"]) in threads
-        if is_task and event.get("tdur", 0) > 1000 * longer_than:
-            tasks.append(Task(event["tdur"] / 1000, event["dur"] / 1000))
+    threads = {(e["pid"], e["tid"]) for e in events if e["name"] == _MARK}
+    assert threads, "the trace has nothing of the page"
+    for event in events:  # "X": a task that ended; the last one is the mark's own
+        if (event["name"], event["ph"]) == ("RunTask", "X"):
+            cpu, wall = event["tdur"] / 1000, event["dur"] / 1000
+            if cpu > longer_than and (event["pid"], event["tid"]) in threads:
+                tasks.append(Task(cpu, wall))
 
 
 def take_screenshot(page, name):

@@ -126,19 +126,19 @@ def test_a_long_task_is_seen_and_a_wait_is_not(browser, site):
         const busy = document.createElement("button");
         busy.textContent = "Busy";
         busy.onclick = () => {
-            const end = performance.now() + 120;
-            while (performance.now() < end) {}
+            let x = 0;
+            for (let i = 0; i < 8e6; i++) x = Math.sin(x + i);
         };
         document.querySelector("main").append(busy);"""
 
     def measured(page):
         with long_tasks(page) as tasks:
-            page.wait_for_timeout(120)
+            page.wait_for_timeout(100)
         assert tasks == []
         with long_tasks(page) as tasks:
             page.get_by_role("button").click()
         assert len(tasks) == 1
-        assert tasks[0].wall > 100
+        assert tasks[0].wall >= tasks[0].cpu
 
     visit(browser, site, script=script, then=measured)
 

@@ -32,23 +32,25 @@ export function mountPanel(app, root) {
   let picked = null; // {turn, index, pinned, view, adopt?}
   let closed = false; // by the person, until a token is asked for
   const panel = new TokenPanel(root, {
-    onContinue: (index, candidate) => act(continueFrom, index, candidate),
-    onReplay: (index, weights) => act(replay, index, weights),
+    onContinue: (index, candidate) => goFrom(continueFrom, index, candidate),
+    onReplay: (index, weights) => goFrom(replay, index, weights),
     onClose: close,
   });
-
-  /** Do something from a token on; a reply of the comparison becomes a conversation before. */
-  async function act(what, index, detail) {
-    const { turn, adopt } = picked;
-    await adopt?.();
-    await what(app, turn, index, detail);
-  }
 
   function close() {
     const view = picked?.view;
     closed = true;
     app.emit("pick");
     view?.unpin(true);
+  }
+
+  /** Have another reply from the token on: it is that one, then, which is looked at. */
+  async function goFrom(way, index, detail) {
+    const { turn, adopt } = picked;
+    app.emit("pick");
+    await adopt?.(); // a reply of the comparison becomes a conversation before
+    document.getElementById("turns").focus();
+    way(app, turn, index, detail);
   }
 
   async function show(pick) {
@@ -81,6 +83,11 @@ export function mountPanel(app, root) {
     } else if (isAsked || !root.hidden) {
       closed &&= !isAsked;
       show(pick);
+    }
+  });
+  app.on("turns", () => {
+    if (picked && !app.tree.path().includes(picked.turn)) {
+      rest();
     }
   });
   app.on("view", () => {
