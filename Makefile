@@ -17,21 +17,25 @@ export CMAKE_ARGS
 # TORCH may name a CPU build; plain torch can bring gigabytes of CUDA.
 TORCH ?= torch
 
-.PHONY: demo test test-slow test-convert lint clean
+.PHONY: demo test test-slow test-convert test-tools lint clean
 
 demo: .venv/installed
 	@$(BIN)/edge-eft demo
 
-test: .venv/tested
+test: .venv/tested test-tools
 	$(BIN)/python -m pytest -m "not slow and not convert"
 
 # What takes more than a few seconds each: kills at random moments, real terminals, long replies.
-test-slow: .venv/tested
+test-slow: .venv/tested test-tools
 	$(BIN)/python -m pytest -m "slow and not convert"
 
 # Needs torch and transformers, some gigabytes: a virtual environment of its own.
 test-convert: .venv-convert/installed
 	.venv-convert/bin/python -m pytest -m convert
+
+# tmux and a browser, where root can have them from Debian.
+test-tools:
+	@sh tests/install_tools.sh
 
 lint: .venv/tested
 	$(BIN)/ruff check .
@@ -39,7 +43,7 @@ lint: .venv/tested
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-convert dist
+	rm -rf .venv .venv-convert build dist
 
 # $(call venv,DIR): a virtual environment with llama.cpp in it; step 3 is the caller's. pip's cache
 # may hold a wheel that was built with other arguments. One that would die here, or lacks a GPU that
