@@ -43,7 +43,7 @@ _CONTENT = (
 )
 # What the page does not use; to write to the clipboard, by buttons that copy, stays.
 _UNUSED = (
-    *("accelerometer", "autoplay", "bluetooth", "camera", "clipboard-read", "display-capture"),
+    *("accelerometer", "autoplay", "camera", "clipboard-read", "display-capture"),
     *("encrypted-media", "fullscreen", "geolocation", "gyroscope", "hid", "idle-detection"),
     *("local-fonts", "magnetometer", "microphone", "midi", "payment", "picture-in-picture"),
     *("publickey-credentials-get", "screen-wake-lock", "serial", "sync-xhr", "usb"),

@@ -82,8 +82,9 @@ def test_an_id_picks_one_and_a_recipe_before_it_is_what_it_goes_on_with(chat, re
     (first,) = sessions.paths()
     chat(other, say="second\n")
     # Ids end in random letters: as many of them as tell the two apart.
-    common = os.path.commonprefix([path.stem for path in sessions.paths()])
-    emulator, _ = chat("--continue", first.stem[: len(common) + 1], say="more\n")
+    ids = [first.stem, *({path.stem for path in sessions.paths()} - {first.stem})]
+    short = next(ids[0][:n] for n in range(1, 99) if not ids[1].startswith(ids[0][:n]))
+    emulator, _ = chat("--continue", short, say="more\n")
     assert asked(emulator)[0] == "first"
     os.utime(first, (1, 1))
     emulator, _ = chat("--continue", say="more\n")
