@@ -184,6 +184,7 @@ class Contexts(Sequence[ContextRunner]):
         Raises as `enter`. What is surely too long is not tokenised. Any thread may call it.
         """
         variables, told = request.chat_template_kwargs, {}
+        n_given = max(n_given, len(request.prefix_ids))
         for i in contexts:
             runner = self._runners[i]
             check = partial(self.check_room, runner.name, n_given, least=True)
@@ -265,7 +266,7 @@ class Contexts(Sequence[ContextRunner]):
     def prefills(self, state: RequestState) -> bool:
         """Whether a request's next step decodes more than one token of what is given."""
         return state.catches_up or (
-            not state.tokens
+            not state.begun
             and any(
                 len(state.view(i)) - len(self._runners[i].context.tokens(state.slot)) > 1
                 for i in state.contexts

@@ -14,7 +14,6 @@ import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from time import perf_counter
 from typing import Any, Unpack
 
@@ -34,6 +33,7 @@ from .contexts import Rows, Told
 from .drafter import Drafter
 from .loader import LoadOptions, load
 from .prefill import Prefill
+from .prefix import begin_reply
 from .prompt_scores import PromptScorer
 from .readers import collect, steps_of
 from .reply import Generation, ReplyBuilder, Step, Timings
@@ -223,8 +223,10 @@ class Emulator(AbstractContextManager["Emulator"]):
         return tokens
 
     @checked_call()
-    def set_weights(self, request_id: int, weights: Weights) -> None:
-        """Change the weights of a request; acts from the next token that is given out.
+    def set_weights(self, request_id: int, weights: Weights) -> int:
+        """Change the weights of a request; they act from the next token that is given out.
+
+        Returns how many were given out before it, `prefix_ids` not counted.
 
         Raises:
             RequestError: no such request is in work, or the weights do not suit the recipe.
@@ -235,6 +237,7 @@ class Emulator(AbstractContextManager["Emulator"]):
         kind("weights", weights, Weights, "a Weights")
         self._weigh(state, weights)
         self._scheduler.retract(state)
+        return len(state.tokens) - state.n_prefix
 
     @checked_call()
     def cancel(self, request_id: int) -> None:
@@ -280,16 +283,14 @@ class Emulator(AbstractContextManager["Emulator"]):
     def prompt_of(self, request_id: int) -> dict[str, NDArray[np.int32]]:
         """Return role → (n,) token ids: a request's prompt as the contexts in use are told it."""
         state = self._scheduler.find(request_id)
-        used = ((self.contexts[i].name, state.sequences[i]) for i in state.contexts)
-        return {name: sequence.tokens[: sequence.n_prompt] for name, sequence in used}
+        return {self.contexts[i].name: state.sequences[i].prompt for i in state.contexts}
 
     # -- one request -----------------------------------------------------------------------
 
     def _prepare(self, request: Request, told: Told | None = None) -> RequestState:
         request = request.for_vocabulary(self.vocabulary)
-        stops = self.vocabulary.silent_tokens(request.stop)
         state = RequestState(next(self._ids), request, TextStream(self._piece, request.stop))
-        state.stop_tokens, state.grammar = stops, self._grammar(request, stops)
+        begin_reply(state, self.vocabulary, self._grammar)
         self._weigh(state, request.weights, told)
         return state
 
@@ -302,12 +303,12 @@ class Emulator(AbstractContextManager["Emulator"]):
         needed = self.contexts.enter(state, coefficients, self._replies, n_given, told)
         catches_up = not set(needed) <= set(state.contexts)
         scores = state.prompt_scores if n_given else self._prompts.begin(state, needed)
-        request = replace(state.request, weights=weights)
+        request = state.request.with_weights(weights)
         drafter = self.drafter.choose(coefficients)
         # All at once: an interrupt must not leave coefficients without their rows.
         state.catches_up, state.contexts, state.coefficients = catches_up, needed, coefficients
         state.request, state.drafter, state.prompt_scores = request, drafter, scores
-        state.prompt_tokens = state.sequences[needed[0]].n_prompt
+        state.prompt_tokens = state.sequences[needed[0]].n_prompt + state.n_prefix
 
     def _remember(self, state: RequestState) -> None:
         """Keep the reply's ids for when it comes back in a prompt."""

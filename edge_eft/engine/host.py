@@ -44,6 +44,7 @@ from .deadline import Deadline
 from .emulator import Emulator
 from .facts import facts
 from .loader import ModelPool
+from .prefix import prefix_parts
 from .progress import Loading, Reading
 from .request import Request
 
@@ -224,7 +225,9 @@ class Host:
         own = emulator.submit(request, told=told)
         self._requests[id] = name, own
         self._ids[name, own] = id
-        self.emit("accepted", id=id, tail=self._tail(emulator, own))
+        piece = emulator.contexts.pieces(emulator.vocabulary.adopters)
+        prefix = prefix_parts(request, piece)
+        self.emit("accepted", id=id, tail=self._tail(emulator, own), prefix=prefix)
 
     def _tail(self, emulator: Emulator, own: int) -> str:
         """Return the end of the tuned model's prompt as text: a mark may be open there."""
@@ -283,10 +286,16 @@ class Host:
             return ids
         return [[i, base.model.piece(i, special=True).decode("latin-1")] for i in ids]
 
-    def _ask_set_weights(self, emulator: Emulator, request: str, weights: dict[str, Any]) -> None:
-        """Change the weights of a request in work; it may have ended meanwhile."""
+    def _ask_set_weights(
+        self, emulator: Emulator, request: str, weights: dict[str, Any]
+    ) -> int | None:
+        """Change the weights of a request in work. Returns how many tokens came before that.
+
+        None if it has ended meanwhile.
+        """
         if found := self._requests.get(request):
-            emulator.set_weights(found[1], Weights.from_dict(weights))
+            return emulator.set_weights(found[1], Weights.from_dict(weights))
+        return None
 
     def _ask_detokenize(self, emulator: Emulator, tokens: list[int]) -> str:
         """Return the text of tokens, with the texts of control tokens."""

@@ -181,7 +181,7 @@ class Step:
 
     Attributes:
         request_id: from `Emulator.submit`.
-        index: position in the reply, from 0.
+        index: position in the reply, from 0; the request's `prefix_ids` come before it.
         token: its id; the end token in the step that ends a reply by it.
         text: what can now be shown; empty while a character or a possible stop string is
             incomplete, more than the token's own text afterwards.
@@ -283,7 +283,7 @@ class Generation:
         tokens: the ids generated, without the end token.
         finish_reason: "stop", "length", or "cancelled" if more was to come.
         prompt_tokens: length of the base's prompt, or of the first role's that had weight; other
-            roles' prompts may differ. 0 if nothing came.
+            roles' prompts may differ. `prefix_ids` count. 0 if nothing came.
         timings: summed over the steps.
         seed: that gives this text again.
         drafts_tested, drafts_accepted: drafted tokens that were compared, and that were right.

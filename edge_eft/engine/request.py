@@ -56,6 +56,9 @@ class Request(Sampling):
         tools: definitions of tools, as in `text.tools.check_tools`, for the roles' chat templates
             that show them; the other roles go without.
         constraint: the grammar or schema that the reply obeys, unless max_tokens cuts it.
+        prefix_ids: tokens that the reply begins with, as if they had been generated: what follows
+            is what follows them in the reply of the same seed. They are not given out, and do not
+            count for max_tokens. Not with prompt_logprobs.
 
     Raises:
         RequestError: a value is out of its range; the message names it.
@@ -76,12 +79,14 @@ class Request(Sampling):
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
     constraint: Constraint | None = None
+    prefix_ids: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.seed is None:
             object.__setattr__(self, "seed", int.from_bytes(os.urandom(4)))
         super().__post_init__()
         self._check_prompt()
+        self._check_prefix()
         try:
             kwargs = check_template_kwargs(self.chat_template_kwargs)
             tools = tuple(check_tools(self.tools))
@@ -128,6 +133,15 @@ class Request(Sampling):
                     "tokens for every role"
                 )
 
+    def _check_prefix(self) -> None:
+        ids = self.prefix_ids
+        is_list = isinstance(ids, Sequence) and not isinstance(ids, str | bytes | bytearray)
+        if not is_list or (ids and not is_ids(ids)):
+            raise RequestError(f"prefix_ids is {ids!r:.40}; it must be token ids")
+        object.__setattr__(self, "prefix_ids", tuple(ids))
+        if ids and self.prompt_logprobs is not None:
+            raise RequestError("prefix_ids are not for a request with prompt_logprobs")
+
     def with_weights(self, weights: Weights) -> Request:
         """Return the same request under other weights."""
         return replace(self, weights=weights)
@@ -136,11 +150,13 @@ class Request(Sampling):
         """Return the request as sampling takes it, with the end token forbidden if it is ignored.
 
         Raises:
-            RequestError: a token id of the prompt or of `logit_bias` is not one of all models.
+            RequestError: a token id of the prompt, of `prefix_ids` or of `logit_bias` is not one of
+                all models.
         """
         self.check_vocabulary(vocabulary.n_vocab)
         if is_ids(self.prompt):
             check_ids(self.prompt, vocabulary)
+        check_ids(self.prefix_ids, vocabulary, "prefix_ids")
         if not self.ignore_eos or vocabulary.end_token is None:
             return self
         return replace(self, logit_bias={**self.logit_bias, vocabulary.end_token: -math.inf})
@@ -152,7 +168,7 @@ class Request(Sampling):
         more = {"weights": self.weights.to_dict(), "stop": list(self.stop), "logit_bias": bias}
         if self.constraint is not None:
             more["constraint"] = self.constraint.to_dict()
-        return values | more | {"tools": list(self.tools)}
+        return values | more | {"tools": list(self.tools), "prefix_ids": list(self.prefix_ids)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
@@ -188,16 +204,14 @@ class Request(Sampling):
         return cls(**options)
 
 
-def check_ids(ids: Sequence[int], vocabulary: CommonVocabulary) -> None:
-    """Raise RequestError if one of a prompt's ids is not the same token to all models."""
+def check_ids(ids: Sequence[int], vocabulary: CommonVocabulary, of: str = "the prompt") -> None:
+    """Raise RequestError if one of these ids is not the same token to all models."""
     for token in ids:
         if not 0 <= token < vocabulary.n_vocab:
-            raise RequestError(
-                f"the prompt has token {token}; the ids are 0 … {vocabulary.n_vocab - 1}"
-            )
+            raise RequestError(f"{of} has token {token}; the ids are 0 … {vocabulary.n_vocab - 1}")
         if token in vocabulary.renamed:
             raise RequestError(
-                f"the prompt has token {token}, which means different things to the models; "
+                f"{of} has token {token}, which means different things to the models; "
                 "leave it out, or have the recipe adopt it"
             )
 

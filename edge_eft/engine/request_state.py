@@ -85,7 +85,7 @@ class RequestState:
         stop_tokens: id → text of tokens that print nothing and whose text is a stop string.
         grammar: after the reply so far, of a request with a constraint.
         draft_grammar: after the draft, while there is one.
-        tokens, counts: the reply so far.
+        tokens, counts: the reply so far, `prefix_ids` included.
         noted: how many of the tokens a step tells of; all, but in the midst of choosing one.
         proposals: what the drafting model said at each position of the block, the last of which
             may not have become part of the draft.
@@ -123,9 +123,24 @@ class RequestState:
     draft: list[int] = field(default_factory=list)
     draft_rows: NDArray[np.float32] | None = None
 
+    @property
+    def n_prefix(self) -> int:
+        """How many tokens of the reply the request brought."""
+        return len(self.request.prefix_ids)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a token was chosen."""
+        return len(self.tokens) > self.n_prefix
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that the reply may have."""
+        return self.n_prefix + self.request.max_tokens
+
     def room(self, n_ctx: int) -> int:
         """Return how many more tokens fit: by max_tokens, and by the context's end."""
-        return min(self.request.max_tokens, n_ctx - self.longest_prompt + 1) - len(self.tokens)
+        return min(self.longest, n_ctx - self.longest_prompt + 1) - len(self.tokens)
 
     def view(self, context: int) -> NDArray[np.int32]:
         """Return (n,) int32: prompt, reply and draft as one context is to hold them, not a copy.
@@ -137,7 +152,7 @@ class RequestState:
 
     def begin_sequence(self, context: int, prompt: Sequence[int], n_ctx: int) -> None:
         """Let a context that was not needed so far hold its prompt and the reply."""
-        capacity = min(n_ctx, len(prompt) + self.request.max_tokens)
+        capacity = min(n_ctx, len(prompt) + self.longest)
         sequence = self.sequences[context] = TokenSequence(prompt, capacity)
         reply = self.tokens[: capacity - len(prompt)]
         sequence.tokens[len(prompt) : len(prompt) + len(reply)] = reply

@@ -82,7 +82,7 @@ def score(
         PromptError: prompt and completion do not fit the context together.
         RequestError: an id is not a token.
     """
-    longest = state.longest_prompt
+    longest = state.longest_prompt + len(state.tokens)
     if longest + len(completion) - 1 > contexts.n_ctx:  # the last token is not decoded
         raise PromptError(
             f"prompt and completion are {longest + len(completion)} tokens and "

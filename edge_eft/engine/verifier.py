@@ -88,7 +88,7 @@ class Verifier:
             EngineError: a model gave NaN, or no token is left.
         """
         proposals, n_draft = state.proposals, len(state.draft)
-        with_prompt = not state.tokens
+        with_prompt = not state.begun
         state.draft = []
         t0 = perf_counter()
         try:

@@ -6,6 +6,7 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -164,13 +165,14 @@ class Answering:
 
     async def _begin(self, ask: Ask, id: str) -> Generating:
         generating = await begin(self._engine, ask, id)
-        generating.listener = self._count
+        generating.listener = partial(self._count, ask)
         return generating
 
-    def _count(self, chunk: Chunk) -> None:
+    def _count(self, ask: Ask, chunk: Chunk) -> None:
         """Add what has come to the metrics; a client that leaves has had it, too."""
+        n_before = len(ask.requests[chunk.index].prefix_ids)
         for step in chunk.steps:
-            first, prefill = step.index == 0, sum(step.timings.prefill.values())
+            first, prefill = step.index == n_before, sum(step.timings.prefill.values())
             for name, amount in (
                 ("prompt_tokens_total", step.prompt_tokens * first),
                 ("cached_tokens_total", step.cached_tokens * first),

@@ -120,6 +120,9 @@ _PLAIN = {
     "tokens": _items(typed("integer", minimum=0)),
     "tools": _items(record(type={}, function=_FUNCTION), "Functions; others are ignored."),
     "tool_choice": {"anyOf": [{"enum": ["auto", "none", "required"]}, _OBJECT]},
+    "prefix_ids": _items(
+        typed("integer", minimum=0), "Tokens that the reply has already: it goes on after them."
+    ),
     "response_format": _FORMAT,
     "text": record(format=_nullable(_FORMAT)),
     "output_config": record(format=_nullable(record("type", type={"const": "json_schema"}))),

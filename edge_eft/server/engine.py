@@ -386,4 +386,4 @@ class Engine:
             if failure:
                 reply.fail(failure)
             else:
-                reply.accept(event["tail"])
+                reply.accept(event["tail"], event["prefix"])

@@ -29,6 +29,7 @@ SAMPLING = (
     *_PLAIN,
     *WEIGHTS,
     *("max_tokens", "seed", "logit_bias", "n", "stream", "stream_options", "model", "user"),
+    "prefix_ids",
 )
 # Of these, what every dialect takes under the same names, with words of its own for the rest.
 COMMON = tuple(
@@ -36,6 +37,7 @@ COMMON = tuple(
     for name in SAMPLING
     if name
     not in ("stop", "explain", "max_tokens", "n", "stream", "stream_options", "model", "user")
+    and name != "prefix_ids"
 )
 MAX_CHOICES = 16
 MAX_TOP_LOGPROBS = 20  # of OpenAI's interfaces

@@ -7,7 +7,8 @@ own words. It knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,12 +92,17 @@ class Chunk:
 
 @dataclass
 class Generating:
-    """An `Ask` that the engine has taken."""
+    """An `Ask` that the engine has taken.
+
+    Attributes:
+        before: of each choice, what its `prefix_ids` say, which its parser has been given.
+    """
 
     ask: Ask
     replies: list[Reply]
     parsers: list[ReplyParser]
     form: ReplyForm
+    before: list[list[Piece]]
     listener: Callable[[Chunk], object] = lambda _: None
 
     def cancel(self) -> None:
@@ -157,12 +163,12 @@ class Generating:
                 task.cancel()
 
     async def _choice(self, index: int) -> AsyncIterator[Chunk]:
-        parser, called, ended = self.parsers[index], False, False
+        parser, called, ended = self.parsers[index], _has_call(self.before[index]), False
         reply = ReplyBuilder(self.ask.requests[index])
 
         def chunk(pieces: list[Piece], steps: list[Step]) -> Chunk:
             nonlocal called
-            called = called or any(isinstance(piece, ToolCallStart) for piece in pieces)
+            called = called or _has_call(pieces)
             done = self._done(reply.generation(), called) if ended else None
             return Chunk(index, tuple(pieces), tuple(steps), done)
 
@@ -210,7 +216,7 @@ async def begin(engine: Engine, ask: Ask, known_as: str) -> Generating:
     try:
         tails = []
         for reply in replies:
-            reply.known_as = known_as
+            reply.known_as, reply.choices = known_as, replies
             tails.append(await reply.accepted())
     except BaseException as error:
         for reply in replies:
@@ -232,7 +238,22 @@ async def begin(engine: Engine, ask: Ask, known_as: str) -> Generating:
                 in_reasoning=of_reply.opens_reasoning and request.constraint is None,
             )
         )
-    return Generating(ask, replies, parsers, form)
+    before = [
+        parser.push(_prefix_text(reply, form))
+        for parser, reply in zip(parsers, replies, strict=True)
+    ]
+    return Generating(ask, replies, parsers, form, before)
+
+
+def _prefix_text(reply: Reply, form: ReplyForm) -> str:
+    """Return what a reply's `prefix_ids` say, as `Generating` reads steps."""
+    silent = reply.prefix[1::2]
+    marks = [text if text in form.controls else "" for text in silent]
+    return "".join(itertools.chain(*itertools.zip_longest(reply.prefix[::2], marks, fillvalue="")))
+
+
+def _has_call(pieces: Iterable[Piece]) -> bool:
+    return any(isinstance(piece, ToolCallStart) for piece in pieces)
 
 
 def reply_form(engine: Engine, model: NamedModel) -> ReplyForm:

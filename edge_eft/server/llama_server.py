@@ -22,7 +22,7 @@ from .fields import SAMPLING, Fields, said_as
 from .generation import Ask, Chunk, Done, Generating
 from .openai_words import explained
 from .served import NamedModel
-from .tokens import check_count, check_fits, joined_tokens
+from .tokens import check_count, check_fits, joined_tokens, prefix_ids
 
 NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
 KNOWN = (
@@ -44,6 +44,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         longest = fields.max_tokens(("max_tokens",), facts["n_ctx"])
         n_probs = fields.count("n_probs", 0, MAX_TOP, 0)
         more: dict[str, Any] = {"max_tokens": longest, "top_logprobs": n_probs}
+        more["prefix_ids"] = prefix_ids(fields, facts)
         if (constraint := _constraint(fields)) is not None:
             more["constraint"] = constraint
         if "logit_bias" in body:

@@ -32,6 +32,7 @@ from .openai_words import (
     wants_usage,
 )
 from .served import NamedModel
+from .tokens import prefix_ids
 from .tool_choice import tool_constraint
 
 KNOWN = (
@@ -66,6 +67,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     n_top = fields.count("top_logprobs", 0, MAX_TOP_LOGPROBS, 0)
     longest = fields.max_tokens(_LENGTHS, facts["n_ctx"])
     more: dict[str, Any] = {"max_tokens": longest, "top_logprobs": n_top}
+    more["prefix_ids"] = prefix_ids(fields, facts)
     if tools and choice != "none":
         more["tools"] = tools
         if choice == "auto" and "tools" not in facts["reads"]:
@@ -212,7 +214,7 @@ class ChatWriter(Writer):
         choices = [
             {
                 "index": chunk.index,
-                "message": Message(chunk.pieces).to_dict(),
+                "message": self._message(chunk, generating.before[chunk.index]).to_dict(),
                 "logprobs": None,
                 "finish_reason": done[chunk.index].finish_reason,
                 **self._about(chunk.steps),
@@ -224,6 +226,14 @@ class ChatWriter(Writer):
             "usage": merged_usage(done, len(done)),
             "timings": done[0].timings,
         }
+
+    @staticmethod
+    def _message(chunk: Chunk, before: Iterable[Piece]) -> Message:
+        """Return what came; of calls of tools all, as a part of one is of no use."""
+        message = Message(before)
+        message.content = message.reasoning = ""
+        message.take(chunk.pieces)
+        return message
 
 
 class Message:

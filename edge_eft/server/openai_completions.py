@@ -28,7 +28,7 @@ from .openai_words import (
     wants_usage,
 )
 from .served import NamedModel
-from .tokens import check_count, check_fits
+from .tokens import check_count, check_fits, prefix_ids
 
 KNOWN = (*SAMPLING, *("prompt", "echo", "logprobs", "best_of", "suffix", "response_format"))
 _DEFAULT_LENGTH = 16  # OpenAI's
@@ -60,7 +60,9 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
     longest = 1 if no_reply else fields.max_tokens(("max_tokens",), facts["n_ctx"])
     if "max_tokens" not in fields:
         longest = _DEFAULT_LENGTH
-    more: dict[str, Any] = {"max_tokens": longest}
+    more: dict[str, Any] = {"max_tokens": longest, "prefix_ids": prefix_ids(fields, facts)}
+    if echo and more["prefix_ids"]:
+        raise fields.wrong("prefix_ids", "they do not go with echo; leave one of them out")
     if n_top is not None:
         more["top_logprobs"] = fields.count("logprobs", 0, MAX_TOP_LOGPROBS, 0)
         if echo and n_top > _MOST_ECHOED:

@@ -19,6 +19,7 @@ from .engine import Engine
 from .failure import refused
 from .fields import WEIGHTS, Fields
 from .openai_words import NO_EMBEDDINGS
+from .reply import Reply
 from .served import NamedModel, file_of, find, models
 
 _STARTED = int(time.time())
@@ -106,12 +107,25 @@ async def _control(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
         weights = Weights.from_dict(fields.dials("only"))
     except EdgeEftError as error:
         raise refused(error, (*WEIGHTS, "only")) from None
-    for reply in replies:
-        await engine.ask(reply.recipe, "set_weights", request=reply.id, weights=weights.to_dict())
+    told = weights.to_dict()
+    n_before = {
+        reply: await engine.ask(reply.recipe, "set_weights", request=reply.id, weights=told)
+        for reply in replies
+    }
     facts = engine.facts(replies[0].recipe)
     assert facts is not None  # it is in work
-    told = _in_full(weights, facts["deltas"])
-    return {"id": id, "action": action, "success": True, "weights": told}
+    return {
+        "id": id,
+        "action": action,
+        "success": True,
+        "weights": _in_full(weights, facts["deltas"]),
+        "from_tokens": [_first_of(n_before.get(one), one) for one in replies[0].choices],
+    }
+
+
+def _first_of(n_before: int | None, reply: Reply) -> int:
+    """Return how many tokens of a reply had been chosen: all, if it has ended."""
+    return reply.n_decoded if n_before is None else n_before
 
 
 def _in_full(weights: Weights, deltas: Mapping[str, float]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Reply:
     Attributes:
         id: that the engine knows it by; `known_as`: that the client does.
         recipe: its name.
+        choices: the replies of all choices of the same answer, this one included.
+        prefix: its `prefix_ids` as text, as of `engine.prefix.prefix_parts`.
         request: plain data of the `Request`.
         begun: when it was submitted, by time.monotonic.
         n_decoded: tokens so far.
@@ -53,6 +55,8 @@ class Reply:
     def __init__(self, id: str, recipe: str, engine: Engine, request: dict[str, Any]) -> None:
         self.id, self.recipe, self.request = id, recipe, request
         self.known_as = ""
+        self.choices: list[Reply] = [self]
+        self.prefix: list[str] = []
         self.begun = time.monotonic()
         self.n_decoded = 0
         self._engine = engine
@@ -69,9 +73,9 @@ class Reply:
 
     # -- the engine's side -----------------------------------------------------------------
 
-    def accept(self, tail: str) -> None:
+    def accept(self, tail: str, prefix: list[str]) -> None:
         """Note that the request is in work; `tail` is the end of the tuned model's prompt."""
-        self._tail = tail
+        self._tail, self.prefix = tail, prefix
         self._news.set()
 
     def take(self, step: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from .api_error import ApiError
 from .engine import Engine
 from .failure import UnservedError
+from .fields import Fields
 from .served import NamedModel
 
 # Bytes of text, or ids, that are turned into the other by themselves: it takes a second per
@@ -74,6 +75,20 @@ def check_parts(
             wanted = "a text or a token id" if texts else "a token id"
             told = f"{param}[{i}] is {part!r:.40}; it must be {wanted} in [0, {last}]"
             raise ApiError(400, told, param=param)
+
+
+def prefix_ids(fields: Fields, facts: Mapping[str, Any]) -> list[int]:
+    """Return the tokens that the reply is to go on after; ApiError if they are none, or too many.
+
+    Args:
+        facts: of the model.
+    """
+    ids: list[int] = fields.get("prefix_ids", list, "a list of token ids", [])
+    if len(ids) >= facts["n_ctx"]:  # before they are looked at
+        told = f"prefix_ids has {len(ids)} tokens; fewer than n_ctx, {facts['n_ctx']}, fit"
+        raise ApiError(400, told, param="prefix_ids")
+    check_parts(ids, "prefix_ids", facts, texts=False)
+    return ids
 
 
 def check_count(n: int, most: int) -> None:

@@ -48,11 +48,11 @@ class TextStream:
         """Whether a stop string has ended the reply."""
         return self.stopped_by is not None
 
-    def push(self, token: int) -> str:
-        """Take one token. Returns the text that can be shown now, "" once finished."""
+    def push(self, *tokens: int) -> str:
+        """Take tokens, one as a rule. Returns the text that can be shown now, "" once finished."""
         if self.finished:
             return ""
-        new = self._decoder.decode(self._piece(token))
+        new = self._decoder.decode(b"".join(map(self._piece, tokens)))
         if self._stop:
             return self._take(new)
         self._shown.append(new)
@@ -72,8 +72,7 @@ class TextStream:
     def again(self, tokens: Iterable[int]) -> TextStream:
         """Return a new stream of the same kind that has taken these tokens."""
         other = TextStream(self._piece, self._stop)
-        for token in tokens:
-            other.push(token)
+        other.push(*tokens)
         return other
 
     @property

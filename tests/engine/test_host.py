@@ -5,9 +5,11 @@ import json
 import threading
 
 import pytest
+from helpers.emulator_tools import solved_alpha
 
 from edge_eft.engine import host
 from edge_eft.engine.host import Host
+from edge_eft.engine.reply import Step
 from edge_eft.files.recipe import from_files
 from edge_eft.files.recipe_toml import to_toml
 
@@ -231,3 +233,36 @@ def test_a_loading_is_told_on_whichever_thread_it_is(driven):
     assert total > 0
     assert told["m"][:1] + told["m"][-1:] == [(0, total), (total, total)]
     assert told["n"][0] == (0, total)  # which has the files of the first, and reads none
+
+
+# -- weights in mid-reply ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draft", [0, 4, "auto"])
+def test_new_weights_act_on_just_the_tokens_from_the_one_that_the_answer_names(agreeing, draft):
+    """Also where a block of drafts was told of just now; the α of each token is solved for."""
+    driven = Driven(agreeing)
+    head = {"prompt": "the red", "prefix_ids": [300, 301], "ignore_eos": True, "seed": 1}
+    more = {"explain": 4, "draft": draft, "max_tokens": 50, "weights": {"alpha": 0.1}}
+    driven.do("submit", id="r", name="m", request={**head, **more})
+    alphas, marks = [0.1], [0]
+    for i in range(12):
+        for _ in range(i % 3):
+            driven.host.step()
+        alphas.append(0.2 + 0.15 * i)
+        weights = {"alpha": alphas[-1]}
+        driven.do("ask", id=f"a{i}", name="m", what="set_weights", request="r", weights=weights)
+        marks += [event["answer"] for event in driven.events if event.get("id") == f"a{i}"]
+    while driven.host.has_work:
+        driven.host.step()
+    steps = [Step.from_dict(one) for event in driven.events for one in event.get("steps", ())]
+    assert [step.index for step in steps] == list(range(2, 52))
+    assert (marks[:2], marks == sorted(marks)) == ([0, 0], True)
+    assert any(step.accepted for step in steps) == (draft != 0)
+    held = [
+        a for a, m, end in zip(alphas, marks, [*marks[1:], 50], strict=True) for _ in range(m, end)
+    ]
+    assert [solved_alpha(step.candidates) for step in steps] == pytest.approx(held, abs=2e-3)
+    weights = {"alpha": 1.0}
+    driven.do("ask", id="late", name="m", what="set_weights", request="r", weights=weights)
+    assert driven.events[-1] == {"event": "answer", "id": "late", "answer": None}

@@ -48,6 +48,7 @@ requests = st.builds(
     draft=st.one_of(st.just("auto"), st.integers(0, 15)),
     chat_template_kwargs=st.sampled_from([{}, {"enable_thinking": False, "a": [1, {"b": None}]}]),
     tools=st.sampled_from([(), [TOOL]]),
+    prefix_ids=st.lists(st.integers(0, 300_000)),
 )
 
 
@@ -66,6 +67,11 @@ def test_messages_have_no_log_probabilities():
     for messages in (MESSAGES, []):
         with pytest.raises(RequestError, match="needs a prompt of raw text or token ids"):
             Request(messages, prompt_logprobs=0)
+
+
+def test_a_prefix_has_no_place_beside_a_prompts_log_probabilities():
+    with pytest.raises(RequestError, match="^prefix_ids are not for a request with"):
+        Request("x", prompt_logprobs=0, prefix_ids=[1])
 
 
 def test_token_ids_are_copied():
@@ -92,6 +98,7 @@ def test_a_request_has_the_documented_defaults():
     assert (request.logit_bias, request.stop) == ({}, ())
     assert (request.conservative, request.explain, request.draft) == (None, 0, "auto")
     assert (request.top_logprobs, request.prompt_logprobs, request.ignore_eos) == (0, None, False)
+    assert request.prefix_ids == ()
     assert Request.from_dict({"prompt": "Hello", "seed": request.seed}) == request
 
 
@@ -120,6 +127,12 @@ def test_one_stop_string_is_one_and_not_its_letters():
         ("max_tokens", 1.5),
         ("max_tokens", True),
         ("max_tokens", None),
+        ("prefix_ids", 5),
+        ("prefix_ids", "12"),
+        ("prefix_ids", b"12"),
+        ("prefix_ids", [True]),
+        ("prefix_ids", [1, "2"]),
+        ("prefix_ids", None),
         ("explain", -1),
         ("explain", "2"),
         ("draft", -1),

@@ -22,9 +22,9 @@ class Engine:
 
     names = ("atlas",)
 
-    def __init__(self, template="", replies=()):
+    def __init__(self, template="", replies=(), form=HERMES):
         self._replies = list(replies)
-        form = HERMES.to_dict()
+        form = form.to_dict()
         self._facts = {
             "n_ctx": 1000,
             "n_vocab": 300,
@@ -59,8 +59,8 @@ class Reply:
     A `PromptProgress` may stand among them.
     """
 
-    def __init__(self, blocks, after=0.0):
-        self._blocks, self._after = blocks, after
+    def __init__(self, blocks, after=0.0, prefix=()):
+        self._blocks, self._after, self.prefix = blocks, after, list(prefix)
 
     async def accepted(self):
         return ""
@@ -107,7 +107,7 @@ def generating(steps, stop=(), block=1, progress=()):
     blocks = [*progress, *(steps[i : i + block] for i in range(0, len(steps), block))]
     ask = Ask(ATLAS, (Request([{"role": "user", "content": "Hi"}], stop=stop),), True, True)
     parser = ReplyParser(HERMES, tools=True, reasoning=True, in_reasoning=False)
-    return Generating(ask, [Reply(blocks)], [parser], HERMES)
+    return Generating(ask, [Reply(blocks)], [parser], HERMES, [[]])
 
 
 def events(writer, given):

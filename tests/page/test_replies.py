@@ -32,7 +32,7 @@ def chat(open_page, acting):
 
     page.on("request", note)
     page.goto("/")
-    expect(page.get_by_role("button", name="Tuned alone")).to_be_enabled()
+    expect(page.locator(".empty-example").last).to_be_enabled()
     return page
 
 
@@ -47,7 +47,7 @@ def reply(page):
 
 def text_of(page):
     """What the last reply says, when it has come."""
-    expect(reply(page)).to_have_attribute("aria-busy", "false")
+    expect(reply(page)).to_have_attribute("aria-busy", "false", timeout=20_000)
     return reply(page).locator(".turn-body").inner_text()
 
 
@@ -55,7 +55,7 @@ def press(page, name):
     page.get_by_role("button", name=name).last.click()
 
 
-def begin(page, server, n=8):
+def begin(page, server, n=16):
     """Have a reply that stands still after so many tokens."""
     server.hold_at(n)
     say(page, "Go on.")
@@ -126,11 +126,11 @@ def test_a_reload_in_mid_reply_keeps_what_had_come(chat, acting):
 
 def test_a_refusal_is_told_in_the_servers_words(chat):
     say(chat, "word " * 5000)
-    expect(reply(chat)).to_contain_text(re.compile("Refused: .*context"))
+    expect(reply(chat)).to_contain_text(re.compile("Refused: the prompt is"))
     press(chat, "Edit")
     chat.get_by_label("Text of the turn").fill("Never mind.")
     chat.keyboard.press("Control+Enter")
-    assert text_of(chat) == "Never mind."
+    expect(reply(chat).locator(".turn-body")).to_have_text("Never mind.")
 
 
 def test_another_try_stands_beside_the_first(chat):

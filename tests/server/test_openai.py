@@ -472,6 +472,134 @@ def test_the_answer_to_new_dials_is_the_weights_that_hold_now_in_full(client, li
         assert live.http.post(CONTROL, json={**turned, "action": "stop"}).json()["success"]
 
 
+def streamed(live, body):
+    """The objects of a chat's stream, without its end."""
+    with live.http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+        assert answer.status_code == 200, answer.read()
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                yield json.loads(line.removeprefix("data: "))
+
+
+def test_new_dials_act_on_just_the_tokens_from_the_one_that_the_answer_names(live):
+    """What α was is solved from what every model thought of the candidates."""
+    body = {"messages": QUESTION, "ignore_eos": True, "explain": 5, "draft": 4, "seed": 4}
+    entries, mark = [], None
+    for event in streamed(live, {**body, "max_tokens": 100}):
+        entries += event["choices"][0].get("explain", [])
+        if entries and mark is None:
+            turned = {"id": event["id"], "action": "set_weights", "alpha": 0.3}
+            (mark,) = live.http.post(CONTROL, json=turned).json()["from_tokens"]
+    assert len(entries) == 100
+    assert mark > 0
+    held = [1.0] * mark + [0.3] * (100 - mark)
+    assert [alpha_of(entry) for entry in entries] == pytest.approx(held, abs=2e-3)
+
+
+def alpha_of(entry):
+    """emulated = base + α · (tuned − reference) but for a constant, which two tokens cancel."""
+    rows = [
+        [one["logprobs"][role] for role in ("emulated", "base", "tuned:chat", "reference:chat")]
+        for one in entry["candidates"]
+    ]
+    rows = [row for row in rows if min(row) > -9999]
+    gains = sorted(
+        (tuned - reference, emulated - base) for emulated, base, tuned, reference in rows
+    )
+    (low, lowest), (high, highest) = gains[0], gains[-1]
+    return (highest - lowest) / (high - low)
+
+
+def test_new_dials_name_a_token_of_each_choice(client, live):
+    more = {"max_tokens": 400, "n": 3, "extra_body": {"ignore_eos": True}, **GREEDY}
+    with client.completions.create(prompt="Peru", stream=True, **more) as stream:
+        turned = {"id": next(iter(stream)).id, "action": "set_weights", "alpha": 0.4}
+        first = live.http.post(CONTROL, json=turned).json()["from_tokens"]
+        second = live.http.post(CONTROL, json=turned).json()["from_tokens"]
+        live.http.post(CONTROL, json={**turned, "action": "stop"})
+    assert len(first) == len(second) == 3
+    assert all(0 <= a <= b <= 400 for a, b in zip(first, second, strict=True))
+
+
+# -- prefix_ids --------------------------------------------------------------------------------
+
+LONG = {"messages": QUESTION, "max_tokens": 12, "ignore_eos": True, "seed": 3, "explain": 1}
+
+
+def heard_in(events):
+    """Text and tokens of a stream."""
+    choices = [event["choices"][0] for event in events]
+    text = "".join(choice["delta"].get("content") or "" for choice in choices)
+    return text, [entry["id"] for choice in choices for entry in choice.get("explain", ())]
+
+
+def test_a_chat_goes_on_after_tokens_of_its_own(live, atlas):
+    text, ids = heard_in(streamed(live, LONG))
+    pieces = [atlas.contexts[0].model.piece(i).decode() for i in ids]
+    assert "".join(pieces) == text
+    for k in (1, 5, 11):
+        rest = {**LONG, "prefix_ids": ids[:k], "max_tokens": 12 - k}
+        assert heard_in(streamed(live, rest)) == ("".join(pieces[k:]), ids[k:])
+        answer = live.http.post("/v1/chat/completions", json=rest).json()
+        assert answer["choices"][0]["message"]["content"] == "".join(pieces[k:])
+        assert answer["usage"]["completion_tokens"] == 12 - k
+        assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] >= k
+
+
+@pytest.mark.parametrize(
+    ("path", "length"), [("/v1/completions", "max_tokens"), ("/completion", "n_predict")]
+)
+def test_a_completion_goes_on_after_tokens_of_its_own(live, path, length):
+    body = {"prompt": "Q: Where is Lima?", "ignore_eos": True, "seed": 3, "explain": 1}
+
+    def told(**more):
+        answer = live.http.post(path, json={**body, **more}).json()
+        answer = answer.get("choices", [answer])[0]
+        text = answer["text"] if "text" in answer else answer["content"]
+        return text, [entry["id"] for entry in answer["explain"]]
+
+    text, ids = told(**{length: 12})
+    head, _ = told(**{length: 5})
+    assert told(**{length: 7}, prefix_ids=ids[:5]) == (text.removeprefix(head), ids[5:])
+    assert (
+        told(**{length: 12}, prefix_ids=[]) == told(**{length: 12}, prefix_ids=None) == (text, ids)
+    )
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion"])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"prefix_ids": "1"}, "prefix_ids is '1'; it must be a list of token ids"),
+        ({"prefix_ids": [5, True]}, "prefix_ids[1] is True; it must be a token id in [0, 4095]"),
+        ({"prefix_ids": [-1]}, "prefix_ids[0] is -1; it must be a token id in [0, 4095]"),
+        ({"prefix_ids": [5] * 9999}, "prefix_ids has 9999 tokens; fewer than n_ctx, 512, fit"),
+        ({"prefix_ids": [2]}, "prefix_ids has token 2, which ends a reply; leave it out"),
+        (
+            {"prefix_ids": [527], "stop": [" It"]},
+            "prefix_ids has the stop string ' It', where the reply has ended",
+        ),
+    ],
+    ids=["text", "bool", "below", "long", "end", "stop"],
+)
+def test_a_prefix_that_is_none_is_refused_by_its_name(live, path, wrong, told):
+    answer = live.http.post(path, json={"messages": QUESTION, "prompt": "Peru", **wrong})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == told
+    assert answer.json()["error"]["param"] == "prefix_ids"
+
+
+def test_a_prefix_does_not_go_with_an_echo_or_against_a_schema(live):
+    body = {"prompt": "Peru", "prefix_ids": [527]}
+    echo = live.http.post("/v1/completions", json={**body, "echo": True}).json()["error"]
+    assert (echo["param"], "echo" in echo["message"]) == ("prefix_ids", True)
+    wanted = {"response_format": {"type": "json_object"}}
+    schema = live.http.post("/v1/completions", json={**body, **wanted}).json()["error"]
+    assert schema["message"] == (
+        "prefix_ids has token 527 in place 0, where the grammar does not allow it"
+    )
+
+
 @pytest.mark.parametrize("id", [{}, {"id": None}, {"id": ""}])
 def test_dials_without_an_id_are_refused_by_that_name(live, id):
     answer = live.http.post(CONTROL, json={"action": "set_weights", "alpha": 0.3, **id})

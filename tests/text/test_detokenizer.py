@@ -115,6 +115,8 @@ def test_the_text_does_not_depend_on_how_tokens_cut_it(text, stop, places):
     rest = whole.flush()
     assert "".join(shown) + rest == whole.text == expected(text, stop)
     assert whole.finished == (expected(text, stop) != text or any(s in text for s in stop))
+    at_once = whole.again(range(len(shown)))
+    assert (at_once.text, at_once.stopped_by) == ("".join(shown), whole.stopped_by)
     assert "\ufffd" not in whole.text
 
 

@@ -46,6 +46,7 @@ export function mountComposer(app, root) {
     sends.hidden = isComing;
     stops.hidden = !isComing;
     sends.disabled = isLoading || !area.value.trim();
+    hint.classList.toggle("is-idle", !isLoading && !isComing);
     hint.textContent = isLoading
       ? "The models are being loaded; you can write meanwhile."
       : isComing

@@ -9,7 +9,9 @@ import { element } from "./dom.js";
  */
 export function mountDrawer(root, opener) {
   const narrow = matchMedia("(max-width: 760px)");
-  const backdrop = element("div", { class: "drawer-backdrop", hidden: true, onclick: close });
+  const name = `Close ${root.ariaLabel.toLowerCase()}`;
+  const about = { class: "drawer-backdrop", hidden: true, "aria-label": name };
+  const backdrop = element("button", { ...about, onclick: close });
   root.after(backdrop);
   const others = () => [...root.parentElement.children].filter((one) => one !== root);
 
@@ -22,7 +24,7 @@ export function mountDrawer(root, opener) {
 
   function open() {
     show(true);
-    /** @type {HTMLElement} */ (root.querySelector("[aria-current], button")).focus();
+    (root.querySelector("[aria-current]") ?? root.querySelector("button")).focus();
   }
 
   function close() {

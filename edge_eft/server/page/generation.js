@@ -81,6 +81,7 @@ export class Generation extends EventTarget {
       this.#fail(error);
     }
     this.#show(true);
+    this.#dropMarks();
     clearTimeout(this.#saving);
     await this.#save();
     unlock();
@@ -219,6 +220,9 @@ export class Generation extends EventTarget {
   /** Note weights that act from a token on; the last of those that a token had is what counts. */
   #mark(at, weights) {
     const { turn, tokens, app } = this;
+    if (turn.state !== "streaming") {
+      return; // it has ended meanwhile
+    }
     const marks = (turn.marks ??= []);
     const offset = tokens[at] ? textOffset(tokens[at]) : turn.text.length;
     const mark = { at, offset, weights };
@@ -228,6 +232,14 @@ export class Generation extends EventTarget {
     marks.splice(n_before, marks.length, ...(isNews ? [mark] : []));
     this.dispatchEvent(new CustomEvent("mark", { detail: { mark } }));
     this.#saving ??= setTimeout(() => this.#save(), SAVED_EVERY);
+  }
+
+  /** No token was drawn behind the last one: weights that would have acted there did not. */
+  #dropMarks() {
+    const { marks = [] } = this.turn;
+    while (this.tokens.length && marks.at(-1)?.at >= this.tokens.length) {
+      marks.pop();
+    }
   }
 
   // -- how it ends -----------------------------------------------------------------------------

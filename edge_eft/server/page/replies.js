@@ -118,7 +118,14 @@ export async function continueFrom(app, turn, at, candidate) {
   const { id, text, logprobs } = candidate;
   const taken = { ...before[at], id, text, logprobs, drafted: null };
   const tokens = [...before.slice(0, at), taken];
-  return branch(app, turn, { tokens, at, printed: printed(text), weights: weightsAt(turn, at) });
+  const more = { tokens, at, printed: printed(text), weights: weightsAt(turn, at) };
+  return branch(app, turn, id === endToken(turn, before) ? { ...more, printed: null } : more);
+}
+
+/** The token that ended a reply: the last one, where it printed nothing; undefined if none did. */
+function endToken({ state, text }, tokens) {
+  const last = tokens.at(-1);
+  return state === "done" && last?.offset === text.length ? last.id : undefined;
 }
 
 /**
@@ -148,10 +155,7 @@ export async function edit(app, turn, text) {
   }
   const { model } = turn;
   const own = { role: "assistant", text, model, state: "done", from: turn.id, n_tokens: 0 };
-  await app.store.saveTurn(tree.add(turn.parent, own));
-  await app.keep(tree);
-  app.emit("turns");
-  return null;
+  return keepWhole(app, tree, tree.add(turn.parent, own), []);
 }
 
 // -- how it is done --------------------------------------------------------------------------
@@ -160,6 +164,14 @@ export async function edit(app, turn, text) {
 async function settle(app, tree) {
   const running = [...app.generations.values()].filter((one) => one.tree === tree);
   await Promise.all(running.map((one) => one.stop().then(() => one.done)));
+}
+
+/** Keep and show a reply of which nothing is to come. */
+async function keepWhole(app, tree, turn, tokens) {
+  await Promise.all([app.store.appendTokens(turn.id, 0, tokens), app.store.saveTurn(turn)]);
+  await app.keep(tree);
+  app.emit("turns");
+  return null;
 }
 
 function said(app, tree, parent, text) {
@@ -184,7 +196,7 @@ function answer(app, tree, asked) {
   return begin(app, tree, turn, [], 0);
 }
 
-/** A new reply that begins with another's tokens. */
+/** A new reply that begins with another's tokens; with `printed` null they are all of it. */
 async function branch(app, source, { tokens, at, printed: more, weights }) {
   const { tree } = app;
   const all = await tokensOf(app, source);
@@ -202,8 +214,12 @@ async function branch(app, source, { tokens, at, printed: more, weights }) {
     ...{ text: kept.text, reasoning: kept.reasoning, marks },
     body: { system, ...withWeights(body, source, weights, deltas) },
   });
+  const own = tokens.map((token) => ({ ...token }));
+  if (more === null) {
+    return keepWhole(app, tree, Object.assign(turn, { state: "done", n_tokens: own.length }), own);
+  }
   turn[part] += more;
-  return begin(app, tree, turn, tokens.map((token) => ({ ...token })), 0);
+  return begin(app, tree, turn, own, 0);
 }
 
 /** What a reply says before one of its tokens; all of it, without one. */

@@ -1,8 +1,9 @@
 /** The conversations: found, opened, renamed, deleted, taken along and brought in. */
 
-import { element } from "./dom.js";
+import { element, setAttribute } from "./dom.js";
 import { mountDrawer } from "./drawer.js";
 import { openMenu } from "./menu.js";
+import { makeNotice } from "./notice.js";
 import { firstWords } from "./tree.js";
 
 /**
@@ -39,9 +40,9 @@ class Sidebar {
       ...{ type: "search", placeholder: "Search", "aria-label": "Search conversations" },
       oninput: () => this.#typed(),
     });
-    this.notice = element("div", { class: "sidebar-notice", hidden: true });
+    this.notice = makeNotice(app, () => this.search.focus());
     this.unkept = element("p", { class: "sidebar-unkept", hidden: true });
-    root.append(this.#head(), this.list, this.notice, this.unkept, this.#foot());
+    root.append(this.#head(), this.list, this.notice.root, this.unkept, this.#foot());
     const draw = () => this.draw();
     app.on("conversation conversations generation", draw);
     app.store.addEventListener("changed", draw);
@@ -122,7 +123,7 @@ class Sidebar {
       }
       link.lastChild.hidden = !isRunning;
       const isCurrent = this.app.tree.about.id === id;
-      isCurrent ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
+      setAttribute(link, "aria-current", isCurrent ? "page" : null);
     }
     return row;
   }
@@ -159,7 +160,7 @@ class Sidebar {
 
   async #open(id) {
     await this.app.open(id);
-    this.#tell("");
+    this.notice.tell([]);
     this.onOpened();
     document.getElementById("composer").querySelector("textarea")?.focus();
   }
@@ -177,21 +178,11 @@ class Sidebar {
     }, TYPING);
   }
 
-  /** The conversation as it is in memory, or else in the store: what is changed must be the one. */
-  async #about(id) {
-    const running = [...this.app.generations.values()].map((one) => one.tree);
-    const tree = [this.app.tree, ...running].find(({ about }) => about.id === id);
-    return tree ?? (await this.app.store.load(id));
-  }
-
-  async #rename(id) {
-    const tree = await this.#about(id);
+  #rename(id) {
     const row = this.#rows.get(id);
-    if (!tree || !row) {
-      return;
-    }
     const kept = [...row.children];
-    const input = element("input", { value: tree.about.title, "aria-label": "Title" });
+    const before = kept[0].title;
+    const input = element("input", { value: before, "aria-label": "Title" });
     this.#renaming = true;
     const end = async (isMeant) => {
       if (!this.#renaming) {
@@ -200,12 +191,8 @@ class Sidebar {
       this.#renaming = false;
       row.replaceChildren(...kept);
       kept[0].focus();
-      if (isMeant && input.value.trim() !== tree.about.title) {
-        const typed = firstWords(input.value);
-        const own = firstWords(tree.path()[0]?.text ?? "");
-        const title = input.value.trim() ? typed : own;
-        Object.assign(tree.about, { title, renamed: title !== own });
-        await this.app.keep(tree);
+      if (isMeant && input.value !== before) {
+        await this.#name(id, input.value.trim());
       }
       await this.draw();
     };
@@ -222,23 +209,35 @@ class Sidebar {
     input.select();
   }
 
+  /** Give a conversation a title; without one it has that of its first words again. */
+  async #name(id, typed) {
+    const { app } = this;
+    const inMemory = [app.tree, ...[...app.generations.values()].map((one) => one.tree)];
+    const tree = inMemory.find(({ about }) => about.id === id) ?? (await app.store.load(id));
+    if (tree) {
+      const title = firstWords(typed || (tree.path()[0]?.text ?? ""));
+      Object.assign(tree.about, { title, renamed: typed !== "" });
+      await app.keep(tree);
+    }
+  }
+
   async #delete(id) {
     const { app } = this;
     const running = [...app.generations.values()].filter((one) => one.tree.about.id === id);
     await Promise.all(running.map((one) => (one.stop(), one.done)));
     const whole = await app.store.remove(id);
-    if (app.tree.about.id === id) {
-      await app.open(null);
-    }
+    const wasOpen = app.tree.about.id === id;
+    await (wasOpen ? app.open(null) : null);
     await this.draw();
     if (whole) {
       const undo = async () => {
         await app.store.add(whole);
-        await app.open(id);
+        await (wasOpen ? app.open(id) : null);
+        await this.draw();
         this.#rows.get(id)?.querySelector("a")?.focus();
       };
-      this.#tell(`“${whole.about.title}” is deleted.`, ["Undo", undo]);
-      this.notice.querySelector("button").focus();
+      this.notice.tell([`“${whole.about.title}” is deleted.`], ["Undo", undo]);
+      this.notice.root.querySelector("button").focus();
     }
   }
 
@@ -265,25 +264,11 @@ class Sidebar {
       await this.app.open(ids[0]);
     }
     await this.draw();
-    this.#tell([...problems, ids.length && `${counted(ids.length)} imported.`].filter(Boolean));
+    const done = ids.length ? [`${counted(ids.length)} imported.`] : [];
+    this.notice.tell([...problems, ...done]);
   }
 
   // -- what is said ----------------------------------------------------------------------------
-
-  /** Say something at the foot, until it is put away; with something that can be done about it. */
-  #tell(said, action) {
-    const lines = [said].flat().filter(Boolean);
-    const away = () => (this.notice.hidden = true);
-    const button = (text, onclick, options) =>
-      element("button", { text, onclick: () => (away(), onclick()), ...options });
-    this.notice.hidden = lines.length === 0;
-    this.notice.replaceChildren(
-      element("div", {}, ...lines.map((text) => element("p", { text }))),
-      ...(action ? [button(...action)] : []),
-      button("✕", () => this.search.focus(), { class: "plain icon", "aria-label": "Put away" }),
-    );
-    this.app.announce(lines.join(" "));
-  }
 
   #drawProblem() {
     const { problem } = this.app.store;

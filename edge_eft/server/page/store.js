@@ -1,9 +1,9 @@
 /**
  * Conversations in the browser's own storage.
  *
- * A turn is a record of its own, and tokens are only ever appended, so that two tabs write past each
- * other, and the end of a long reply costs no more to keep than its beginning. What the browser
- * refuses stays in memory, and is tried again with whatever is written next.
+ * A turn is a record of its own, and tokens are only ever appended: two tabs write past each other,
+ * and the end of a long reply costs no more to keep than its beginning. What the browser refuses
+ * stays in memory, and is tried again with whatever is written next.
  */
 
 import { Database, Memory } from "./database.js";
@@ -148,6 +148,7 @@ export class Store extends EventTarget {
   async add({ about, turns, chunks }) {
     const back = [about.id, ...turns.map((turn) => turn.id)];
     back.forEach((id) => this.#gone.delete(id));
+    /** @type {import("./database.js").Entry[]} */
     const entries = [["conversations", about]];
     turns.forEach((turn) => entries.push(["turns", turn]));
     chunks.forEach((chunk) => entries.push(["tokens", chunk]));
@@ -256,8 +257,8 @@ const FULL =
   "The browser's storage is full. What comes now is lost when this page is closed: " +
   "delete or export conversations.";
 const NOTHING_KEPT =
-  "The browser keeps nothing here, as in a private window. What is not exported is lost when this " +
-  "page is closed.";
+  "The browser keeps nothing here, as in a private window. What is not exported is lost when " +
+  "this page is closed.";
 
 /** The Web Lock that the tab holds that streams a reply. */
 export function lockOf(turnId) {

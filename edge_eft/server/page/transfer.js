@@ -46,6 +46,7 @@ export async function asJson(store, ids, { tokens = false } = {}) {
 function asMessages(tree) {
   const { system, explain, draft, stop, ...numbers } = tree.about.settings;
   const drawn = Object.entries(numbers).filter(([, value]) => value !== null);
+  /** @type {Object<string, any>} */
   const settings = { ...Object.fromEntries(drawn), ...weightsOf(tree.about.dials) };
   if (stop?.length) {
     settings.stop = stop;
@@ -102,8 +103,8 @@ function section(about, heading, text) {
 }
 
 function comment(name, content) {
-  const json = JSON.stringify(content).replaceAll("--", "\\u002d\\u002d").replaceAll(">", "\\u003e");
-  return `<!-- ${name} ${json} -->`;
+  const json = JSON.stringify(content).replaceAll("--", "\\u002d\\u002d");
+  return `<!-- ${name} ${json.replaceAll(">", "\\u003e")} -->`;
 }
 
 /**

@@ -7,8 +7,8 @@ export const TURN_MARK = "edge_eft.turn";
 export const VERSION = 1;
 
 const READABLE =
-  "it holds no conversation. What can be imported: JSON and Markdown of this page, what /save and " +
-  'log --json write in the terminal, and {"messages": […]}';
+  "it holds no conversation. What can be imported: JSON and Markdown of this page, what /save " +
+  'and log --json write in the terminal, and {"messages": […]}';
 
 const isText = (value) => typeof value === "string";
 const isNumber = (value) => Number.isFinite(value);

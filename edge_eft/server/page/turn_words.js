@@ -39,24 +39,15 @@ export function originOf({ from, n_given: n }, isUnknown) {
 }
 
 /** The reply in figures. */
-export function figuresOf({ timings, n_tokens, first_token_ms, body }) {
-  const n = timings?.predicted_n ?? n_tokens ?? 0;
-  const parts = [n ? `${n} token${n === 1 ? "" : "s"}` : ""];
-  if (timings?.predicted_per_second) {
-    parts.push(`${rounded(timings.predicted_per_second)} tokens/s`);
-  }
-  if (first_token_ms) {
-    parts.push(`first after ${(first_token_ms / 1000).toFixed(2)} s`);
-  }
-  if (timings?.draft_n) {
-    parts.push(`${Math.round((100 * timings.draft_n_accepted) / timings.draft_n)} % of drafts right`);
-  }
-  if (body?.seed !== undefined) {
-    parts.push(`seed ${body.seed}`);
-  }
-  return parts.filter(Boolean).join(" · ");
-}
-
-function rounded(value) {
-  return value < 10 ? value.toFixed(1) : Math.round(value);
+export function figuresOf({ timings, n_tokens, body }) {
+  const { predicted_n: n = n_tokens, predicted_per_second: rate, draft_n, draft_n_accepted } =
+    timings ?? {};
+  return [
+    n && `${n} token${n === 1 ? "" : "s"}`,
+    rate && `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,
+    draft_n && `${Math.round((100 * draft_n_accepted) / draft_n)} % of drafts right`,
+    body && `seed ${body.seed}`,
+  ]
+    .filter(Boolean)
+    .join(" · ");
 }

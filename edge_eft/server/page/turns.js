@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { emptyState } from "./empty_state.js";
+import { tokenLegend } from "./token_view.js";
 import { TurnView } from "./turn_view.js";
 
 const NEAR = 48; // pixels from the end that count as at the end
@@ -15,7 +16,8 @@ export function mountTurns(app, root) {
   const list = element("div", { class: "turns-list" });
   const toEnd = element("button", { class: "turns-end", type: "button", text: "↓ To the end", hidden: true });
   const empty = emptyState(app);
-  root.append(empty, list, element("div", { class: "turns-dock" }, toEnd));
+  const legend = tokenLegend();
+  root.append(empty, list, legend, element("div", { class: "turns-dock" }, toEnd));
   const follow = new Follow(root, list, toEnd);
   /** @type {Map<string, TurnView>} */
   let views = new Map();
@@ -33,6 +35,7 @@ export function mountTurns(app, root) {
     const hadFocus = list.contains(document.activeElement);
     place(list, [...views.values()].map((view) => view.element));
     empty.hidden = path.length > 0;
+    legend.hidden = app.view !== "tokens" || path.every(({ role }) => role === "user");
     waiting = [...views.values()].filter((view) => !view.isFresh);
     drawSome();
     if (hadFocus && document.activeElement === document.body) {
@@ -52,7 +55,7 @@ export function mountTurns(app, root) {
   }
 
   app.on("turns models view", draw);
-  app.on("conversation", () => follow.toEnd());
+  app.on("conversation", () => (app.tree.turns.size ? follow.toEnd() : follow.toStart()));
   app.on("generation", (generation) => {
     if (generation?.tree !== app.tree) {
       return;
@@ -113,6 +116,11 @@ class Follow {
     this.#isFollowing = true;
     this.root.scrollTop = this.root.scrollHeight;
     this.button.hidden = true;
+  }
+
+  toStart() {
+    this.#isFollowing = false;
+    this.root.scrollTop = 0;
   }
 
   #look() {

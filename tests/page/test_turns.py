@@ -1,0 +1,187 @@
+"""The conversation as it is shown: marks, what is told aloud, the end that is followed."""
+
+import json
+
+import pytest
+from helpers.browser import every_look
+from helpers.page_checks import axe, long_tasks
+from helpers.scripted_server import scripted
+from playwright.sync_api import expect
+
+LONG = "A first sentence. A second one!\n\n" + "Many words are here.\n\n" * 60 + "The end."
+
+
+@pytest.fixture(scope="module")
+def acting(tmp_path_factory):
+    """A server with a long reply, and with a short one to a message with a 1."""
+    with scripted([LONG, "It is **Lima**."], tmp_path_factory.mktemp("script")) as server:
+        yield server
+
+
+@pytest.fixture
+def chat(open_page, acting):
+    acting.hold_at(None)
+    page = open_page(acting.url)
+    page.goto("/")
+    expect(page.locator(".empty-example").last).to_be_enabled()
+    return page
+
+
+def say(page, text):
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+
+
+def ended(page):
+    expect(page.locator(".turn-assistant").last).to_have_attribute(
+        "aria-busy", "false", timeout=20_000
+    )
+
+
+def kept(page):
+    """The last reply and its tokens, as the browser has them."""
+    return page.evaluate(
+        """async () => {
+            const { openStore } = await import("/page/store.js");
+            const id = [...document.querySelectorAll(".turn-assistant")].pop().id.slice(5);
+            const store = await openStore();
+            const tree = await store.load(location.hash.slice(1));
+            return { turn: tree.turns.get(id), tokens: await store.tokens(id) };
+        }"""
+    )
+
+
+def test_a_dial_acts_on_exactly_the_tokens_behind_its_mark(chat, acting):
+    acting.hold_at(30)
+    say(chat, "Go on.")
+    expect(chat.locator(".turn-assistant")).to_contain_text("A first")
+    alpha = chat.get_by_role("spinbutton", name="Strength α")
+    alpha.fill("0.3")
+    alpha.press("Enter")
+    expect(chat.locator(".turn-assistant .turn-body")).to_contain_text("α 0.3")
+    acting.hold_at(None)
+    ended(chat)
+    last = kept(chat)
+    first, second = last["turn"]["marks"]
+    assert first == {"at": 0, "offset": 0, "weights": {"alpha": 1}}
+    assert second["weights"] == {"alpha": 0.3}
+    at = second["at"]
+    assert 20 < at < 60
+    told = [solved_alpha(token["candidates"]) for token in last["tokens"]]
+    assert told == pytest.approx([1] * at + [0.3] * (len(told) - at), abs=0.01)
+    # The mark stands in the text before the first of them.
+    assert second["offset"] == last["tokens"][at]["offset"]
+    assert "".join(token["text"] for token in last["tokens"][:at]) == LONG[: second["offset"]]
+
+
+def test_sentences_are_told_aloud_when_they_are_whole(chat, acting):
+    chat.evaluate(
+        """() => {
+            window.told = [];
+            const observed = document.getElementById("announced");
+            new MutationObserver(() => window.told.push(observed.textContent))
+                .observe(observed, { childList: true });
+        }"""
+    )
+    acting.hold_at(30)
+    say(chat, "Go on.")
+    expect(chat.locator("#announced")).to_contain_text("A first sentence.")
+    acting.hold_at(None)
+    ended(chat)
+    told = [text for text in chat.evaluate("window.told") if text]
+    assert told[-1].endswith("The end.")
+    assert [text for text in told if not text.endswith((".", "!"))] == []
+    assert " ".join(told).split() == LONG.split()
+    assert chat.evaluate("document.querySelectorAll('.turn [aria-live]').length") == 0
+
+
+def test_the_end_is_followed_until_the_reader_goes_up(chat, acting):
+    def distance():
+        return chat.evaluate(
+            "(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight)"
+            "(document.getElementById('turns'))"
+        )
+
+    acting.hold_at(300)
+    say(chat, "Go on.")
+    to_end = chat.get_by_role("button", name="To the end")
+    expect(chat.locator(".turn-assistant p").nth(20)).to_be_attached()
+    assert distance() < 48
+    expect(to_end).to_be_hidden()
+    chat.locator("#turns").hover()
+    chat.mouse.wheel(0, -300)
+    expect(to_end).to_be_visible()
+    where = chat.evaluate("document.getElementById('turns').scrollTop")
+    acting.hold_at(None)
+    ended(chat)
+    assert chat.evaluate("document.getElementById('turns').scrollTop") == where
+    assert distance() > 300
+    to_end.click()
+    expect(to_end).to_be_hidden()
+    assert distance() < 48
+
+
+def test_only_what_changed_is_drawn_again(chat):
+    say(chat, "Say 1.")
+    ended(chat)
+    chat.evaluate("document.querySelector('.turn-assistant strong').dataset.same = 'yes'")
+    say(chat, "Say 1 again.")
+    expect(chat.locator(".turn-assistant")).to_have_count(2)
+    ended(chat)
+    assert chat.locator(".turn-assistant").first.locator("strong[data-same]").count() == 1
+
+
+def test_a_copied_reply_is_its_markdown(chat):
+    say(chat, "Say 1.")
+    ended(chat)
+    chat.get_by_role("button", name="Copy", exact=True).last.click()
+    expect(chat.get_by_role("button", name="Copied")).to_be_visible()
+    field = chat.get_by_label("Message", exact=True)
+    field.press("Control+V")
+    expect(field).to_have_value("It is **Lima**.")
+
+
+def test_a_visitor_sees_what_the_delta_does(page):
+    page.goto("/")
+    bodies = []
+    page.on("request", lambda one: one.post_data and bodies.append(json.loads(one.post_data)))
+    for name in ("Emulated", "Base", "Tuned alone"):
+        page.get_by_role("button", name=f"? {name}:").click()
+        ended(page)
+        page.get_by_role("button", name="New conversation").click()
+    emulated, base, tuned = bodies
+    assert emulated["alpha"] == 1
+    assert base["alpha"] == 0
+    assert tuned["model"] == "atlas:tuned"
+
+
+@every_look
+def test_a_conversation_is_accessible_and_fits(chat, acting, look, screenshot):
+    assert axe(chat) == []
+    screenshot(chat, "empty")
+    acting.hold_at(60)
+    say(chat, "Go on.")
+    expect(chat.locator(".turn-assistant p").nth(3)).to_be_attached()
+    chat.get_by_role("button", name="Stop").click()
+    expect(chat.get_by_role("button", name="Continue")).to_be_visible()
+    acting.hold_at(None)
+    assert axe(chat) == []
+    assert chat.evaluate("document.documentElement.scrollWidth") <= look.width
+    chat.get_by_role("button", name="Edit").last.click()
+    assert axe(chat) == []
+    screenshot(chat, "edited")
+
+
+@pytest.mark.slow
+def test_two_thousand_tokens_make_no_long_task(open_page, scripted_server):
+    """Text, tokens and the store together, which is what a reader has."""
+    server = scripted_server(["Many words are here.\n\n" * 400])
+    page = open_page(server.url)
+    page.goto("/")
+    expect(page.locator(".empty-example").last).to_be_enabled()
+    with long_tasks(page) as tasks:
+        say(page, "Go on.")
+        page.wait_for_timeout(500)
+        page.wait_for_selector(".turn-assistant[aria-busy=false]", timeout=120_000)
+    assert len(kept(page)["tokens"]) > 2000
+    assert tasks == []
