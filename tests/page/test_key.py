@@ -2,16 +2,23 @@
 
 import pytest
 from helpers.page_checks import axe
+from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
 KEY = "right-key"
 
 
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory):
+    """A server that wants a key."""
+    with scripted(["Lima."], tmp_path_factory.mktemp("script"), api_keys=(KEY,)) as server:
+        yield server
+
+
 @pytest.fixture
-def asked(scripted_server, open_page):
+def asked(locked, open_page):
     """A page that asks for the key."""
-    server = scripted_server(["Lima."], api_keys=(KEY,))
-    page = open_page(server.url, allow=["status of 401"])
+    page = open_page(locked.url, allow=["status of 401"])
     page.goto("/")
     expect(page.get_by_role("dialog", name="API key")).to_be_visible()
     return page
@@ -24,6 +31,7 @@ def test_a_wrong_key_is_asked_for_again_and_a_right_one_is_kept(asked):
     asked.keyboard.type("wrong")
     asked.keyboard.press("Enter")
     expect(dialog).to_contain_text("The server does not take that key.")
+    expect(dialog.get_by_label("Key", exact=True)).to_be_focused()
     asked.keyboard.type(KEY)
     asked.keyboard.press("Enter")
     expect(asked.locator("#model")).to_have_value("atlas")
@@ -37,6 +45,7 @@ def test_who_has_no_key_now_can_look_around_and_give_one_later(asked):
     expect(asked.get_by_role("dialog")).to_have_count(0)
     asked.get_by_role("button", name="New conversation").click()
     asked.get_by_role("button", name="Enter the API key").click()
+    expect(asked.get_by_label("Key", exact=True)).to_be_focused()
     asked.keyboard.type(KEY)
     asked.keyboard.press("Enter")
     expect(asked.locator("#model")).to_have_value("atlas")

@@ -8,8 +8,8 @@ from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
 WORDS = "The first sentence is here. " + "word " * 60 + "and the last one."
-# What the browser says of connections that a test cuts.
-CUT = ["ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_EMPTY", "status of 503"]
+# What the browser says of connections that are cut, and of what is refused.
+MEANT = ["ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_EMPTY", "status of 503", "status of 400"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def acting(tmp_path_factory):
 def chat(open_page, acting):
     """The page of that server; `asked` has the bodies that it sent."""
     acting.hold_at(None)
-    page = open_page(acting.url, allow=CUT)
+    page = open_page(acting.url, allow=MEANT)
     page.asked = []
 
     def note(request):

@@ -91,7 +91,9 @@ def test_what_is_wrong_is_said_in_the_servers_words_and_not_taken(settings, serv
         field(settings, name).fill(str(value))
         answer = httpx.post(server.url + COMPLETIONS, json={**hello, param: value})
         words = answer.json()["error"]["message"]
-        expect(field(settings, name)).to_have_accessible_description(words_after(settings, name, words))
+        expect(field(settings, name)).to_have_accessible_description(
+            words_after(settings, name, words)
+        )
     settings.get_by_role("button", name="Done").click()
     expect(field(settings, "Temperature")).to_be_focused()
     settings.keyboard.press("Escape")

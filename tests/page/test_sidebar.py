@@ -1,4 +1,4 @@
-"""The list of conversations: everything it offers, by mouse, by keyboard, on a phone, in two tabs."""
+"""The list of conversations: what it offers, by mouse, by keyboard, on a phone, in two tabs."""
 
 import json
 import re
@@ -33,8 +33,7 @@ def listed(page):
     """A page that has two conversations, the second of which is open."""
     page.goto("/")
     ids = keep(page, ["What is the capital of Peru?", "Lima."], ["Why is the sky blue?", "It is."])
-    page.goto(f"/#{ids[1]}")
-    page.reload()
+    page.goto(f"/#{ids[1]}")  # the page is there already: it opens another conversation
     expect(page.locator("[aria-current=page]")).to_have_text(re.compile("^Why is the sky blue"))
     page.ids = ids
     return page
@@ -48,7 +47,6 @@ def test_conversations_stand_under_the_days_they_were_used_on(page):
     script = """const store = await openStore();
     for (const updated of given) await store.add(makeWhole([`${updated}`], { updated }));"""
     in_page(page, script, times)
-    page.reload()
     month = f"{midnight - timedelta(days=40):%B %Y}"
     groups = page.locator("#sidebar").get_by_role("heading")
     expect(groups).to_have_text(["Today", "Yesterday", "Last 7 days", month])
@@ -162,7 +160,8 @@ def test_another_tab_sees_what_changes_and_stays_where_it_is(listed):
         page,
         """const store = await openStore();
         const tree = await store.load(given);
-        await store.saveTurn(tree.add(tree.about.leaf, { role: "user", text: "And of Chile?" }));""",
+        const values = { role: "user", text: "And of Chile?" };
+        await store.saveTurn(tree.add(tree.about.leaf, values));""",
         page.ids[0],
     )
     expect(other.locator("#turns")).to_contain_text("And of Chile?")

@@ -28,14 +28,16 @@ const logprobs = { emulated: -0.1, base: -9999 };
 const candidates = [{ id: 3, text: " It", logprobs }];
 const tokens = [{ id: 3, text: " It", drafted: true, logprobs, candidates, offset: 0 }];
 const tree = Tree.begun({
-  model: "atlas", settings: { system: "Be <b>brief</b>.", temperature: 0.5, stop: ["--"], draft: 2 },
+  model: "atlas",
+  settings: { system: "Be <b>brief</b>.", temperature: 0.5, stop: ["--"], draft: 2 },
   dials: { mode: "alpha", alpha: 0.5, beta: 1, mix: { chat: 0.5 }, only: null },
 });
 const asked = tree.add(null, { role: "user", text: "Why?" });
 const reply = tree.add(asked.id, {
   role: "assistant", text: " It", state: "length", model: "atlas", n_tokens: 1,
   body: { seed: 7, alpha: 0.5 }, timings: { predicted_per_second: 9 },
-  marks: [{ at: 0, offset: 0, weights: { alpha: 0.5 } }, { at: 1, offset: 3, weights: { only: "base" } }],
+  marks: [
+    { at: 0, offset: 0, weights: { alpha: 0.5 } }, { at: 1, offset: 3, weights: { only: "base" } }],
 });
 tree.add(asked.id, { role: "assistant", text: "Another", state: "streaming", from: reply.id });
 tree.show(reply);
@@ -59,13 +61,13 @@ def run(page, script, argument=None):
 @pytest.mark.parametrize("tokens", [True, False])
 def test_json_brings_back_the_same_tree(opened, tokens):
     script = f"""{BRANCHED}
-    const text = await (await asJson(store, [tree.about.id], {{ tokens: {json.dumps(tokens)} }})).text();
-    const [id] = await importFile(store, new File([text], "one.json"));
+    const file = await asJson(store, [tree.about.id], {{ tokens: given }});
+    const [id] = await importFile(store, new File([file], "one.json"));
     const back = await store.load(id);
     const [first] = back.path();
     const [one, other] = back.children(first.id);
     return [tree.about, back.about, back.path(), one, other, await store.tokens(one.id), tokens];"""
-    about, back, path, one, other, found, known = run(opened, script)
+    about, back, path, one, other, found, known = run(opened, script, tokens)
     del about["dials"]["only"]  # null, which is what it is anyway
     assert back == {**about, "id": back["id"], "leaf": one["id"]}
     assert back["id"] != about["id"]
@@ -99,8 +101,10 @@ def test_markdown_is_read_by_people_and_comes_back_as_it_was(opened):
     ]
     assert (about["title"], about["model"], about["dials"]["alpha"]) == ("Why?", "atlas", 0.5)
     assert about["settings"] == {
-        **{"system": "Be <b>brief</b>.", "temperature": 0.5},
-        **{"stop": ["--"], "draft": 2},
+        "system": "Be <b>brief</b>.",
+        "temperature": 0.5,
+        "stop": ["--"],
+        "draft": 2,
     }
     assert [(turn["text"], turn.get("state")) for turn in turns] == [
         ("Why?", None),
@@ -114,7 +118,8 @@ def test_any_text_comes_back_from_markdown(opened, line_end):
     script = """
     const whole = makeWhole(given.texts, { title: "--> A title" });
     const text = asMarkdown(new Tree(whole.about, whole.turns), {});
-    return readConversations(text.replaceAll("\\n", given.lineEnd))[0].turns.map(({ text }) => text);"""
+    const [{ turns }] = readConversations(text.replaceAll("\\n", given.lineEnd));
+    return turns.map(({ text }) => text);"""
     texts = HARD if line_end == "\n" else ["One\n\ntwo"]
     assert run(opened, script, {"texts": texts, "lineEnd": line_end}) == texts
 
@@ -129,8 +134,11 @@ def test_the_terminals_chat_reads_what_the_page_writes(opened, tmp_path):
     assert chat.system == "Be <b>brief</b>."
     assert [turn["content"] for turn in chat.turns] == ["Why?", " It"]
     assert chat.settings == {
-        **{"temperature": 0.5, "alpha": 0.5, "mix": {"chat": 0.5}},
-        **{"stop": ["--"], "draft": 2},
+        "temperature": 0.5,
+        "alpha": 0.5,
+        "mix": {"chat": 0.5},
+        "stop": ["--"],
+        "draft": 2,
     }
 
 
@@ -224,7 +232,9 @@ def test_another_file_is_refused_in_a_line_and_keeps_nothing(opened):
 
 
 def test_what_is_odd_about_settings_is_left_out(opened):
-    file = ours(settings={"stop": 5, "top_k": "x", "temperature": 1}, dials={"alpha": "x", "mix": []})
+    file = ours(
+        settings={"stop": 5, "top_k": "x", "temperature": 1}, dials={"alpha": "x", "mix": []}
+    )
     script = "const [{ about }] = readConversations(given); return [about.settings, about.dials];"
     assert run(opened, script, file) == [{"temperature": 1}, {"mode": "alpha"}]
 

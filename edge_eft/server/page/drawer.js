@@ -24,7 +24,7 @@ export function mountDrawer(root, opener) {
 
   function open() {
     show(true);
-    /** @type {HTMLElement} */ (root.querySelector("[aria-current], button")).focus();
+    (root.querySelector("[aria-current]") ?? root.querySelector("button")).focus();
   }
 
   function close() {

@@ -178,21 +178,11 @@ class Sidebar {
     }, TYPING);
   }
 
-  /** The conversation as it is in memory, or else in the store: what is changed must be the one. */
-  async #about(id) {
-    const running = [...this.app.generations.values()].map((one) => one.tree);
-    const tree = [this.app.tree, ...running].find(({ about }) => about.id === id);
-    return tree ?? (await this.app.store.load(id));
-  }
-
-  async #rename(id) {
-    const tree = await this.#about(id);
+  #rename(id) {
     const row = this.#rows.get(id);
-    if (!tree || !row) {
-      return;
-    }
     const kept = [...row.children];
-    const input = element("input", { value: tree.about.title, "aria-label": "Title" });
+    const before = kept[0].title;
+    const input = element("input", { value: before, "aria-label": "Title" });
     this.#renaming = true;
     const end = async (isMeant) => {
       if (!this.#renaming) {
@@ -201,12 +191,8 @@ class Sidebar {
       this.#renaming = false;
       row.replaceChildren(...kept);
       kept[0].focus();
-      if (isMeant && input.value.trim() !== tree.about.title) {
-        const typed = firstWords(input.value);
-        const own = firstWords(tree.path()[0]?.text ?? "");
-        const title = input.value.trim() ? typed : own;
-        Object.assign(tree.about, { title, renamed: title !== own });
-        await this.app.keep(tree);
+      if (isMeant && input.value !== before) {
+        await this.#name(id, input.value.trim());
       }
       await this.draw();
     };
@@ -221,6 +207,18 @@ class Sidebar {
     row.replaceChildren(input);
     input.focus();
     input.select();
+  }
+
+  /** Give a conversation a title; without one it has that of its first words again. */
+  async #name(id, typed) {
+    const { app } = this;
+    const inMemory = [app.tree, ...[...app.generations.values()].map((one) => one.tree)];
+    const tree = inMemory.find(({ about }) => about.id === id) ?? (await app.store.load(id));
+    if (tree) {
+      const title = firstWords(typed || (tree.path()[0]?.text ?? ""));
+      Object.assign(tree.about, { title, renamed: typed !== "" });
+      await app.keep(tree);
+    }
   }
 
   async #delete(id) {

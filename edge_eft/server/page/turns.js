@@ -143,9 +143,10 @@ class Teller {
     const rest = text.slice(this.#told);
     const ends = [...rest.matchAll(/[.!?…](?=["'”’)\]*_]*\s)|[。！？\n]/gu)];
     const end = isLast ? rest.length : (ends.pop()?.index ?? -1) + 1;
-    if (end > 0) {
+    const sentences = rest.slice(0, end).replace(/[*_`#>|]+/gu, " ").trim();
+    if (sentences) {
       this.#told += end;
-      this.announce(rest.slice(0, end).replace(/[*_`#>|]+/gu, " ").trim());
+      this.announce(sentences);
     }
   }
 }
