@@ -160,7 +160,7 @@ export class TurnView {
     }
     const { app, turn } = this;
     const onPick = (pick) => app.emit("pick", pick && { ...pick, turn });
-    const view = new TokenView({ onPick, legend: false });
+    const view = new TokenView({ onPick });
     this.#tokens = view;
     const tokens = await tokensOf(app, turn);
     if (this.#tokens === view) {
