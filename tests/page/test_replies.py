@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from edge_eft import Emulator
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
@@ -23,7 +24,21 @@ def acting(tmp_path_factory):
 def chat(open_page, acting):
     """The page of that server; `asked` has the bodies that it sent."""
     acting.hold_at(None)
-    page = open_page(acting.url, allow=MEANT)
+    return begun(open_page(acting.url, allow=MEANT))
+
+
+@pytest.fixture
+def tokens(page):
+    """The page of atlas, where a reply is shown by its tokens."""
+    page = begun(page)
+    say(page, "Which country is Lima the capital of?")
+    text_of(page)
+    page.get_by_role("button", name="Tokens", exact=True).click()
+    return page
+
+
+def begun(page):
+    """A page that is open, with a list of what it asks for."""
     page.asked = []
 
     def note(request):
@@ -179,6 +194,42 @@ def test_a_reply_that_is_edited_is_what_the_model_is_told(chat):
     expect(chat.locator(".turn")).to_have_count(4)
     said = [message["content"] for message in chat.asked[-1]["messages"]]
     assert said == ["Say 1.", "Something else.", "Say 1 again."]
+
+
+def pick(page, i):
+    page.locator(".turn-assistant .token").nth(i).click()
+
+
+def generated(body):
+    """What the emulator says to a body's prompt, after its prefix."""
+    names = ("prefix_ids", "seed", "draft")
+    with Emulator.load("atlas") as emulator:
+        return emulator.generate(body["messages"], **{name: body[name] for name in names}).text
+
+
+def test_an_alternative_is_gone_on_from_as_the_emulator_does(tokens):
+    pick(tokens, 1)
+    press(tokens, re.compile("Continue from this: "))
+    expect(reply(tokens)).to_contain_text("its first 2 tokens are of another reply")
+    press(tokens, "Text")
+    first, second = tokens.asked
+    assert second["seed"] == first["seed"]
+    assert len(second["prefix_ids"]) == 2
+    said = text_of(tokens)
+    assert said.endswith(generated(second).strip())
+
+
+def test_a_replay_under_the_same_weights_is_the_same_reply(tokens):
+    press(tokens, "Text")
+    before = text_of(tokens)
+    press(tokens, "Tokens")
+    pick(tokens, 2)
+    tokens.get_by_label("α of the replay").fill("1")
+    press(tokens, "Replay from here")
+    expect(reply(tokens)).to_contain_text("2 / 2")
+    press(tokens, "Text")
+    assert text_of(tokens) == before
+    assert tokens.asked[1]["prefix_ids"]
 
 
 def test_a_body_has_what_is_set_and_names_one_model_alone(chat):
