@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import random
 import re
 
 import pytest
 from helpers.browser import LOOKS
 from helpers.hostile_markdown import PAYLOADS
-from helpers.page_checks import axe, long_tasks
+from helpers.page_checks import LONG, axe, long_tasks
 from playwright.sync_api import expect
 
 from edge_eft.server import page as page_module
@@ -172,7 +173,24 @@ html *here*
 - b
 text
 """
-DEFINED = "[a] *b*\n\n[c][a] d\n\ne\n\nf\n\n[a]: https://x.y/\n'z'\n\ng [a]\n\nh\n"
+DEFINED = (
+    "Much before. [a] *b*\n\n[c][a] d\n\ne\n\nf\n\ng\n\n[a]: https://x.y/\n'z'\n\ng [a]\n\nh\n"
+)
+# What decides where a block begins and ends.
+BITS = ["a", "b c", "- ", "1. ", "\n", "\n\n", "    ", "  ", "> ", "# ", "```\n", "| a | b |\n"]
+BITS += [
+    "|--|--|\n",
+    "---\n",
+    "===\n",
+    "* ",
+    "<div>\n",
+    "[a]: b\n",
+    "`",
+    "**",
+    "\t",
+    "- [ ] ",
+    " \n",
+]
 
 # Each prefix of the text, in one element; and in an element of its own.
 GROW = """(text) => {
@@ -195,6 +213,9 @@ GROW = """(text) => {
 def test_a_text_that_grows_is_shown_as_the_whole_of_it(drawing):
     assert drawing.evaluate(GROW, GROWING) == []
     assert drawing.evaluate(GROW, DEFINED) == []
+    drawn = random.Random(0)
+    for _ in range(10):
+        assert drawing.evaluate(GROW, "".join(drawn.choices(BITS, k=24))) == []
 
 
 def test_what_is_shown_stays_when_more_comes(drawing):
@@ -213,19 +234,41 @@ def test_what_is_shown_stays_when_more_comes(drawing):
 def test_two_thousand_tokens_stream_without_a_long_task(drawing):
     stream = """(text) => new Promise((done) => {
         const root = shown("");
-        let end = 0;
+        let [end, made] = [0, 0];
+        new MutationObserver((seen) => {
+            made += seen.reduce((n, one) => n + one.addedNodes.length, 0);
+        }).observe(root, { childList: true });
         const step = () => {
             end += 80;  // twenty tokens a frame
-            renderMarkdown(root, text.slice(0, end), { streaming: end < text.length });
-            end < text.length ? requestAnimationFrame(step) : done(root.innerText.length);
+            renderMarkdown(root, text.slice(0, end));
+            if (end < text.length) {
+                requestAnimationFrame(step);
+            } else {
+                setTimeout(() => done([root.children.length, made]));
+            }
         };
         requestAnimationFrame(step);
     })"""
-    text = (GROWING + "\n\n") * 22
+    text = ((GROWING + "\n\n") * 22)[:8000]
     drawing.evaluate("(text) => shown(text).innerText", GROWING)  # the fonts are there
-    with long_tasks(drawing) as tasks:
-        assert drawing.evaluate(stream, text[:8000]) > 5000
+    # Twice what a reader notices: others use the processor, and its caches, while this is measured.
+    with long_tasks(drawing, 2 * LONG) as tasks:
+        there, made = drawing.evaluate(stream, text)
     assert tasks == []
+    assert 200 < there <= made < 3 * there
+
+
+def test_a_text_that_is_slow_to_read_waits_until_it_has_come(drawing):
+    slow = """() => {
+        let now = 0;
+        performance.now = () => (now += 20);
+        const root = shown("");
+        return [["a", true], ["a b", true], ["a b c", false]].map(([text, streaming]) => {
+            renderMarkdown(root, text, { streaming });
+            return root.innerText;
+        });
+    }"""
+    assert drawing.evaluate(slow) == ["", "", "a b c"]
 
 
 # -- what is hostile ---------------------------------------------------------------------------
@@ -317,10 +360,12 @@ def test_the_page_does_nothing_that_a_model_writes(page):
     for n_asked, payloads in enumerate(groups, 1):
         page.get_by_label("Message", exact=True).fill(payloads[0])
         page.keyboard.press("Enter")
-        expect(ended).to_have_count(n_asked)
+        expect(ended).to_have_count(n_asked, timeout=20_000)
     assert PAYLOADS[0] in ended.first.text_content()
     page.get_by_role("button", name="Tokens", exact=True).click()
-    for token in page.get_by_role("option").all()[::40]:
+    tokens = page.locator("#turns [role=option]").all()
+    assert len(tokens) >= len(PAYLOADS)
+    for token in tokens[::50]:
         token.click()
     page.wait_for_timeout(100)
     made = ("script", "img", "svg", "iframe", "object", "embed", "video", "style", "base", "meta")

@@ -97,12 +97,12 @@ class Reader extends Tokenizer {
 }
 
 /**
- * The blocks that stay as they are, whatever comes: without the last two that are more than blank
+ * The blocks that stay as they are, whatever comes: without the last three that are more than blank
  * lines, and without those that only hold a mark until what it stands before is there.
  */
 function settled({ source, blocks }) {
   const solid = blocks.filter(({ token }) => token.type !== "space");
-  const ends = solid.length > 2 ? blocks.indexOf(solid.at(-2)) : 0;
+  const ends = solid.length > 3 ? blocks.indexOf(solid.at(-3)) : 0;
   const held = blocks.findIndex(({ start, end, marks }) => (marks.at(-1)?.at ?? -1) >= end - start);
   const kept = blocks.slice(0, held < 0 ? ends : Math.min(ends, held));
   const last = kept.at(-1);
