@@ -22,7 +22,7 @@ const SLOW = 16; // ms: a frame
 
 /** What is shown in an element, and of what. */
 const shown = new WeakMap();
-const NOTHING = { source: "", labels: "[]", links: null, blocks: [], resume: 0 };
+const NOTHING = { source: "", labels: "[]", links: null, blocks: [], resume: 0, later: 0 };
 
 /**
  * A piece of a text between blank lines, roughly: what the reader made of it, and its marks.
@@ -41,7 +41,11 @@ const NOTHING = { source: "", labels: "[]", links: null, blocks: [], resume: 0 }
 export function renderMarkdown(root, text, { marks = [], streaming = false } = {}) {
   const known = shown.get(root) ?? NOTHING;
   const began = performance.now();
+  clearTimeout(known.later);
   if (streaming && began < known.resume) {
+    // The text may come no further for a while: what waits is shown all the same.
+    const again = () => renderMarkdown(root, text, { marks, streaming });
+    known.later = setTimeout(again, known.resume - began);
     return;
   }
   const { source, waiting } = cleaned(text, marks);
@@ -58,7 +62,8 @@ export function renderMarkdown(root, text, { marks = [], streaming = false } = {
   });
   put(root, blocks);
   const took = performance.now() - began;
-  shown.set(root, { source, labels, links, blocks, resume: began + (took > SLOW ? 9 * took : 0) });
+  const resume = began + (took > SLOW ? 9 * took : 0);
+  shown.set(root, { source, labels, links, blocks, resume, later: 0 });
 }
 
 /** The text, what is not seen of it made visible, and where the marks are in that. */
