@@ -137,6 +137,7 @@ def test_a_reply_whose_tokens_nobody_asked_for_goes_on_as_a_message(chat, acting
     expect(reply(chat)).to_contain_text("Stopped.")
     acting.hold_at(None)
     press(chat, "Continue")
+    expect(reply(chat)).not_to_contain_text("Stopped.")
     text_of(chat)
     first, second = chat.asked
     assert "explain" not in first
