@@ -64,6 +64,11 @@ class Child:
         assert self._process.stdout is not None  # it was asked for
         return self._process.stdout
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def _read_stderr(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:  # a progress bar's \r ends a line, too

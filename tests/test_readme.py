@@ -123,9 +123,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(command: str, folder: Path) -> str:
-    """What it says on stdout, or in the file that stdout goes to; its exit status is 0."""
+    """What it says on stdout, or in the file that it goes to; its exit status is 0."""
     said = run_as_typed(command.replace(" … ", f" {ELLIPSIS} "), folder, ADDED, "hello")
-    redirected = re.search(r" > (\S+)$", command)
+    redirected = re.search(r" (?:>|--html) (\S+)$", command)
     return (folder / redirected[1]).read_text("utf-8") if redirected else said
 
 

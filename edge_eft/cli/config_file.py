@@ -28,7 +28,9 @@ KEYS = (
     *("no_log", "plain"),
 )
 # The commands that have such options.
-COMMANDS = ("demo", "run", "chat", "compare", "show", "serve", "pull", "new", "bench")
+COMMANDS = (
+    *("demo", "run", "chat", "compare", "show", "inspect", "serve", "pull", "new", "bench"),
+)
 
 _MAX_BYTES = 1 << 20
 # What may be a table or a list; others have one value.

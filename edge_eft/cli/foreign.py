@@ -53,7 +53,7 @@ _COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("models", "recipes", "tags"), "edge-eft list lists the recipes"),
     **dict.fromkeys(("download", "get", "install", "fetch"), "edge-eft pull gets models"),
     **dict.fromkeys(("delete", "uninstall", "del"), "edge-eft remove takes a recipe away"),
-    **dict.fromkeys(("info", "inspect", "describe"), "edge-eft show shows a recipe"),
+    **dict.fromkeys(("info", "describe"), "edge-eft show shows a recipe"),
     **dict.fromkeys(("settings", "set", "options"), "edge-eft config has your defaults"),
     **dict.fromkeys(("server", "start", "api"), "edge-eft serve serves recipes"),
     **dict.fromkeys(("interactive", "repl", "talk"), "edge-eft chat is a conversation"),
@@ -115,7 +115,8 @@ def instead(name: str, words: Sequence[str], ctx: click.Context) -> str | None:
         return None
     value = _value(name, words)
     if not told.startswith("--"):
-        command = "compare" if ctx.command.name == "compare" else "run"
+        own = ctx.command.name
+        command = own if own in ("compare", "inspect") else "run"
         shown = shlex.quote(value) if value else "…"
         return f"there is no option {name}; {told.format(value=shown, command=command)}"
     if told not in names:

@@ -42,6 +42,7 @@ class Commands(click.Group):
         "compare": (".run", "compare", "Answer one prompt with base, tuned and the emulation."),
         "list": (".list", "command", "List the recipes: what is here, and what can be pulled."),
         "show": (".show", "show", "Show a recipe, its files, and what running it means here."),
+        "inspect": (".inspect", "command", "Show what the delta did to each token of a reply."),
         "log": (".log", "command", "List, show and delete the conversations that chat has kept."),
         "serve": (".serve", "command", "Serve recipes to programs that speak OpenAI's interface."),
         "pull": (".pull", "pull", "Get the models of a recipe from the Hugging Face hub."),

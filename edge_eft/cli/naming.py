@@ -18,6 +18,7 @@ DEFAULT_RECIPE = "atlas"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/\\~@+=-]+")  # what names, paths and addresses are made of
 _ENDS = (":", "?", "!", ".", ",", ";")  # of a prompt in one word: Summarise:
+_ANSWERING = ("run", "compare", "inspect")  # commands that a prompt is given to
 _FILES = (".toml", ".gguf", ".jsonl", ".safetensors")
 
 
@@ -98,7 +99,7 @@ def with_name_mended(told: str, word: str, rest: Sequence[str], command: str, de
     prompt = "".join(f" {shlex.quote(each)}" for each in rest)
     if nearest and len(prompt) < 200 and f"near: {nearest[0]}" in told:
         told = f"{told}; {here} {nearest[0]}{prompt}"
-    if set(rest) <= {"-"} and command in ("run", "compare") and not word.lower().endswith(_FILES):
+    if set(rest) <= {"-"} and command in _ANSWERING and not word.lower().endswith(_FILES):
         told += f"; if it is a prompt: {here} {shlex.quote(default)} {shlex.quote(word)}{prompt}"
     return told
 

@@ -279,7 +279,7 @@ class Waiting(Display):
         plural = "s" * (n_tokens != 1)
         self.update(n_tokens, label=f"{self.who}{f'token{plural}' if n_tokens else 'thinking…'}")
 
-    def reads(self, done: int, total: int) -> None:
+    def reads(self, _: int, done: int, total: int) -> None:
         """Tell the tokens of the prompt that are read; `on_progress` of `Emulator.prefill`."""
         if self.total is None and total - done <= _LONG_PROMPT:
             return

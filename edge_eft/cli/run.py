@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .models import Models
     from .prompts import Asked
 
-_raw_option = option(
+raw_option = option(
     "--raw",
     is_flag=True,
     group=PROMPT,
@@ -54,7 +54,7 @@ def _view_option(name: str) -> Any:
     "--input", "file", group=PROMPT, metavar="FILE", help="Many prompts: JSON lines; - is stdin."
 )
 @slots_option("Prompts of --input that are answered together.")
-@_raw_option
+@raw_option
 @system_option
 @setting_options
 @option(
@@ -111,7 +111,7 @@ def run(
     settings = settings | {name: n for name, n in views.items() if n is not None}
     if file is not None and not as_json and (logprobs or explain):
         raise click.UsageError("--logprobs and --explain with --input go into JSON: add --json.")
-    defaults = Defaults(settings | dict(read_form(schema, grammar)), raw, _told(system, raw))
+    defaults = Defaults(settings | dict(read_form(schema, grammar)), raw, told(system, raw))
     if file is not None:
         asked = list(read_prompts(file, defaults))
         with models.load(recipe, n_slots=min(slots, max(1, len(asked)))) as emulator:
@@ -125,7 +125,7 @@ def run(
 @new_command("compare")
 @words_argument
 @model_options
-@_raw_option
+@raw_option
 @system_option
 @setting_options
 @json_option
@@ -153,7 +153,7 @@ def compare(
     if "only" in settings:
         raise click.UsageError("--only goes with run; compare shows every model by itself.")
     recipe, rest = models.recipe(words, at_most=1)
-    defaults = Defaults(settings, raw, _told(system, raw))
+    defaults = Defaults(settings, raw, told(system, raw))
     request = defaults.request({"prompt": prompt_of(rest)})
     with models.load(recipe) as emulator:
         compared = replies.compare(emulator, request)
@@ -164,7 +164,7 @@ def compare(
             say(replies.side_by_side(compared))
 
 
-def _told(system: str | None, raw: bool) -> str | None:
+def told(system: str | None, raw: bool) -> str | None:
     """Return the system message; the user's default is not for a raw prompt."""
     return None if raw and not is_typed("system") else system
 

@@ -8,6 +8,7 @@ import platform
 import re
 import shlex
 import stat
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,7 @@ class Duration(click.ParamType):
     metavar="P",
     help="Port to listen at; 0 takes any free one.",
 )
+@option("--open", "opens", group=LISTENING, is_flag=True, help="Open the page in a browser.")
 @option("--api-key", group=ACCESS, metavar="K", help="Key that clients must send; `ps` shows it.")
 @option(
     "--api-key-file",
@@ -125,6 +127,7 @@ def command(
     words: tuple[str, ...],
     host: str,
     port: int,
+    opens: bool,
     api_key: str | None,
     api_key_file: str | None,
     no_api_key: bool,
@@ -135,15 +138,16 @@ def command(
     allow_host: tuple[str, ...],
     max_deaths: int,
 ) -> None:
-    """Serve recipes to programs that speak OpenAI's, Anthropic's or Ollama's interface.
+    """Serve recipes to browsers, and to programs that speak OpenAI's, Anthropic's or Ollama's way.
 
-    What to enter in them is printed when the first recipe is loaded; the address alone goes to
-    stdout. Models are named as the recipes: atlas, and atlas:base, atlas:tuned for one alone.
-    Where other machines can connect, a key is needed, by an option or in EDGE_EFT_API_KEY.
+    What to enter in them is printed when the first recipe is loaded; the address alone, where the
+    page is, goes to stdout. Models are named as the recipes: atlas, and atlas:base, atlas:tuned for
+    one alone. Where other machines can connect, a key is needed, by an option or the variable
+    EDGE_EFT_API_KEY.
 
     \b
     Examples:
-      edge-eft serve atlas
+      edge-eft serve atlas --open
       edge-eft serve atlas atlas-down --port 0 --slots 8
       edge-eft serve atlas --host 0.0.0.0 --api-key-file key.txt
       edge-eft serve atlas --port 11434       # where programs look for Ollama
@@ -172,7 +176,21 @@ def command(
     from ..server.app import serve
 
     key = _in_a_shell(api_key, api_key_file) if keys else None
-    serve(options, lambda url: _introduce(url, options, key))
+
+    def ready(url: str) -> None:
+        _introduce(url, options, key)
+        if opens:
+            threading.Thread(target=_open, args=(url,), daemon=True).start()
+
+    serve(options, ready)
+
+
+def _open(url: str) -> None:
+    """Open the page in a browser, of which some return when they are closed."""
+    import webbrowser  # it looks for browsers on the PATH
+
+    if not webbrowser.open(url):
+        talk(f"no browser can be opened here; the page is at {url}")
 
 
 def _introduce(url: str, options: ServeOptions, key: str | None) -> None:
@@ -180,6 +198,7 @@ def _introduce(url: str, options: ServeOptions, key: str | None) -> None:
     say(url)
     names = [recipe.name for recipe in options.recipes]
     talk(f"serving {', '.join(names)}; Ctrl-C ends it")
+    talk(f"to talk to {'them' if names[1:] else 'it'} in a browser: {url}")
     talk(f"to enter in clients, with {'your' if key else 'any'} key:")
     talk(f"  OpenAI-compatible  {url}/v1")
     talk(f"  Ollama, Anthropic  {url}")

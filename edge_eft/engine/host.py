@@ -7,8 +7,10 @@ and recipes are loaded on a third, so that nobody's reply waits for them. When s
 the parent is done or dead, so does this process, even in the middle of native code.
 
     {"do": "load", "name": N, "toml": T, "path": P, "options": {…}}  → loaded N facts | failed N
+      meanwhile                                                      → loading N bytes total
     {"do": "unload", "name": N}                                      → unloaded N
     {"do": "submit", "id": R, "name": N, "request": {…}}             → accepted R | error R
+      with "progress": true, while its prompt is read                → progress R progress
     {"do": "cancel" | "pause" | "unpause", "id": R}
     {"do": "ask", "id": R, "name": N, "what": W, …}                  → answer R | error R
     at any time                                                      → steps, error R
@@ -43,6 +45,7 @@ from .emulator import Emulator
 from .facts import facts
 from .loader import ModelPool
 from .prefix import prefix_parts
+from .progress import Loading, Reading
 from .request import Request
 
 T = TypeVar("T")
@@ -57,11 +60,12 @@ class Host:
 
     def __init__(self, events: TextIO) -> None:
         self.commands: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._events = events
+        self._events, self._one_by_one = events, threading.Lock()
         self._pool = ModelPool()
         self._emulators: dict[str, Emulator] = {}
         self._requests: dict[str, tuple[str, int]] = {}  # id → emulator's name, its own id
         self._ids: dict[tuple[str, int], str] = {}
+        self._readings: dict[str, Reading] = {}  # of those who want to know
         self._aside: dict[str, _Aside] = {}
         self._reader, self._loader = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._is_long = False  # the command that is being done
@@ -72,10 +76,12 @@ class Host:
         return any(emulator.busy for emulator in self._emulators.values())
 
     def emit(self, event: str, **values: Any) -> None:
-        """Tell the parent; end the process if it is gone."""
+        """Tell the parent, from any thread; end the process if it is gone."""
+        line = json.dumps({"event": event, **values}) + "\n"
         try:
-            self._events.write(json.dumps({"event": event, **values}) + "\n")
-            self._events.flush()
+            with self._one_by_one:
+                self._events.write(line)
+                self._events.flush()
         except OSError:
             os._exit(1)
 
@@ -118,6 +124,8 @@ class Host:
             for step in steps:
                 id = self._ids[name, step.request_id]
                 told.append({**step.to_dict(), "request_id": id})
+                if id in self._readings and (ended := self._readings[id].end()):
+                    self.emit("progress", id=id, progress=ended)
                 if step.finish_reason:
                     self._forget(id)
             if told:
@@ -133,14 +141,25 @@ class Host:
 
     def _forget(self, id: str) -> None:
         self._ids.pop(self._requests.pop(id), None)
+        self._readings.pop(id, None)
+
+    def _reads(self, name: str, own: int, done: int, total: int) -> None:
+        """Tell how far a prompt is, where its reader wants to know."""
+        id = self._ids.get((name, own), "")
+        if reading := self._readings.get(id):
+            self.emit("progress", id=id, progress=reading.at(done, total))
 
     # -- commands --------------------------------------------------------------------------
 
     def _do_load(self, name: str, toml: str, path: str, options: dict[str, Any]) -> None:
         recipe = parse_recipe(toml.encode(), Path(path))
 
+        def told(done: int, total: int) -> None:
+            self.emit("loading", name=name, bytes=done, total=total)
+
         def made() -> tuple[Emulator, dict[str, Any]]:
-            emulator = Emulator(recipe, pool=self._pool, **options)
+            emulator = Emulator(recipe, pool=self._pool, on_load=Loading(told), **options)
+            emulator.prefill.on_progress = partial(self._reads, name)
             return emulator, facts(emulator)
 
         def loaded(one: tuple[Emulator, dict[str, Any]]) -> None:
@@ -166,11 +185,19 @@ class Host:
             raise RequestError(f"{name} is not loaded")
         return self._emulators[name]
 
-    def _do_submit(self, id: str, name: str, request: dict[str, Any]) -> None:
+    def _do_submit(
+        self, id: str, name: str, request: dict[str, Any], progress: bool = False
+    ) -> None:
         asked = Request.from_dict(request)
         make = partial(self._emulator(name).encode, asked)
         thread = self._reader if self._is_long else None
-        self._make(id, name, make, lambda told: self._submit(id, name, asked, told), thread)
+
+        def submit(told: Told) -> None:
+            self._submit(id, name, asked, told)
+            if progress:
+                self._readings[id] = Reading()
+
+        self._make(id, name, make, submit, thread)
 
     def _make(
         self,

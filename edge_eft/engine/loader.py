@@ -91,8 +91,9 @@ class LoadOptions(TypedDict, total=False):
         n_gpu_layers: of every model; None: all that the backend offers.
         n_slots: requests that are decoded together; more wait in a queue.
         pool: shares the weights of files that other emulators of this process have loaded.
-        on_load: told how far it is, as llama.cpp reports it: the file that is being read, and the
-            bytes of all files that are there and that there are. What it raises ends the loading.
+        on_load: told how far it is, before each file and as llama.cpp reports it: the file that is
+            being read, and the bytes of all files that are there and that there are. What it raises
+            ends the loading.
     """
 
     n_ctx: int | None
@@ -320,6 +321,8 @@ def _load_models(
     for role, spec in roles.items():
         size = sizes.pop(os.path.realpath(spec.file), 0)  # 0: another role has it, too
         told = None if on_load is None else partial(_tell, on_load, spec.file, done, size, total)
+        if told is not None:
+            told(0.0)  # llama.cpp says nothing while it maps a file, which is read then
         models[role] = pool.open(spec.file, n_gpu_layers, headers[role], stack, told)
         done += size
     return models

@@ -26,12 +26,13 @@ class Prefill:
         contexts: of the emulator.
 
     Attributes:
-        on_progress: told, before each chunk of the first request whose prompt is not read yet, how
-            many tokens the context that is furthest behind has of it, and how many there are.
+        on_progress: told, before each chunk of the first request whose prompt is not read yet, its
+            id, how many tokens the context that is furthest behind has of it, and how many there
+            are.
     """
 
     def __init__(self, contexts: Contexts) -> None:
-        self.on_progress: Callable[[int, int], object] | None = None
+        self.on_progress: Callable[[int, int, int], object] | None = None
         self._contexts = contexts
         self._chunk = CHUNK_GPU if gpu_available() else CHUNK_CPU
         # A copy moves the whole of a slot's cache, whatever it holds.
@@ -53,7 +54,7 @@ class Prefill:
         first = min(left, key=lambda state: state.id)
         if self.on_progress is not None:
             total = max(len(first.view(i)) for i in first.contexts)
-            self.on_progress(total - left[first], total)
+            self.on_progress(first.id, total - left[first], total)
         n_free = self._chunk
         # The first goes on in any case, and else a question does not wait for a document.
         for state in sorted(left, key=lambda state: (state is not first, left[state])):

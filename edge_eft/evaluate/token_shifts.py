@@ -50,10 +50,16 @@ def token_shifts(
     alone = replace(request, weights=Weights.only("base"), conservative=None)
     base = emulator.score(alone, ids)
     piece = emulator.contexts.pieces(emulator.vocabulary.adopters)
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    texts = [decoder.decode(piece(token, special=True)) for token in ids]
-    if texts:
-        texts[-1] += decoder.decode(b"", final=True)
+    texts = texts_of([piece(token, special=True) for token in ids])
     return [
         TokenShift(*entry) for entry in zip(texts, emulated.tolist(), base.tolist(), strict=True)
     ]
+
+
+def texts_of(pieces: Sequence[bytes]) -> list[str]:
+    """Return what each token prints; a character of several tokens is the last one's."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    texts = [decoder.decode(piece) for piece in pieces]
+    if texts:
+        texts[-1] += decoder.decode(b"", final=True)
+    return texts

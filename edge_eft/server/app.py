@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..errors import EdgeEftError, ServerError
-from . import anthropic, llama_routes, ollama, openai_responses, openai_routes
+from . import anthropic, llama_routes, ollama, openai_responses, openai_routes, page
 from .answers import Answering
 from .api_error import ApiError, as_api_error, openai_refusal
 from .body import ClientGoneError
@@ -25,7 +25,7 @@ from .metrics import CONTENT_TYPE, Counting, Metrics
 from .openapi import document, error_shape
 from .options import ServeOptions
 
-OPEN_PATHS = ("/health", "/v1/health")  # without a key
+OPEN_PATHS = ("/", "/health", "/v1/health", page.BELOW)  # without a key
 _REFUSALS = {
     "Error": openai_refusal,
     "MessageError": anthropic.refused,
@@ -71,6 +71,7 @@ def create_app(
 
     app = Starlette(
         routes=[
+            *page.routes(),
             Route("/health", health),
             Route("/v1/health", health),
             Route("/metrics", show_metrics),
@@ -111,14 +112,14 @@ async def _load_first(engine: Engine, loaded: Callable[[Exception | None], objec
 def _health(engine: Engine) -> Response:
     """Answer as llama-server does: 200 if requests are taken, 503 with the reason if not."""
     status = engine.status
+    loading = {"progress": engine.progress} if engine.progress else {}
     if status in ("ok", "idle", "restarting"):
-        about: dict[str, Any] = {"status": status, "deaths": engine.n_deaths}
-        if engine.last_words:
-            about["last_death"] = engine.last_words
-        return JSONResponse(about)
+        about = {"status": status, "deaths": engine.n_deaths, "memory": engine.memory}
+        died = {"last_death": engine.last_words} if engine.last_words else {}
+        return JSONResponse({**about, **died, **loading})
     message = "the model is being loaded" if status == "loading" else engine.why_down()
     error = ApiError(503, message, kind="unavailable_error", code=status)
-    return JSONResponse({"status": status, **error.body()}, 503, {"Retry-After": "1"})
+    return JSONResponse({"status": status, **error.body(), **loading}, 503, {"Retry-After": "1"})
 
 
 def _gauges(engine: Engine) -> Mapping[str, float]:
@@ -128,6 +129,7 @@ def _gauges(engine: Engine) -> Mapping[str, float]:
         "requests_queued": sum(max(0, n - engine.n_slots) for n in counts),
         "models_loaded": sum(map(engine.is_loaded, engine.names)),
         "engine_deaths_total": engine.n_deaths,
+        "engine_resident_memory_bytes": engine.memory,
     }
 
 

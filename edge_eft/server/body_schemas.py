@@ -111,6 +111,7 @@ _PLAIN = {
     "name": {"description": "The older name of model."},
     "stream": typed("boolean", "Whether the answer comes while it is made."),
     "stream_options": record(include_usage={}),
+    "return_progress": typed("boolean", "A stream tells how far the prompt is read."),
     "messages": {**_MESSAGES, "minItems": 1},
     "input": typed("string|array", "A text, or items.", minLength=1, minItems=1, items=_OBJECT),
     "instructions": typed("string", "The system prompt."),

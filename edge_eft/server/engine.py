@@ -11,14 +11,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
 
-from .failure import UnservedError
-from .process import EngineProcess, Event
-from .reply import Reply
-from .served import ServedRecipe
+from .failure import UnservedError, failure_of
+from .process import EngineProcess, Event, Memory
+from .reply import PromptProgress, Reply
+from .served import FilesRead, RecipeState, ServedRecipe
 
 log = logging.getLogger(__name__)
 
@@ -26,29 +25,6 @@ Status = Literal["ok", "loading", "idle", "restarting", "down"]
 
 DEATH_WINDOW = 60.0  # seconds; after max_deaths in them the process is left alone
 _AT_ONCE = 1.0  # second without requests: one request may need the engine more than once
-
-
-@dataclass
-class _Recipe:
-    """A recipe that is served.
-
-    Attributes:
-        facts: from the engine, once it was loaded; kept afterwards.
-        loading: done when it is loaded, or could not be.
-        replies: those in work.
-    """
-
-    served: ServedRecipe
-    facts: dict[str, Any] | None = None
-    loading: asyncio.Future[dict[str, Any]] | None = None
-    replies: set[Reply] = field(default_factory=set)
-    used: float = 0.0
-
-    @property
-    def loaded(self) -> bool:
-        """Whether it can take requests at once."""
-        load = self.loading
-        return bool(load and load.done() and not load.cancelled() and load.exception() is None)
 
 
 class Engine:
@@ -71,7 +47,7 @@ class Engine:
         keep_alive: float | None,
         max_deaths: int,
     ) -> None:
-        self._recipes = {name: _Recipe(served) for name, served in recipes.items()}
+        self._recipes = {name: RecipeState(served) for name, served in recipes.items()}
         self._load_options = dict(load_options)
         self.n_slots = int(load_options.get("n_slots") or 1)
         self.queue = queue
@@ -104,6 +80,20 @@ class Engine:
         if any(one.loading and not one.loading.done() for one in self._recipes.values()):
             return "restarting" if self._deaths else "loading"
         return "idle" if self._started else "loading"
+
+    @property
+    def progress(self) -> dict[str, int] | None:
+        """How far a loading is, in bytes of files, if one is under way: "bytes" of "total"."""
+        files = next((one.files for one in self._recipes.values() if one.files), None)
+        return files.note(0, self._memory().of_files) if files else None
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the engine's process that are in memory; 0 while there is none."""
+        return self._memory().resident
+
+    def _memory(self) -> Memory:
+        return self._process.memory() if self._process else Memory(0, 0)
 
     def served(self, name: str) -> ServedRecipe:
         """Return a recipe as it was given."""
@@ -156,7 +146,7 @@ class Engine:
         finally:
             self._watch_idle()
 
-    async def _load(self, recipe: _Recipe) -> dict[str, Any]:
+    async def _load(self, recipe: RecipeState) -> dict[str, Any]:
         """Load a recipe, and make room for it by unloading others, the longest unused first.
 
         What is to be said of it is logged when it is loaded for the first time.
@@ -186,8 +176,10 @@ class Engine:
                         log.warning("%s: %s", name, warning)
                 recipe.facts = facts
                 return facts
+            finally:
+                recipe.files = None
 
-    async def _unload(self, recipe: _Recipe) -> None:
+    async def _unload(self, recipe: RecipeState) -> None:
         assert self._process is not None
         name = recipe.served.name
         recipe.loading = None
@@ -297,12 +289,15 @@ class Engine:
 
     # -- requests --------------------------------------------------------------------------
 
-    async def submit(self, name: str, requests: list[dict[str, Any]]) -> list[Reply]:
+    async def submit(
+        self, name: str, requests: list[dict[str, Any]], *, progress: bool = False
+    ) -> list[Reply]:
         """Submit requests to one recipe, once it is loaded. Returns their replies to come.
 
         Args:
             name: the recipe's.
             requests: plain data of `Request`s.
+            progress: whether the replies tell how far their prompts are read.
 
         Raises:
             UnservedError: the recipe cannot be loaded, or too many requests wait (kind "Busy").
@@ -323,9 +318,10 @@ class Engine:
         except BaseException:
             recipe.replies.difference_update(replies)
             raise
+        told = {"progress": True} if progress else {}
         for reply in replies:
             self._replies[reply.id] = reply
-            self._process.send("submit", id=reply.id, name=name, request=reply.request)
+            self._process.send("submit", id=reply.id, name=name, request=reply.request, **told)
         self._set_idle_timer(None)
         return replies
 
@@ -358,6 +354,11 @@ class Engine:
         if self._replies.pop(reply.id, None):
             self._watch_idle()
 
+    def _note_loading(self, name: str, bytes: int, total: int, **_: Any) -> None:
+        recipe, of_files = self._recipes[name], self._memory().of_files
+        recipe.files = recipe.files or FilesRead(total, of_files)
+        recipe.files.note(bytes, of_files)
+
     def _take(self, event: Event) -> None:
         """Give an event to whom it concerns."""
         what = event["event"]
@@ -366,11 +367,14 @@ class Engine:
                 if reply := self._replies.get(step["request_id"]):
                     reply.take(step)
             return
-        failure = None
-        if what in ("error", "failed"):
-            known = {"event", "id", "name", "kind", "message"}
-            numbers = {key: value for key, value in event.items() if key not in known}
-            failure = UnservedError(event["kind"], event["message"], numbers)
+        if what == "loading":
+            self._note_loading(**event)
+            return
+        if what == "progress":
+            if reply := self._replies.get(event["id"]):
+                reply.read(PromptProgress(**event["progress"]))
+            return
+        failure = failure_of(event)
         do = {"loaded": "load", "failed": "load", "unloaded": "unload"}.get(what)
         future = self._answers.pop(f"{do} {event['name']}" if do else event["id"], None)
         if future and not future.done():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..engine.request import Request
 from ..errors import EdgeEftError
@@ -54,6 +55,15 @@ class UnservedError(ApiError):
             more=numbers,
         )
         self.cause = cause
+
+
+def failure_of(event: Mapping[str, Any]) -> UnservedError | None:
+    """Return what an event of the engine's process tells of as failed, None if nothing is."""
+    if event["event"] not in ("error", "failed"):
+        return None
+    known = {"event", "id", "name", "kind", "message"}
+    numbers = {key: value for key, value in event.items() if key not in known}
+    return UnservedError(event["kind"], event["message"], numbers)
 
 
 def _field_of(message: str) -> str | None:

@@ -75,6 +75,11 @@ class Fields:
         """Return a field that is true or false; false without one."""
         return bool(self.get(name, bool, "true or false", False))
 
+    def tells_progress(self) -> bool:
+        """Return whether a stream is to tell how far the prompt is read; nothing else could."""
+        wanted = self.flag("return_progress")
+        return wanted and self.flag("stream")
+
     def count(self, name: str, low: int, high: int, default: int) -> int:
         """Return a field that is a whole number in [low, high]."""
         value: int = self.get(name, int, f"a whole number in [{low}, {high}]", default)

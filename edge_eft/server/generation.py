@@ -18,7 +18,7 @@ from ..text.reply_form import ReplyForm
 from ..text.reply_parser import Piece, ReplyParser, ToolCallStart
 from .engine import Engine
 from .failure import UnservedError
-from .reply import Reply
+from .reply import PromptProgress, Reply
 from .served import NamedModel, role_of
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -35,6 +35,7 @@ class Ask:
         parses_reasoning: whether what is said between reasoning marks is told apart.
         ignored: fields of the body that were not read.
         said_in: the field that the prompt came in, for errors to name.
+        tells_progress: whether the chunks tell how far the prompt is read.
     """
 
     model: NamedModel
@@ -43,6 +44,7 @@ class Ask:
     parses_reasoning: bool = False
     ignored: tuple[str, ...] = ()
     said_in: str = "prompt"
+    tells_progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What has come of one choice since the last chunk of it."""
+    """What has come of one choice since the last chunk of it; or how far its prompt is read."""
 
     index: int
     pieces: tuple[Piece, ...] = ()
     steps: tuple[Step, ...] = ()
     done: Done | None = None
+    progress: PromptProgress | None = None
 
 
 @dataclass
@@ -170,6 +173,9 @@ class Generating:
             return Chunk(index, tuple(pieces), tuple(steps), done)
 
         async for steps in self.replies[index].steps():
+            if isinstance(steps, PromptProgress):
+                yield Chunk(index, progress=steps)
+                continue
             for step in steps:
                 reply.take(step)
             pieces = parser.push("".join(self._text(step) for step in steps))
@@ -205,7 +211,8 @@ async def begin(engine: Engine, ask: Ask, known_as: str) -> Generating:
         UnservedError: the engine refuses it, or cannot be had.
     """
     recipe = ask.model.recipe
-    replies = await engine.submit(recipe, [request.to_dict() for request in ask.requests])
+    requests = [request.to_dict() for request in ask.requests]
+    replies = await engine.submit(recipe, requests, progress=ask.tells_progress)
     try:
         tails = []
         for reply in replies:

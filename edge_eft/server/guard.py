@@ -58,6 +58,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_open(path: str, open_paths: Collection[str]) -> bool:
+    """Return whether a path is one of these, or below one that ends in a slash, as /page/ does."""
+    return path in open_paths or path.startswith(
+        tuple(one for one in open_paths if one.endswith("/") and one != "/")
+    )
+
+
 def _plain(host: str) -> str | None:
     """Return a host without brackets, an address in its shortest form; None if it is none."""
     literal = host.startswith("[")
@@ -77,7 +84,7 @@ class Guard:
         hosts: names and addresses that are ours, besides those that always are.
         origins: origins of web pages that may use the server; "*": all.
         keys: one of them is asked for; empty: none is.
-        open_paths: what is served without a key, to GET.
+        open_paths: what is served without a key, to GET; one such as /page/ is all that is below.
         max_body: bytes.
         refused: path, error → the response, in the shape that clients of the path expect.
     """
@@ -98,7 +105,7 @@ class Guard:
         self._hosts = {*always, *(_plain(host.lower()) for host in hosts)} - {None, ""}
         self._origins = frozenset(origins)
         self._keys = [_digest(key.encode()) for key in keys]
-        self._open_paths = frozenset(open_paths)
+        self._open_paths = tuple(open_paths)
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -178,8 +185,8 @@ class Guard:
 
     def _check_key(self, scope: Scope) -> None:
         """Raise ApiError if a key is needed and none of ours is given."""
-        is_open = scope["method"] in ("GET", "HEAD") and scope["path"] in self._open_paths
-        if not self._keys or is_open:
+        is_get = scope["method"] in ("GET", "HEAD")
+        if not self._keys or (is_get and is_open(scope["path"], self._open_paths)):
             return
         given = [value for name, value in scope["headers"] if name == b"x-api-key"]
         for name, value in scope["headers"]:

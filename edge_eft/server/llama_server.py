@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..engine.constraint import Constraint
@@ -28,7 +28,7 @@ NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
 KNOWN = (
     *(name for name in SAMPLING if name not in ("n", "stream_options", "user")),
     *("prompt", "n_probs", "cache_prompt", "id_slot", "return_tokens", "response_fields"),
-    *("grammar", "json_schema"),
+    *("grammar", "json_schema", "return_progress"),
 )
 _LOWEST = -3.4028234663852886e38  # llama-server's for what is impossible: JSON has no −inf
 
@@ -51,7 +51,12 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
             more["logit_bias"] = await _bias(engine, model, body["logit_bias"])
         _check_words(fields)
         requests = [one for prompt in prompts for one in fields.choices(prompt, model, 1, **more)]
-        return Ask(model, tuple(requests), ignored=tuple(fields.ignored))
+        return Ask(
+            model,
+            tuple(requests),
+            ignored=tuple(fields.ignored),
+            tells_progress=fields.tells_progress(),
+        )
 
 
 def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +189,9 @@ class LlamaWriter(Writer):
         async for chunk in generating.chunks():
             told = so_far.setdefault(chunk.index, _Told())
             part = self._part(told, chunk)
-            if part["content"] or part["tokens"]:
+            if chunk.progress:
+                part["prompt_progress"] = asdict(chunk.progress)
+            if part["content"] or part["tokens"] or chunk.progress:
                 yield part
             if chunk.done:
                 yield self._last(told, generating.ask.requests[chunk.index], chunk.done, part)

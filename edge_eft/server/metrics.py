@@ -28,6 +28,7 @@ _SERIES = {
     "requests_active": ("gauge", "Requests that are being decoded."),
     "requests_queued": ("gauge", "Requests that wait for a slot."),
     "models_loaded": ("gauge", "Models that are in memory."),
+    "engine_resident_memory_bytes": ("gauge", "Memory of the engine's process, files included."),
 }
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..text.reply_parser import Content, Piece, Reasoning
@@ -34,7 +34,7 @@ from .sse import Event
 
 # VS Code refuses versions below 0.6.4, and `think` came with 0.9.0.
 VERSION = "0.9.0"
-# For who opens the address in a browser.
+# At the address itself, for whoever is no browser.
 HERE = (
     "edge-eft is running. OpenAI's interface is at /v1, Ollama's and Anthropic's at this address; "
     "/openapi.json lists all paths.\n"
@@ -63,10 +63,7 @@ NOT_HERE = {
 
 
 def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
-    """Return the routes. HEAD / is how clients find out whether an Ollama is there."""
-
-    async def there(request: Request) -> Response:
-        return PlainTextResponse(HERE)
+    """Return the routes, but for `/`, where clients find out whether an Ollama is there."""
 
     async def version(request: Request) -> Response:
         return JSONResponse({"version": VERSION})
@@ -103,7 +100,6 @@ def routes(engine: Engine, answering: Answering) -> list[BaseRoute]:
         )
 
     found = [
-        ("/", there, ["GET"]),
         ("/api/version", version, ["GET"]),
         ("/api/tags", tags, ["GET"]),
         ("/api/ps", running, ["GET"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ..engine.constraint import Constraint
@@ -38,6 +39,7 @@ KNOWN = (
     *SAMPLING,
     *("messages", "max_completion_tokens", "logprobs", "top_logprobs", "response_format"),
     *("tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "reasoning_format"),
+    "return_progress",
 )
 
 
@@ -86,6 +88,7 @@ async def ask(body: Mapping[str, Any], engine: Engine, model: NamedModel) -> Ask
         parses_reasoning=reasoning,
         ignored=tuple(fields.ignored),
         said_in="messages",
+        tells_progress=fields.tells_progress(),
     )
 
 
@@ -174,6 +177,8 @@ class ChatWriter(Writer):
 
     def _deltas(self, chunk: Chunk) -> list[dict[str, Any]]:
         """Return the objects for what came; the first of them tells of the tokens."""
+        if chunk.progress:
+            return [self._chunk(chunk.index, {}) | {"prompt_progress": asdict(chunk.progress)}]
         events = [self._chunk(chunk.index, delta) for delta in map(_delta, chunk.pieces)]
         about = self._about(chunk.steps)
         if about and not events and any(about.values()):

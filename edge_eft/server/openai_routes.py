@@ -80,6 +80,7 @@ def _about(engine: Engine, model: NamedModel) -> dict[str, Any]:
             "n_params": file["n_parameters"],
             "size": file["n_bytes"],
             "deltas": facts["deltas"],
+            "memory": facts["memory"],
         }
     return about | {"meta": meta}
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from starlette.routing import BaseRoute, Route
 
-from . import ollama
+from . import ollama, page
 from .body_schemas import BODIES, TEXT, record, typed
+from .guard import is_open
 from .openai_words import NO_EMBEDDINGS
 
 _STATUSES = {
@@ -59,7 +60,7 @@ def _asks(about: str, body: str, stream: str = "") -> Operation:
 _EVENTS, _LINES = "text/event-stream", "application/x-ndjson"
 OPERATIONS = {  # by the path without /v1
     "/health": Operation("Whether requests are taken.", fails=(503,)),
-    "/metrics": Operation("Counts, as Prometheus reads them.", kinds=("text/plain",)),
+    "/metrics": Operation("Counts, as Prometheus reads them.", kinds=(page.PLAIN,)),
     "/openapi.json": Operation("This document."),
     "/models": Operation("All models: recipes, and their parts."),
     "/models/{id}": Operation("One model.", fails=(404,)),
@@ -76,7 +77,12 @@ OPERATIONS = {  # by the path without /v1
     "/props": Operation("What a model is.", fails=_OF_ENGINE, query="model"),
     "/slots": Operation("What a model's slots do.", fails=_OF_ENGINE, query="model"),
     "/embeddings": Operation(f"Not done here: {NO_EMBEDDINGS}.", fails=(405,)),
-    "/": Operation("What this is, for a browser.", kinds=("text/plain",)),
+    "/": Operation(
+        "The page for browsers, and in words what this is.", kinds=("text/html", page.PLAIN)
+    ),
+    "/page/{file}": Operation(
+        "A file of the page.", kinds=(*page.KINDS.values(), page.PLAIN), fails=(404,)
+    ),
     "/api/version": Operation("The Ollama that this is like."),
     "/api/tags": Operation("All models."),
     "/api/ps": Operation("The models that are loaded."),
@@ -102,7 +108,7 @@ def document(
 
     Args:
         routes: of the application.
-        open_paths: what is served without a key.
+        open_paths: what is served without a key, as the guard takes them.
         has_keys: whether one is asked for elsewhere.
     """
     paths: dict[str, Any] = {}
@@ -111,7 +117,7 @@ def document(
         methods = route.methods or set()
         for method in sorted(methods - {"HEAD"} or methods):
             operation = _operation(route, method.lower())
-            if route.path in open_paths:
+            if is_open(route.path, open_paths):
                 operation["security"] = []
             paths.setdefault(route.path_format, {})[method.lower()] = operation
     keys = {

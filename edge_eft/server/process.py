@@ -11,11 +11,18 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..child import Child, environment
 
 Event = dict[str, Any]
+
+
+class Memory(NamedTuple):
+    """Bytes of a process in memory: in all, and of files; all where the system does not say."""
+
+    resident: int
+    of_files: int
 
 
 class EngineProcess:
@@ -43,6 +50,16 @@ class EngineProcess:
     def send(self, do: str, **values: Any) -> None:
         """Give a command; if the process is dead, `on_death` tells."""
         self._child.send(json.dumps({"do": do, **values}))
+
+    def memory(self) -> Memory:
+        """Return what of it is in memory now; zeros if it has died."""
+        import psutil  # not at the top: it has native code, and not everyone asks
+
+        try:
+            about = psutil.Process(self._child.pid).memory_info()
+        except psutil.Error:
+            return Memory(0, 0)
+        return Memory(about.rss, getattr(about, "shared", about.rss))  # which Linux alone counts
 
     async def stop(self) -> None:
         """End the process, and all that it holds; `on_death` tells nothing any more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..engine.reply import Step
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
 PAUSE_AT = 1024  # numbers in the steps that wait for the reader, which may tell of many tokens
 _STEP = 8  # of a step without the likeliest tokens
 _EXPLAINED = 12  # for each of a role's likeliest: in its list, and in a candidate's for all roles
+
+
+@dataclass(frozen=True)
+class PromptProgress:
+    """How far a prompt is read, as llama-server tells it.
+
+    Attributes:
+        total: its tokens.
+        cache: of these, how many there were when it began.
+        processed: how many there are.
+        time_ms: since it began.
+    """
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: float
 
 
 class Reply:
@@ -43,6 +61,7 @@ class Reply:
         self.n_decoded = 0
         self._engine = engine
         self._steps: list[Step] = []
+        self._progress: PromptProgress | None = None
         self._news = asyncio.Event()
         self._tail: str | None = None
         self._failure: UnservedError | None = None
@@ -71,6 +90,11 @@ class Reply:
             self._engine.tell(self, "pause")
         self._news.set()
 
+    def read(self, progress: PromptProgress) -> None:
+        """Note how far its prompt is read; a reader who is late gets the newest alone."""
+        self._progress = progress
+        self._news.set()
+
     def fail(self, failure: UnservedError) -> None:
         """End it by a failure, after the steps that have come."""
         self._failure, self._ended = failure, True
@@ -91,11 +115,15 @@ class Reply:
             await self._wait()
         return self._tail
 
-    async def steps(self) -> AsyncIterator[list[Step]]:
+    async def steps(self) -> AsyncIterator[list[Step] | PromptProgress]:
         """Yield what has come, until the last step; raise UnservedError after it, if it failed."""
         while True:
-            while not self._steps and not self._ended:
+            while not (self._steps or self._progress or self._ended):
                 await self._wait()
+            if progress := self._progress:
+                self._progress = None
+                yield progress
+                continue
             steps, self._steps = self._steps, []
             if steps:
                 yield steps

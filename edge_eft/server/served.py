@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .api_error import ApiError
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .reply import Reply
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,59 @@ class ServedRecipe:
     path: str
     description: str = ""
     parts: tuple[str, ...] = ("base", "tuned")
+
+
+@dataclass
+class FilesRead:
+    """How much of a recipe's files is read while it is loaded, in bytes.
+
+    llama.cpp maps a file before it tells anything of it, and that is when a disk is waited for. So
+    what the engine's process has of files in memory counts as well.
+
+    Attributes:
+        total: of all its files.
+        before: of files, that the process had in memory when the loading began.
+        done: so far.
+    """
+
+    total: int
+    before: int
+    done: int = 0
+
+    def note(self, told: int, of_files: int) -> dict[str, int]:
+        """Return how far it is: "bytes" of "total".
+
+        Args:
+            told: as the engine said.
+            of_files: that its process has in memory.
+        """
+        self.done = max(self.done, told, min(of_files - self.before, self.total))
+        return {"bytes": self.done, "total": self.total}
+
+
+@dataclass
+class RecipeState:
+    """What is going on with a recipe that is served.
+
+    Attributes:
+        facts: from the engine, once it was loaded; kept afterwards.
+        loading: done when it is loaded, or could not be.
+        files: how much of them is read, while it is loaded.
+        replies: those in work.
+    """
+
+    served: ServedRecipe
+    facts: dict[str, Any] | None = None
+    loading: asyncio.Future[dict[str, Any]] | None = None
+    files: FilesRead | None = None
+    replies: set[Reply] = field(default_factory=set)
+    used: float = 0.0
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it can take requests at once."""
+        load = self.loading
+        return bool(load and load.done() and not load.cancelled() and load.exception() is None)
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,13 @@ def test_an_explained_reply_is_shown_as_text(shown, recipe, monkeypatch):
     assert text.count("!") > 1
 
 
+def test_inspect_shows_a_hostile_reply_and_the_file_as_text(shown, recipe, tmp_path):
+    assert "10 times likelier" in shown("inspect", recipe, "hi", *GREEDY)
+    for file in ("-", tmp_path / f"{EVIL_NAME}.html"):
+        assert "pink" in shown("inspect", recipe, EVIL, *GREEDY, "--html", file)
+    assert "pink" in shown("inspect", recipe, "hi", "--html", tmp_path / EVIL_NAME / "x", status=2)
+
+
 def test_chat_shows_hostile_files_and_plain_replies_as_text(shown, recipe, tmp_path):
     notes = tmp_path / f"{EVIL_NAME}.txt"
     notes.write_text(EVIL)

@@ -24,7 +24,7 @@ def test_help_lists_the_commands_in_the_order_of_their_use():
     assert 'edge-eft run atlas "What is' in text
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "chat", "compare", "show"])
+@pytest.mark.parametrize("command", ["demo", "run", "chat", "compare", "show", "inspect"])
 def test_every_command_has_examples_and_explains_every_option(command):
     text = invoke(command, "--help").stdout
     assert f"  edge-eft {command} " in text or "  edge-eft demo\n" in text

@@ -235,11 +235,11 @@ def test_what_a_cache_has_of_a_prompt_does_not_count_as_read(monkeypatch):
     now = iter([0.0, 10.0, 12.0, 16.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
     waiting = Waiting()
-    waiting.reads(7900, 8000)
+    waiting.reads(0, 7900, 8000)
     assert waiting.total is None, "little is left to read"
-    waiting.reads(7000, 8000)
-    waiting.reads(7100, 8000)
-    waiting.reads(7300, 8000)
+    waiting.reads(0, 7000, 8000)
+    waiting.reads(0, 7100, 8000)
+    waiting.reads(0, 7300, 8000)
     assert waiting.figures(80) == "7,300/8,000 · 14 s left"
 
 

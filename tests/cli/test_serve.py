@@ -14,8 +14,9 @@ import urllib.error
 import urllib.request
 
 import pytest
-from helpers.cli_tools import complaint, invoke, process
+from helpers.cli_tools import complaint, invoke, process, wait_for
 
+from edge_eft.cli import serve
 from edge_eft.server import app as server_app
 
 
@@ -166,17 +167,40 @@ def test_it_serves_until_ctrl_c_ends_it(atlas):
     assert "Traceback" not in err
 
 
+def test_a_browser_opens_the_page_when_it_is_there(atlas, tmp_path):
+    """The browser is a script that fetches what it is told to open."""
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f"#!{sys.executable}\nimport sys, urllib.request\n"
+        "asked = urllib.request.Request(sys.argv[1], headers={'Accept': 'text/html'})\n"
+        f"open({str(seen)!r}, 'wb').write(urllib.request.urlopen(asked).read())\n"
+    )
+    browser.chmod(0o700)
+    environment = {**os.environ, "BROWSER": str(browser)}
+    with running("atlas", "--port", "0", "--open", env=environment) as (_, url):
+        assert url
+        wait_for(lambda: seen.is_file() and b"</html>" in seen.read_bytes())
+
+
+def test_without_a_browser_it_is_said_where_the_page_is(monkeypatch, capsys):
+    monkeypatch.setattr("webbrowser.open", lambda url: False)
+    serve._open("http://127.0.0.1:1")
+    assert "the page is at http://127.0.0.1:1" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="no bash or curl")
 def test_it_says_what_to_enter_and_the_example_can_be_pasted(atlas, tmp_path):
     file = key_file(tmp_path, "one\ntwo\n")
     words = ["atlas", "atlas-down", "--port", "0", "--host", "0.0.0.0", "--api-key-file", file]
     with running(*words) as (child, url):
-        said = [child.stderr.readline().strip() for _ in range(7)]
+        said = [child.stderr.readline().strip() for _ in range(8)]
         answer = subprocess.run(["bash", "-c", said[-1]], capture_output=True, text=True)
     assert said[0] == "serving atlas, atlas-down; Ctrl-C ends it"
+    assert said[1] == f"to talk to them in a browser: {url}"
     assert f"OpenAI-compatible  {url}/v1" in said
     assert f"Ollama, Anthropic  {url}" in said
-    assert said[4].startswith(f"other machines     http://{socket.gethostname()}:")
+    assert said[5].startswith(f"other machines     http://{socket.gethostname()}:")
     assert json.loads(answer.stdout)["model"] == "atlas"
     assert "one" not in said[-1]
 

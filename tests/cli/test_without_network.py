@@ -34,6 +34,7 @@ COMMANDS = {
     "run": "atlas Hello --max-tokens 4",
     "chat": "atlas",
     "compare": "atlas Hello --max-tokens 4",
+    "inspect": "atlas Hello --max-tokens 4 --html -",
     "list": "",
     "show": "qwen3-8b",
     "match": "{atlas} --write found",

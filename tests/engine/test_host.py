@@ -159,6 +159,82 @@ def test_texts_and_ids_become_tokens_and_a_prompt_that_cannot_fit_does_not(drive
     assert driven.events[-1]["kind"] == "ContextLengthError"
 
 
+# -- how far it is -------------------------------------------------------------------------------
+
+
+def told_of(driven, event):
+    return [one for one in driven.events if one["event"] == event]
+
+
+@pytest.fixture
+def roomy(tiny, monkeypatch):
+    """A host whose recipe takes prompts of several chunks, on a CPU."""
+    monkeypatch.setattr("edge_eft.engine.prefill.gpu_available", lambda: False)
+    driven = Driven(tiny)
+    driven.load("roomy", n_ctx=256)
+    driven.go_on()
+    return driven
+
+
+def test_a_reading_of_a_prompt_is_told_to_those_who_asked(roomy):
+    request = {"prompt": "?" * 200, "max_tokens": 2, "draft": 0, "temperature": 0}
+    roomy.do("submit", id="asks", name="roomy", request=request, progress=True)
+    roomy.do("submit", id="does not", name="roomy", request={**request, "prompt": "!" * 200})
+    while roomy.host.has_work:
+        roomy.host.step()
+    progress = told_of(roomy, "progress")
+    assert {one["id"] for one in progress} == {"asks"}
+    told = [one["progress"] for one in progress]
+    n = told[0]["total"]
+    assert [one["processed"] for one in told] == [0, 64, 128, 192, n]
+    assert {one["cache"] for one in told} == {0}
+    times = [one["time_ms"] for one in told]
+    assert times == sorted(times)
+    assert times[-1] > 0
+    events = [one["event"] for one in roomy.events]
+    assert events[: events.index("steps")].count("progress") == 5  # the last before the token
+    assert not roomy.host._readings
+
+
+def test_a_prompt_that_is_cached_in_part_says_how_much(roomy):
+    request = {"prompt": "?" * 100, "max_tokens": 1}
+    for id, prompt in (("a", "?" * 100), ("b", "?" * 220)):
+        request = {"prompt": prompt, "max_tokens": 1, "draft": 0}
+        roomy.do("submit", id=id, name="roomy", request=request, progress=id == "b")
+        while roomy.host.has_work:
+            roomy.host.step()
+    told = [one["progress"] for one in told_of(roomy, "progress")]
+    cached = {one["cache"] for one in told}
+    assert cached == {told[0]["processed"]}
+    assert 90 < cached.pop() <= 101
+    assert told[-1]["processed"] == told[-1]["total"] > 220
+
+
+def test_a_reply_that_is_cancelled_while_its_prompt_is_read_says_no_more(roomy):
+    request = {"prompt": "?" * 200, "max_tokens": 2}
+    roomy.do("submit", id="a", name="roomy", request=request, progress=True)
+    roomy.host.step()
+    roomy.do("cancel", id="a")
+    assert len(told_of(roomy, "progress")) == 1
+    assert not roomy.host._readings
+
+
+def test_a_loading_is_told_on_whichever_thread_it_is(driven):
+    driven.load("n")  # beside the first
+    driven.go_on()
+    told = {}
+    for name in ("m", "n"):
+        *loading, loaded = (one for one in driven.events if one.get("name") == name)
+        assert loaded["event"] == "loaded"
+        assert {one["event"] for one in loading} == {"loading"}
+        assert len(loading) < 6
+        told[name] = [(one["bytes"], one["total"]) for one in loading]
+    total = told["m"][0][1]
+    assert total > 0
+    assert told["m"][:1] + told["m"][-1:] == [(0, total), (total, total)]
+    assert told["n"][0] == (0, total)  # which has the files of the first, and reads none
+
+
 # -- weights in mid-reply ----------------------------------------------------------------------
 
 

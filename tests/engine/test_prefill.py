@@ -169,15 +169,16 @@ def test_it_is_told_before_each_chunk_how_far_the_prompt_is(tiny):
     """And nothing at the tokens of a reply, or where a prompt is in the cache already."""
     with open_emulator(tiny) as emulator:
         told = []
-        emulator.prefill.on_progress = lambda done, total: told.append((done, total))
+        emulator.prefill.on_progress = lambda *how_far: told.append(how_far)
         steps = emulator.stream(Request(LONG, max_tokens=9, **GREEDY))
-        n = next(steps).prompt_tokens
-        chunks = [(done, n) for done in range(0, n, CHUNK_CPU)]
+        first = next(steps)
+        n = first.prompt_tokens
+        chunks = [(first.request_id, done, n) for done in range(0, n, CHUNK_CPU)]
         assert told == chunks
         assert len(list(steps)) == 8
         assert told == chunks
         emulator.generate(f"{LONG}{LONG[:20]}", max_tokens=2)
-        assert told[len(chunks) :] == [(n, n + 20)]
+        assert told[len(chunks) :] == [(first.request_id + 1, n, n + 20)]
 
 
 # -- what prompts share ------------------------------------------------------------------------

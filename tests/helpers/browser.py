@@ -65,7 +65,8 @@ def browsing():
     # root may not have a sandbox, and in containers everybody is root.
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if is_root else []
+        arguments = ["--disable-features=AutofillServerCommunication"]  # it asks of every form
+        arguments += ["--no-sandbox"] if is_root else []
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()

@@ -49,12 +49,15 @@ class Engine:
             ids += [part] if isinstance(part, int) else map(ord, part)
         return ids
 
-    async def submit(self, name, requests):
+    async def submit(self, name, requests, progress):
         return [self._replies.pop(0) for _ in requests]
 
 
 class Reply:
-    """A reply that comes in these blocks of steps, the first of them after so many seconds."""
+    """A reply that comes in these blocks of steps, the first of them after so many seconds.
+
+    A `PromptProgress` may stand among them.
+    """
 
     def __init__(self, blocks, after=0.0, prefix=()):
         self._blocks, self._after, self.prefix = blocks, after, list(prefix)
@@ -99,9 +102,9 @@ def steps(texts, pieces=None, finish_reason="stop", ends=True, cached_tokens=5, 
     ]
 
 
-def generating(steps, stop=(), block=1):
-    """What a dialect's writer is given; `block` steps come at a time."""
-    blocks = [steps[i : i + block] for i in range(0, len(steps), block)]
+def generating(steps, stop=(), block=1, progress=()):
+    """What a dialect's writer is given; `block` steps come at a time, `progress` before them."""
+    blocks = [*progress, *(steps[i : i + block] for i in range(0, len(steps), block))]
     ask = Ask(ATLAS, (Request([{"role": "user", "content": "Hi"}], stop=stop),), True, True)
     parser = ReplyParser(HERMES, tools=True, reasoning=True, in_reasoning=False)
     return Generating(ask, [Reply(blocks)], [parser], HERMES, [[]])

@@ -1,5 +1,6 @@
 """app, metrics: what there is at which path, and what is counted."""
 
+import asyncio
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from helpers.http_server import JSON, request, serving, until
 from edge_eft.files.recipe_names import load_recipe
 from edge_eft.files.recipe_toml import to_toml
 from edge_eft.server.app import create_app
+from edge_eft.server.engine import Engine
 from edge_eft.server.metrics import Metrics
 from edge_eft.server.options import ServeOptions
 from edge_eft.server.served import ServedRecipe
@@ -33,6 +35,37 @@ def test_health_is_open_and_the_rest_is_not(live):
     assert live.ask("/metrics")[0] == 401
     assert live.ask("/metrics", X_Api_Key="key-1")[0] == 200
     assert live.ask("/health", Host="evil.example")[0] == 403
+
+
+def test_health_metrics_and_models_tell_of_the_memory(live):
+    key = {"X_Api_Key": "key-1"}
+    health = json.loads(live.ask("/health")[2])
+    assert health["memory"] > 20 << 20
+    metrics = live.ask("/metrics", **key)[2].decode()
+    (told,) = re.findall(r"^edge_eft_engine_resident_memory_bytes (\d+)", metrics, re.MULTILINE)
+    assert int(told) == pytest.approx(health["memory"], rel=0.5)
+    models = json.loads(live.ask("/v1/models", **key)[2])["data"]
+    estimates = {model["meta"]["memory"] for model in models}
+    assert len(estimates) == 1  # of all models of the recipe, which are loaded together
+    assert 4 << 20 < estimates.pop() < 1 << 30
+
+
+def test_health_says_how_far_the_files_are_while_they_are_read(monkeypatch):
+    """And at once that they are being read, before anything is known of them."""
+    progress = {"bytes": 3, "total": 9}
+    for told, seen in ((None, {}), (progress, {"progress": progress})):
+        monkeypatch.setattr(Engine, "progress", told)
+        monkeypatch.setattr(Engine, "ready", never)
+        with serving(create_app(OPTIONS)) as loading:
+            status, about, body = loading.ask("/health")
+        health = json.loads(body)
+        assert (status, about["retry-after"], health["status"]) == (503, "1", "loading")
+        assert health.pop("error")["message"] == "the model is being loaded"
+        assert health == {"status": "loading", **seen}
+
+
+async def never(*_):
+    await asyncio.sleep(60)
 
 
 def test_a_path_or_a_method_that_there_is_not(live):

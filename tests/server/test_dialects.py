@@ -36,6 +36,7 @@ CHAT = {
     "max_completion_tokens": 7,
     "n": 2,
     "seed": 3,
+    "return_progress": True,
 }
 COMPLETION = {
     "prompt": [[7, 9], [8]],
@@ -107,6 +108,7 @@ LLAMA = {
     "return_tokens": True,
     "cache_prompt": True,
     "id_slot": -1,
+    "return_progress": True,
     "alpha": 0.5,
 }
 OLLAMA = {

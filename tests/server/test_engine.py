@@ -8,6 +8,9 @@ import pytest
 
 from edge_eft.server import engine
 from edge_eft.server.engine import Engine
+from edge_eft.server.failure import UnservedError
+from edge_eft.server.process import Memory
+from edge_eft.server.reply import PromptProgress
 from edge_eft.server.served import ServedRecipe
 
 
@@ -17,11 +20,16 @@ class Process:
     def __init__(self, on_event, on_death):
         self.tell, self.die = on_event, on_death
         made.append(self)
-        self.done, self.held = [], None  # what is not done until it is let go
+        self.done, self.sent, self.held = [], [], None  # what is not done until it is let go
         self.is_full = False
+        self.of_files = 0
+
+    def memory(self):
+        return Memory(1000 + self.of_files, self.of_files)
 
     def send(self, do, **values):
         self.done.append(do)
+        self.sent.append((do, values))
         told = {
             "load": {"event": "loaded", "facts": {"warnings": ["n_ctx is odd"]}},
             "unload": {"event": "unloaded"},
@@ -147,3 +155,62 @@ def test_after_the_last_death_it_is_said_that_it_stays_down(served, said):
     (told,) = (text for level, text in said if level == "ERROR")
     assert told == said[-1][1]
     assert told.startswith("the engine died 3 times in a minute and is not started again")
+
+
+def test_a_loading_tells_the_bytes_that_the_engine_says_or_that_it_has_of_files(served):
+    """llama.cpp says nothing while it maps a file: the whole of a cold disk was waited for."""
+
+    async def load():
+        one, seen = served("ab"), []
+        assert (one.progress, one.memory) == (None, 0)
+        loading = asyncio.ensure_future(one.ready("a"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        process = made[0]
+        for of_files, told in ((50, 0), (50, None), (90, None), (80, None), (80, 60), (80, 100)):
+            process.of_files = of_files
+            if told is not None:
+                process.tell({"event": "loading", "name": "a", "bytes": told, "total": 100})
+            seen.append(one.progress)
+        assert one.memory == 1080
+        process.of_files = 900
+        seen.append(one.progress)
+        await loading
+        assert {each["total"] for each in seen} == {100}
+        assert one.progress is None
+        await one.stop()
+        assert one.memory == 0
+        return [each["bytes"] for each in seen]
+
+    assert asyncio.run(load()) == [0, 0, 40, 40, 60, 100, 100]
+
+
+def test_a_loading_that_fails_or_dies_is_under_way_no_more(served):
+    async def load():
+        one = served("a")
+        loading = asyncio.ensure_future(one.ready("a"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        made[0].tell({"event": "loading", "name": "a", "bytes": 0, "total": 100})
+        assert one.progress
+        made[0].die("SIGKILL")
+        with pytest.raises(UnservedError):
+            await loading
+        assert one.progress is None
+
+    asyncio.run(load())
+
+
+def test_who_wants_no_progress_is_submitted_without_and_who_does_gets_it(served):
+    async def ask():
+        one = served("a")
+        (plain,) = await one.submit("a", [{}])
+        one.forget(plain)
+        (reply,) = await one.submit("a", [{}], progress=True)
+        told = {"total": 9, "cache": 0, "processed": 3, "time_ms": 1.0}
+        for id in (plain.id, reply.id):
+            made[0].tell({"event": "progress", "id": id, "progress": told})
+        assert await anext(reply.steps()) == PromptProgress(**told)
+        return [values.get("progress") for do, values in made[0].sent if do == "submit"]
+
+    assert asyncio.run(ask()) == [None, True]

@@ -50,7 +50,7 @@ class Prompts:
                 seen.append(answer)
             return answer
 
-        async def submit(engine, name, requests):
+        async def submit(engine, name, requests, progress):
             for request in requests:
                 await engine.ask(name, "prompts", request=request)
             raise UnservedError("RequestError", "seen")

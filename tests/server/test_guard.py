@@ -7,7 +7,7 @@ import socket
 import pytest
 from helpers.http_server import JSON, answer, everything, request, serving
 
-from edge_eft.server.guard import Guard, host_name, is_loopback, origin_of
+from edge_eft.server.guard import Guard, host_name, is_loopback, is_open, origin_of
 
 KEYS = ("secret-1", "schlüssel")
 
@@ -346,6 +346,18 @@ def test_health_needs_no_key_but_to_change_it_would(keyed, reached):
     assert keyed.ask("/health")[0] == 200
     assert keyed.ask("/health", "HEAD")[0] == 200
     refused(keyed, reached, 401, "invalid_api_key", "/health", "POST", {}, **JSON)
+
+
+@pytest.mark.parametrize(
+    ("path", "opened"),
+    [
+        *(("/", True), ("/page/a", True), ("/page/", True), ("/page/a/../b", True)),
+        *(("/page", False), ("/pagea", False), ("/a/page/", False), ("//page/a", False)),
+        *(("/health/a", False), ("/a", False), ("", False)),
+    ],
+)
+def test_a_path_that_ends_in_a_slash_opens_what_is_below_and_the_root_itself_alone(path, opened):
+    assert is_open(path, ("/", "/health", "/page/")) is opened
 
 
 def test_the_body_of_a_request_without_a_key_is_not_read(keyed):

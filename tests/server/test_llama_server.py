@@ -10,6 +10,7 @@ from helpers.scripted_replies import ATLAS, Engine, asked, events, generating, s
 from edge_eft.server import llama_server
 from edge_eft.server.api_error import ApiError
 from edge_eft.server.llama_server import LlamaWriter
+from edge_eft.server.reply import PromptProgress
 from edge_eft.server.tokens import joined_tokens
 
 PROMPT = "The capital of Peru is"
@@ -100,6 +101,20 @@ def test_why_it_stopped(given, kind, word):
     assert (answer["content"], answer["stop_type"], answer["stopping_word"]) == ("a", kind, word)
     assert answer["tokens"][0] == 0
     assert answer["truncated"] is False
+
+
+def test_a_stream_tells_how_far_the_prompt_is_and_one_answer_does_not():
+    read = [PromptProgress(90, 10, done, 1.5) for done in (10, 90)]
+    first, second, *rest = events(
+        LlamaWriter("1", "atlas", {"stream": True}), generating(steps(["a"]), progress=read)
+    )
+    assert first["prompt_progress"] == {"total": 90, "cache": 10, "processed": 10, "time_ms": 1.5}
+    assert second["prompt_progress"]["processed"] == 90
+    assert (first["content"], first["tokens"], first["stop"]) == ("", [], False)
+    assert not [part for part in rest if "prompt_progress" in part]
+    body = {"prompt": "x", "return_progress": True}
+    assert asked(llama_server, {**body, "stream": True}).tells_progress
+    assert not asked(llama_server, body).tells_progress
 
 
 def test_fields_are_selected_by_paths():

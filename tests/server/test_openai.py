@@ -417,6 +417,42 @@ def test_a_second_turn_finds_the_first_in_the_cache(client):
     assert second.usage.prompt_tokens_details.cached_tokens > 0
 
 
+LONG = [{"role": "user", "content": "Rivers and lakes. " * 60 + "What is the capital of Peru?"}]
+
+
+def test_a_stream_tells_how_far_the_prompt_is_to_those_who_ask(client):
+    asked = {"messages": LONG, "stream": True, "max_tokens": 4, **GREEDY}
+    more = {"extra_body": {"return_progress": True}}
+    chunks = list(client.chat.completions.create(**asked, **more, n=2))
+    told = [chunk for chunk in chunks if "prompt_progress" in chunk.model_extra]
+    assert all(chunk.choices[0].delta.model_dump(exclude_none=True) == {} for chunk in told)
+    assert {chunk.id for chunk in told} == {chunks[0].id}
+    first, second = (
+        [c.model_extra["prompt_progress"] for c in told if c.choices[0].index == i] for i in (0, 1)
+    )
+    assert all(one["cache"] > 200 for one in second)  # copied from the first
+    progress = first
+    assert {one["total"] for one in progress} == {progress[0]["total"]}
+    assert progress[0]["total"] > 200
+    done = [one["processed"] for one in progress]
+    assert done == sorted(done)
+    assert done[0] == progress[0]["cache"]
+    assert done[-1] == progress[0]["total"]
+    own = [chunk for chunk in chunks if chunk.choices[0].index == 0]
+    begun = next(i for i, chunk in enumerate(own) if chunk.choices[0].delta.content)
+    assert [chunk in told for chunk in own[1:begun]] == [True] * len(first)
+    for ways in ({}, {**more, "stream": False}):
+        answer = client.chat.completions.create(**{**asked, **ways})
+        assert "prompt_progress" not in str([*answer] if "stream" not in ways else answer)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/completion"])
+def test_a_progress_that_is_neither_true_nor_false_is_refused(live, path):
+    body = {"messages": QUESTION, "prompt": "a", "return_progress": "yes"}
+    answer = live.http.post(path, json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "return_progress")
+
+
 CONTROL = "/v1/chat/completions/control"
 
 

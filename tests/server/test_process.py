@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 
+import psutil
 import pytest
 
 from edge_eft.server import process
@@ -18,7 +19,7 @@ def child(monkeypatch):
         def __init__(self, *_):
             reading, self.writing = os.pipe()
             self.stdout = os.fdopen(reading)
-            self.go = threading.Event()
+            self.go, self.pid = threading.Event(), os.getpid()
             made.append(self)
 
         def end(self):
@@ -48,3 +49,20 @@ def test_a_death_is_not_told_of_a_process_that_is_stopped_meanwhile(child, is_st
 
     asyncio.run(die())
     assert told == ([] if is_stopped else ["killed"])
+
+
+def test_its_memory_is_known_until_it_is_dead(child):
+    async def look():
+        one = EngineProcess(print, print)
+        alive, pages = one.memory(), psutil.Process().memory_info().rss
+        child[0].pid = 2**22 + 1  # no system has so many
+        dead = one.memory()
+        os.close(child[0].writing)
+        child[0].go.set()
+        await one.stop()
+        return alive, dead, pages
+
+    alive, dead, pages = asyncio.run(look())
+    assert alive.resident == pytest.approx(pages, rel=0.1)
+    assert 0 < alive.of_files <= alive.resident
+    assert dead == (0, 0)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from edge_eft.engine.request import Request
-from edge_eft.server.reply import PAUSE_AT, Reply
+from edge_eft.server.reply import PAUSE_AT, PromptProgress, Reply
 
 STEP = {"request_id": "r1", "index": 0, "token": 1, "text": "a", "logprob": -0.5, "timings": {}}
 
@@ -58,3 +58,21 @@ def test_it_goes_on_when_the_reader_has_taken_what_there_was():
         assert engine.told == ["pause", "unpause"]
 
     asyncio.run(read())
+
+
+def test_a_reader_who_is_late_is_told_the_newest_progress_and_that_before_the_steps():
+    waiting, engine = reply()
+
+    async def read():
+        stream = waiting.steps()
+        for processed in (0, 64, 128):
+            waiting.read(PromptProgress(200, 0, processed, 1.0))
+        assert await anext(stream) == PromptProgress(200, 0, 128, 1.0)
+        waiting.read(PromptProgress(200, 0, 200, 2.0))
+        waiting.take({**STEP, "finish_reason": "stop"})
+        assert (await anext(stream)).processed == 200
+        assert len(await anext(stream)) == 1
+        assert [more async for more in stream] == []
+
+    asyncio.run(read())
+    assert engine.told == []

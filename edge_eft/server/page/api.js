@@ -12,7 +12,10 @@ export class ApiError extends Error {
 const KEY = "edge_eft.key";
 
 export class Api {
-  /** @param {() => Promise<?string>} askForKey  asks the person; null: no answer */
+  /**
+   * @param {(wasRefused: boolean) => Promise<?string>} askForKey  asks the person, telling whether
+   *   there was a key; null: no answer
+   */
   constructor(askForKey) {
     this.askForKey = askForKey;
     this.key = sessionStorage.getItem(KEY) ?? "";
@@ -69,12 +72,16 @@ export class Api {
   /** Ask, with the key if there is one; a person is asked for it where the server wants one. */
   async #ask(path, body, signal) {
     for (;;) {
+      const used = this.key;
       const response = await this.#fetch(path, body, signal);
       if (response.ok) {
         return response;
       }
       const error = await refusal(response);
-      const key = error.status === 401 ? await this.askForKey() : null;
+      if (error.status === 401 && this.key !== used) {
+        continue; // another request was given one meanwhile
+      }
+      const key = error.status === 401 ? await this.askForKey(used !== "") : null;
       if (!key) {
         throw error;
       }

@@ -4,7 +4,7 @@ import { Api } from "./api.js";
 import { mountCompare } from "./compare.js";
 import { mountComposer } from "./composer.js";
 import { mountDials, startDials, weightsOf } from "./dials.js";
-import { askForKey } from "./key.js";
+import { askForKey, waitForKey } from "./key.js";
 import { mountPanel } from "./panel.js";
 import { mountSettings, startSettings } from "./settings.js";
 import { mountSidebar } from "./sidebar.js";
@@ -12,6 +12,8 @@ import { mountStatus } from "./status.js";
 import { openStore } from "./store.js";
 import { Tree } from "./tree.js";
 import { mountTurns } from "./turns.js";
+
+const SAID = 5000; // ms that something said is there to be read
 
 /**
  * The state that the parts share. Whoever changes it tells the others by an event:
@@ -27,6 +29,8 @@ import { mountTurns } from "./turns.js";
  * | pick | a token is looked at | {turn, index, pinned} or null |
  */
 export class App extends EventTarget {
+  #opening = null;
+
   /**
    * @param {Api} api
    * @param {import("./store.js").Store} store
@@ -83,19 +87,53 @@ export class App extends EventTarget {
    * @param {?string} id
    */
   async open(id) {
+    this.#opening = id;
     const running = [...this.generations.values()].find((one) => one.tree.about.id === id);
-    this.tree = running?.tree ?? (id && (await this.store.load(id))) ?? Tree.begun(this);
+    const tree = running?.tree ?? (id && (await this.store.load(id))) ?? Tree.begun(this);
+    if (this.#opening !== id) {
+      return; // something else was opened meanwhile
+    }
+    this.tree = tree;
     if (this.tree.turns.size) {
       const { model, settings, dials } = this.tree.about;
       this.settings = { ...startSettings(), ...settings };
       this.dials = { ...startDials(), ...dials };
       this.model = this.models.some((one) => one.id === model) ? model : this.model;
     }
-    const named = this.tree.turns.size ? `#${this.tree.about.id}` : "";
-    history.replaceState(null, "", `${location.pathname}${named}`);
-    document.title = named ? `${this.tree.about.title} · edge_eft` : "edge_eft";
+    this.#name();
     this.emit("pick");
     ["conversation", "turns", "model", "dials", "settings"].forEach((name) => this.emit(name));
+  }
+
+  /** Take over what another tab did to a conversation; where one is, is where one stays. */
+  async refresh(id) {
+    const trees = [this.tree, ...[...this.generations.values()].map((one) => one.tree)];
+    const [open] = trees.filter((tree) => tree.about.id === id && tree.turns.size);
+    if (!open) {
+      return;
+    }
+    const tree = await this.store.load(id);
+    if (!tree) {
+      const running = [...this.generations.values()].filter((one) => one.tree === open);
+      running.forEach((one) => one.stop());
+      return open === this.tree ? this.open(null) : undefined;
+    }
+    Object.assign(open.about, { title: tree.about.title, renamed: tree.about.renamed });
+    if (open === this.tree && !this.generation) {
+      open.merge(tree);
+      this.emit("turns");
+    }
+    this.#name();
+  }
+
+  /** Let the address and the tab's title name the open conversation. */
+  #name() {
+    const { about, turns } = this.tree;
+    const address = turns.size ? `#${about.id}` : location.pathname;
+    if (location.hash.slice(1) !== (turns.size ? about.id : "")) {
+      history.replaceState(null, "", address);
+    }
+    document.title = turns.size ? `${about.title} · edge_eft` : "edge_eft";
   }
 
   /** Keep what the open conversation is about: its title, dials, settings, the path shown. */
@@ -108,14 +146,17 @@ export class App extends EventTarget {
       await this.store.saveConversation(tree.about);
       this.emit("conversations");
     }
-    if (tree === this.tree && tree.turns.size && location.hash.slice(1) !== tree.about.id) {
-      history.replaceState(null, "", `#${tree.about.id}`);
+    if (tree === this.tree) {
+      this.#name();
     }
   }
 
-  /** Say something to those who do not see the page. */
+  /** Say something to those who do not see the page, after what else is being said. */
   announce(text) {
-    document.getElementById("announced").textContent = text;
+    const line = document.createElement("p");
+    line.textContent = text;
+    document.getElementById("announced").append(line);
+    setTimeout(() => line.remove(), SAID);
   }
 }
 
@@ -126,10 +167,8 @@ async function learnModels(app) {
       app.models = await app.api.models();
       break;
     } catch (error) {
-      if (error.status === 401) {
-        app.announce(error.message);
-      }
-      await new Promise((resolve) => setTimeout(resolve, 1000));
+      const later = () => new Promise((resolve) => setTimeout(resolve, 1000));
+      await (error.status === 401 ? waitForKey() : later());
     }
   }
   const recipes = app.models.filter((model) => !model.id.includes(":"));
@@ -170,8 +209,10 @@ async function start() {
   mountStatus(app, document.getElementById("status"));
   mountPanel(app, document.getElementById("panel"));
   mountSettings(app);
-  const opening = () => app.open(location.hash.slice(1) || null);
-  addEventListener("hashchange", () => location.hash.slice(1) !== app.tree.about.id && opening());
+  const named = () => location.hash.match(/^#([0-9a-f]{24})$/u)?.[1] ?? null; // or a place
+  const opening = () => app.open(named());
+  addEventListener("hashchange", () => named() && named() !== app.tree.about.id && opening());
+  app.store.addEventListener("changed", ({ detail }) => app.refresh(detail.conversation));
   await opening();
   await learnModels(app);
   await opening();

@@ -1,2 +1,159 @@
-/** To come. */
-export function mountCompare(app, root) {}
+/** One prompt under several models and strengths of the delta: side by side, by the same seed. */
+
+import { Column } from "./column.js";
+import { element } from "./dom.js";
+
+const AT_ONCE = 4; // the server's slots, as it has them if nobody says otherwise
+const MORE = 0.5; // α of a column that is added
+
+/**
+ * Draw the comparison, which its button in the bar shows in the conversation's place.
+ * @param {import("./app.js").App} app
+ * @param {HTMLElement} root
+ */
+export function mountCompare(app, root) {
+  const button = document.getElementById("open-compare");
+  const others = ["turns", "composer", "dials"].map((id) => document.getElementById(id));
+  const compare = new Compare(app);
+  root.replaceChildren(compare.element);
+  root.setAttribute("aria-label", "Compare");
+  const show = (open) => {
+    if (open === !root.hidden) {
+      return;
+    }
+    root.hidden = !open;
+    others.forEach((one) => (one.hidden = open));
+    button.setAttribute("aria-pressed", String(open));
+    app.emit("pick");
+    if (open) {
+      compare.begin();
+    }
+  };
+  button.addEventListener("click", () => show(root.hidden));
+  app.on("conversation", () => show(false));
+  compare.addEventListener("adopted", () => {
+    show(false);
+    document.getElementById("message")?.focus();
+  });
+}
+
+class Compare extends EventTarget {
+  /** @type {Column[]} */
+  #columns = [];
+  #asked = null; // {prompt, settings}, of the run that is shown
+  #row = element("div", { class: "compare-columns" });
+  #prompt = element("textarea", {
+    ...{ id: "compare-prompt", rows: 2, placeholder: "One prompt for all columns" },
+  });
+  #run = element("button", { class: "primary", text: "Run" });
+  #stop = element("button", { type: "button", text: "Stop all", hidden: true });
+  #seed = element("span", { class: "compare-seed" });
+
+  /** @param {import("./app.js").App} app */
+  constructor(app) {
+    super();
+    this.app = app;
+    const label = element("label", { class: "hidden", for: this.#prompt.id, text: "Prompt" });
+    const add = element("button", { type: "button", text: "+ Column" });
+    const buttons = element("div", { class: "compare-buttons" }, this.#run, this.#stop, add);
+    buttons.append(this.#seed);
+    const form = element("form", { class: "compare-form" }, label, this.#prompt, buttons);
+    this.element = element("div", { class: "compare-whole" }, form, this.#row);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#runAll();
+    });
+    this.#prompt.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        this.#runAll();
+      }
+    });
+    this.#stop.addEventListener("click", () => this.#stopAll());
+    add.addEventListener("click", () => this.#added().element.querySelector("select").focus());
+    app.on("view", () => this.#columns.forEach((column) => column.show()));
+    app.on("models", () => this.#columns.forEach((column) => column.drawHead()));
+  }
+
+  /** Take the conversation's last question, and three columns to begin with. */
+  begin() {
+    const { app } = this;
+    if (!this.#columns.length && app.models.length) {
+      const start = { recipe: app.model, alpha: 1 };
+      ["base", "tuned", null].forEach((only) => this.#add({ ...start, only }));
+    }
+    const last = app.tree.path().findLast(({ role }) => role === "user");
+    this.#prompt.value ||= last?.text ?? "";
+    this.#prompt.focus();
+  }
+
+  #added() {
+    const column = this.#add({ recipe: this.app.model, only: null, alpha: MORE });
+    if (this.#asked) {
+      this.#again(column);
+    }
+    column.element.scrollIntoView({ block: "nearest", inline: "nearest" });
+    return column;
+  }
+
+  #add(choice) {
+    const column = new Column(this.app, choice);
+    this.#columns.push(column);
+    this.#row.append(column.element);
+    column.addEventListener("changed", () => this.#asked && this.#again(column));
+    column.addEventListener("ended", () => this.#next());
+    column.addEventListener("adopted", () => this.dispatchEvent(new CustomEvent("adopted")));
+    column.addEventListener("removed", () => this.#remove(column));
+    return column;
+  }
+
+  #remove(column) {
+    const at = this.#columns.indexOf(column);
+    column.stop();
+    this.#columns.splice(at, 1);
+    column.element.remove();
+    const next = this.#columns[Math.min(at, this.#columns.length - 1)];
+    (next?.element.querySelector("select") ?? this.#prompt).focus();
+    this.#next();
+  }
+
+  #runAll() {
+    const prompt = this.#prompt.value.trim();
+    if (!prompt) {
+      this.#prompt.focus();
+      return;
+    }
+    const { settings } = this.app;
+    const seed = settings.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
+    this.#asked = { prompt, settings: { ...settings, seed } };
+    this.#seed.textContent = `Same seed: ${seed}`;
+    this.#columns.forEach((column) => column.wait());
+    this.#next();
+  }
+
+  /** Run one column again, after those that wait. */
+  #again(column) {
+    column.wait();
+    this.#next();
+  }
+
+  /** Start those that wait, as far as the server has room. */
+  #next() {
+    for (const column of this.#columns.filter((one) => one.isWaiting)) {
+      if (this.#columns.filter((one) => one.isRunning).length < AT_ONCE) {
+        column.run(this.#asked.prompt, this.#asked.settings);
+      }
+    }
+    const isBusy = this.#columns.some((one) => one.isRunning || one.isWaiting);
+    if (this.#stop.hidden === isBusy) {
+      this.#stop.hidden = !isBusy;
+      this.app.announce(isBusy ? "The columns run." : "All columns have ended.");
+    }
+  }
+
+  #stopAll() {
+    this.#columns.forEach((column) => column.stop());
+    this.#next();
+    this.#run.focus();
+  }
+}

@@ -1,2 +1,105 @@
-/** To come. */
-export function mountPanel(app, root) {}
+/** The panel beside the replies: what is known of the token that is looked at. */
+
+import { continueFrom, replay, tokensOf } from "./replies.js";
+import { TokenPanel } from "./token_panel.js";
+
+const BESIDE = "(min-width: 1151px)"; // where it is a column and not a sheet, as in style.css
+
+/**
+ * A turn's reply, as the views of tokens take it.
+ * @param {import("./app.js").App} app
+ * @param {import("./tree.js").Turn} turn
+ * @param {import("./tree.js").Token[]} tokens
+ * @returns {import("./token_math.js").Reply}
+ */
+export function replyOf(app, turn, tokens) {
+  const deltas = app.models.find(({ id }) => id === turn.model)?.meta?.deltas ?? app.deltas;
+  return {
+    deltas,
+    tokens,
+    get marks() {
+      return turn.marks ?? [];
+    },
+  };
+}
+
+/**
+ * Mount the panel. Where it is beside the text it is there as soon as tokens are shown, so that
+ * pointing at one moves no line of it; a sheet comes when a token is asked for.
+ */
+export function mountPanel(app, root) {
+  const beside = matchMedia(BESIDE);
+  let picked = null; // {turn, index, pinned, view, adopt?}
+  let closed = false; // by the person, until a token is asked for
+  const panel = new TokenPanel(root, {
+    onContinue: (index, candidate) => goFrom(continueFrom, index, candidate),
+    onReplay: (index, weights) => goFrom(replay, index, weights),
+    onClose: close,
+  });
+
+  function close() {
+    const view = picked?.view;
+    closed = true;
+    app.emit("pick");
+    view?.unpin(true);
+  }
+
+  /** Have another reply from the token on: it is that one, then, which is looked at. */
+  async function goFrom(way, index, detail) {
+    const { turn, adopt } = picked;
+    app.emit("pick");
+    await adopt?.(); // a reply of the comparison becomes a conversation before
+    document.getElementById("turns").focus();
+    await way(app, turn, index, detail);
+  }
+
+  async function show(pick) {
+    picked = pick;
+    const { turn, index, pinned, view } = pick;
+    const tokens = view?.reply.tokens ?? (await tokensOf(app, turn));
+    if (picked !== pick || !tokens[index]) {
+      return;
+    }
+    const opens = root.hidden;
+    root.hidden = false;
+    panel.show(view?.reply ?? replyOf(app, turn, tokens), index, { pinned });
+    if (opens) {
+      view?.reveal(index); // the sheet may have come over it
+    }
+  }
+
+  function rest() {
+    picked = null;
+    root.hidden = closed || app.view !== "tokens" || !beside.matches;
+    if (!root.hidden) {
+      panel.showHint();
+    }
+  }
+
+  app.on("pick", (pick) => {
+    if (!pick) {
+      rest();
+    } else if (pick.asked || !root.hidden) {
+      closed &&= !pick.asked;
+      show(pick);
+    }
+  });
+  app.on("turns", () => {
+    const turn = app.tree.turns.get(picked?.turn.id);
+    if (turn && !app.tree.path().includes(turn)) {
+      rest();
+    }
+  });
+  app.on("view", () => {
+    closed = false;
+    rest();
+  });
+  beside.addEventListener("change", () => picked || rest());
+  addEventListener("keydown", (event) => {
+    const inDialog = event.target.closest?.("dialog");
+    if (event.key === "Escape" && picked && !event.defaultPrevented && !inDialog) {
+      event.preventDefault();
+      close();
+    }
+  });
+}

@@ -10,14 +10,19 @@
  * @typedef {{
  *   id: number, text: string, drafted: ?boolean, logprobs: Object<string, number>,
  *   candidates: {id: number, text: string, logprobs: Object<string, number>}[],
+ *   offset: number, part?: "reasoning",
  * }} Token
  *
+ * `offset` counts the characters before it in the turn's text, or in its reasoning (`part`).
+ *
  * Weights that act from a token on: `at` counts the reply's tokens, `offset` characters of its text.
+ * The first mark of a reply is at 0: the weights it began with.
  * @typedef {{at: number, offset: number, weights: Weights}} Mark
  *
  * One turn. Of an assistant's: `state` is "streaming", "done", "length" (max_tokens), "stopped" (by
  * the user), "cut" (the connection, a reload, the engine) or "failed"; `problem` says why in a line;
- * `n_given` of its tokens were taken over from another reply, `from`; `body` is what was sent.
+ * `n_given` of its tokens were taken over from another reply, `from`; `body` is what was sent,
+ * with the system prompt (`system`) for all messages. `model` is the recipe's name.
  * @typedef {{
  *   id: string, conversation: string, parent: ?string, role: "user" | "assistant", text: string,
  *   created: number, reasoning?: string, model?: string, state?: string, problem?: string,
@@ -113,6 +118,18 @@ export class Tree {
     this.about.leaf = leaf.id;
   }
 
+  /** Take over the turns of another state of the same conversation; what was shown goes on. */
+  merge(other) {
+    for (const turn of other.turns.values()) {
+      const known = this.turns.get(turn.id);
+      this.turns.set(turn.id, known ? Object.assign(known, turn) : turn);
+    }
+    const leaf = this.turns.get(this.about.leaf);
+    if (leaf) {
+      this.show(leaf);
+    }
+  }
+
   /**
    * What the server is sent: the path up to a turn, with the system prompt.
    * @param {Turn} last  the last turn of it
@@ -126,10 +143,10 @@ export class Tree {
 
 /** A title: the first words of a text, on one line. */
 export function firstWords(text) {
-  const line = text.trim().replace(/\s+/gu, " ");
+  const line = text.slice(0, 10 * TITLE).trim().replace(/\s+/gu, " ");
   if (line.length <= TITLE) {
     return line || "New conversation";
   }
-  const cut = line.slice(0, TITLE);
+  const cut = line.slice(0, TITLE).toWellFormed(); // no half of a character
   return `${cut.slice(0, cut.lastIndexOf(" ") > TITLE / 2 ? cut.lastIndexOf(" ") : TITLE)}…`;
 }

@@ -1,2 +1,162 @@
-/** To come. */
-export function mountTurns(app, root) {}
+/** The conversation as it is shown: its turns, the end that is followed, what is told aloud. */
+
+import { element } from "./dom.js";
+import { emptyState } from "./empty_state.js";
+import { tokenLegend } from "./token_view.js";
+import { TurnView } from "./turn_view.js";
+
+const NEAR = 48; // pixels from the end that count as at the end
+const SLICE = 12; // ms of drawing in one go
+
+/**
+ * @param {import("./app.js").App} app
+ * @param {HTMLElement} root
+ */
+export function mountTurns(app, root) {
+  const shown = new Conversation(app, root);
+  app.on("turns models view", () => shown.draw());
+  app.on("conversation", () => shown.follow[app.tree.turns.size ? "toEnd" : "toStart"]());
+  app.on("generation", (generation) => {
+    if (generation?.tree !== app.tree) {
+      return;
+    }
+    const { id } = generation.turn;
+    if (app.generations.has(id)) {
+      attend(app, generation, () => shown.views.get(id));
+      shown.follow.toEnd();
+    }
+    shown.views.get(id)?.begin();
+  });
+  shown.draw();
+}
+
+/** The turns on the path that is open. */
+class Conversation {
+  #waiting = []; // views to be drawn, the next one last
+
+  constructor(app, root) {
+    this.app = app;
+    this.list = element("div", { class: "turns-list" });
+    this.empty = emptyState(app);
+    this.legend = tokenLegend();
+    const toEnd = element("button", { class: "turns-end", type: "button", text: "↓ To the end" });
+    const dock = element("div", { class: "turns-dock" }, toEnd);
+    root.append(this.empty, this.list, this.legend, dock);
+    this.follow = new Follow(root, this.list, toEnd);
+    /** @type {Map<string, TurnView>} */
+    this.views = new Map();
+  }
+
+  draw() {
+    const { app, list } = this;
+    const path = app.tree.path();
+    const viewOf = (turn) => {
+      const view = this.views.get(turn.id);
+      return view?.turn === turn ? view : new TurnView(app, app.tree, turn);
+    };
+    this.views = new Map(path.map((turn) => [turn.id, viewOf(turn)]));
+    const views = [...this.views.values()];
+    const hadFocus = list.contains(document.activeElement);
+    place(list, views.map((view) => view.element));
+    this.empty.hidden = path.length > 0;
+    this.legend.hidden = app.view !== "tokens" || path.every(({ role }) => role === "user");
+    this.#waiting = views.filter((view) => !view.isFresh);
+    this.#drawSome();
+    if (hadFocus && document.activeElement === document.body) {
+      list.lastElementChild?.focus({ preventScroll: true });
+    }
+  }
+
+  /** Draw from the end, where one looks first; a long conversation in several goes. */
+  #drawSome() {
+    const begun = performance.now();
+    while (this.#waiting.length && performance.now() - begun < SLICE) {
+      this.#waiting.pop().draw();
+    }
+    if (this.#waiting.length) {
+      setTimeout(() => this.#drawSome());
+    }
+  }
+}
+
+/** Show a reply as it comes, and tell it aloud by sentences. */
+function attend(app, generation, viewOf) {
+  const { turn } = generation;
+  const announce = (text) => app.tree === generation.tree && app.announce(text);
+  const teller = new Teller(announce, turn.text);
+  const on = (name, listener) => generation.addEventListener(name, listener);
+  const drawText = () => viewOf()?.drawText();
+  on("text", () => {
+    drawText();
+    teller.tell(turn.text, false);
+  });
+  on("tokens", () => app.view === "tokens" && drawText());
+  on("mark", drawText);
+  on("end", () => teller.tell(turn.text, true));
+}
+
+/** Put elements into a list; those that stand right are not touched, and keep focus and scroll. */
+function place(list, elements) {
+  const wanted = new Set(elements);
+  [...list.children].filter((child) => !wanted.has(child)).forEach((child) => child.remove());
+  elements.forEach((one, i) => {
+    if (list.children[i] !== one) {
+      list.insertBefore(one, list.children[i] ?? null);
+    }
+  });
+}
+
+/** Keeps the end in sight as it grows, while the reader is there. */
+class Follow {
+  #isFollowing = true;
+
+  constructor(root, list, button) {
+    [this.root, this.list, this.button] = [root, list, button];
+    root.addEventListener("scroll", () => this.#look(), { passive: true });
+    button.addEventListener("click", () => {
+      this.toEnd();
+      root.focus({ preventScroll: true });
+    });
+    const sizes = new ResizeObserver(() => (this.#isFollowing ? this.toEnd() : this.#look()));
+    sizes.observe(list);
+    sizes.observe(root);
+  }
+
+  toEnd() {
+    this.#isFollowing = true;
+    this.root.scrollTop = this.root.scrollHeight;
+    this.button.hidden = true;
+  }
+
+  toStart() {
+    this.root.scrollTop = 0;
+    this.#look();
+  }
+
+  #look() {
+    const { scrollTop, scrollHeight, clientHeight } = this.root;
+    this.#isFollowing = scrollHeight - scrollTop - clientHeight < NEAR;
+    this.button.hidden = this.#isFollowing || !this.list.firstChild;
+  }
+}
+
+/** Tells a text aloud: whole sentences, as they are finished. */
+class Teller {
+  #told;
+
+  constructor(announce, text) {
+    this.announce = announce;
+    this.#told = text.length;
+  }
+
+  tell(text, isLast) {
+    const rest = text.slice(this.#told);
+    const ends = [...rest.matchAll(/[.!?…](?=["'”’)\]*_]*\s)|[。！？\n]/gu)];
+    const end = isLast ? rest.length : (ends.pop()?.index ?? -1) + 1;
+    const sentences = rest.slice(0, end).replace(/[*_`#>|]+/gu, " ").trim();
+    if (sentences) {
+      this.#told += end;
+      this.announce(sentences);
+    }
+  }
+}

@@ -1,0 +1,46 @@
+/** A part of the page that is a drawer where there is no room for it. */
+
+import { element } from "./dom.js";
+
+/**
+ * @param {HTMLElement} root
+ * @param {HTMLElement} opener  the button that opens it
+ * @returns {{close: () => void}}
+ */
+export function mountDrawer(root, opener) {
+  const narrow = matchMedia("(max-width: 760px)");
+  const name = `Close ${root.ariaLabel.toLowerCase()}`;
+  const about = { class: "drawer-backdrop", hidden: true, "aria-label": name };
+  const backdrop = element("button", { ...about, onclick: close });
+  root.after(backdrop);
+  const others = () => [...root.parentElement.children].filter((one) => one !== root);
+
+  function show(isOpen) {
+    root.classList.toggle("is-open", isOpen);
+    opener.setAttribute("aria-expanded", String(isOpen));
+    backdrop.hidden = !isOpen;
+    others().forEach((one) => (one.inert = isOpen && one !== backdrop));
+  }
+
+  function open() {
+    show(true);
+    (root.querySelector("[aria-current]") ?? root.querySelector("button")).focus();
+  }
+
+  function close() {
+    if (root.classList.contains("is-open")) {
+      show(false);
+      opener.focus();
+    }
+  }
+
+  opener.addEventListener("click", open);
+  narrow.addEventListener("change", () => show(false));
+  root.addEventListener("keydown", (event) => {
+    const isTyped = event.target.type === "search" && event.target.value; // which Escape clears
+    if (event.key === "Escape" && !isTyped) {
+      close();
+    }
+  });
+  return { close };
+}

@@ -1,0 +1,49 @@
+/** What is shown before anything is said. */
+
+import { element } from "./dom.js";
+import { send } from "./replies.js";
+
+const QUESTION = "What is the capital of Peru?";
+const EXAMPLES = [
+  { name: "Emulated", says: "the base, steered by the delta", dials: { alpha: 1 } },
+  { name: "Base", says: "the large model alone, α 0", dials: { alpha: 0 } },
+  { name: "Tuned alone", says: "the small tuned model", dials: { only: "tuned" } },
+];
+
+/**
+ * Say in two sentences what this is, and let a visitor see it: one question, asked three ways.
+ * @param {import("./app.js").App} app
+ * @returns {HTMLElement}
+ */
+export function emptyState(app) {
+  const ask = (dials) => {
+    app.dials = { ...app.dials, mode: "alpha", mix: null, only: null, ...dials };
+    app.emit("dials");
+    send(app, QUESTION);
+  };
+  const examples = EXAMPLES.map(({ name, says, dials }) => {
+    const button = element(
+      "button",
+      { class: "empty-example", type: "button", onclick: () => ask(dials) },
+      element("span", { class: "hidden", text: QUESTION }),
+      element("strong", { text: name }),
+      element("span", { class: "empty-says", text: says }),
+    );
+    app.on("models", () => (button.disabled = false));
+    button.disabled = app.models.length === 0;
+    return button;
+  });
+  return element(
+    "section",
+    { class: "empty", "aria-label": "What this is" },
+    element("h2", { text: "A large model, steered by a small one" }),
+    element("p", {
+      text:
+        "At every token the large base is moved by what tuning did to a small model: " +
+        "base + α · (tuned − reference). Turn α while it writes, and look at any token " +
+        "to see what each model wanted.",
+    }),
+    element("p", { text: `“${QUESTION}”, asked three ways:` }),
+    element("div", { class: "empty-examples" }, ...examples),
+  );
+}

@@ -1,0 +1,88 @@
+/** A dial as one can take hold of it: a range, with its marks below, and a number field. */
+
+import { element } from "./dom.js";
+
+const MOST = 2;
+const STEP = 0.05;
+
+let made = 0;
+
+/** A number as it is shown: no more digits than it has. */
+export function shown(value) {
+  return String(Number(value.toFixed(4)));
+}
+
+/**
+ * @typedef {{
+ *   element: HTMLElement, set: (value: number) => void,
+ *   name: (label: string, marks: Marks) => void,
+ * }} Slider
+ * @typedef {{value: number, label: string}[]} Marks
+ */
+
+/**
+ * Make a slider from 0 to 2; the number field takes larger numbers, too.
+ * @param {string} label  its visible name
+ * @param {Marks} marks
+ * @param {{moved: (value: number) => void, left: () => void}} told  while it is moved; at its end
+ * @returns {Slider}
+ */
+export function slider(label, marks, { moved, left }) {
+  const list = element("datalist", { id: `marks-${++made}` });
+  const limits = { min: 0, step: STEP };
+  const range = element("input", { type: "range", max: MOST, list: list.id, ...limits });
+  const number = element("input", { type: "number", inputmode: "decimal", ...limits });
+  const name = element("span", { class: "slider-name" });
+  const labels = element("span", { class: "slider-marks", "aria-hidden": "true" });
+  let value = 0;
+  let known = marks;
+
+  function draw() {
+    range.value = String(value);
+    const mark = known.find((one) => one.value === value);
+    range.setAttribute("aria-valuetext", shown(value) + (mark ? `, ${mark.label}` : ""));
+    if (document.activeElement !== number || number.valueAsNumber !== value) {
+      number.value = shown(value);
+    }
+  }
+
+  function take(given) {
+    value = given;
+    draw();
+    moved(value);
+  }
+
+  function rename(text, given) {
+    known = given;
+    name.textContent = text;
+    range.setAttribute("aria-label", text);
+    number.setAttribute("aria-label", `${text}, as a number`);
+    list.replaceChildren(...given.map((mark) => element("option", { value: mark.value })));
+    labels.replaceChildren(...given.map((mark) => labelOf(mark)));
+    draw();
+  }
+
+  range.addEventListener("input", () => take(range.valueAsNumber));
+  number.addEventListener("input", () => number.valueAsNumber >= 0 && take(number.valueAsNumber));
+  range.addEventListener("change", left);
+  number.addEventListener("change", () => {
+    number.value = shown(value); // what was not a number, or below 0, is not kept
+    left();
+  });
+  rename(label, marks);
+  const track = element("span", { class: "slider-track" }, range, labels, list);
+  return {
+    element: element("div", { class: "slider" }, name, track, number),
+    set(given) {
+      value = given;
+      draw();
+    },
+    name: rename,
+  };
+}
+
+function labelOf({ value, label }) {
+  const made = element("span", { text: label });
+  made.style.setProperty("--at", String(Math.min(value, MOST) / MOST));
+  return made;
+}

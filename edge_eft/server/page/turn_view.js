@@ -1,0 +1,266 @@
+/** One turn of the conversation: what was said, what became of it, and what can be done with it. */
+
+import { copyText, element } from "./dom.js";
+import { renderMarkdown } from "./markdown.js";
+import { replyOf } from "./panel.js";
+import { edit, goOn, regenerate, tokensOf } from "./replies.js";
+import { TokenView } from "./token_view.js";
+import { canGoOn, figuresOf, noticeOf, originOf } from "./turn_words.js";
+import { turnEditor } from "./turn_editor.js";
+import { inWords } from "./weights.js";
+
+/**
+ * @typedef {import("./app.js").App} App
+ * @typedef {import("./tree.js").Turn} Turn
+ * @typedef {import("./tree.js").Tree} Tree
+ */
+
+const COPIED = 1500; // ms that a button says so
+
+export class TurnView {
+  #drawn = ""; // what of
+  #tokens = null; // the view of them, where they are shown
+  #text = element("div"); // where Markdown is rendered
+  #isEdited = false;
+
+  /**
+   * @param {App} app
+   * @param {Tree} tree
+   * @param {Turn} turn
+   */
+  constructor(app, tree, turn) {
+    [this.app, this.tree, this.turn] = [app, tree, turn];
+    this.isReply = turn.role === "assistant";
+    this.head = element("header", { class: "turn-head" });
+    this.thoughts = element("div", { class: "turn-thoughts" });
+    const summary = element("summary", { text: "Reasoning" });
+    this.reasoning = element("details", { class: "turn-reasoning" }, summary, this.thoughts);
+    this.body = element("div", { class: "turn-body" });
+    this.notice = element("p", { class: "turn-notice", hidden: true });
+    this.foot = element("footer", { class: "turn-foot" });
+    this.element = element(
+      "article",
+      {
+        class: `turn turn-${turn.role}`,
+        tabindex: -1,
+        id: `turn-${turn.id}`,
+        "aria-label": this.isReply ? `Reply of ${turn.model ?? "a model"}` : "You",
+      },
+      ...[this.head, this.reasoning, this.body, this.notice, this.foot],
+    );
+  }
+
+  get generation() {
+    return this.app.generations.get(this.turn.id);
+  }
+
+  /** Whether what is drawn is what there is. */
+  get isFresh() {
+    return this.#drawn === this.#state();
+  }
+
+  #state() {
+    const { turn, tree, app } = this;
+    const { text, reasoning, state, problem, marks } = turn;
+    const others = tree.siblings(turn);
+    const place = [others.indexOf(turn), others.length, app.models.length];
+    const says = [text.length, reasoning?.length, state, problem, marks?.length];
+    return JSON.stringify([says, place, this.isReply && app.view]);
+  }
+
+  /** Draw what has changed. */
+  draw() {
+    if (this.#isEdited || this.isFresh) {
+      return;
+    }
+    this.#drawn = this.#state();
+    const isComing = Boolean(this.generation);
+    this.element.classList.toggle("is-coming", isComing);
+    this.element.setAttribute("aria-busy", String(isComing));
+    this.#drawHead();
+    this.#drawNotice();
+    this.#drawFoot();
+    this.drawText();
+  }
+
+  /** A reply begins, or goes on: its tokens are others. */
+  begin() {
+    this.#tokens = null;
+    this.draw();
+  }
+
+  /** Write it anew, in its own place. */
+  edit() {
+    const { app, turn, body } = this;
+    const end = () => {
+      this.#isEdited = false;
+      this.#drawn = "";
+      this.#tokens = null;
+      this.element.classList.remove("is-edited");
+      this.draw();
+      this.element.focus({ preventScroll: true });
+    };
+    const save = (text) => {
+      end();
+      edit(app, turn, text);
+    };
+    this.#isEdited = true;
+    this.element.classList.add("is-edited");
+    this.foot.replaceChildren();
+    const says = this.isReply ? "Save" : "Send";
+    const editor = turnEditor(turn.text, { says, onSave: save, onCancel: end });
+    body.replaceChildren(editor);
+    editor.querySelector("textarea").focus();
+  }
+
+  /** Draw the text, or its tokens. */
+  drawText() {
+    const { turn, body } = this;
+    const isComing = Boolean(this.generation);
+    this.reasoning.hidden = !turn.reasoning;
+    if (turn.reasoning && this.thoughts.textContent !== turn.reasoning) {
+      this.thoughts.textContent = turn.reasoning;
+    }
+    if (!this.isReply) {
+      body.textContent = turn.text;
+    } else if (this.#showsTokens) {
+      this.#drawTokens();
+    } else {
+      this.#tokens = null;
+      if (this.#text.parentNode !== body) {
+        this.#text = element("div", { class: "turn-text" });
+        body.replaceChildren(this.#text);
+      }
+      renderMarkdown(this.#text, turn.text, { marks: this.#marks(), streaming: isComing });
+    }
+  }
+
+  get #hasTokens() {
+    return this.turn.n_tokens > 0 || this.generation?.tokens.length > 0;
+  }
+
+  get #showsTokens() {
+    return this.app.view === "tokens" && this.#hasTokens;
+  }
+
+  /** Marks as a text shows them; what it began with is in its head. */
+  #marks() {
+    const marks = (this.turn.marks ?? []).filter(({ at }) => at > 0);
+    return marks.map(({ offset, weights }) => ({ offset, label: inWords(weights, this.#deltas) }));
+  }
+
+  get #deltas() {
+    return this.app.models.find(({ id }) => id === this.turn.model)?.meta?.deltas ?? {};
+  }
+
+  async #drawTokens() {
+    if (this.#tokens) {
+      this.#tokens.append();
+      return;
+    }
+    const { app, turn } = this;
+    const onPick = (pick) => app.emit("pick", pick && { ...pick, turn });
+    const view = new TokenView({ onPick });
+    this.#tokens = view;
+    const tokens = await tokensOf(app, turn);
+    if (this.#tokens === view) {
+      this.body.replaceChildren(view.element);
+      view.set(replyOf(app, turn, tokens));
+    }
+  }
+
+  #drawHead() {
+    if (!this.isReply) {
+      return;
+    }
+    const { turn } = this;
+    const first = turn.marks?.find(({ at }) => at === 0);
+    const parts = [element("span", { class: "turn-name", text: turn.model ?? "assistant" })];
+    if (first) {
+      const text = inWords(first.weights, this.#deltas);
+      parts.push(element("span", { class: "turn-weights", text }));
+    }
+    const origin = originOf(turn, this.app.view === "tokens" && !this.#hasTokens);
+    if (origin && !this.generation) {
+      parts.push(element("span", { class: "turn-origin", text: origin }));
+    }
+    this.head.replaceChildren(...parts);
+  }
+
+  #drawNotice() {
+    const { turn } = this;
+    const isElsewhere = turn.state === "streaming";
+    const says = isElsewhere ? "It is coming in another tab." : noticeOf(turn);
+    const text = this.isReply && !this.generation ? says : "";
+    this.notice.hidden = !text;
+    this.notice.classList.toggle("is-bad", turn.state === "failed" || turn.state === "cut");
+    this.notice.replaceChildren(text);
+    if (text && canGoOn(turn)) {
+      const does = turn.text || turn.reasoning ? "Continue" : "Try again";
+      this.notice.append(" ", this.#button(does, () => goOn(this.app, turn)));
+    }
+  }
+
+  #drawFoot() {
+    const { app, turn } = this;
+    const parts = [this.#variants()];
+    if (!this.generation) {
+      parts.push(this.#copyButton(), this.#button("Edit", () => this.edit()));
+      if (this.isReply && turn.parent) {
+        parts.push(this.#button("Regenerate", () => regenerate(app, turn)));
+      }
+      if (this.isReply) {
+        parts.push(element("span", { class: "turn-figures", text: figuresOf(turn) }));
+      }
+    }
+    this.foot.replaceChildren(...parts.filter((part) => part !== null));
+  }
+
+  #button(text, onclick, options = {}) {
+    const plain = { class: "plain turn-button", type: "button" };
+    return element("button", { ...plain, text, onclick, ...options });
+  }
+
+  #copyButton() {
+    const button = this.#button("Copy", async () => {
+      const worked = await copyText(this.turn.text.trim());
+      button.textContent = worked ? "Copied" : "Copy failed";
+      this.app.announce(button.textContent);
+      setTimeout(() => (button.textContent = "Copy"), COPIED);
+    });
+    return button;
+  }
+
+  /** ‹ 2 / 3 ›: the turns that stand in this place. */
+  #variants() {
+    const { tree, turn } = this;
+    const all = tree.siblings(turn);
+    const here = all.indexOf(turn);
+    if (all.length < 2) {
+      return null;
+    }
+    const step = (by, sign, name) =>
+      this.#button(sign, () => this.#showVariant(all[here + by], name), {
+        "aria-label": name,
+        "data-step": name,
+        disabled: !all[here + by],
+      });
+    return element(
+      "span",
+      { class: "turn-variants", role: "group", "aria-label": "Versions" },
+      step(-1, "‹", "Previous version"),
+      element("span", { text: `${here + 1} / ${all.length}` }),
+      step(1, "›", "Next version"),
+    );
+  }
+
+  #showVariant(turn, name) {
+    const { app, tree } = this;
+    tree.show(turn);
+    app.keep(tree);
+    app.emit("turns");
+    const shown = document.getElementById(`turn-${turn.id}`);
+    const same = shown?.querySelector(`[data-step="${name}"]:not(:disabled)`);
+    (same ?? shown?.querySelector(".turn-variants button:not(:disabled)"))?.focus();
+  }
+}

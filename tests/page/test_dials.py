@@ -1,0 +1,200 @@
+"""The dials: what they say, what the server is sent, and which tokens a change acts on."""
+
+import pytest
+from helpers.browser import every_look
+from helpers.page_checks import axe
+from helpers.page_talk import CONTROL, bodies, kept, opened, replied, say
+from helpers.scripted_server import scripted
+from playwright.sync_api import expect
+
+from edge_eft.logits.weights import Weights
+
+WORDS = "It is a country in the west of South America, and its capital is Lima, by the sea."
+DELTAS = {"chat": 1.0, "brief": 0.0, "discreet": 0.0}
+MANY = 40
+
+
+@pytest.fixture(scope="module")
+def acting(tmp_path_factory):
+    """A server that says the same at every strength of the delta."""
+    with scripted([WORDS], tmp_path_factory.mktemp("script")) as server:
+        yield server
+
+
+@pytest.fixture
+def dials(open_page, acting):
+    acting.hold_at(None)
+    return opened(open_page(acting.url))
+
+
+def preset(page, name):
+    return page.locator("#dials").get_by_role("button", name=name, exact=True)
+
+
+def press(page, name):
+    preset(page, name).click()
+
+
+def number(page, name):
+    """The number field of a dial."""
+    return page.get_by_label(f"{name}, as a number")
+
+
+def words(page):
+    return page.locator(".dials-words")
+
+
+def begin(page, server, n=4):
+    """Have a reply that stands still after so many tokens."""
+    server.hold_at(n)
+    say(page, "What is Peru?")
+    expect(page.locator(".turn-assistant .turn-body")).to_contain_text("It")
+
+
+def go_on(page, server, mark):
+    """Let the reply go on, and end once it shows a mark."""
+    server.hold_at(8)
+    expect(page.locator(".turn-assistant")).to_contain_text(mark)
+    server.hold_at(None)
+    replied(page)
+
+
+def weights_of(token, weights):
+    """Whether the emulation's log-probabilities of a token's candidates are the sum of weights."""
+    coefficients = Weights.from_dict(weights).coefficients(DELTAS)
+    rests = [
+        logprobs["emulated"] - sum(c * logprobs[role] for role, c in coefficients.items() if c)
+        for logprobs in (one["logprobs"] for one in token["candidates"])
+        if min(logprobs.values()) > -9999
+    ]
+    return len(rests) > 2 and max(rests) - min(rests) < 1e-3
+
+
+def test_alpha_by_keyboard_and_number(dials):
+    range_ = dials.get_by_role("slider", name="Strength α")
+    expect(range_).to_have_attribute("aria-valuetext", "1, recipe")
+    range_.focus()
+    dials.keyboard.press("ArrowRight")
+    expect(number(dials, "Strength α")).to_have_value("1.05")
+    expect(words(dials)).to_have_text("α 1.05 base + 1.05 · (tuned − reference)")
+    number(dials, "Strength α").fill("3.5")  # more than the range shows
+    expect(words(dials)).to_contain_text("α 3.5")
+    number(dials, "Strength α").fill("-1")
+    dials.keyboard.press("Tab")
+    expect(number(dials, "Strength α")).to_have_value("3.5")
+    expect(preset(dials, "Emulated")).to_have_attribute("aria-pressed", "false")
+
+
+@pytest.mark.parametrize(
+    ("turn", "said", "sent"),
+    [
+        (lambda page: press(page, "Base"), "α 0 base", {"model": "atlas", "alpha": 0}),
+        (
+            lambda page: press(page, "Tuned alone"),
+            "small tuned model alone tuned, without the base",
+            {"model": "atlas:tuned"},
+        ),
+        (
+            lambda page: (
+                press(page, "Tuned alone"),
+                page.get_by_label("Which tuned model").select_option("brief"),
+            ),
+            "tuned:brief alone",
+            {"model": "atlas:tuned:brief"},
+        ),
+        (
+            lambda page: (
+                page.get_by_role("button", name="β: ").click(),
+                number(page, "Strength β").fill("1.3"),
+            ),
+            "β 1.3 tuned + 1.3 · (base − reference)",
+            {"model": "atlas", "beta": 1.3},
+        ),
+        (
+            lambda page: (number(page, "chat").fill("0.7"), number(page, "brief").fill("0.3")),
+            "α 1, chat 0.7 + brief 0.3 base + 1 · (0.7 chat + 0.3 brief)",
+            {"model": "atlas", "alpha": 1, "mix": {"chat": 0.7, "brief": 0.3, "discreet": 0}},
+        ),
+    ],
+    ids=["base", "tuned", "another", "beta", "mix"],
+)
+def test_the_server_is_sent_what_the_dials_say(dials, turn, said, sent):
+    asked = bodies(dials)
+    turn(dials)
+    expect(words(dials)).to_contain_text(said)
+    say(dials, "What is Peru?")
+    replied(dials)
+    (body,) = asked
+    names = ("model", "alpha", "beta", "mix")
+    assert {name: body[name] for name in names if name in body} == sent
+    press(dials, "Emulated")
+    expect(words(dials)).to_contain_text("α 1" if "beta" not in sent else "β 1")
+
+
+def test_a_change_in_mid_reply_acts_on_the_tokens_behind_its_mark(dials, acting):
+    begin(dials, acting)
+    number(dials, "Strength α").fill("0.3")
+    go_on(dials, acting, "α 0.3")
+    reply = kept(dials)[-1]
+    first, mark = reply["marks"]
+    assert (first["at"], first["weights"]) == (0, {"alpha": 1})
+    assert mark["weights"] == {"alpha": 0.3}
+    assert 0 < mark["at"] < len(reply["tokens"])
+    for at, token in enumerate(reply["tokens"]):
+        held, other = ({"alpha": 0.3}, {}) if at >= mark["at"] else ({}, {"alpha": 0.3})
+        assert weights_of(token, held), at
+        assert not weights_of(token, other), at
+
+
+def test_of_many_changes_the_server_hears_few_and_the_last(dials, acting):
+    turned = bodies(dials, CONTROL)
+    begin(dials, acting)
+    dials.get_by_role("slider", name="Strength α").evaluate(
+        f"""(range) => {{
+            for (let i = 1; i <= {MANY}; i++) {{
+                range.value = i / 20;
+                range.dispatchEvent(new Event("input", {{ bubbles: true }}));
+            }}
+        }}"""
+    )
+    go_on(dials, acting, "α 2")
+    assert turned[-1]["alpha"] == 2
+    assert len(turned) < MANY / 2
+
+
+def test_dials_are_kept_with_the_conversation(dials):
+    number(dials, "Strength α").fill("0.4")
+    number(dials, "brief").fill("0.2")
+    say(dials, "What is Peru?")
+    replied(dials)
+    dials.reload()
+    expect(words(dials)).to_contain_text("α 0.4, chat 1 + brief 0.2")
+    dials.get_by_role("button", name="As in the recipe").click()
+    expect(number(dials, "brief")).to_have_value("0")
+    expect(words(dials)).to_contain_text("α 0.4 base")
+
+
+def test_dials_of_another_recipe(dials):
+    weights = dials.evaluate(
+        """async () => {
+            const { weightsOf, startDials } = await import("/page/dials.js");
+            const of = (dials) => weightsOf({ ...startDials(), ...dials }, { own: 1 });
+            return [of({ mix: { other: 1 } }), of({ only: "tuned:other" }), of({ only: "base" })];
+        }"""
+    )
+    assert weights == [{"alpha": 1}, {"only": "tuned"}, {"only": "base"}]
+
+
+@every_look
+def test_dials_in_every_look(dials, look, screenshot):
+    fold = dials.get_by_role("button", name="Mix")
+    is_wide = look.width > 760
+    expect(fold).to_have_attribute("aria-expanded", str(is_wide).lower())
+    if not is_wide:
+        fold.click()
+    number(dials, "discreet").fill("0.45")
+    press(dials, "Tuned alone")
+    screenshot(dials)
+    assert axe(dials) == []
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert dials.evaluate(overflow) == 0
