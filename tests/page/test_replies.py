@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
-from edge_eft import Emulator
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
+
+from edge_eft import Emulator
 
 WORDS = "The first sentence is here. " + "word " * 60 + "and the last one."
 # What the browser says of connections that are cut, and of what is refused.
@@ -74,7 +75,7 @@ def begin(page, server, n=16):
     """Have a reply that stands still after so many tokens."""
     server.hold_at(n)
     say(page, "Go on.")
-    expect(reply(page).locator(".turn-body")).to_contain_text("The first")
+    expect(reply(page).locator(".turn-body")).to_contain_text("The first", timeout=20_000)
 
 
 def test_a_reply_streams_and_ends(chat, acting):
@@ -125,6 +126,24 @@ def test_a_reply_that_is_cut_says_so_and_goes_on_after_a_reload(chat, acting, ac
     press(chat, "Continue")
     expect(reply(chat)).not_to_contain_text("Cut:", timeout=20_000)
     assert text_of(chat) == WORDS
+
+
+def test_a_reply_whose_tokens_nobody_asked_for_goes_on_as_a_message(chat, acting):
+    press(chat, "Settings")
+    chat.get_by_label("Ask what each model thought of each token").uncheck()
+    chat.keyboard.press("Escape")
+    begin(chat, acting)
+    press(chat, "Stop")
+    expect(reply(chat)).to_contain_text("Stopped.")
+    acting.hold_at(None)
+    press(chat, "Continue")
+    text_of(chat)
+    first, second = chat.asked
+    assert "explain" not in first
+    assert "prefix_ids" not in second
+    said = second["messages"][-1]
+    assert said["role"] == "assistant"
+    assert WORDS.startswith(said["content"])
 
 
 def test_a_reload_in_mid_reply_keeps_what_had_come(chat, acting):
@@ -239,7 +258,8 @@ def test_a_body_has_what_is_set_and_names_one_model_alone(chat):
             const { startSettings } = await import("/page/settings.js");
             const start = startSettings();
             const deltas = { chat: 1, brief: 0 };
-            const set = { ...start, temperature: 0, top_k: 5, seed: 7, stop: ["a"], explain: false };
+            const chosen = { temperature: 0, top_k: 5, seed: 7, stop: ["a"], explain: false };
+            const set = { ...start, ...chosen };
             const asked = { model: "atlas", settings: set, deltas };
             const only = ["base", "tuned", "tuned:chat", "tuned:brief"];
             return {

@@ -34,7 +34,7 @@ export function mountComposer(app, root) {
     enterkeyhint: "send",
   });
   const sends = element("button", { class: "primary composer-send", text: "Send" });
-  const stops = element("button", { class: "composer-send", type: "button", text: "Stop", hidden: true });
+  const stops = element("button", { class: "composer-send", type: "button", text: "Stop" });
   const hint = element("p", { class: "composer-hint", id: "composer-hint" });
   root.append(element("div", { class: "composer-row" }, area, sends, stops), hint);
   const fit = growing(area);

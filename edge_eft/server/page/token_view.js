@@ -33,14 +33,11 @@ export class TokenView {
     "aria-orientation": "horizontal",
   });
 
-  /** @param {{onPick?: (pick: ?Pick) => void, legend?: boolean}} options */
-  constructor({ onPick = () => {}, legend = true } = {}) {
+  /** @param {{onPick?: (pick: ?Pick) => void}} options */
+  constructor({ onPick = () => {} } = {}) {
     this.onPick = onPick;
     this.strip = new TokenStrip((index) => this.go(index, true));
     this.element = element("div", { class: "token-view" }, this.strip.element, this.#list);
-    if (legend) {
-      this.element.append(tokenLegend());
-    }
     this.#listen();
   }
 

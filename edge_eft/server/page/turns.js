@@ -14,7 +14,7 @@ const SLICE = 12; // ms of drawing in one go
  */
 export function mountTurns(app, root) {
   const list = element("div", { class: "turns-list" });
-  const toEnd = element("button", { class: "turns-end", type: "button", text: "↓ To the end", hidden: true });
+  const toEnd = element("button", { class: "turns-end", type: "button", text: "↓ To the end" });
   const empty = emptyState(app);
   const legend = tokenLegend();
   root.append(empty, list, legend, element("div", { class: "turns-dock" }, toEnd));
@@ -73,7 +73,8 @@ export function mountTurns(app, root) {
 /** Show a reply as it comes, and tell it aloud by sentences. */
 function attend(app, generation, viewOf) {
   const { turn } = generation;
-  const teller = new Teller((text) => app.tree === generation.tree && app.announce(text), turn.text);
+  const announce = (text) => app.tree === generation.tree && app.announce(text);
+  const teller = new Teller(announce, turn.text);
   const on = (name, listener) => generation.addEventListener(name, listener);
   const drawText = () => viewOf(turn.id)?.drawText();
   on("text", () => {
@@ -101,7 +102,7 @@ class Follow {
   #isFollowing = true;
 
   constructor(root, list, button) {
-    [this.root, this.button] = [root, button];
+    [this.root, this.list, this.button] = [root, list, button];
     root.addEventListener("scroll", () => this.#look(), { passive: true });
     button.addEventListener("click", () => {
       this.toEnd();
@@ -119,14 +120,14 @@ class Follow {
   }
 
   toStart() {
-    this.#isFollowing = false;
     this.root.scrollTop = 0;
+    this.#look();
   }
 
   #look() {
     const { scrollTop, scrollHeight, clientHeight } = this.root;
     this.#isFollowing = scrollHeight - scrollTop - clientHeight < NEAR;
-    this.button.hidden = this.#isFollowing;
+    this.button.hidden = this.#isFollowing || !this.list.firstChild;
   }
 }
 
