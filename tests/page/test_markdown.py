@@ -213,6 +213,7 @@ GROW = """(text) => {
 def test_a_text_that_grows_is_shown_as_the_whole_of_it(drawing):
     assert drawing.evaluate(GROW, GROWING) == []
     assert drawing.evaluate(GROW, DEFINED) == []
+    assert drawing.evaluate(GROW, 20 * "x" + 6 * "\n\n---" + "\n\ny") == []
     drawn = random.Random(0)
     for _ in range(10):
         assert drawing.evaluate(GROW, "".join(drawn.choices(BITS, k=24))) == []
