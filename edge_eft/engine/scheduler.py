@@ -154,7 +154,7 @@ class Scheduler:
         return bool(self._pending.get(state.id))
 
     def n_given(self, state: RequestState) -> int:
-        """Return how many tokens of a reply were given out."""
+        """Return how many tokens of a reply were given out, those that the request brought too."""
         steps = self._pending.get(state.id)
         return steps[0].index if steps else len(state.tokens)
 

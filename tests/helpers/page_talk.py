@@ -28,9 +28,12 @@ def opened(page, path="/"):
 
 
 def say(page, text):
-    """Send a message."""
+    """Send a message, whose reply begins."""
+    replies = page.locator(".turn-assistant")
+    n = replies.count()
     page.get_by_label("Message", exact=True).fill(text)
     page.keyboard.press("Enter")
+    expect(replies).to_have_count(n + 1)
 
 
 def replied(page):

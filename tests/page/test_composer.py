@@ -52,7 +52,8 @@ def test_what_was_not_sent_is_there_after_a_reload(page, field):
     expect(field).to_have_value("")
 
 
-def test_nothing_is_sent_before_there_is_a_model(page):
+def test_nothing_is_sent_before_there_is_a_model(open_page, server):
+    page = open_page(server.url, allow=["status of 503"])
     page.route("**/v1/models", lambda route: route.fulfill(status=503, json={"error": {}}))
     page.route("**/health", lambda route: route.fulfill(json={"status": "loading"}))
     page.goto("/")

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from helpers.browser import every_look, watched
+from helpers.browser import LOOKS, watched
 from helpers.cli_tools import invoke
 from helpers.page_checks import axe
 
@@ -21,7 +21,7 @@ def peru(tmp_path_factory):
     return file.as_uri()
 
 
-@every_look
+@pytest.mark.parametrize("look", LOOKS[::3], indirect=True, ids=str)
 def test_a_reply_is_read_token_by_token_without_a_server(open_page, peru, look, screenshot):
     page = open_page(peru)
     page.goto(peru)

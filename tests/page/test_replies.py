@@ -7,9 +7,11 @@ import pytest
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
+from edge_eft import Emulator
+
 WORDS = "The first sentence is here. " + "word " * 60 + "and the last one."
-# What the browser says of connections that a test cuts.
-CUT = ["ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_EMPTY", "status of 503"]
+# What the browser says of connections that are cut, and of what is refused.
+MEANT = ["ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_EMPTY", "status of 503", "status of 400"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,21 @@ def acting(tmp_path_factory):
 def chat(open_page, acting):
     """The page of that server; `asked` has the bodies that it sent."""
     acting.hold_at(None)
-    page = open_page(acting.url, allow=CUT)
+    return begun(open_page(acting.url, allow=MEANT))
+
+
+@pytest.fixture
+def tokens(page):
+    """The page of atlas, where a reply is shown by its tokens."""
+    page = begun(page)
+    say(page, "Which country is Lima the capital of?")
+    text_of(page)
+    page.get_by_role("button", name="Tokens", exact=True).click()
+    return page
+
+
+def begun(page):
+    """A page that is open, with a list of what it asks for."""
     page.asked = []
 
     def note(request):
@@ -59,7 +75,7 @@ def begin(page, server, n=16):
     """Have a reply that stands still after so many tokens."""
     server.hold_at(n)
     say(page, "Go on.")
-    expect(reply(page).locator(".turn-body")).to_contain_text("The first")
+    expect(reply(page).locator(".turn-body")).to_contain_text("The first", timeout=20_000)
 
 
 def test_a_reply_streams_and_ends(chat, acting):
@@ -110,6 +126,25 @@ def test_a_reply_that_is_cut_says_so_and_goes_on_after_a_reload(chat, acting, ac
     press(chat, "Continue")
     expect(reply(chat)).not_to_contain_text("Cut:", timeout=20_000)
     assert text_of(chat) == WORDS
+
+
+def test_a_reply_whose_tokens_nobody_asked_for_goes_on_as_a_message(chat, acting):
+    press(chat, "Settings")
+    chat.get_by_label("Ask what each model thought of each token").uncheck()
+    chat.keyboard.press("Escape")
+    begin(chat, acting)
+    press(chat, "Stop")
+    expect(reply(chat)).to_contain_text("Stopped.")
+    acting.hold_at(None)
+    press(chat, "Continue")
+    expect(reply(chat)).not_to_contain_text("Stopped.")
+    text_of(chat)
+    first, second = chat.asked
+    assert "explain" not in first
+    assert "prefix_ids" not in second
+    said = second["messages"][-1]
+    assert said["role"] == "assistant"
+    assert WORDS.startswith(said["content"])
 
 
 def test_a_reload_in_mid_reply_keeps_what_had_come(chat, acting):
@@ -181,6 +216,42 @@ def test_a_reply_that_is_edited_is_what_the_model_is_told(chat):
     assert said == ["Say 1.", "Something else.", "Say 1 again."]
 
 
+def pick(page, i):
+    page.locator(".turn-assistant .token").nth(i).click()
+
+
+def generated(body):
+    """What the emulator says to a body's prompt, after its prefix."""
+    names = ("prefix_ids", "seed", "draft")
+    with Emulator.load("atlas") as emulator:
+        return emulator.generate(body["messages"], **{name: body[name] for name in names}).text
+
+
+def test_an_alternative_is_gone_on_from_as_the_emulator_does(tokens):
+    pick(tokens, 1)
+    press(tokens, re.compile("Continue from this: "))
+    expect(reply(tokens)).to_contain_text("its first 2 tokens are of another reply")
+    press(tokens, "Text")
+    first, second = tokens.asked
+    assert second["seed"] == first["seed"]
+    assert len(second["prefix_ids"]) == 2
+    said = text_of(tokens)
+    assert said.endswith(generated(second).strip())
+
+
+def test_a_replay_under_the_same_weights_is_the_same_reply(tokens):
+    press(tokens, "Text")
+    before = text_of(tokens)
+    press(tokens, "Tokens")
+    pick(tokens, 2)
+    tokens.get_by_label("α of the replay").fill("1")
+    press(tokens, "Replay from here")
+    expect(reply(tokens)).to_contain_text("2 / 2")
+    press(tokens, "Text")
+    assert text_of(tokens) == before
+    assert tokens.asked[1]["prefix_ids"]
+
+
 def test_a_body_has_what_is_set_and_names_one_model_alone(chat):
     bodies = chat.evaluate(
         """async () => {
@@ -188,7 +259,8 @@ def test_a_body_has_what_is_set_and_names_one_model_alone(chat):
             const { startSettings } = await import("/page/settings.js");
             const start = startSettings();
             const deltas = { chat: 1, brief: 0 };
-            const set = { ...start, temperature: 0, top_k: 5, seed: 7, stop: ["a"], explain: false };
+            const chosen = { temperature: 0, top_k: 5, seed: 7, stop: ["a"], explain: false };
+            const set = { ...start, ...chosen };
             const asked = { model: "atlas", settings: set, deltas };
             const only = ["base", "tuned", "tuned:chat", "tuned:brief"];
             return {

@@ -88,23 +88,18 @@ def test_what_is_wrong_is_said_in_the_servers_words_and_not_taken(settings, serv
     asked = bodies(settings)
     hello = {"messages": [{"role": "user", "content": "Hi"}]}
     for name, (param, value) in WRONG.items():
-        field(settings, name).fill(str(value))
+        typed = field(settings, name)
+        typed.fill(str(value))
         answer = httpx.post(server.url + COMPLETIONS, json={**hello, param: value})
+        about = typed.locator("~ .settings-help").inner_text()
         words = answer.json()["error"]["message"]
-        expect(field(settings, name)).to_have_accessible_description(
-            words_after(settings, name, words)
-        )
+        expect(typed).to_have_accessible_description(f"{about} {words}")
     settings.get_by_role("button", name="Done").click()
     expect(field(settings, "Temperature")).to_be_focused()
     settings.keyboard.press("Escape")
     say(settings, "Hi")
     replied(settings)
     assert not {*asked[0]} & {param for param, _ in WRONG.values()}
-
-
-def words_after(page, name, words):
-    """A field's description: what it is for, and what is wrong with it."""
-    return f"{field(page, name).locator('~ .settings-help').inner_text()} {words}"
 
 
 def test_settings_are_kept_with_the_conversation_and_begin_the_next(settings):

@@ -33,7 +33,7 @@ class Process:
         told = {
             "load": {"event": "loaded", "facts": {"warnings": ["n_ctx is odd"]}},
             "unload": {"event": "unloaded"},
-            "submit": {"event": "accepted", "tail": ""},
+            "submit": {"event": "accepted", "tail": "", "prefix": []},
             "ask": {"event": "answer", "answer": 7},
         }[do]
         if do == "load" and self.is_full:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import openai
 import pytest
@@ -533,6 +534,12 @@ def heard_in(events):
     return text, [entry["id"] for choice in choices for entry in choice.get("explain", ())]
 
 
+def prompt_tokens_counted(live):
+    return float(
+        re.search(r"prompt_tokens_total ([\d.e+]+)$", live.http.get("/metrics").text, re.M)[1]
+    )
+
+
 def test_a_chat_goes_on_after_tokens_of_its_own(live, atlas):
     text, ids = heard_in(streamed(live, LONG))
     pieces = [atlas.contexts[0].model.piece(i).decode() for i in ids]
@@ -540,7 +547,9 @@ def test_a_chat_goes_on_after_tokens_of_its_own(live, atlas):
     for k in (1, 5, 11):
         rest = {**LONG, "prefix_ids": ids[:k], "max_tokens": 12 - k}
         assert heard_in(streamed(live, rest)) == ("".join(pieces[k:]), ids[k:])
+        before = prompt_tokens_counted(live)
         answer = live.http.post("/v1/chat/completions", json=rest).json()
+        assert prompt_tokens_counted(live) - before == answer["usage"]["prompt_tokens"]
         assert answer["choices"][0]["message"]["content"] == "".join(pieces[k:])
         assert answer["usage"]["completion_tokens"] == 12 - k
         assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] >= k

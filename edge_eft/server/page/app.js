@@ -13,6 +13,8 @@ import { openStore } from "./store.js";
 import { Tree } from "./tree.js";
 import { mountTurns } from "./turns.js";
 
+const SAID = 5000; // ms that something said is there to be read
+
 /**
  * The state that the parts share. Whoever changes it tells the others by an event:
  *
@@ -149,9 +151,12 @@ export class App extends EventTarget {
     }
   }
 
-  /** Say something to those who do not see the page. */
+  /** Say something to those who do not see the page, after what else is being said. */
   announce(text) {
-    document.getElementById("announced").textContent = text;
+    const line = document.createElement("p");
+    line.textContent = text;
+    document.getElementById("announced").append(line);
+    setTimeout(() => line.remove(), SAID);
   }
 }
 

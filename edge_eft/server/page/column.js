@@ -195,7 +195,7 @@ export class Column extends EventTarget {
       // What is asked for from a token on needs a conversation first.
       const more = { turn, adopt: () => this.adopt() };
       const pick = (one) => this.app.emit("pick", one && { ...one, ...more });
-      this.#view = new TokenView({ onPick: pick, legend: false });
+      this.#view = new TokenView({ onPick: pick });
       this.#view.set(replyOf(this.app, turn, tokens));
       this.#text.replaceChildren(this.#view.element);
     }

@@ -126,7 +126,7 @@ class Compare extends EventTarget {
     const { settings } = this.app;
     const seed = settings.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
     this.#asked = { prompt, settings: { ...settings, seed } };
-    this.#seed.textContent = `Seed ${seed} in every column`;
+    this.#seed.textContent = `Same seed: ${seed}`;
     this.#columns.forEach((column) => column.wait());
     this.#next();
   }

@@ -24,22 +24,62 @@ export function growing(area) {
  * @param {HTMLFormElement} root
  */
 export function mountComposer(app, root) {
-  const area = element("textarea", {
-    id: "message",
-    class: "composer-text",
-    rows: 1,
-    placeholder: "Message",
-    "aria-label": "Message",
-    "aria-describedby": "composer-hint",
-    enterkeyhint: "send",
+  const composer = new Composer(app, root);
+  app.on("conversation", () => composer.restore());
+  app.on("models generation turns", () => composer.draw());
+  addEventListener("keydown", (event) => {
+    const isOurs = event.key === "Escape" && !event.defaultPrevented && !event.isComposing;
+    if (isOurs && app.generation && !document.querySelector("dialog[open]")) {
+      app.generation.stop();
+    }
   });
-  const sends = element("button", { class: "primary composer-send", text: "Send" });
-  const stops = element("button", { class: "composer-send", type: "button", text: "Stop", hidden: true });
-  const hint = element("p", { class: "composer-hint", id: "composer-hint" });
-  root.append(element("div", { class: "composer-row" }, area, sends, stops), hint);
-  const fit = growing(area);
+  composer.draw();
+}
 
-  function draw() {
+class Composer {
+  constructor(app, root) {
+    this.app = app;
+    this.area = element("textarea", {
+      id: "message",
+      class: "composer-text",
+      rows: 1,
+      placeholder: "Message",
+      "aria-label": "Message",
+      "aria-describedby": "composer-hint",
+      enterkeyhint: "send",
+    });
+    this.sends = element("button", { class: "primary composer-send", text: "Send" });
+    const stop = () => app.generation?.stop();
+    const plain = { class: "composer-send", type: "button" };
+    this.stops = element("button", { ...plain, text: "Stop", onclick: stop });
+    this.hint = element("p", { class: "composer-hint", id: "composer-hint" });
+    const row = element("div", { class: "composer-row" }, this.area, this.sends, this.stops);
+    root.append(row, this.hint);
+    this.fit = growing(this.area);
+    this.#listen(root);
+  }
+
+  #listen(root) {
+    root.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+    this.area.addEventListener("keydown", (event) => {
+      // 229: of a composition, in browsers that end it before they tell of the key.
+      const isOurs = event.key === "Enter" && !event.shiftKey && event.keyCode !== 229;
+      if (isOurs && !event.isComposing) {
+        event.preventDefault();
+        this.submit();
+      }
+    });
+    this.area.addEventListener("input", () => {
+      write(this.area, this.app);
+      this.draw();
+    });
+  }
+
+  draw() {
+    const { app, area, sends, stops, hint } = this;
     const isLoading = app.models.length === 0;
     const isComing = Boolean(app.generation);
     const hadFocus = document.activeElement === sends || document.activeElement === stops;
@@ -57,46 +97,27 @@ export function mountComposer(app, root) {
     }
   }
 
-  async function submit() {
+  submit() {
+    const { app, area } = this;
     const text = area.value.trim();
     if (text && app.models.length && !app.generation) {
       area.value = "";
       write(area, app);
-      fit();
-      draw();
-      await send(app, text);
+      this.fit();
+      this.draw();
+      send(app, text);
     }
   }
 
-  root.addEventListener("submit", (event) => {
-    event.preventDefault();
-    submit();
-  });
-  area.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
-      event.preventDefault();
-      submit();
+  /** Show what was not sent of the conversation that was opened. */
+  restore() {
+    const text = read(this.app);
+    if (this.area.value !== text) {
+      this.area.value = text;
     }
-  });
-  area.addEventListener("input", () => {
-    write(area, app);
-    draw();
-  });
-  stops.addEventListener("click", () => app.generation?.stop());
-  addEventListener("keydown", (event) => {
-    const isOurs = event.key === "Escape" && !event.defaultPrevented && !event.isComposing;
-    if (isOurs && app.generation && !document.querySelector("dialog[open]")) {
-      app.generation.stop();
-    }
-  });
-  app.on("conversation", () => {
-    const text = read(app);
-    area.value = area.value === text ? area.value : text;
-    fit();
-    draw();
-  });
-  app.on("models generation turns", draw);
-  draw();
+    this.fit();
+    this.draw();
+  }
 }
 
 /** The text that was not sent, of the open conversation; of one that begins, there is one. */

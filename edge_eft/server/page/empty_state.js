@@ -25,8 +25,9 @@ export function emptyState(app) {
     const button = element(
       "button",
       { class: "empty-example", type: "button", onclick: () => ask(dials) },
-      element("span", { class: "empty-question", text: QUESTION }),
-      element("span", { class: "empty-says" }, element("strong", { text: name }), `: ${says}`),
+      element("span", { class: "hidden", text: QUESTION }),
+      element("strong", { text: name }),
+      element("span", { class: "empty-says", text: says }),
     );
     app.on("models", () => (button.disabled = false));
     button.disabled = app.models.length === 0;
@@ -42,7 +43,7 @@ export function emptyState(app) {
         "base + α · (tuned − reference). Turn α while it writes, and look at any token " +
         "to see what each model wanted.",
     }),
-    element("p", { class: "empty-hint", text: "The same question, asked three ways:" }),
+    element("p", { text: `“${QUESTION}”, asked three ways:` }),
     element("div", { class: "empty-examples" }, ...examples),
   );
 }

@@ -22,7 +22,7 @@ const SLOW = 16; // ms: a frame
 
 /** What is shown in an element, and of what. */
 const shown = new WeakMap();
-const NOTHING = { source: "", labels: "[]", links: null, blocks: [], resume: 0 };
+const NOTHING = { source: "", labels: "[]", links: null, blocks: [], resume: 0, later: 0 };
 
 /**
  * A piece of a text between blank lines, roughly: what the reader made of it, and its marks.
@@ -41,7 +41,11 @@ const NOTHING = { source: "", labels: "[]", links: null, blocks: [], resume: 0 }
 export function renderMarkdown(root, text, { marks = [], streaming = false } = {}) {
   const known = shown.get(root) ?? NOTHING;
   const began = performance.now();
+  clearTimeout(known.later);
   if (streaming && began < known.resume) {
+    // The text may come no further for a while: what waits is shown all the same.
+    const again = () => renderMarkdown(root, text, { marks, streaming });
+    known.later = setTimeout(again, known.resume - began);
     return;
   }
   const { source, waiting } = cleaned(text, marks);
@@ -58,7 +62,8 @@ export function renderMarkdown(root, text, { marks = [], streaming = false } = {
   });
   put(root, blocks);
   const took = performance.now() - began;
-  shown.set(root, { source, labels, links, blocks, resume: began + (took > SLOW ? 9 * took : 0) });
+  const resume = began + (took > SLOW ? 9 * took : 0);
+  shown.set(root, { source, labels, links, blocks, resume, later: 0 });
 }
 
 /** The text, what is not seen of it made visible, and where the marks are in that. */
@@ -96,15 +101,15 @@ class Reader extends Tokenizer {
   }
 }
 
-/**
- * The blocks that stay as they are, whatever comes: without the last two that are more than blank
- * lines, and without those that only hold a mark until what it stands before is there.
- */
+/** Whether there is text in a block, and a mark can be there. */
+function holdsText({ token }) {
+  return !["space", "def", "hr"].includes(token.type);
+}
+
+/** The blocks that stay as they are, whatever comes: those before the last three with text. */
 function settled({ source, blocks }) {
-  const solid = blocks.filter(({ token }) => token.type !== "space");
-  const ends = solid.length > 2 ? blocks.indexOf(solid.at(-2)) : 0;
-  const held = blocks.findIndex(({ start, end, marks }) => (marks.at(-1)?.at ?? -1) >= end - start);
-  const kept = blocks.slice(0, held < 0 ? ends : Math.min(ends, held));
+  const open = blocks.filter(holdsText).at(-3);
+  const kept = blocks.slice(0, open ? blocks.indexOf(open) : 0);
   const last = kept.at(-1);
   // The reader does not promise that its pieces are the whole text.
   return last && source.slice(last.start, last.end) === last.token.raw ? kept : [];
@@ -152,14 +157,13 @@ function unlessTooDeep(make, otherwise) {
 
 /** Give each mark to the block that it is in; or else to the next, or to the last. */
 function distribute(waiting, blocks) {
-  const holds = ({ token }) => !["space", "def", "hr"].includes(token.type);
-  if (waiting.length && !blocks.some(holds)) {
+  if (waiting.length && !blocks.some(holdsText)) {
     const start = blocks.at(-1)?.end ?? 0;
     blocks.push({ token: asWritten(""), start, end: start, marks: [] });
   }
-  const last = blocks.findLast(holds);
+  const last = blocks.findLast(holdsText);
   let given = 0;
-  for (const block of blocks.filter(holds)) {
+  for (const block of blocks.filter(holdsText)) {
     const { start, end, key, marks } = block;
     given += marks.length; // of one that is known
     while (!key && given < waiting.length && (waiting[given].at < end || block === last)) {

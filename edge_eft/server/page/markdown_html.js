@@ -1,6 +1,6 @@
 /** Markdown that has been read becomes HTML, which is sanitised, and dressed. */
 
-import { element } from "./dom.js";
+import { copyText, element } from "./dom.js";
 import { Parser, Renderer, getDefaults } from "./vendor/marked.js";
 import DOMPurify from "./vendor/purify.js";
 
@@ -59,29 +59,6 @@ export function fromHtml(fragment) {
 /** The text of a block of code, without the end of its last line. */
 export function codeOf({ text }) {
   return text.replace(/\n$/u, "");
-}
-
-/**
- * Copy a text to the clipboard.
- * @param {string} text
- * @returns {Promise<boolean>}  whether it is there
- */
-export async function copyText(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    // Missing but on https and this machine; and a browser may refuse it.
-    const focused = document.activeElement;
-    const area = element("textarea", { class: "hidden" });
-    area.value = text;
-    (focused?.closest("dialog") ?? document.body).append(area);
-    area.select();
-    const copied = document.execCommand("copy");
-    area.remove();
-    focused?.focus({ preventScroll: true });
-    return copied;
-  }
 }
 
 function escaped(text) {

@@ -50,7 +50,7 @@ export function mountPanel(app, root) {
     app.emit("pick");
     await adopt?.(); // a reply of the comparison becomes a conversation before
     document.getElementById("turns").focus();
-    way(app, turn, index, detail);
+    await way(app, turn, index, detail);
   }
 
   async function show(pick) {
@@ -77,16 +77,16 @@ export function mountPanel(app, root) {
   }
 
   app.on("pick", (pick) => {
-    const isAsked = pick?.pinned || document.activeElement?.matches(".token");
     if (!pick) {
       rest();
-    } else if (isAsked || !root.hidden) {
-      closed &&= !isAsked;
+    } else if (pick.asked || !root.hidden) {
+      closed &&= !pick.asked;
       show(pick);
     }
   });
   app.on("turns", () => {
-    if (picked && !app.tree.path().includes(picked.turn)) {
+    const turn = app.tree.turns.get(picked?.turn.id);
+    if (turn && !app.tree.path().includes(turn)) {
       rest();
     }
   });

@@ -20,8 +20,7 @@ const SAMPLING = [
 /**
  * What the server is asked, but for the messages: settings that are null are left to it, a seed is
  * always there, so that the reply can be had again.
- * @param {{model: string, weights: Weights, settings: Object, deltas: Object<string, number>}} asked
- * @returns {Object}
+ * @param {{model: string, weights: Weights, settings: Object, deltas: Object}} asked
  */
 export function bodyOf({ model, weights, settings, deltas }) {
   const body = { ...named(model, weights, deltas), seed: settings.seed ?? drawnSeed() };
@@ -99,7 +98,7 @@ export async function goOn(app, turn) {
   turn.body = { system, ...body };
   const mark = { at: tokens.length, offset: turn.text.length, weights };
   if (!tokens.length && !turn.text) {
-    turn.marks = [{ ...mark, offset: 0 }];
+    Object.assign(turn, { marks: [mark], reasoning: undefined });
   } else if (!sameWeights(weightsAt(turn, tokens.length), weights, deltas)) {
     turn.marks = [...(turn.marks ?? []).filter(({ at }) => at < mark.at), mark];
   }
@@ -119,7 +118,8 @@ export async function continueFrom(app, turn, at, candidate) {
   const taken = { ...before[at], id, text, logprobs, drafted: null };
   const tokens = [...before.slice(0, at), taken];
   const more = { tokens, at, printed: printed(text), weights: weightsAt(turn, at) };
-  return branch(app, turn, id === endToken(turn, before) ? { ...more, printed: null } : more);
+  const isEnd = id === endToken(turn, before);
+  return branch(app, turn, isEnd ? { ...more, printed: null } : more);
 }
 
 /** The token that ended a reply: the last one, where it printed nothing; undefined if none did. */
@@ -258,7 +258,7 @@ function deltasOf(app, turn) {
   return app.models.find(({ id }) => id === turn.model)?.meta?.deltas ?? {};
 }
 
-/** What a token adds to the text: nothing, of a part of a character or of a mark of the template. */
+/** What a token adds to the text; a part of a character and a template's mark add nothing. */
 function printed(text) {
   return /\ufffd|^<\|.*\|>$|^<\/?s>$/u.test(text) ? "" : text;
 }

@@ -23,14 +23,10 @@ const DEFAULTS = {
 /** The settings that a conversation begins with: those that were chosen last in this browser. */
 export function startSettings() {
   try {
-    return { ...DEFAULTS, ...known(JSON.parse(localStorage.getItem(KEPT) ?? "{}")) };
+    return { ...DEFAULTS, ...JSON.parse(localStorage.getItem(KEPT) ?? "{}") };
   } catch {
     return { ...DEFAULTS };
   }
-}
-
-function known(values) {
-  return Object.fromEntries(Object.entries(values).filter(([name]) => name in DEFAULTS));
 }
 
 function remember(settings) {
@@ -99,13 +95,15 @@ export function mountSettings(app) {
     stopField(app, set),
     explainField(app, set),
   ];
-  const dialog = dialogOf(fields, () => set({ ...DEFAULTS }));
+  const draw = () => fields.forEach((field) => field.draw());
+  const dialog = dialogOf(fields, () => {
+    set(DEFAULTS);
+    draw();
+  });
   dialog.addEventListener("close", () => {
     remember(app.settings);
     app.keep();
   });
-  const draw = () => fields.forEach((field) => field.draw());
-  app.on("settings conversation", draw);
   document.body.append(dialog);
   document.getElementById("open-settings").addEventListener("click", () => {
     draw();
@@ -169,10 +167,6 @@ function numberField(app, set, number) {
     ...{ min: Math.floor(low), max: high, step },
   });
   const field = fieldOf(name, number.label, input, number.help);
-  const draw = () => {
-    input.value = app.settings[name] ?? "";
-    field.say("");
-  };
   input.addEventListener("input", () => {
     const isEmpty = input.value === "" && !input.validity.badInput;
     const problem = isEmpty ? "" : wrongWith(number, input.valueAsNumber);
@@ -181,12 +175,13 @@ function numberField(app, set, number) {
       set({ [name]: isEmpty ? null : input.valueAsNumber });
     }
   });
-  return { element: field.element, draw: unlessActive(input, draw) };
-}
-
-/** What is being typed is left as it is. */
-function unlessActive(control, draw) {
-  return () => document.activeElement === control || draw();
+  return {
+    element: field.element,
+    draw() {
+      input.value = app.settings[name] ?? "";
+      field.say("");
+    },
+  };
 }
 
 function systemField(app, set) {
@@ -194,7 +189,7 @@ function systemField(app, set) {
   text.addEventListener("input", () => set({ system: text.value }));
   const help = "tells the models what they are to be, before the first message";
   const { element: made } = fieldOf("system", "System prompt", text, help, WIDE);
-  return { element: made, draw: unlessActive(text, () => (text.value = app.settings.system)) };
+  return { element: made, draw: () => (text.value = app.settings.system) };
 }
 
 function stopField(app, set) {
@@ -202,8 +197,7 @@ function stopField(app, set) {
   text.addEventListener("input", () => set({ stop: text.value.split("\n").filter(Boolean) }));
   const help = "one a line: the reply ends before one of them";
   const { element: made } = fieldOf("stop", "Stop strings", text, help, WIDE);
-  const draw = () => (text.value = app.settings.stop.join("\n"));
-  return { element: made, draw: unlessActive(text, draw) };
+  return { element: made, draw: () => (text.value = app.settings.stop.join("\n")) };
 }
 
 function draftField(app, set) {

@@ -24,11 +24,6 @@ function counted(n) {
   return n.toLocaleString("en");
 }
 
-/** Milliseconds in words: "40 ms", "1.2 s". */
-function duration(ms) {
-  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
-}
-
 /**
  * Draw the line, and keep asking how the server does.
  * @param {import("./app.js").App} app
@@ -189,7 +184,7 @@ function figuresOf(app, /** @type {Health} */ { memory }) {
   const { n_ctx } = app.meta;
   const figures = [
     ["Speed", rate && `${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s`],
-    ["First token", firstMs && duration(firstMs)],
+    ["First token", firstMs && `${(firstMs / 1000).toFixed(2)} s`],
     ["Drafts accepted", drafted && `${Math.round((100 * accepted) / drafted)} %`],
     ["Context", used && n_ctx && `${counted(used)} of ${counted(n_ctx)}`],
     ["Memory", memory && bytes(memory)],

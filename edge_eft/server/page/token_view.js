@@ -9,11 +9,12 @@ import { TokenStrip } from "./token_strip.js";
 import { inWords } from "./weights.js";
 
 const PER_FRAME = 100; // tokens that are drawn in one go
-const NAMES = { "-3": "less-3", "-2": "less-2", "-1": "less-1", 1: "more-1", 2: "more-2", 3: "more-3" };
 
 /**
  * @typedef {import("./token_math.js").Reply} Reply
- * @typedef {{index: number, pinned: boolean, view: TokenView}} Pick
+ *
+ * A token is looked at: with the pointer in passing, or because it was asked for.
+ * @typedef {{index: number, pinned: boolean, asked: boolean, view: TokenView}} Pick
  */
 export class TokenView {
   #spans = [];
@@ -23,6 +24,7 @@ export class TokenView {
   #current = -1; // the one that Tab reaches
   #pinned = -1;
   #column = null; // where up and down began, in pixels
+  #focuses = false; // by itself, and not the person
   #due = 0;
   #list = element("div", {
     class: "tokens",
@@ -31,14 +33,11 @@ export class TokenView {
     "aria-orientation": "horizontal",
   });
 
-  /** @param {{onPick?: (pick: ?Pick) => void, legend?: boolean}} options */
-  constructor({ onPick = () => {}, legend = true } = {}) {
+  /** @param {{onPick?: (pick: ?Pick) => void}} options */
+  constructor({ onPick = () => {} } = {}) {
     this.onPick = onPick;
-    this.strip = new TokenStrip({ onGo: (index) => this.go(index, true) });
+    this.strip = new TokenStrip((index) => this.go(index, true));
     this.element = element("div", { class: "token-view" }, this.strip.element, this.#list);
-    if (legend) {
-      this.element.append(tokenLegend());
-    }
     this.#listen();
   }
 
@@ -79,8 +78,8 @@ export class TokenView {
     const span = this.#spans[index];
     if (span) {
       this.#pin(pinned ? index : -1);
-      span.focus();
-      this.#look(index);
+      this.#focus(index);
+      this.#look(index, true);
     }
   }
 
@@ -89,35 +88,34 @@ export class TokenView {
     this.#spans[index]?.scrollIntoView({ block: "nearest" });
   }
 
-  /** Let go of the token that is pinned; the focus comes back to it if `focus`. */
+  /** Let go of the token that is pinned; the focus comes back to where it was if `focus`. */
   unpin(focus = false) {
-    const at = this.#pinned;
     this.#pin(-1);
-    if (focus) {
-      this.#spans[at < 0 ? this.#current : at]?.focus();
-    }
     this.strip.look(-1);
+    if (focus && this.#current >= 0) {
+      this.#focus(this.#current);
+    }
+  }
+
+  /** Focus a token, which by itself is not looking at it. */
+  #focus(index) {
+    this.#focuses = true;
+    this.#reach(index);
+    this.#spans[index].focus();
+    this.#focuses = false;
   }
 
   #span(token) {
-    const index = this.#spans.length;
     const nats = change(token);
     const other = displaced(token);
-    const names = ["token"];
-    if (level(nats)) {
-      names.push(`token--${NAMES[level(nats)]}`);
-    }
-    if (other) {
-      names.push("token--moved");
-    }
     const first = other ? `, the base's first choice was ${spoken(other.text)}` : "";
     const span = element("span", {
-      class: names.join(" "),
+      class: `token ${shade(level(nats))}${other ? " token--moved" : ""}`,
       role: "option",
-      tabindex: "-1",
+      tabindex: -1,
       "aria-selected": "false",
       "aria-label": `${spoken(token.text)}, ${inWordsOf(nats)}${first}`,
-      "data-index": index,
+      "data-index": this.#spans.length,
       text: disclosed(token.text).replace(/\n/gu, "↵\n") || "∅",
     });
     this.#spans.push(span);
@@ -135,18 +133,12 @@ export class TokenView {
     this.#marks = drawn;
     this.#list.querySelectorAll(".token-mark").forEach((mark) => mark.remove());
     for (const { at, weights } of shown) {
-      const mark = element("span", {
-        class: "token-mark",
-        "aria-hidden": "true",
-        text: inWords(weights, deltas),
-      });
-      this.#list.insertBefore(mark, this.#spans[at] ?? null);
-      const span = this.#spans[at];
-      if (span && !span.dataset.mark) {
-        span.dataset.mark = "";
-        const label = span.getAttribute("aria-label");
-        span.setAttribute("aria-label", `from here ${inWords(weights, deltas)}: ${label}`);
-      }
+      const text = inWords(weights, deltas);
+      const span = this.#spans[at] ?? null;
+      const mark = element("span", { class: "token-mark", "aria-hidden": "true", text });
+      this.#list.insertBefore(mark, span);
+      const label = span?.getAttribute("aria-label").replace(/^from here .*?: /u, "");
+      span?.setAttribute("aria-label", `from here ${text}: ${label}`);
     }
   }
 
@@ -155,46 +147,42 @@ export class TokenView {
     this.#list.addEventListener("pointerover", (event) => {
       const index = indexOf(event);
       if (index >= 0 && this.#pinned < 0 && event.pointerType === "mouse") {
-        this.#look(index);
+        this.#look(index, false);
       }
     });
     this.#list.addEventListener("click", (event) => {
       const index = indexOf(event);
       if (index >= 0 && getSelection()?.isCollapsed !== false) {
+        this.#column = null;
         this.go(index, true);
       }
     });
     this.#list.addEventListener("focusin", (event) => {
       const index = indexOf(event);
-      if (index >= 0) {
+      if (index >= 0 && !this.#focuses && event.target.matches(":focus-visible")) {
         this.#reach(index);
-        if (event.target.matches(":focus-visible") && this.#pinned < 0) {
-          this.#look(index);
-        }
+        this.#look(index, true);
       }
     });
     this.#list.addEventListener("keydown", (event) => this.#key(event, indexOf(event)));
   }
 
   #key(event, at) {
+    const { key } = event;
     if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) {
       return;
     }
-    const { key } = event;
-    const last = this.#spans.length - 1;
     const places = {
       ArrowLeft: () => at - 1,
       ArrowRight: () => at + 1,
       ArrowUp: () => this.#onLine(at, -1),
       ArrowDown: () => this.#onLine(at, 1),
       Home: () => 0,
-      End: () => last,
+      End: () => this.#spans.length - 1,
     };
     if (key in places) {
-      const column = this.#column ?? middle(this.#spans[at]);
-      const index = Math.min(last, Math.max(0, places[key]()));
+      const index = Math.min(this.#spans.length - 1, Math.max(0, places[key]()));
       this.go(index, this.#pinned >= 0);
-      this.#column = key === "ArrowUp" || key === "ArrowDown" ? column : null;
     } else if (key === "Enter" || key === " ") {
       this.go(at, true);
     } else if (key === "Escape" && this.#pinned >= 0) {
@@ -203,25 +191,30 @@ export class TokenView {
     } else {
       return;
     }
+    this.#column = key === "ArrowUp" || key === "ArrowDown" ? this.#column : null;
     event.preventDefault();
     event.stopPropagation();
   }
 
-  /** The token of the next line above (−1) or below (1) that is nearest to where one was. */
+  /** The token of the next line above (−1) or below (1) that is nearest to where one began. */
   #onLine(at, step) {
-    const column = this.#column ?? middle(this.#spans[at]);
-    const top = lineOf(this.#spans[at]);
-    let line = null;
+    const place = (i) => this.#spans[i].getClientRects()[0] ?? new DOMRect();
+    const middle = (i) => place(i).left + place(i).width / 2;
+    const column = (this.#column ??= middle(at));
+    let line = place(at).top;
     let [best, distance] = [at, Infinity];
     for (let i = at + step; this.#spans[i]; i += step) {
-      const its = lineOf(this.#spans[i]);
-      if (line === null && Math.abs(its - top) > 4) {
-        line = its;
-      } else if (line !== null && Math.abs(its - line) > 4) {
-        break;
+      if (Math.abs(place(i).top - line) > 4) {
+        if (best !== at) {
+          break;
+        }
+        line = place(i).top;
+        distance = Infinity;
+      } else if (best === at) {
+        continue; // still on the line where one is
       }
-      const away = Math.abs(middle(this.#spans[i]) - column);
-      if (line !== null && away < distance) {
+      const away = Math.abs(middle(i) - column);
+      if (away < distance) {
         [best, distance] = [i, away];
       }
     }
@@ -240,40 +233,21 @@ export class TokenView {
     this.#spans[index]?.setAttribute("aria-selected", "true");
   }
 
-  #look(index) {
+  #look(index, asked) {
     this.strip.look(index);
-    this.onPick({ index, pinned: this.#pinned === index, view: this });
+    this.onPick({ index, pinned: this.#pinned === index, asked, view: this });
   }
 }
 
 /** What the shades, underlines and marks mean. */
 export function tokenLegend() {
-  const likelier = [
-    ["more-1", "twice"],
-    ["more-2", "10 ×"],
-    ["more-3", "100 × likelier"],
-  ];
-  const less = [
-    ["less-1", "half"],
-    ["less-2", "a tenth"],
-    ["less-3", "a hundredth"],
-  ];
-  const sample = ([name, text]) => element("span", { class: `token--${name}`, text });
-  return element(
-    "p",
-    { class: "token-legend" },
-    element("span", { text: "The delta made it " }),
-    ...likelier.map(sample),
-    ...less.map(sample),
-    element("span", { class: "token--moved token-legend-moved", text: "another first choice" }),
-  );
+  const steps = { 1: "twice", 2: "10 ×", 3: "100 × likelier", "-1": "half", "-2": "a tenth" };
+  const all = Object.entries({ ...steps, "-3": "a hundredth" });
+  const shades = all.map(([step, text]) => element("span", { class: shade(Number(step)), text }));
+  const moved = element("span", { class: "token--moved", text: "another first choice" });
+  return element("p", { class: "token-legend" }, "The delta made it", ...shades, moved);
 }
 
-function lineOf(span) {
-  return span.getClientRects()[0]?.top ?? 0;
-}
-
-function middle(span) {
-  const [rect] = span.getClientRects();
-  return rect ? rect.left + rect.width / 2 : 0;
+function shade(step) {
+  return step ? `token--${step > 0 ? "more" : "less"}-${Math.abs(step)}` : "";
 }

@@ -11,16 +11,14 @@ import { growing } from "./composer.js";
  * @returns {HTMLFormElement}
  */
 export function turnEditor(text, { says, onSave, onCancel }) {
-  const area = element("textarea", { class: "turn-area", rows: 2, "aria-label": "Text of the turn" });
+  const named = { class: "turn-area", "aria-label": "Text of the turn" };
+  const area = element("textarea", { ...named, rows: 2 });
   area.value = text;
   const save = () => area.value.trim() && onSave(area.value);
+  const saves = element("button", { class: "primary", text: says });
   const cancel = element("button", { type: "button", text: "Cancel", onclick: onCancel });
-  const form = element(
-    "form",
-    { class: "turn-editor" },
-    area,
-    element("div", { class: "turn-editor-row" }, element("button", { class: "primary", text: says }), cancel),
-  );
+  const row = element("div", { class: "turn-editor-row" }, saves, cancel);
+  const form = element("form", {}, area, row);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     save();

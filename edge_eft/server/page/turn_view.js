@@ -160,7 +160,7 @@ export class TurnView {
     }
     const { app, turn } = this;
     const onPick = (pick) => app.emit("pick", pick && { ...pick, turn });
-    const view = new TokenView({ onPick, legend: false });
+    const view = new TokenView({ onPick });
     this.#tokens = view;
     const tokens = await tokensOf(app, turn);
     if (this.#tokens === view) {
@@ -189,13 +189,15 @@ export class TurnView {
 
   #drawNotice() {
     const { turn } = this;
-    const text = this.isReply && !this.generation ? noticeOf(turn) : "";
+    const isElsewhere = turn.state === "streaming";
+    const says = isElsewhere ? "It is coming in another tab." : noticeOf(turn);
+    const text = this.isReply && !this.generation ? says : "";
     this.notice.hidden = !text;
     this.notice.classList.toggle("is-bad", turn.state === "failed" || turn.state === "cut");
     this.notice.replaceChildren(text);
     if (text && canGoOn(turn)) {
-      const says = turn.text || turn.reasoning ? "Continue" : "Try again";
-      this.notice.append(" ", this.#button(says, () => goOn(this.app, turn)));
+      const does = turn.text || turn.reasoning ? "Continue" : "Try again";
+      this.notice.append(" ", this.#button(does, () => goOn(this.app, turn)));
     }
   }
 
@@ -215,7 +217,8 @@ export class TurnView {
   }
 
   #button(text, onclick, options = {}) {
-    return element("button", { class: "plain turn-button", type: "button", text, onclick, ...options });
+    const plain = { class: "plain turn-button", type: "button" };
+    return element("button", { ...plain, text, onclick, ...options });
   }
 
   #copyButton() {

@@ -46,7 +46,7 @@ export function figuresOf({ timings, n_tokens, body }) {
     n && `${n} token${n === 1 ? "" : "s"}`,
     rate && `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,
     draft_n && `${Math.round((100 * draft_n_accepted) / draft_n)} % of drafts right`,
-    body && `seed ${body.seed}`,
+    body?.seed !== undefined && `seed\u00a0${body.seed}`,
   ]
     .filter(Boolean)
     .join(" · ");

@@ -13,69 +13,79 @@ const SLICE = 12; // ms of drawing in one go
  * @param {HTMLElement} root
  */
 export function mountTurns(app, root) {
-  const list = element("div", { class: "turns-list" });
-  const toEnd = element("button", { class: "turns-end", type: "button", text: "↓ To the end", hidden: true });
-  const empty = emptyState(app);
-  const legend = tokenLegend();
-  root.append(empty, list, legend, element("div", { class: "turns-dock" }, toEnd));
-  const follow = new Follow(root, list, toEnd);
-  /** @type {Map<string, TurnView>} */
-  let views = new Map();
-  let waiting = []; // views to be drawn, the next one last
+  const shown = new Conversation(app, root);
+  app.on("turns models view", () => shown.draw());
+  app.on("conversation", () => shown.follow[app.tree.turns.size ? "toEnd" : "toStart"]());
+  app.on("generation", (generation) => {
+    if (generation?.tree !== app.tree) {
+      return;
+    }
+    const { id } = generation.turn;
+    if (app.generations.has(id)) {
+      attend(app, generation, () => shown.views.get(id));
+      shown.follow.toEnd();
+    }
+    shown.views.get(id)?.begin();
+  });
+  shown.draw();
+}
 
-  function draw() {
+/** The turns on the path that is open. */
+class Conversation {
+  #waiting = []; // views to be drawn, the next one last
+
+  constructor(app, root) {
+    this.app = app;
+    this.list = element("div", { class: "turns-list" });
+    this.empty = emptyState(app);
+    this.legend = tokenLegend();
+    const toEnd = element("button", { class: "turns-end", type: "button", text: "↓ To the end" });
+    const dock = element("div", { class: "turns-dock" }, toEnd);
+    root.append(this.empty, this.list, this.legend, dock);
+    this.follow = new Follow(root, this.list, toEnd);
+    /** @type {Map<string, TurnView>} */
+    this.views = new Map();
+  }
+
+  draw() {
+    const { app, list } = this;
     const path = app.tree.path();
-    const before = views;
-    views = new Map(
-      path.map((turn) => {
-        const view = before.get(turn.id);
-        return [turn.id, view?.turn === turn ? view : new TurnView(app, app.tree, turn)];
-      }),
-    );
+    const viewOf = (turn) => {
+      const view = this.views.get(turn.id);
+      return view?.turn === turn ? view : new TurnView(app, app.tree, turn);
+    };
+    this.views = new Map(path.map((turn) => [turn.id, viewOf(turn)]));
+    const views = [...this.views.values()];
     const hadFocus = list.contains(document.activeElement);
-    place(list, [...views.values()].map((view) => view.element));
-    empty.hidden = path.length > 0;
-    legend.hidden = app.view !== "tokens" || path.every(({ role }) => role === "user");
-    waiting = [...views.values()].filter((view) => !view.isFresh);
-    drawSome();
+    place(list, views.map((view) => view.element));
+    this.empty.hidden = path.length > 0;
+    this.legend.hidden = app.view !== "tokens" || path.every(({ role }) => role === "user");
+    this.#waiting = views.filter((view) => !view.isFresh);
+    this.#drawSome();
     if (hadFocus && document.activeElement === document.body) {
       list.lastElementChild?.focus({ preventScroll: true });
     }
   }
 
   /** Draw from the end, where one looks first; a long conversation in several goes. */
-  function drawSome() {
+  #drawSome() {
     const begun = performance.now();
-    while (waiting.length && performance.now() - begun < SLICE) {
-      waiting.pop().draw();
+    while (this.#waiting.length && performance.now() - begun < SLICE) {
+      this.#waiting.pop().draw();
     }
-    if (waiting.length) {
-      setTimeout(drawSome);
+    if (this.#waiting.length) {
+      setTimeout(() => this.#drawSome());
     }
   }
-
-  app.on("turns models view", draw);
-  app.on("conversation", () => (app.tree.turns.size ? follow.toEnd() : follow.toStart()));
-  app.on("generation", (generation) => {
-    if (generation?.tree !== app.tree) {
-      return;
-    }
-    const { turn } = generation;
-    if (app.generations.has(turn.id)) {
-      attend(app, generation, (id) => views.get(id));
-      follow.toEnd();
-    }
-    views.get(turn.id)?.begin();
-  });
-  draw();
 }
 
 /** Show a reply as it comes, and tell it aloud by sentences. */
 function attend(app, generation, viewOf) {
   const { turn } = generation;
-  const teller = new Teller((text) => app.tree === generation.tree && app.announce(text), turn.text);
+  const announce = (text) => app.tree === generation.tree && app.announce(text);
+  const teller = new Teller(announce, turn.text);
   const on = (name, listener) => generation.addEventListener(name, listener);
-  const drawText = () => viewOf(turn.id)?.drawText();
+  const drawText = () => viewOf()?.drawText();
   on("text", () => {
     drawText();
     teller.tell(turn.text, false);
@@ -101,7 +111,7 @@ class Follow {
   #isFollowing = true;
 
   constructor(root, list, button) {
-    [this.root, this.button] = [root, button];
+    [this.root, this.list, this.button] = [root, list, button];
     root.addEventListener("scroll", () => this.#look(), { passive: true });
     button.addEventListener("click", () => {
       this.toEnd();
@@ -119,14 +129,14 @@ class Follow {
   }
 
   toStart() {
-    this.#isFollowing = false;
     this.root.scrollTop = 0;
+    this.#look();
   }
 
   #look() {
     const { scrollTop, scrollHeight, clientHeight } = this.root;
     this.#isFollowing = scrollHeight - scrollTop - clientHeight < NEAR;
-    this.button.hidden = this.#isFollowing;
+    this.button.hidden = this.#isFollowing || !this.list.firstChild;
   }
 }
 
@@ -143,9 +153,10 @@ class Teller {
     const rest = text.slice(this.#told);
     const ends = [...rest.matchAll(/[.!?…](?=["'”’)\]*_]*\s)|[。！？\n]/gu)];
     const end = isLast ? rest.length : (ends.pop()?.index ?? -1) + 1;
-    if (end > 0) {
+    const sentences = rest.slice(0, end).replace(/[*_`#>|]+/gu, " ").trim();
+    if (sentences) {
       this.#told += end;
-      this.announce(rest.slice(0, end).replace(/[*_`#>|]+/gu, " ").trim());
+      this.announce(sentences);
     }
   }
 }
