@@ -7,6 +7,8 @@ const KEYS = {
   tokens: ["turn", "at"],
 };
 
+const BATCH = { conversations: 500, turns: 200, tokens: 4 }; // records that are read in one task
+
 /**
  * A record and its kind: `["turns", turn]`.
  * @typedef {[string, any]} Entry
@@ -63,12 +65,27 @@ export class Database {
    * Return records of a kind, in the order of their keys.
    * @param {string} kind
    * @param {string} [owner]  those that belong to it; else all
-   * @param {{after?: any, n?: number}} [batch]  up to `n`, those after a key
    */
-  async all(kind, owner, { after, n } = {}) {
-    const rest = after && IDBKeyRange.lowerBound(after, true);
-    const range = owner === undefined ? rest : under(owner);
-    return this.#run("readonly", (at) => at.objectStore(kind).getAll(range, n));
+  async all(kind, owner) {
+    const found = [];
+    for await (const records of this.batches(kind, owner)) {
+      records.forEach((one) => found.push(one));
+    }
+    return found;
+  }
+
+  /** Yield the same a few at a time: to read megabytes at once would hold the page up. */
+  async *batches(kind, owner) {
+    let range = owner === undefined ? null : under(owner);
+    for (let n = BATCH[kind]; n === BATCH[kind]; ) {
+      const records = await this.#run("readonly", (at) => at.objectStore(kind).getAll(range, n));
+      yield records;
+      n = records.length;
+      if (n) {
+        const last = keyOf([kind, records[n - 1]]).slice(1);
+        range = owner === undefined ? IDBKeyRange.lowerBound(last, true) : under(owner, last);
+      }
+    }
   }
 
   /** @param {Entry[]} entries  written together, or none of them */
@@ -88,9 +105,9 @@ export class Database {
   }
 }
 
-/** The keys that begin with `owner`: arrays sort after all else. */
-function under(owner) {
-  return IDBKeyRange.bound([owner], [owner, []]);
+/** The keys that begin with `owner`, those after `last`: arrays sort after all else. */
+function under(owner, last) {
+  return IDBKeyRange.bound(last ?? [owner], [owner, []], last !== undefined);
 }
 
 /** What waits to be written, or cannot be. */

@@ -56,3 +56,14 @@ export async function copyText(text) {
     return worked;
   }
 }
+
+/** Put children into an element; those that stand right are not touched. */
+export function place(parent, children) {
+  const wanted = new Set(children);
+  [...parent.children].filter((child) => !wanted.has(child)).forEach((child) => child.remove());
+  children.forEach((child, i) => {
+    if (parent.children[i] !== child) {
+      parent.insertBefore(child, parent.children[i] ?? null);
+    }
+  });
+}

@@ -1,6 +1,6 @@
 /** The conversations: found, opened, renamed, deleted, taken along and brought in. */
 
-import { element, setAttribute } from "./dom.js";
+import { element, place, setAttribute } from "./dom.js";
 import { mountDrawer } from "./drawer.js";
 import { openMenu } from "./menu.js";
 import { makeNotice } from "./notice.js";
@@ -29,7 +29,7 @@ class Sidebar {
   /** @type {Map<string, HTMLElement>} */
   #rows = new Map(); // id of a conversation → its row
   #found = null; // ids of what is searched for; null: nothing is
-  #order = "";
+  #headed = new Map(); // a heading's text → it and its list
   #renaming = false;
 
   constructor(app, root) {
@@ -87,27 +87,30 @@ class Sidebar {
     const shown = every.filter(({ id }) => this.#found?.has(id) ?? true);
     const rows = new Map(shown.map((about) => [about.id, this.#row(about)]));
     const groups = Map.groupBy(shown, ({ updated }) => groupOf(updated));
-    const order = JSON.stringify([...groups].map(([name, all]) => [name, all.map(({ id }) => id)]));
     this.#rows = rows;
-    if (order !== this.#order && !this.#renaming) {
-      this.#order = order;
+    if (!this.#renaming) {
       const focused = document.activeElement;
-      this.list.replaceChildren(...this.#groups(groups));
+      place(this.list, this.#sections(groups));
       if (this.list.contains(focused)) {
-        /** @type {HTMLElement} */ (focused).focus({ preventScroll: true });
+        focused.focus({ preventScroll: true });
       }
     }
   }
 
-  #groups(groups) {
+  #sections(groups) {
     if (groups.size === 0) {
       const none = this.#found ? "No conversation has these words." : "No conversations yet.";
       return [element("p", { class: "sidebar-none", text: none })];
     }
-    return [...groups].flatMap(([name, all]) => [
-      element("h2", { class: "sidebar-group", text: name }),
-      element("ul", { "aria-label": name }, ...all.map(({ id }) => this.#rows.get(id))),
-    ]);
+    return [...groups].flatMap(([name, all]) => {
+      const [heading, list] = this.#headed.get(name) ?? [
+        element("h2", { class: "sidebar-group", text: name }),
+        element("ul", { "aria-label": name }),
+      ];
+      this.#headed.set(name, [heading, list]);
+      place(list, all.map(({ id }) => this.#rows.get(id)));
+      return [heading, list];
+    });
   }
 
   #row(about) {
@@ -267,8 +270,6 @@ class Sidebar {
     const done = ids.length ? [`${counted(ids.length)} imported.`] : [];
     this.notice.tell([...problems, ...done]);
   }
-
-  // -- what is said ----------------------------------------------------------------------------
 
   #drawProblem() {
     const { problem } = this.app.store;

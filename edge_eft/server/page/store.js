@@ -13,6 +13,7 @@ import { Tree } from "./tree.js";
  * @typedef {import("./tree.js").Conversation} Conversation
  * @typedef {import("./tree.js").Turn} Turn
  * @typedef {import("./tree.js").Token} Token
+ * @typedef {import("./database.js").Entry} Entry
  *
  * All of a conversation. A chunk: the tokens of a turn that come after `at` others.
  * @typedef {{turn: string, at: number, tokens: Token[]}} Chunk
@@ -20,7 +21,7 @@ import { Tree } from "./tree.js";
  */
 
 const CLOSED = "the page was closed before the reply ended";
-const BATCH = 200; // turns that are searched at once
+const CHUNK = 50; // tokens of a record
 const QUIET = 2500; // ms without a write after which a reply is dead, where locks cannot tell
 
 /** @returns {Promise<Store>} */
@@ -32,9 +33,7 @@ export async function openStore() {
   }
 }
 
-/**
- * Events: "changed" {conversation}: another tab changed one; "problem": `problem` is another.
- */
+/** Events: "changed" {conversation}: another tab changed one; "problem": `problem` is another. */
 export class Store extends EventTarget {
   /** Why what is written is not kept, in a line; "": it is. */
   problem = "";
@@ -108,8 +107,8 @@ export class Store extends EventTarget {
    * @param {Token[]} tokens
    */
   async appendTokens(turn, at, tokens) {
-    if (tokens.length && !this.#gone.has(turn)) {
-      await this.#put([["tokens", { turn, at, tokens }]]);
+    if (!this.#gone.has(turn)) {
+      await this.#write(() => this.#memory.put(inChunks(turn, at, tokens)));
     }
   }
 
@@ -148,10 +147,10 @@ export class Store extends EventTarget {
   async add({ about, turns, chunks }) {
     const back = [about.id, ...turns.map((turn) => turn.id)];
     back.forEach((id) => this.#gone.delete(id));
-    /** @type {import("./database.js").Entry[]} */
+    /** @type {Entry[]} */
     const entries = [["conversations", about]];
     turns.forEach((turn) => entries.push(["turns", turn]));
-    chunks.forEach((chunk) => entries.push(["tokens", chunk]));
+    chunks.forEach(({ turn, at, tokens }) => entries.push(...inChunks(turn, at, tokens)));
     await this.#put(entries);
     this.#channel.postMessage({ conversation: about.id, back });
   }
@@ -175,20 +174,11 @@ export class Store extends EventTarget {
       missing.set(id, wanted);
       look(id, title);
     }
-    for await (const turns of this.#batches()) {
+    this.#memory.over([], "turns").forEach(({ conversation, text }) => look(conversation, text));
+    for await (const turns of this.#database?.batches("turns") ?? []) {
       turns.forEach(({ conversation, text }) => look(conversation, text));
     }
     return new Set([...missing.keys()].filter((id) => missing.get(id).length === 0));
-  }
-
-  async *#batches() {
-    yield this.#memory.over([], "turns");
-    let turns = this.#database ? [{ conversation: "", id: "" }] : [];
-    while (turns.length) {
-      const { conversation, id } = turns[turns.length - 1];
-      turns = await this.#database.all("turns", undefined, { after: [conversation, id], n: BATCH });
-      yield turns;
-    }
   }
 
   async #all(kind, owner) {
@@ -283,6 +273,13 @@ async function aliveAmong(turns) {
 
 function pause(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Records of tokens, none of which takes long to read. @returns {Entry[]} */
+function inChunks(turn, at, tokens) {
+  const starts = Array.from({ length: Math.ceil(tokens.length / CHUNK) }, (_, i) => i * CHUNK);
+  const chunk = (i) => ({ turn, at: at + i, tokens: tokens.slice(i, i + CHUNK) });
+  return starts.map((i) => ["tokens", chunk(i)]);
 }
 
 /** Join chunks of tokens; one that begins within another replaces the rest of it. */
