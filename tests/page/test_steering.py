@@ -166,7 +166,7 @@ def ids_of(made):
     return [*made.tokens, *([END] if made.finish_reason == "stop" else [])]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_branch_is_what_the_engine_generates_for_its_prefix(chat, emulator, seed):
     """Another token, then other weights: each at a token in the middle, with the reply's seed."""
     asked = bodies(chat)

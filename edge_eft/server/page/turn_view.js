@@ -87,9 +87,11 @@ export class TurnView {
     }
   }
 
-  /** A reply begins, or goes on: its tokens are others. */
+  /** A reply begins or goes on, and its tokens are others; or it has ended, and they stay. */
   begin() {
-    this.#tokens = null;
+    if (this.generation) {
+      this.#tokens = null;
+    }
     this.draw();
   }
 
