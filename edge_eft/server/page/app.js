@@ -205,9 +205,9 @@ async function start() {
   mountDials(app, document.getElementById("dials"));
   mountTurns(app, document.getElementById("turns"));
   mountCompare(app, document.getElementById("compare"));
+  mountPanel(app, document.getElementById("panel")); // it takes Escape before the composer does
   mountComposer(app, document.getElementById("composer"));
   mountStatus(app, document.getElementById("status"));
-  mountPanel(app, document.getElementById("panel"));
   mountSettings(app);
   const named = () => location.hash.match(/^#([0-9a-f]{24})$/u)?.[1] ?? null; // or a place
   const opening = () => app.open(named());

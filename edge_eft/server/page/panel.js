@@ -64,7 +64,8 @@ export function mountPanel(app, root) {
     root.hidden = false;
     panel.show(view?.reply ?? replyOf(app, turn, tokens), index, { pinned });
     if (opens) {
-      view?.reveal(index); // the sheet may have come over it
+      // The sheet took room from the text, whose end is then scrolled to where it was in sight.
+      requestAnimationFrame(() => setTimeout(() => view?.reveal(index)));
     }
   }
 
@@ -96,7 +97,7 @@ export function mountPanel(app, root) {
   });
   beside.addEventListener("change", () => picked || rest());
   addEventListener("keydown", (event) => {
-    const inDialog = event.target.closest?.("dialog");
+    const inDialog = event.target.closest?.("dialog, [popover]");
     if (event.key === "Escape" && picked && !event.defaultPrevented && !inDialog) {
       event.preventDefault();
       close();
