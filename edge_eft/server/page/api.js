@@ -21,7 +21,6 @@ export class Api {
     this.key = sessionStorage.getItem(KEY) ?? "";
   }
 
-  /** The models, as /v1/models lists them. */
   async models() {
     return (await this.#json("/v1/models")).data;
   }

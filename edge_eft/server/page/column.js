@@ -4,10 +4,8 @@ import { startDials, weightsOf } from "./dials.js";
 import { element } from "./dom.js";
 import { Generation } from "./generation.js";
 import { renderMarkdown } from "./markdown.js";
-import { replyOf } from "./panel.js";
+import { shown } from "./numbers.js";
 import { bodyOf } from "./replies.js";
-import { shown } from "./slider.js";
-import { TokenView } from "./token_view.js";
 import { Tree } from "./tree.js";
 import { figuresOf, noticeOf } from "./turn_words.js";
 import { mainDelta } from "./weights.js";
@@ -17,9 +15,8 @@ import { mainDelta } from "./weights.js";
  * @typedef {{recipe: string, only: ?string, alpha: number}} Choice
  */
 
-/** What a column may show, as [value, text], of all recipes. */
 function choices(app) {
-  const several = app.models.filter(({ id }) => !id.includes(":")).length > 1;
+  const several = app.recipes.length > 1;
   return app.models.map(({ id, meta }) => {
     const [recipe, ...part] = id.split(":");
     return [id, (several ? `${recipe} · ` : "") + inShort(part.join(":"), meta?.deltas ?? {})];
@@ -40,13 +37,13 @@ function inShort(part, deltas) {
  */
 export class Column extends EventTarget {
   #view = null; // of the tokens, if they are shown
-  #text = element("div", { class: "column-text" });
+  #text = element("div.column-text");
   #prose = element("div"); // of the Markdown, which keeps to itself what is in it
-  #state = element("p", { class: "column-state" });
+  #state = element("p.column-state");
   #what = element("select", { "aria-label": "What this column shows" });
   #alpha = element("input", { type: "number", min: 0, step: 0.05, inputmode: "decimal" });
-  #strength = element("label", { class: "column-alpha" }, "α ", this.#alpha);
-  #adopt = element("button", { type: "button", text: "Go on with this one", hidden: true });
+  #strength = element("label.column-alpha", "α ", this.#alpha);
+  #adopt = element("button", { text: "Go on with this one", hidden: true });
 
   /**
    * @param {import("./app.js").App} app
@@ -60,13 +57,14 @@ export class Column extends EventTarget {
     this.generation = null;
     this.isWaiting = false; // for its turn
     this.isKept = false;
-    const remove = element("button", {
-      ...{ class: "plain icon", type: "button", text: "×", "aria-label": "Remove this column" },
+    const remove = element("button.plain.icon", {
+      text: "×",
+      "aria-label": "Remove this column",
       onclick: () => this.#tell("removed"),
     });
-    const head = element("header", {}, this.#what, this.#strength, remove);
+    const head = element("header", this.#what, this.#strength, remove);
     const parts = [head, this.#state, this.#text, this.#adopt];
-    this.element = element("section", { class: "column-reply" }, ...parts);
+    this.element = element("section.column-reply", ...parts);
     this.#what.addEventListener("change", () => this.#chosen());
     this.#alpha.addEventListener("change", () => this.#chosen());
     this.#adopt.addEventListener("click", () => this.adopt());
@@ -89,8 +87,7 @@ export class Column extends EventTarget {
       return { only };
     }
     const { mix } = this.app.dials;
-    const deltas = this.app.models.find(({ id }) => id === recipe)?.meta?.deltas ?? {};
-    return weightsOf({ ...startDials(), alpha, mix }, deltas);
+    return weightsOf({ ...startDials(), alpha, mix }, this.app.deltasOf(recipe));
   }
 
   #chosen() {
@@ -112,8 +109,6 @@ export class Column extends EventTarget {
     this.element.setAttribute("aria-label", only ? name : `${name}, α ${shown(alpha)}`);
   }
 
-  // -- its reply -------------------------------------------------------------------------------
-
   /**
    * Ask for the reply.
    * @param {string} prompt
@@ -122,8 +117,7 @@ export class Column extends EventTarget {
   run(prompt, settings) {
     const { app, choice, weights } = this;
     const model = choice.recipe;
-    const deltas = app.models.find(({ id }) => id === model)?.meta?.deltas ?? {};
-    const body = bodyOf({ model, weights, settings, deltas });
+    const body = bodyOf({ model, weights, settings, deltas: app.deltasOf(model) });
     const dials = { ...startDials(), mix: app.dials.mix, ...dialsOf(choice) };
     const tree = Tree.begun({ model, settings: { ...settings, seed: app.settings.seed }, dials });
     const asked = tree.add(null, { role: "user", text: prompt });
@@ -183,8 +177,6 @@ export class Column extends EventTarget {
     this.#tell("adopted");
   }
 
-  // -- how it is drawn -------------------------------------------------------------------------
-
   /** Begin to show the reply anew, as the page's view is. */
   show() {
     this.#view = null;
@@ -195,14 +187,13 @@ export class Column extends EventTarget {
       // What is asked for from a token on needs a conversation first.
       const more = { turn, adopt: () => this.adopt() };
       const pick = (one) => this.app.emit("pick", one && { ...one, ...more });
-      this.#view = new TokenView({ onPick: pick });
-      this.#view.set(replyOf(this.app, turn, tokens));
+      this.#view = new this.app.tokens.TokenView({ onPick: pick });
+      this.#view.set(this.app.tokens.replyOf(this.app, turn, tokens));
       this.#text.replaceChildren(this.#view.element);
     }
     this.draw();
   }
 
-  /** Draw what has come. */
   draw() {
     const { generation } = this;
     this.#text.setAttribute("aria-busy", String(this.isRunning));

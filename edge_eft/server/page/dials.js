@@ -1,12 +1,12 @@
 /** The dials: how strongly the delta acts, in a bar that stays in sight. */
 
 import { element } from "./dom.js";
+import { shown } from "./numbers.js";
 import { paced } from "./pace.js";
-import { shown, slider } from "./slider.js";
+import { slider } from "./slider.js";
 import { inWords, mainDelta, sameWeights } from "./weights.js";
 
 const PACE = 100; // ms between two changes of a reply that is coming
-const NARROW = "(max-width: 760px)";
 
 /** The dials that a conversation begins with. `mix` null: the recipe's. `only`: one model alone. */
 export function startDials() {
@@ -78,9 +78,7 @@ export function mountDials(app, root) {
     }
   };
   const parts = [presets(app, turn), strength(app, turn), words(app, turn), mixture(app, turn)];
-  const [choice, dial, ...row] = parts.flatMap((part) => part.elements);
-  const mix = row.pop();
-  root.replaceChildren(choice, dial, element("div", { class: "dials-row" }, ...row), mix);
+  root.replaceChildren(...parts.map((part) => part.element), foldOf(root));
   const draw = () => parts.forEach((part) => part.draw());
   app.on("dials model models", draw);
   draw();
@@ -95,11 +93,11 @@ function presets(app, turn) {
     ["Tuned alone", "The small tuned model, without the base", () => ({ only: "tuned" })],
   ];
   const buttons = choices.map(([text, title, dials]) =>
-    element("button", { type: "button", text, title, onclick: () => turn(dials()) }),
+    element("button", { text, title, onclick: () => turn(dials()) }),
   );
   const group = { class: "segments", role: "group", "aria-label": "Presets" };
   return {
-    elements: [element("div", group, ...buttons)],
+    element: element("div", group, ...buttons),
     draw() {
       const { deltas, weights } = app;
       const alone = weights.only !== undefined && weights.only !== "base";
@@ -133,18 +131,17 @@ function strength(app, turn) {
   });
   const buttons = Object.entries(MODES).map(([mode, { sign, title }]) =>
     element("button", {
-      type: "button",
       text: sign,
       title,
       "aria-label": title,
       onclick: () => turn({ mode, only: null }),
     }),
   );
-  const group = { class: "segments", role: "group", "aria-label": "Which dial" };
+  const group = { class: "segments dials-mode", role: "group", "aria-label": "Which dial" };
   const switches = element("div", group, ...buttons);
   let mode = "alpha";
   return {
-    elements: [element("div", { class: "dials-strength" }, switches, dial.element)],
+    element: element("div.dials-strength", switches, dial.element),
     draw() {
       if (mode !== app.dials.mode) {
         mode = app.dials.mode;
@@ -159,25 +156,34 @@ function strength(app, turn) {
   };
 }
 
-/** One slider for each delta of a recipe that has several; a phone begins with them folded away. */
+/** A button for what can be folded away: the mix; on a phone, which begins so, the words, too. */
+function foldOf(root) {
+  const button = element(
+    "button.plain.dials-fold",
+    { onclick: () => fold(!isFolded()) },
+    ...[element("span", "Mix"), element("span.only-narrow", "More")],
+  );
+  const narrow = matchMedia("(max-width: 760px)");
+  const isFolded = () => root.classList.contains("is-folded");
+  function fold(isAway) {
+    root.classList.toggle("is-folded", isAway);
+    button.setAttribute("aria-expanded", String(!isAway));
+  }
+  fold(narrow.matches);
+  narrow.addEventListener("change", () => fold(narrow.matches));
+  return button;
+}
+
+/** One slider for each delta of a recipe that has several. */
 function mixture(app, turn) {
   const reset = element("button", {
-    ...{ type: "button", text: "As in the recipe" },
+    ...{ text: "As in the recipe" },
     onclick: () => turn({ mix: null }),
   });
-  const rows = element("div", { class: "dials-mix", id: "dials-mix" });
-  const fold = element("button", {
-    ...{ class: "plain dials-fold", type: "button", text: "Mix", "aria-controls": rows.id },
-    onclick: () => show(rows.hidden),
-  });
+  const rows = element("div.dials-mix", { hidden: true });
   /** @type {Object<string, import("./slider.js").Slider>} */
   let sliders = {};
   let drawn = "";
-
-  function show(open) {
-    rows.hidden = !open;
-    fold.setAttribute("aria-expanded", String(open));
-  }
 
   function rebuild(deltas) {
     sliders = {};
@@ -189,12 +195,11 @@ function mixture(app, turn) {
     }
     const all = Object.values(sliders).map((one) => one.element);
     rows.replaceChildren(...all, reset);
-    fold.hidden = all.length < 2;
-    show(all.length > 1 && !matchMedia(NARROW).matches);
+    rows.hidden = all.length < 2;
   }
 
   return {
-    elements: [fold, rows],
+    element: rows,
     draw() {
       const { deltas, dials } = app;
       if (drawn !== JSON.stringify(deltas)) {
@@ -220,13 +225,14 @@ function sumOf(mix) {
 /** What holds, in words; and which of several tuned models is meant by "tuned alone". */
 function words(app, turn) {
   const short = element("strong");
-  const long = element("span", { class: "dials-formula" });
+  const long = element("span.dials-formula");
+  const line = element("p.dials-words", short, " ", long);
   const which = element("select", {
     "aria-label": "Which tuned model",
     onchange: () => turn({ only: which.value }),
   });
   return {
-    elements: [element("p", { class: "dials-words" }, short, " ", long), which],
+    element: element("div.dials-row", line, which),
     draw() {
       const { weights, deltas } = app;
       short.textContent = inWords(weights, deltas);

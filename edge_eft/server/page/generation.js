@@ -43,7 +43,6 @@ export class Generation extends EventTarget {
     [this.app, this.tree, this.turn, this.tokens] = [app, tree, turn, tokens];
     this.#saved = n_saved;
     this.keep = keep;
-    /** How many tokens the reply began with. */
     this.n_before = tokens.length;
     /** What the server knows the reply by. */
     this.id = null;
@@ -126,8 +125,6 @@ export class Generation extends EventTarget {
     this.#isTurning = false;
   }
 
-  // -- what comes ------------------------------------------------------------------------------
-
   #take(event) {
     if (!this.id && event.id) {
       this.id = event.id;
@@ -162,7 +159,6 @@ export class Generation extends EventTarget {
     }
   }
 
-  /** Show what came once a frame, however often it comes. */
   #showSoon() {
     if (!this.#isDue) {
       this.#isDue = true;
@@ -241,8 +237,6 @@ export class Generation extends EventTarget {
       marks.pop();
     }
   }
-
-  // -- how it ends -----------------------------------------------------------------------------
 
   #fail(error) {
     const { turn } = this;

@@ -7,7 +7,7 @@ import { element } from "./dom.js";
  * @param {() => void} next  moves the focus when the line is put away
  */
 export function makeNotice(app, next) {
-  const root = element("div", { class: "sidebar-notice", hidden: true });
+  const root = element("div.sidebar-notice", { hidden: true });
 
   /**
    * @param {string[]} lines  none: nothing is said any more
@@ -19,7 +19,7 @@ export function makeNotice(app, next) {
     const away = { class: "plain icon", text: "✕", "aria-label": "Put away" };
     root.hidden = lines.length === 0;
     root.replaceChildren(
-      element("div", {}, ...lines.map((text) => element("p", { text }))),
+      element("div", ...lines.map((text) => element("p", { text }))),
       action ? button({ text: action[0] }, action[1]) : "",
       button(away, next),
     );

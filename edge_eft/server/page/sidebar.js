@@ -35,13 +35,13 @@ class Sidebar {
   constructor(app, root) {
     this.app = app;
     this.root = root;
-    this.list = element("div", { class: "sidebar-list" });
+    this.list = element("div.sidebar-list");
     this.search = element("input", {
       ...{ type: "search", placeholder: "Search", "aria-label": "Search conversations" },
       oninput: () => this.#typed(),
     });
     this.notice = makeNotice(app, () => this.search.focus());
-    this.unkept = element("p", { class: "sidebar-unkept", hidden: true });
+    this.unkept = element("p.sidebar-unkept", { hidden: true });
     root.append(this.#head(), this.list, this.notice.root, this.unkept, this.#foot());
     const draw = () => this.draw();
     app.on("conversation conversations generation", draw);
@@ -53,10 +53,11 @@ class Sidebar {
   }
 
   #head() {
-    const begin = element("button", {
-      ...{ class: "sidebar-new", text: "New conversation", onclick: () => this.#open(null) },
+    const begin = element("button.sidebar-new", {
+      text: "New conversation",
+      onclick: () => this.#open(null),
     });
-    return element("div", { class: "sidebar-head" }, begin, this.search);
+    return element("div.sidebar-head", begin, this.search);
   }
 
   #foot() {
@@ -67,14 +68,13 @@ class Sidebar {
         picker.value = ""; // so that the same file can be chosen again
       },
     });
-    const button = (text, onclick) => element("button", { class: "plain", text, onclick });
+    const button = (text, onclick) => element("button.plain", { text, onclick });
     const all = async () => {
       const ids = (await this.app.store.conversations()).map(({ id }) => id);
       await this.#save("conversations", "json", ({ asJson }) => asJson(this.app.store, ids));
     };
     return element(
-      "div",
-      { class: "sidebar-foot" },
+      "div.sidebar-foot",
       ...[button("Import…", () => picker.click()), button("Export all", all), picker],
     );
   }
@@ -100,15 +100,18 @@ class Sidebar {
   #sections(groups) {
     if (groups.size === 0) {
       const none = this.#found ? "No conversation has these words." : "No conversations yet.";
-      return [element("p", { class: "sidebar-none", text: none })];
+      return [element("p.sidebar-none", none)];
     }
     return [...groups].flatMap(([name, all]) => {
       const [heading, list] = this.#headed.get(name) ?? [
-        element("h2", { class: "sidebar-group", text: name }),
+        element("h2.sidebar-group", name),
         element("ul", { "aria-label": name }),
       ];
       this.#headed.set(name, [heading, list]);
-      place(list, all.map(({ id }) => this.#rows.get(id)));
+      place(
+        list,
+        all.map(({ id }) => this.#rows.get(id)),
+      );
       return [heading, list];
     });
   }
@@ -132,17 +135,18 @@ class Sidebar {
   }
 
   #newRow({ id }) {
-    const running = element("span", { class: "sidebar-running", text: "replying", hidden: true });
+    const running = element("span.sidebar-running", { text: "replying", hidden: true });
     const link = element(
       "a",
       { href: `#${id}`, onclick: () => this.onOpened() },
-      ...[element("span", { class: "sidebar-title" }), running],
+      ...[element("span.sidebar-title"), running],
     );
-    const more = element("button", {
-      ...{ class: "plain icon", text: "⋯", "aria-haspopup": "menu" },
+    const more = element("button.plain.icon", {
+      text: "⋯",
+      "aria-haspopup": "menu",
       onclick: () => openMenu(more, this.#actions(id)),
     });
-    return element("li", { class: "sidebar-row" }, link, more);
+    return element("li.sidebar-row", link, more);
   }
 
   #actions(id) {

@@ -1,16 +1,12 @@
 /** A dial as one can take hold of it: a range, with its marks below, and a number field. */
 
 import { element } from "./dom.js";
+import { shown } from "./numbers.js";
 
 const MOST = 2;
 const STEP = 0.05;
 
 let made = 0;
-
-/** A number as it is shown: no more digits than it has. */
-export function shown(value) {
-  return String(Number(value.toFixed(4)));
-}
 
 /**
  * @typedef {{
@@ -32,8 +28,8 @@ export function slider(label, marks, { moved, left }) {
   const limits = { min: 0, step: STEP };
   const range = element("input", { type: "range", max: MOST, list: list.id, ...limits });
   const number = element("input", { type: "number", inputmode: "decimal", ...limits });
-  const name = element("span", { class: "slider-name" });
-  const labels = element("span", { class: "slider-marks", "aria-hidden": "true" });
+  const name = element("span.slider-name");
+  const labels = element("span.slider-marks", { "aria-hidden": "true" });
   let value = 0;
   let known = marks;
 
@@ -70,9 +66,9 @@ export function slider(label, marks, { moved, left }) {
     left();
   });
   rename(label, marks);
-  const track = element("span", { class: "slider-track" }, range, labels, list);
+  const track = element("span.slider-track", range, labels, list);
   return {
-    element: element("div", { class: "slider" }, name, track, number),
+    element: element("div.slider", name, track, number),
     set(given) {
       value = given;
       draw();
@@ -82,7 +78,7 @@ export function slider(label, marks, { moved, left }) {
 }
 
 function labelOf({ value, label }) {
-  const made = element("span", { text: label });
+  const made = element("span", label);
   made.style.setProperty("--at", String(Math.min(value, MOST) / MOST));
   return made;
 }

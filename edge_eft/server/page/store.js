@@ -167,7 +167,10 @@ export class Store extends EventTarget {
       const left = missing.get(id) ?? [];
       if (left.length) {
         const folds = folded(text);
-        missing.set(id, left.filter((word) => !folds.includes(word)));
+        missing.set(
+          id,
+          left.filter((word) => !folds.includes(word)),
+        );
       }
     };
     for (const { id, title } of await this.conversations()) {

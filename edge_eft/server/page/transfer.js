@@ -125,7 +125,6 @@ export async function importFile(store, file) {
   }
 }
 
-/** Hand a file to the person. */
 export function download(blob, name) {
   const link = element("a", { href: URL.createObjectURL(blob), download: name });
   link.click();

@@ -1,7 +1,7 @@
 /** The field in which a turn is written anew. */
 
 import { element } from "./dom.js";
-import { growing } from "./composer.js";
+import { growing, submitting } from "./field.js";
 
 /**
  * Ctrl+Enter saves, Escape leaves it as it was.
@@ -15,14 +15,11 @@ export function turnEditor(text, { says, onSave, onCancel }) {
   const area = element("textarea", { ...named, rows: 2 });
   area.value = text;
   const save = () => area.value.trim() && onSave(area.value);
-  const saves = element("button", { class: "primary", text: says });
-  const cancel = element("button", { type: "button", text: "Cancel", onclick: onCancel });
-  const row = element("div", { class: "turn-editor-row" }, saves, cancel);
-  const form = element("form", {}, area, row);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    save();
-  });
+  const saves = element("button.primary", { type: "submit" }, says);
+  const cancel = element("button", { text: "Cancel", onclick: onCancel });
+  const row = element("div.turn-editor-row", saves, cancel);
+  const form = element("form", area, row);
+  submitting(form, save);
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
