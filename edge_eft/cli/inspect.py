@@ -118,7 +118,7 @@ def _show(done: Generation) -> None:
 
 
 def _page(emulator: Emulator, prompt: str, request: Request, done: Generation) -> str:
-    from ..server.openai_words import explained
+    from ..server.explained import explained
     from .inspect_page import page
     from .reply_data import shown_text
 

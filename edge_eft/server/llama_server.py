@@ -18,9 +18,9 @@ from ..text.reply_parser import Content
 from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
+from .explained import explained
 from .fields import SAMPLING, Fields, said_as
 from .generation import Ask, Chunk, Done, Generating
-from .openai_words import explained
 from .served import NamedModel
 from .tokens import check_count, check_fits, joined_tokens, prefix_ids
 

@@ -21,16 +21,10 @@ from ..text.tools import Tool, check_tools
 from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
+from .explained import explained
 from .fields import MAX_CHOICES, MAX_TOP_LOGPROBS, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating, reply_form
-from .openai_words import (
-    base,
-    check_stream_options,
-    explained,
-    merged_usage,
-    token_logprob,
-    wants_usage,
-)
+from .openai_words import base, check_stream_options, merged_usage, token_logprob, wants_usage
 from .served import NamedModel
 from .tokens import prefix_ids
 from .tool_choice import tool_constraint

@@ -16,17 +16,10 @@ from ..text.reply_parser import Content
 from .answers import Writer
 from .api_error import ApiError
 from .engine import Engine
+from .explained import explained, finite, text_of
 from .fields import MAX_CHOICES, MAX_TOP_LOGPROBS, SAMPLING, Fields
 from .generation import Ask, Chunk, Done, Generating
-from .openai_words import (
-    base,
-    check_stream_options,
-    explained,
-    finite,
-    merged_usage,
-    text_of,
-    wants_usage,
-)
+from .openai_words import base, check_stream_options, merged_usage, wants_usage
 from .served import NamedModel
 from .tokens import check_count, check_fits, prefix_ids
 

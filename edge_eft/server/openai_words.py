@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from ..engine.reply import Candidate, RoleView, Step, TokenLogprob
+from ..engine.reply import Step
+from .explained import finite, text_of
 from .fields import Fields
 from .generation import Done
 
@@ -48,16 +49,6 @@ def merged_usage(done: Mapping[int, Done], n: int = 1) -> dict[str, Any]:
     }
 
 
-def text_of(piece: bytes) -> str:
-    """Return a token's bytes as text; a part of a character shows as U+FFFD."""
-    return piece.decode("utf-8", "replace")
-
-
-def finite(logprob: float) -> float:
-    """Return a log-probability; of what is impossible OpenAI's own number: JSON has no −inf."""
-    return max(logprob, -9999.0)
-
-
 def check_stream_options(fields: Fields) -> None:
     """Raise ApiError if `stream_options`, of which `wants_usage` is a part, is something else."""
     fields.get("stream_options", dict, 'an object such as {"include_usage": true}')
@@ -77,41 +68,6 @@ def token_logprob(step: Step, n: int) -> dict[str, Any]:
     """Return a chat's entry on one token: its log-probability, and the n likeliest ones'."""
     top = [_logprob(one.piece, one.logprob) for one in step.top_logprobs[:n]]
     return _logprob(step.piece, step.logprob) | {"top_logprobs": top}
-
-
-def explained(steps: Iterable[Step], n: int) -> list[dict[str, Any]]:
-    """Return what each model thought of each token: its log-probability and n likeliest tokens.
-
-    And of all that are among these, what everyone thinks of them.
-    """
-    return [
-        {
-            "id": step.token,
-            "token": text_of(step.piece),
-            "drafted": step.accepted,
-            "emulated": {
-                "logprob": finite(step.logprob),
-                "top": [_top(one) for one in step.top_logprobs[:n]],
-            },
-            **{role: _view(view) for role, view in (step.explain or {}).items()},
-            "candidates": [_candidate(one) for one in step.candidates],
-        }
-        for step in steps
-    ]
-
-
-def _top(one: TokenLogprob) -> dict[str, Any]:
-    return {"id": one.token, "token": text_of(one.piece), "logprob": finite(one.logprob)}
-
-
-def _candidate(one: Candidate) -> dict[str, Any]:
-    logprobs = {role: finite(logprob) for role, logprob in one.logprobs.items()}
-    return {"id": one.token, "token": text_of(one.piece), "logprobs": logprobs}
-
-
-def _view(view: RoleView) -> dict[str, Any]:
-    top = [{"id": i, "token": text, "logprob": finite(p)} for i, text, p in view.top]
-    return {"logprob": finite(view.logprob), "top": top}
 
 
 def parsed_arguments(arguments: str) -> dict[str, Any]:

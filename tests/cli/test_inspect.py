@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from helpers.cli_tools import complaint, invoke
@@ -106,3 +108,14 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_loaded(tmp_pa
     assert "is a directory" in complaint(*asked, "--html", tmp_path)
     assert "there is no directory" in complaint(*asked, "--html", tmp_path / "none" / "x.html")
     assert "--force replaces the FILE of --html" in complaint(*asked, "--force")
+
+
+def test_the_file_needs_no_web_framework():
+    code = (
+        "import sys\n"
+        "sys.modules.update(starlette=None, uvicorn=None)\n"
+        "from edge_eft.cli.main import cli\n"
+        f"cli(['inspect', 'atlas', {QUESTION!r}, '-n', '2', '--html', '-'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.stdout.startswith(b"<!doctype html>"), done.stderr

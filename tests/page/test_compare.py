@@ -86,7 +86,9 @@ def test_a_column_goes_on_from_a_token(page):
     run(page)
     ended(page)
     columns(page).last.locator(".token").nth(2).click()
-    page.locator("#panel").get_by_role("button", name="Continue from this").first.click()
+    others = page.locator("#panel").get_by_role("button", name="Continue from this")
+    with page.expect_request(f"**{COMPLETIONS}"):
+        others.first.click()
     expect(page.locator("#compare")).to_be_hidden()
     replied(page)
     assert len(asked[-1]["prefix_ids"]) == 3

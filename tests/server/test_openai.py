@@ -524,7 +524,7 @@ def test_new_dials_name_a_token_of_each_choice(client, live):
 
 # -- prefix_ids --------------------------------------------------------------------------------
 
-LONG = {"messages": QUESTION, "max_tokens": 12, "ignore_eos": True, "seed": 3, "explain": 1}
+WHOLE = {"messages": QUESTION, "max_tokens": 12, "ignore_eos": True, "seed": 3, "explain": 1}
 
 
 def heard_in(events):
@@ -541,11 +541,11 @@ def prompt_tokens_counted(live):
 
 
 def test_a_chat_goes_on_after_tokens_of_its_own(live, atlas):
-    text, ids = heard_in(streamed(live, LONG))
+    text, ids = heard_in(streamed(live, WHOLE))
     pieces = [atlas.contexts[0].model.piece(i).decode() for i in ids]
     assert "".join(pieces) == text
     for k in (1, 5, 11):
-        rest = {**LONG, "prefix_ids": ids[:k], "max_tokens": 12 - k}
+        rest = {**WHOLE, "prefix_ids": ids[:k], "max_tokens": 12 - k}
         assert heard_in(streamed(live, rest)) == ("".join(pieces[k:]), ids[k:])
         before = prompt_tokens_counted(live)
         answer = live.http.post("/v1/chat/completions", json=rest).json()
