@@ -4,6 +4,7 @@ import { Api } from "./api.js";
 import { mountComposer } from "./composer.js";
 import { mountDials, startDials, weightsOf } from "./dials.js";
 import { element } from "./dom.js";
+import { Emitter } from "./events.js";
 import { recall, remember } from "./kept.js";
 import { part } from "./lazy.js";
 import { startSettings } from "./settings.js";
@@ -29,7 +30,7 @@ const SAID = 5000; // ms that something said is there to be read
  * | generation | a reply begins or ends | the Generation |
  * | pick | a token is looked at | {turn, index, pinned} or null |
  */
-export class App extends EventTarget {
+export class App extends Emitter {
   #opening = null;
   #wanted = "text"; // the view
 
@@ -51,17 +52,6 @@ export class App extends EventTarget {
     this.dials = startDials();
     this.model = "";
     this.tree = Tree.begun(this);
-  }
-
-  emit(name, detail = null) {
-    this.dispatchEvent(new CustomEvent(name, { detail }));
-  }
-
-  /** Call a function when something changes: `on("turns", draw)`. */
-  on(names, listener) {
-    names
-      .split(" ")
-      .forEach((name) => this.addEventListener(name, ({ detail }) => listener(detail)));
   }
 
   async learn() {
@@ -261,7 +251,7 @@ async function start() {
   const named = () => location.hash.match(/^#([0-9a-f]{24})$/u)?.[1] ?? null; // or a place
   const opening = () => app.open(named());
   addEventListener("hashchange", () => named() && named() !== app.tree.about.id && opening());
-  app.store.addEventListener("changed", ({ detail }) => app.refresh(detail.conversation));
+  app.store.on("changed", ({ conversation }) => app.refresh(conversation));
   if (recall("view") === "tokens") {
     await app.look("tokens");
   }

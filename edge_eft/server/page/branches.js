@@ -1,6 +1,6 @@
-/** Replies that branch off from another at one of its tokens. */
+/** Ways to a reply from another: gone on with, said otherwise, branched off at a token. */
 
-import { begin, fresh, keepWhole, settle, tokensOf, withWeights } from "./replies.js";
+import { answer, begin, fresh, named, said, settle, tokensOf } from "./replies.js";
 import { sameWeights, weightsAt } from "./weights.js";
 
 /**
@@ -8,6 +8,47 @@ import { sameWeights, weightsAt } from "./weights.js";
  * @typedef {import("./tree.js").Turn} Turn
  * @typedef {import("./weights.js").Weights} Weights
  */
+
+/**
+ * Go on with a reply that was cut or stopped, or is at the longest that was asked for. The dials
+ * are those of now; a reply without tokens is begun again.
+ * @param {App} app
+ * @param {Turn} turn
+ */
+export async function goOn(app, turn) {
+  const { tree, weights, settings } = app;
+  await settle(app, tree);
+  const tokens = await tokensOf(app, turn);
+  const { system, ...before } = turn.body ?? fresh(app);
+  const deltas = app.deltasOf(turn.model);
+  const body = { ...withWeights(before, turn, weights, deltas), max_tokens: settings.max_tokens };
+  turn.body = { system, ...body };
+  const mark = { at: tokens.length, offset: turn.text.length, weights };
+  if (!tokens.length && !turn.text) {
+    Object.assign(turn, { marks: [mark], reasoning: undefined });
+  } else if (!sameWeights(weightsAt(turn.marks, tokens.length), weights, deltas)) {
+    turn.marks = [...(turn.marks ?? []).filter(({ at }) => at < mark.at), mark];
+  }
+  return begin(app, tree, turn, tokens, tokens.length);
+}
+
+/**
+ * Say a turn otherwise: the user's has a reply of its own, the assistant's stands as it is written.
+ * @param {App} app
+ * @param {Turn} turn
+ * @param {string} text
+ */
+export async function edit(app, turn, text) {
+  const { tree } = app;
+  await settle(app, tree);
+  if (turn.role === "user") {
+    const asked = text === turn.text ? turn : said(app, tree, turn.parent, text);
+    return answer(app, tree, asked);
+  }
+  const { model } = turn;
+  const own = { role: "assistant", text, model, state: "done", from: turn.id, n_tokens: 0 };
+  return keepWhole(app, tree, tree.add(turn.parent, own), []);
+}
 
 /**
  * Take another token in a reply's token's place, and go on from there as the reply was begun.
@@ -82,4 +123,18 @@ function textBefore({ text, reasoning }, token) {
 /** What a token adds to the text; a part of a character and a template's mark add nothing. */
 function printed(text) {
   return /\ufffd|^<\|.*\|>$|^<\/?s>$/u.test(text) ? "" : text;
+}
+
+/** Keep and show a reply of which nothing is to come. */
+async function keepWhole(app, tree, turn, tokens) {
+  await Promise.all([app.store.appendTokens(turn.id, 0, tokens), app.store.saveTurn(turn)]);
+  await app.keep(tree);
+  app.emit("turns");
+  return null;
+}
+
+/** A body with other weights; the rest of it as it was. */
+function withWeights(body, turn, weights, deltas) {
+  const { alpha, beta, mix, ...rest } = body;
+  return { ...rest, ...named(turn.model, weights, deltas) };
 }

@@ -2,6 +2,7 @@
 
 import { startDials, weightsOf } from "./dials.js";
 import { element } from "./dom.js";
+import { Emitter } from "./events.js";
 import { Generation } from "./generation.js";
 import { renderMarkdown } from "./markdown.js";
 import { shown } from "./numbers.js";
@@ -35,11 +36,11 @@ function inShort(part, deltas) {
  * Draws itself, and runs its reply when it is told to. Tells "changed" when the person wants
  * something else in it, "ended", "removed" and "adopted".
  */
-export class Column extends EventTarget {
+export class Column extends Emitter {
   #view = null; // of the tokens, if they are shown
   #text = element("div.column-text");
   #prose = element("div"); // of the Markdown, which keeps to itself what is in it
-  #state = element("p.column-state");
+  #state = element("p.column-state.quiet");
   #what = element("select", { "aria-label": "What this column shows" });
   #alpha = element("input", { type: "number", min: 0, step: 0.05, inputmode: "decimal" });
   #strength = element("label.column-alpha", "α ", this.#alpha);
@@ -60,9 +61,9 @@ export class Column extends EventTarget {
     const remove = element("button.plain.icon", {
       text: "×",
       "aria-label": "Remove this column",
-      onclick: () => this.#tell("removed"),
+      onclick: () => this.emit("removed"),
     });
-    const head = element("header", this.#what, this.#strength, remove);
+    const head = element("header.row", this.#what, this.#strength, remove);
     const parts = [head, this.#state, this.#text, this.#adopt];
     this.element = element("section.column-reply", ...parts);
     this.#what.addEventListener("change", () => this.#chosen());
@@ -70,10 +71,6 @@ export class Column extends EventTarget {
     this.#adopt.addEventListener("click", () => this.adopt());
     this.drawHead();
     this.draw();
-  }
-
-  #tell(name) {
-    this.dispatchEvent(new CustomEvent(name));
   }
 
   get isRunning() {
@@ -95,7 +92,7 @@ export class Column extends EventTarget {
     const alpha = this.#alpha.valueAsNumber >= 0 ? this.#alpha.valueAsNumber : this.choice.alpha;
     this.choice = { recipe, only: part.join(":") || null, alpha };
     this.drawHead();
-    this.#tell("changed");
+    this.emit("changed");
   }
 
   /** Draw what it shows; the models may have become known. */
@@ -130,14 +127,12 @@ export class Column extends EventTarget {
     const generation = new Generation(app, tree, turn, { keep: false });
     this.generation = generation;
     this.show();
-    for (const name of ["text", "tokens", "progress"]) {
-      generation.addEventListener(name, () => generation === this.generation && this.draw());
-    }
+    generation.on("text tokens progress", () => generation === this.generation && this.draw());
     generation.run({ ...body, messages: tree.messages(asked, settings.system) }).then(() => {
       if (generation === this.generation) {
         this.draw();
       }
-      this.#tell("ended");
+      this.emit("ended");
     });
     this.draw();
   }
@@ -174,7 +169,7 @@ export class Column extends EventTarget {
       await app.keep(tree);
     }
     await app.open(tree.about.id);
-    this.#tell("adopted");
+    this.emit("adopted");
   }
 
   /** Begin to show the reply anew, as the page's view is. */

@@ -2,6 +2,7 @@
 
 import { Column } from "./column.js";
 import { element } from "./dom.js";
+import { Emitter } from "./events.js";
 import { entering, submitting } from "./field.js";
 import { drawnSeed } from "./replies.js";
 
@@ -33,14 +34,14 @@ export function mountCompare(app, root) {
     }
   };
   app.on("conversation", () => show(false));
-  compare.addEventListener("adopted", () => {
+  compare.on("adopted", () => {
     show(false);
     document.getElementById("message")?.focus();
   });
   return () => show(root.hidden);
 }
 
-class Compare extends EventTarget {
+class Compare extends Emitter {
   /** @type {Column[]} */
   #columns = [];
   #asked = null; // {prompt, settings}, of the run that is shown
@@ -50,7 +51,7 @@ class Compare extends EventTarget {
   });
   #run = element("button.primary", { type: "submit" }, "Run");
   #stop = element("button", { text: "Stop all", hidden: true });
-  #seed = element("span.compare-seed");
+  #seed = element("span.quiet");
 
   /** @param {import("./app.js").App} app */
   constructor(app) {
@@ -58,7 +59,7 @@ class Compare extends EventTarget {
     this.app = app;
     const label = element("label.hidden", { for: this.#prompt.id, text: "Prompt" });
     const add = element("button", "+ Column");
-    const buttons = element("div.compare-buttons", this.#run, this.#stop, add);
+    const buttons = element("div.row", this.#run, this.#stop, add);
     buttons.append(this.#seed);
     const form = element("form.compare-form", label, this.#prompt, buttons);
     this.element = element("div.compare-whole", form, this.#row);
@@ -95,10 +96,10 @@ class Compare extends EventTarget {
     const column = new Column(this.app, choice);
     this.#columns.push(column);
     this.#row.append(column.element);
-    column.addEventListener("changed", () => this.#asked && this.#again(column));
-    column.addEventListener("ended", () => this.#next());
-    column.addEventListener("adopted", () => this.dispatchEvent(new CustomEvent("adopted")));
-    column.addEventListener("removed", () => this.#remove(column));
+    column.on("changed", () => this.#asked && this.#again(column));
+    column.on("ended", () => this.#next());
+    column.on("adopted", () => this.emit("adopted"));
+    column.on("removed", () => this.#remove(column));
     return column;
   }
 

@@ -25,20 +25,15 @@ export function mountComposer(app, root) {
 class Composer {
   constructor(app, root) {
     this.app = app;
-    this.area = element("textarea", {
-      id: "message",
-      class: "composer-text",
-      rows: 1,
-      placeholder: "Message",
-      "aria-label": "Message",
-      "aria-describedby": "composer-hint",
-      enterkeyhint: "send",
+    this.area = element("textarea.composer-text", {
+      ...{ id: "message", rows: 1, placeholder: "Message", enterkeyhint: "send" },
+      ...{ "aria-label": "Message", "aria-describedby": "composer-hint" },
     });
     this.sends = element("button.primary.composer-send", { type: "submit" }, "Send");
     const stop = () => app.generation?.stop();
     this.stops = element("button.composer-send", { onclick: stop }, "Stop");
     this.hint = element("p.composer-hint", { id: "composer-hint" });
-    const row = element("div.composer-row", this.area, this.sends, this.stops);
+    const row = element("div.composer-row.row", this.area, this.sends, this.stops);
     root.append(row, this.hint);
     this.fit = growing(this.area);
     submitting(root, () => this.submit());
@@ -82,10 +77,7 @@ class Composer {
 
   /** Show what was not sent of the conversation that was opened. */
   restore() {
-    const text = recall(draftOf(this.app));
-    if (this.area.value !== text) {
-      this.area.value = text;
-    }
+    this.area.value = recall(draftOf(this.app));
     this.fit();
     this.draw();
   }

@@ -27,7 +27,7 @@ export function emptyState(app) {
       { onclick: () => ask(dials) },
       element("span.hidden", QUESTION),
       element("strong", name),
-      element("span.empty-says", says),
+      element("span.quiet", says),
     );
     app.on("models", () => (button.disabled = false));
     button.disabled = app.models.length === 0;

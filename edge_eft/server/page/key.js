@@ -44,9 +44,9 @@ function ask(wasRefused) {
       element("p", about),
       element("label", { for: "key", text: "Key" }),
       input,
-      element("p", { id: "key-problem", class: "key-problem", text: problem }),
+      element("p", { id: "key-problem", class: "is-bad", text: problem }),
       element(
-        "div.key-buttons",
+        "div.row",
         element("button", { text: "Not now", onclick: () => dialog.close() }),
         element("button.primary", { type: "submit", value: "given" }, "Use it"),
       ),

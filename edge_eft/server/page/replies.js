@@ -1,15 +1,9 @@
-/** Ways to a reply: said anew, tried again, gone on with, branched off at one of its tokens. */
+/** How a reply is asked for: to something that is said, or once more. */
 
 import { Generation } from "./generation.js";
-import { mainDelta, sameWeights, weightsAt } from "./weights.js";
+import { mainDelta } from "./weights.js";
 
-/**
- * @typedef {import("./app.js").App} App
- * @typedef {import("./tree.js").Tree} Tree
- * @typedef {import("./tree.js").Turn} Turn
- * @typedef {import("./tree.js").Token} Token
- * @typedef {import("./weights.js").Weights} Weights
- */
+/** @typedef {import("./app.js").App} App */
 
 const N_EXPLAINED = 5; // of each model's likeliest tokens
 const SAMPLING = [
@@ -20,7 +14,7 @@ const SAMPLING = [
 /**
  * What the server is asked, but for the messages: settings that are null are left to it, a seed is
  * always there, so that the reply can be had again.
- * @param {{model: string, weights: Weights, settings: Object, deltas: Object}} asked
+ * @param {{model: string, weights: Object, settings: Object, deltas: Object}} asked
  */
 export function bodyOf({ model, weights, settings, deltas }) {
   const body = { ...named(model, weights, deltas), seed: settings.seed ?? drawnSeed() };
@@ -37,7 +31,7 @@ export function bodyOf({ model, weights, settings, deltas }) {
 }
 
 /** The model and the dials: one model alone is asked for by its name. */
-function named(model, weights, deltas) {
+export function named(model, weights, deltas) {
   if (weights.only === undefined) {
     return { model, ...weights };
   }
@@ -69,53 +63,12 @@ export async function send(app, text) {
 /**
  * Have another reply in a reply's place, as dials and settings now are.
  * @param {App} app
- * @param {Turn} turn
+ * @param {import("./tree.js").Turn} turn
  */
 export async function regenerate(app, turn) {
   const { tree } = app;
   await settle(app, tree);
   return answer(app, tree, tree.turns.get(turn.parent));
-}
-
-/**
- * Go on with a reply that was cut or stopped, or is at the longest that was asked for. The dials
- * are those of now; a reply without tokens is begun again.
- * @param {App} app
- * @param {Turn} turn
- */
-export async function goOn(app, turn) {
-  const { tree, weights, settings } = app;
-  await settle(app, tree);
-  const tokens = await tokensOf(app, turn);
-  const { system, ...before } = turn.body ?? fresh(app);
-  const deltas = app.deltasOf(turn.model);
-  const body = { ...withWeights(before, turn, weights, deltas), max_tokens: settings.max_tokens };
-  turn.body = { system, ...body };
-  const mark = { at: tokens.length, offset: turn.text.length, weights };
-  if (!tokens.length && !turn.text) {
-    Object.assign(turn, { marks: [mark], reasoning: undefined });
-  } else if (!sameWeights(weightsAt(turn.marks, tokens.length), weights, deltas)) {
-    turn.marks = [...(turn.marks ?? []).filter(({ at }) => at < mark.at), mark];
-  }
-  return begin(app, tree, turn, tokens, tokens.length);
-}
-
-/**
- * Say a turn otherwise: the user's has a reply of its own, the assistant's stands as it is written.
- * @param {App} app
- * @param {Turn} turn
- * @param {string} text
- */
-export async function edit(app, turn, text) {
-  const { tree } = app;
-  await settle(app, tree);
-  if (turn.role === "user") {
-    const asked = text === turn.text ? turn : said(app, tree, turn.parent, text);
-    return answer(app, tree, asked);
-  }
-  const { model } = turn;
-  const own = { role: "assistant", text, model, state: "done", from: turn.id, n_tokens: 0 };
-  return keepWhole(app, tree, tree.add(turn.parent, own), []);
 }
 
 /** Only one reply comes in a conversation: what is running is stopped. */
@@ -124,15 +77,7 @@ export async function settle(app, tree) {
   await Promise.all(stopped);
 }
 
-/** Keep and show a reply of which nothing is to come. */
-export async function keepWhole(app, tree, turn, tokens) {
-  await Promise.all([app.store.appendTokens(turn.id, 0, tokens), app.store.saveTurn(turn)]);
-  await app.keep(tree);
-  app.emit("turns");
-  return null;
-}
-
-function said(app, tree, parent, text) {
+export function said(app, tree, parent, text) {
   const turn = tree.add(parent, { role: "user", text });
   app.store.saveTurn(turn);
   return turn;
@@ -143,7 +88,7 @@ export function fresh(app) {
   return { ...bodyOf({ model, weights, settings, deltas }), system: settings.system };
 }
 
-function answer(app, tree, asked) {
+export function answer(app, tree, asked) {
   const turn = tree.add(asked.id, {
     role: "assistant",
     model: app.model,
@@ -151,12 +96,6 @@ function answer(app, tree, asked) {
     marks: [{ at: 0, offset: 0, weights: app.weights }],
   });
   return begin(app, tree, turn, [], 0);
-}
-
-/** A body with other weights; the rest of it as it was. */
-export function withWeights(body, turn, weights, deltas) {
-  const { alpha, beta, mix, ...rest } = body;
-  return { ...rest, ...named(turn.model, weights, deltas) };
 }
 
 export function begin(app, tree, turn, tokens, n_saved) {

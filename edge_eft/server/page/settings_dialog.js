@@ -36,7 +36,7 @@ const MOST_DRAFTED = 15;
  * @param {Asked} asked
  * @param {number} value  NaN: it is none
  */
-export function wrongWith({ name, low, high, step, above }, value) {
+function wrongWith({ name, low, high, step, above }, value) {
   const kind = step === 1 ? "a whole number" : "a number";
   const fits = value >= low && value <= high && !(above && value === low);
   if (fits && (step !== 1 || Number.isInteger(value))) {
@@ -80,17 +80,16 @@ export function settingsDialog(app) {
 }
 
 function dialogOf(fields, reset) {
-  const title = element("h2", { id: "settings-title", text: "Settings" });
+  const title = element("h2", { id: "settings-title" }, "Settings");
   const note = "They hold for this conversation, and new ones begin with them.";
   const form = element(
     "form",
     { method: "dialog", novalidate: true },
-    element("header", title, element("p", note)),
+    element("header", title, element("p.quiet", note)),
     element("div.settings-fields", ...fields.map((field) => field.element)),
     element(
-      "footer",
-      {},
-      element("button", { text: "Reset to defaults", onclick: reset }),
+      "footer.row",
+      element("button", { onclick: reset }, "Reset to defaults"),
       element("button.primary", { type: "submit" }, "Done"),
     ),
   );
@@ -101,8 +100,8 @@ function dialogOf(fields, reset) {
       wrong.focus();
     }
   });
-  const dialog = element("dialog.settings", { "aria-labelledby": title.id }, form);
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  const onclick = ({ target }) => target === dialog && dialog.close();
+  const dialog = element("dialog.settings", { "aria-labelledby": title.id, onclick }, form);
   return dialog;
 }
 
@@ -113,8 +112,8 @@ const WIDE = `${FIELD} is-wide`;
 function fieldOf(name, label, control, help, names = FIELD) {
   const id = `setting-${name}`;
   control.id = id;
-  const about = element("span.settings-help", { id: `${id}-help`, text: help });
-  const wrong = element("span.settings-wrong", { id: `${id}-wrong`, role: "alert" });
+  const about = element("span.settings-help.quiet", { id: `${id}-help`, text: help });
+  const wrong = element("span.settings-wrong.is-bad", { id: `${id}-wrong`, role: "alert" });
   control.setAttribute("aria-describedby", `${about.id} ${wrong.id}`);
   const named = element("label", { for: id, text: label });
   return {
@@ -152,39 +151,51 @@ function numberField(app, set, number) {
   };
 }
 
+/** A control of no number: `draw` shows what is set, `read` is what was typed or chosen. */
+function otherField(app, set, about) {
+  const { name, label, control, help, names = WIDE, draw, read } = about;
+  control.addEventListener("input", () => set({ [name]: read() }));
+  return { ...fieldOf(name, label, control, help, names), draw: () => draw(app.settings[name]) };
+}
+
 function systemField(app, set) {
-  const text = element("textarea", { rows: 3, placeholder: "none" });
-  text.addEventListener("input", () => set({ system: text.value }));
-  const help = "tells the models what they are to be, before the first message";
-  const { element: made } = fieldOf("system", "System prompt", text, help, WIDE);
-  return { element: made, draw: () => (text.value = app.settings.system) };
+  const control = element("textarea", { rows: 3, placeholder: "none" });
+  return otherField(app, set, {
+    ...{ name: "system", label: "System prompt", control },
+    help: "tells the models what they are to be, before the first message",
+    draw: (system) => (control.value = system),
+    read: () => control.value,
+  });
 }
 
 function stopField(app, set) {
-  const text = element("textarea", { rows: 2, placeholder: "none" });
-  text.addEventListener("input", () => set({ stop: text.value.split("\n").filter(Boolean) }));
-  const help = "one a line: the reply ends before one of them";
-  const { element: made } = fieldOf("stop", "Stop strings", text, help, WIDE);
-  return { element: made, draw: () => (text.value = app.settings.stop.join("\n")) };
+  const control = element("textarea", { rows: 2, placeholder: "none" });
+  return otherField(app, set, {
+    ...{ name: "stop", label: "Stop strings", control },
+    help: "one a line: the reply ends before one of them",
+    draw: (stop) => (control.value = stop.join("\n")),
+    read: () => control.value.split("\n").filter(Boolean),
+  });
 }
 
 function draftField(app, set) {
-  const counts = Array.from({ length: MOST_DRAFTED + 1 }, (_, n) => String(n));
-  const options = counts.map((n) => new Option(n === "0" ? "0: off" : n, n));
-  const select = element("select", new Option("auto", "auto"), ...options);
-  select.addEventListener("change", () => {
-    set({ draft: select.value === "auto" ? "auto" : Number(select.value) });
+  const counts = Array.from({ length: MOST_DRAFTED }, (_, n) => new Option(n + 1));
+  const ends = [new Option("auto"), new Option("0: off", 0)];
+  const control = element("select", ...ends, ...counts);
+  return otherField(app, set, {
+    ...{ name: "draft", label: "Draft", control, names: FIELD },
+    help: "tokens that tuned drafts, for speed",
+    draw: (draft) => (control.value = draft),
+    read: () => (control.value === "auto" ? "auto" : Number(control.value)),
   });
-  const help = "tokens that tuned drafts, for speed";
-  const { element: made } = fieldOf("draft", "Draft", select, help);
-  return { element: made, draw: () => (select.value = String(app.settings.draft)) };
 }
 
 function explainField(app, set) {
-  const box = element("input", { type: "checkbox" });
-  box.addEventListener("change", () => set({ explain: box.checked }));
-  const label = "Ask what each model thought of each token";
-  const help = "for the token view; a little slower";
-  const { element: made } = fieldOf("explain", label, box, help, `${WIDE} settings-check`);
-  return { element: made, draw: () => (box.checked = app.settings.explain) };
+  const control = element("input", { type: "checkbox" });
+  return otherField(app, set, {
+    ...{ name: "explain", label: "Ask what each model thought of each token", control },
+    ...{ help: "for the token view; a little slower", names: `${WIDE} settings-check` },
+    draw: (isAsked) => (control.checked = isAsked),
+    read: () => control.checked,
+  });
 }

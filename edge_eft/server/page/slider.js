@@ -8,20 +8,14 @@ const STEP = 0.05;
 
 let made = 0;
 
-/**
- * @typedef {{
- *   element: HTMLElement, set: (value: number) => void,
- *   name: (label: string, marks: Marks) => void,
- * }} Slider
- * @typedef {{value: number, label: string}[]} Marks
- */
+/** @typedef {{value: number, label: string}[]} Marks */
 
 /**
  * Make a slider from 0 to 2; the number field takes larger numbers, too.
  * @param {string} label  its visible name
  * @param {Marks} marks
  * @param {{moved: (value: number) => void, left: () => void}} told  while it is moved; at its end
- * @returns {Slider}
+ * @returns {{element: HTMLElement, set: (value: number) => void, name: Function}}
  */
 export function slider(label, marks, { moved, left }) {
   const list = element("datalist", { id: `marks-${++made}` });
@@ -31,7 +25,7 @@ export function slider(label, marks, { moved, left }) {
   const name = element("span.slider-name");
   const labels = element("span.slider-marks", { "aria-hidden": "true" });
   let value = 0;
-  let known = marks;
+  let known = [];
 
   function draw() {
     range.value = String(value);
@@ -49,6 +43,9 @@ export function slider(label, marks, { moved, left }) {
   }
 
   function rename(text, given) {
+    if (known === given && name.textContent === text) {
+      return;
+    }
     known = given;
     name.textContent = text;
     range.setAttribute("aria-label", text);
@@ -68,7 +65,7 @@ export function slider(label, marks, { moved, left }) {
   rename(label, marks);
   const track = element("span.slider-track", range, labels, list);
   return {
-    element: element("div.slider", name, track, number),
+    element: element("div.slider.row", name, track, number),
     set(given) {
       value = given;
       draw();

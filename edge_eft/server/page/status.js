@@ -1,6 +1,7 @@
 /** One line: how fast replies come, how much memory it takes, and what the server is busy with. */
 
 import { element } from "./dom.js";
+import { Emitter } from "./events.js";
 import { bytes, counted, share, speed } from "./numbers.js";
 import { paced } from "./pace.js";
 
@@ -18,8 +19,8 @@ const NOTHING_LOST = "Nothing is lost: what was said is kept in this browser.";
  * @param {HTMLElement} root
  */
 export function mountStatus(app, root) {
-  const doing = element("div.status-doing");
-  const figures = element("dl.status-figures");
+  const doing = element("div.status-doing.row");
+  const figures = element("dl.status-figures.row");
   root.replaceChildren(doing, figures);
   const watch = new Watch(app);
   let said = "";
@@ -33,13 +34,11 @@ export function mountStatus(app, root) {
     said = kind === "prompt" ? said : kind;
   };
   const soon = paced(draw, DRAWN_EVERY);
-  watch.addEventListener("health", draw);
+  watch.on("health", draw);
   app.on("conversation turns models model", draw);
   app.on("generation", (generation) => {
     if (generation && app.generations.has(generation.turn.id)) {
-      for (const name of ["text", "tokens", "progress"]) {
-        generation.addEventListener(name, soon);
-      }
+      generation.on("text tokens progress", soon);
     }
     draw();
     watch.ask();
@@ -54,7 +53,7 @@ export function mountStatus(app, root) {
  */
 
 /** Asks /health: often while something is to come of it. Tells "health" after each answer. */
-class Watch extends EventTarget {
+class Watch extends Emitter {
   #timer = 0;
   #isAsking = false;
 
@@ -79,7 +78,7 @@ class Watch extends EventTarget {
     if (before === "gone" && this.health.status !== "gone" && this.app.models.length) {
       await this.app.learn().catch(() => {}); // who was away may have come back with others
     }
-    this.dispatchEvent(new CustomEvent("health"));
+    this.emit("health");
   }
 
   #pause() {
@@ -114,7 +113,8 @@ function activity(app, /** @type {Health} */ { status, error, progress }) {
   const reading = app.generation?.progress;
   if (reading && reading.processed < reading.total) {
     const { processed, total } = reading;
-    const text = `Reading the prompt: ${processed.toLocaleString("en")} of ${counted(total, "token")}`;
+    const done = processed.toLocaleString("en");
+    const text = `Reading the prompt: ${done} of ${counted(total, "token")}`;
     return { kind: "prompt", text, bar: [processed, total] };
   }
   return { kind: "", text: "" };

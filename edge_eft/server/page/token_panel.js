@@ -14,11 +14,7 @@ const DRAFTED = {
 const HINT = "Point at a token, or move with the arrow keys. A click or Enter keeps it here.";
 const UNKNOWN = "What each model would have said instead is not known of this token.";
 
-/**
- * @typedef {import("./token_math.js").Reply} Reply
- * @typedef {import("./token_math.js").Candidate} Candidate
- * @typedef {import("./tree.js").Weights} Weights
- */
+/** @typedef {import("./token_math.js").Candidate} Candidate */
 export class TokenPanel {
   #delta = ""; // whose models are shown, where there are several
   /** @type {any} */
@@ -28,7 +24,7 @@ export class TokenPanel {
    * @param {HTMLElement} root
    * @param {{
    *   onContinue?: (index: number, candidate: Candidate) => void,
-   *   onReplay?: (index: number, weights: Weights) => void, onClose?: () => void,
+   *   onReplay?: (index: number, weights: Object) => void, onClose?: () => void,
    * }} actions  without one, there is no button for it
    */
   constructor(root, actions = {}) {
@@ -38,7 +34,7 @@ export class TokenPanel {
 
   /**
    * Show what is known of a token.
-   * @param {Reply} reply
+   * @param {import("./token_math.js").Reply} reply
    * @param {number} index
    */
   show(reply, index, { pinned = false } = {}) {
@@ -54,7 +50,7 @@ export class TokenPanel {
     if (token.candidates?.length) {
       parts.push(this.#emulated(reply, index, weights), this.#models(reply, token));
     } else {
-      parts.push(element("p.token-note", UNKNOWN));
+      parts.push(element("p.token-note.quiet", UNKNOWN));
     }
     if (this.actions.onReplay) {
       parts.push(replay || this.#replay(index, weights));
@@ -66,7 +62,7 @@ export class TokenPanel {
   /** Say how a token is looked at, and what the shades mean. */
   showHint() {
     this.#shown = {};
-    const hint = element("p.token-note", HINT);
+    const hint = element("p.token-note.quiet", HINT);
     this.root.replaceChildren(this.#head("Token", ""), hint, tokenLegend());
   }
 
@@ -76,7 +72,7 @@ export class TokenPanel {
     return element(
       "div.token-head",
       element("h2", name),
-      element("span", place),
+      element("span.quiet", place),
       onClose ? element("button", { ...close, onclick: () => onClose() }) : null,
     );
   }
@@ -98,7 +94,7 @@ export class TokenPanel {
       }
       return [element("tr.token-sum", sum)];
     });
-    const note = element("p.token-note", { text: formula(weights) });
+    const note = element("p.token-note.quiet", { text: formula(weights) });
     return element("section.token-part", table, note);
   }
 
@@ -110,9 +106,10 @@ export class TokenPanel {
     if (names.length > 1) {
       part.append(this.#deltas(names, delta));
     }
-    for (const role of ["base", `tuned:${delta}`, `reference:${delta}`]) {
+    const roles = { Base: "base", Tuned: `tuned:${delta}`, Reference: `reference:${delta}` };
+    for (const [name, role] of Object.entries(roles)) {
       if (role in token.logprobs) {
-        part.append(likeliest(capital(role.split(":")[0]), role, ranked(token, role), token));
+        part.append(likeliest(name, role, ranked(token, role), token));
       }
     }
     return part;
@@ -141,7 +138,7 @@ export class TokenPanel {
       this.actions.onReplay(index, { [dial]: Number(field.value), ...(mix ? { mix } : {}) });
     };
     const says = element("button", { type: "submit" }, `Replay from here with ${sign} =`);
-    return element("form.token-replay", { autocomplete: "off", onsubmit }, says, field);
+    return element("form.token-replay.row", { autocomplete: "off", onsubmit }, says, field);
   }
 }
 

@@ -133,7 +133,7 @@ export class TokenView {
     for (const { at, weights } of shown) {
       const text = inWords(weights, deltas);
       const span = this.#spans[at] ?? null;
-      const mark = element("span.token-mark", { "aria-hidden": "true", text });
+      const mark = element("span.token-mark.pill", { "aria-hidden": "true", text });
       this.#list.insertBefore(mark, span);
       const label = span?.getAttribute("aria-label").replace(/^from here .*?: /u, "");
       span?.setAttribute("aria-label", `from here ${text}: ${label}`);
@@ -242,7 +242,7 @@ export function tokenLegend() {
   const all = Object.entries({ ...steps, "-3": "a hundredth" });
   const shades = all.map(([step, text]) => element("span", { class: shade(Number(step)), text }));
   const moved = element("span.token--moved", "another first choice");
-  return element("p.token-legend", "The delta made it", ...shades, moved);
+  return element("p.token-legend.row.quiet", "The delta made it", ...shades, moved);
 }
 
 function shade(step) {

@@ -2,16 +2,10 @@
 
 import { copyText, element } from "./dom.js";
 import { renderMarkdown } from "./markdown.js";
-import { edit, goOn, regenerate, tokensOf } from "./replies.js";
+import { part } from "./lazy.js";
+import { regenerate, tokensOf } from "./replies.js";
 import { canGoOn, figuresOf, noticeOf, originOf } from "./turn_words.js";
-import { turnEditor } from "./turn_editor.js";
 import { inWords } from "./weights.js";
-
-/**
- * @typedef {import("./app.js").App} App
- * @typedef {import("./tree.js").Turn} Turn
- * @typedef {import("./tree.js").Tree} Tree
- */
 
 const COPIED = 1500; // ms that a button says so
 
@@ -22,28 +16,24 @@ export class TurnView {
   #isEdited = false;
 
   /**
-   * @param {App} app
-   * @param {Tree} tree
-   * @param {Turn} turn
+   * @param {import("./app.js").App} app
+   * @param {import("./tree.js").Tree} tree
+   * @param {import("./tree.js").Turn} turn
    */
   constructor(app, tree, turn) {
     [this.app, this.tree, this.turn] = [app, tree, turn];
     this.isReply = turn.role === "assistant";
-    this.head = element("header.turn-head");
+    this.head = element("header.turn-head.row.quiet");
     this.thoughts = element("div.turn-thoughts");
     const summary = element("summary", "Reasoning");
     this.reasoning = element("details.turn-reasoning", summary, this.thoughts);
     this.body = element("div.turn-body");
     this.notice = element("p.turn-notice", { hidden: true });
-    this.foot = element("footer.turn-foot");
+    this.foot = element("footer.turn-foot.row.quiet");
+    const name = this.isReply ? `Reply of ${turn.model ?? "a model"}` : "You";
     this.element = element(
-      "article",
-      {
-        class: `turn turn-${turn.role}`,
-        tabindex: -1,
-        id: `turn-${turn.id}`,
-        "aria-label": this.isReply ? `Reply of ${turn.model ?? "a model"}` : "You",
-      },
+      `article.turn.turn-${turn.role}`,
+      { tabindex: -1, id: `turn-${turn.id}`, "aria-label": name },
       ...[this.head, this.reasoning, this.body, this.notice, this.foot],
     );
   }
@@ -85,8 +75,12 @@ export class TurnView {
     this.draw();
   }
 
-  edit() {
+  async edit() {
     const { app, turn, body } = this;
+    const editing = await part(() => import("./turn_editor.js"));
+    if (!editing) {
+      return;
+    }
     const end = () => {
       this.#isEdited = false;
       this.#drawn = "";
@@ -95,17 +89,17 @@ export class TurnView {
       this.draw();
       this.element.focus({ preventScroll: true });
     };
-    const save = (text) => {
-      end();
-      edit(app, turn, text);
-    };
     this.#isEdited = true;
     this.element.classList.add("is-edited");
     this.foot.replaceChildren();
-    const says = this.isReply ? "Save" : "Send";
-    const editor = turnEditor(turn.text, { says, onSave: save, onCancel: end });
+    const editor = editing.turnEditor(app, turn, end);
     body.replaceChildren(editor);
     editor.querySelector("textarea").focus();
+  }
+
+  async #goOn() {
+    const branches = await part(() => import("./branches.js"));
+    branches?.goOn(this.app, this.turn);
   }
 
   drawText() {
@@ -172,7 +166,7 @@ export class TurnView {
     const parts = [element("span.turn-name", { text: turn.model ?? "assistant" })];
     if (first) {
       const text = inWords(first.weights, this.#deltas);
-      parts.push(element("span.turn-weights", { text }));
+      parts.push(element("span.pill", { text }));
     }
     const origin = originOf(turn, this.app.view === "tokens" && !this.#hasTokens);
     if (origin && !this.generation) {
@@ -193,7 +187,7 @@ export class TurnView {
       const does = turn.text || turn.reasoning ? "Continue" : "Try again";
       this.notice.append(
         " ",
-        this.#button(does, () => goOn(this.app, turn)),
+        this.#button(does, () => this.#goOn()),
       );
     }
   }
@@ -238,12 +232,10 @@ export class TurnView {
     if (all.length < 2) {
       return null;
     }
-    const step = (by, sign, name) =>
-      this.#button(sign, () => this.#showVariant(all[here + by], name), {
-        "aria-label": name,
-        "data-step": name,
-        disabled: !all[here + by],
-      });
+    const step = (by, sign, name) => {
+      const about = { "aria-label": name, "data-step": name, disabled: !all[here + by] };
+      return this.#button(sign, () => this.#showVariant(all[here + by], name), about);
+    };
     return element(
       "span.turn-variants",
       { role: "group", "aria-label": "Versions" },

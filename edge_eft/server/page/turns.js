@@ -35,10 +35,10 @@ class Conversation {
 
   constructor(app, root) {
     this.app = app;
-    this.list = element("div.turns-list");
+    this.list = element("div");
     this.empty = emptyState(app);
-    const named = { text: "↓", "aria-label": "To the end", title: "To the end" };
-    const toEnd = element("button.icon.composer-end", { ...named });
+    const named = { "aria-label": "To the end", title: "To the end", hidden: true };
+    const toEnd = element("button.icon", named, "↓");
     document.getElementById("message").after(toEnd); // where it covers no text
     root.append(this.empty, this.list);
     this.follow = new Follow(root, this.list, toEnd);
@@ -56,10 +56,8 @@ class Conversation {
     this.views = new Map(path.map((turn) => [turn.id, viewOf(turn)]));
     const views = [...this.views.values()];
     const hadFocus = list.contains(document.activeElement);
-    place(
-      list,
-      views.map((view) => view.element),
-    );
+    const shown = views.map((view) => view.element);
+    place(list, shown);
     this.empty.hidden = path.length > 0;
     this.#drawLegend(path);
     this.#waiting = views.filter((view) => !view.isFresh);
@@ -96,15 +94,14 @@ function attend(app, generation, viewOf) {
   const { turn } = generation;
   const announce = (text) => app.tree === generation.tree && app.announce(text);
   const teller = new Teller(announce, turn.text);
-  const on = (name, listener) => generation.addEventListener(name, listener);
   const drawText = () => viewOf()?.drawText();
-  on("text", () => {
+  generation.on("text", () => {
     drawText();
     teller.tell(turn.text, false);
   });
-  on("tokens", () => app.view === "tokens" && drawText());
-  on("mark", drawText);
-  on("end", () => teller.tell(turn.text, true));
+  generation.on("tokens", () => app.view === "tokens" && drawText());
+  generation.on("mark", drawText);
+  generation.on("end", () => teller.tell(turn.text, true));
 }
 
 /** Keeps the end in sight as it grows, while the reader is there. */
