@@ -45,9 +45,9 @@ def connect(port, data=b"", receive_buffer=None):
 
 
 @contextlib.contextmanager
-def serving(app, limits=None):
-    """A live server of an ASGI application."""
-    sockets = listen("127.0.0.1", 0)
+def serving(app, limits=None, port=0):
+    """A live server of an ASGI application; port 0 is any."""
+    sockets = listen("127.0.0.1", port)
     port = sockets[0].getsockname()[1]
     server = make_server(app, limits)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)))

@@ -23,22 +23,43 @@ def bodies(page, path=COMPLETIONS):
 def opened(page, path="/"):
     """The page, once it knows its models."""
     page.goto(path)
-    expect(page.locator("#model")).to_have_value("atlas")
+    expect(page.get_by_role("combobox", name="Model", exact=True)).to_have_value("atlas")
     return page
+
+
+def setting(page, **values):
+    """Change settings in their dialog: `setting(page, temperature=0, max_tokens=9)`."""
+    page.get_by_role("button", name="Settings").click()
+    dialog = page.get_by_role("dialog", name="Settings")
+    for name, value in values.items():
+        dialog.get_by_label(name.capitalize().replace("_", " "), exact=True).fill(str(value))
+    dialog.get_by_role("button", name="Done").click()
 
 
 def say(page, text):
     """Send a message, whose reply begins."""
-    replies = page.locator(".turn-assistant")
+    replies = page.get_by_role("article", name="Reply of")
     n = replies.count()
-    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_role("textbox", name="Message", exact=True).fill(text)
     page.keyboard.press("Enter")
     expect(replies).to_have_count(n + 1)
 
 
+def reply(page):
+    """The last reply."""
+    return page.get_by_role("article", name="Reply of").last
+
+
 def replied(page):
-    """Wait until the last reply has come."""
-    expect(page.locator(".turn-assistant").last).to_have_attribute("aria-busy", "false")
+    """Wait until the last reply has come, and return what it says, as the page keeps it."""
+    expect(reply(page)).to_have_attribute("aria-busy", "false", timeout=30_000)
+    return kept(page)[-1]["text"]
+
+
+def ask(page, text):
+    """Send a message, and return the reply."""
+    say(page, text)
+    return replied(page)
 
 
 def kept(page):

@@ -45,6 +45,10 @@ class ScriptedServer:
         new.write_text("" if n_tokens is None else str(n_tokens))
         new.replace(self._folder / "gate")
 
+    def hold_loading(self, hold):
+        """Let whatever loads the models from now on stand still in mid-file, or go on."""
+        (self._folder / "loading").touch() if hold else (self._folder / "loading").unlink()
+
     def cut(self):
         """Cut every connection, in mid-reply too, as a network does."""
         server = self.live.server
@@ -63,12 +67,15 @@ class ScriptedServer:
 
 
 @contextlib.contextmanager
-def scripted(texts, folder, **options):
+def scripted(texts, folder, *, port=0, hold_loading=False, **options):
     """Serve an engine whose replies are these texts; one such server at a time.
 
     Args:
         texts: which one a reply is, the number in the last message says, and else it is the first.
+            Without any, the models say what they say.
         folder: an empty one, for the script.
+        port: of one that was there before; else it is any.
+        hold_loading: it stands still in mid-load, see `ScriptedServer.hold_loading`.
         options: of `ServeOptions`.
     """
     (folder / "texts.json").write_text(json.dumps(list(texts)), "utf-8")
@@ -79,8 +86,10 @@ def scripted(texts, folder, **options):
         words = ["-m", "helpers.scripted_host", str(folder)]
         return Child(words, {**environment, "PYTHONPATH": path})
 
-    with patch.object(process, "Child", child), serving(app) as live:
+    with patch.object(process, "Child", child), serving(app, port=port) as live:
         server = ScriptedServer(live, folder)
         server.hold_at(None)
-        assert until(lambda: live.ask("/health")[0] == 200, 60)
+        if hold_loading:
+            server.hold_loading(True)
+        assert until(lambda: live.ask("/health")[0] == 200 or hold_loading, 60)
         yield server

@@ -2,6 +2,7 @@
 
 import pytest
 from helpers.page_checks import axe
+from helpers.page_talk import ask
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
@@ -65,3 +66,27 @@ def test_however_many_requests_wait_the_person_is_asked_once(asked):
     asked.keyboard.type(KEY)
     asked.keyboard.press("Enter")
     assert asked.evaluate("window.answers") == ["atlas"] * 3
+
+
+def test_the_key_is_in_no_address_and_in_nothing_that_outlives_the_tab(asked):
+    addresses = []
+    asked.on("request", lambda request: addresses.append(request.url))
+    asked.keyboard.type(KEY)
+    asked.keyboard.press("Enter")
+    assert ask(asked, "What is the capital of Peru?") == "Lima."
+    script = """async () => {
+        const kept = [location.href, document.cookie, JSON.stringify({ ...localStorage })];
+        for (const { name } of await indexedDB.databases()) {
+            const open = indexedDB.open(name);
+            await new Promise((resolve) => (open.onsuccess = resolve));
+            for (const kind of open.result.objectStoreNames) {
+                const all = open.result.transaction(kind).objectStore(kind).getAll();
+                await new Promise((resolve) => (all.onsuccess = resolve));
+                kept.push(JSON.stringify(all.result));
+            }
+        }
+        return kept.concat(await caches.keys());
+    }"""
+    kept = asked.evaluate(script)
+    assert any("capital of Peru" in one for one in kept)
+    assert not any(KEY in one for one in [*kept, *addresses])

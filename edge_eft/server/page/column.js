@@ -69,6 +69,10 @@ export class Column extends Emitter {
     this.#what.addEventListener("change", () => this.#chosen());
     this.#alpha.addEventListener("change", () => this.#chosen());
     this.#adopt.addEventListener("click", () => this.adopt());
+    // Where columns snap, what has the focus would else be scrolled out of sight again.
+    this.element.addEventListener("focusin", () =>
+      this.element.scrollIntoView({ block: "nearest", inline: "nearest" }),
+    );
     this.drawHead();
     this.draw();
   }

@@ -15,7 +15,7 @@ export function mountComposer(app, root) {
   app.on("models generation turns", () => composer.draw());
   addEventListener("keydown", (event) => {
     const isOurs = event.key === "Escape" && !event.defaultPrevented && !event.isComposing;
-    if (isOurs && app.generation && !document.querySelector("dialog[open]")) {
+    if (isOurs && app.generation && !document.querySelector("dialog[open], [popover]")) {
       app.generation.stop();
     }
   });

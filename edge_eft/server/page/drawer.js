@@ -38,7 +38,8 @@ export function mountDrawer(root, opener) {
   narrow.addEventListener("change", () => show(false));
   root.addEventListener("keydown", (event) => {
     const isTyped = event.target.type === "search" && event.target.value; // which Escape clears
-    if (event.key === "Escape" && !isTyped) {
+    if (event.key === "Escape" && !isTyped && root.classList.contains("is-open")) {
+      event.preventDefault(); // a reply that is coming goes on
       close();
     }
   });

@@ -66,7 +66,8 @@ export function mountPanel(app, root) {
     root.hidden = false;
     panel.show(view?.reply ?? replyOf(app, turn, tokens), index, { pinned });
     if (pick.asked) {
-      view?.reveal(index); // the sheet may have come over it
+      // The sheet took room from the text, whose end is then scrolled to where it was in sight.
+      requestAnimationFrame(() => setTimeout(() => view?.reveal(index)));
     }
   }
 
@@ -99,8 +100,9 @@ export function mountPanel(app, root) {
   });
   beside.addEventListener("change", () => picked || rest());
   rest();
-  addEventListener("keydown", (event) => {
-    const inDialog = event.target.closest?.("dialog");
+  // At the document: it takes Escape before the composer does, which listens at the window.
+  document.addEventListener("keydown", (event) => {
+    const inDialog = event.target.closest?.("dialog, [popover]");
     if (event.key === "Escape" && picked && !event.defaultPrevented && !inDialog) {
       event.preventDefault();
       close();

@@ -5,6 +5,7 @@ import { change, displaced, spoken } from "./token_math.js";
 
 const FULL = Math.log(100); // the change of a bar of full height
 const SOME = Math.log(2);
+const SOON = 30; // ms; not in the frame that lays the text out, which is long enough
 const WIDEST = 10; // pixels of a token
 
 /** @typedef {import("./token_math.js").Reply} Reply */
@@ -92,8 +93,10 @@ export class TokenStrip {
   }
 
   #soon() {
-    cancelAnimationFrame(this.#due);
-    this.#due = requestAnimationFrame(() => this.draw());
+    this.#due ||= setTimeout(() => {
+      this.#due = 0;
+      this.draw();
+    }, SOON);
   }
 
   #inWords() {

@@ -60,6 +60,7 @@ export class TurnView {
       return;
     }
     this.#drawn = this.#state();
+    const hadFocus = this.element.contains(document.activeElement);
     const isComing = Boolean(this.generation);
     this.element.classList.toggle("is-coming", isComing);
     this.element.setAttribute("aria-busy", String(isComing));
@@ -67,11 +68,16 @@ export class TurnView {
     this.#drawNotice();
     this.#drawFoot();
     this.drawText();
+    if (hadFocus && document.activeElement === document.body) {
+      this.element.focus({ preventScroll: true }); // the button that was pressed is gone
+    }
   }
 
-  /** A reply begins, or goes on: its tokens are others. */
+  /** A reply begins or goes on, and its tokens are others; or it has ended, and they stay. */
   begin() {
-    this.#tokens = null;
+    if (this.generation) {
+      this.#tokens = null;
+    }
     this.draw();
   }
 
