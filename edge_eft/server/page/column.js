@@ -70,9 +70,11 @@ export class Column extends Emitter {
     this.#alpha.addEventListener("change", () => this.#chosen());
     this.#adopt.addEventListener("click", () => this.adopt());
     // Where columns snap, what has the focus would else be scrolled out of sight again.
-    this.element.addEventListener("focusin", () =>
-      this.element.scrollIntoView({ block: "nearest", inline: "nearest" }),
-    );
+    this.element.addEventListener("focusin", ({ target }) => {
+      if (target.matches(":focus-visible")) {
+        this.element.scrollIntoView({ block: "nearest", inline: "nearest" });
+      } // and what is pressed by a pointer stays below it
+    });
     this.drawHead();
     this.draw();
   }
