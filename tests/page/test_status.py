@@ -83,7 +83,7 @@ def test_a_prompt_that_is_read_has_a_bar_of_tokens(page):
             mountStatus(app, root);
             const turn = { id: "t", text: "" };
             const progress = { total: 4096, processed: 1024 };
-            app.generations.set("t", { turn, progress, tree: app.tree, addEventListener() {} });
+            app.generations.set("t", { turn, progress, tree: app.tree, on() {} });
             app.emit("generation", app.generation);
             return [root.textContent, root.querySelector("progress").position];
         }"""
