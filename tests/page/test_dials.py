@@ -118,6 +118,7 @@ TURNS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_server_is_sent_what_the_dials_say(dials):
     asked = bodies(dials)
     for turn, said, sent in TURNS:

@@ -210,6 +210,7 @@ GROW = """(text) => {
 }"""
 
 
+@pytest.mark.slow
 def test_a_text_that_grows_is_shown_as_the_whole_of_it(drawing):
     assert drawing.evaluate(GROW, GROWING) == []
     assert drawing.evaluate(GROW, DEFINED) == []

@@ -59,6 +59,7 @@ def test_loading_has_a_bar_of_bytes(answers):
     expect(bar).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_comes_back(answers):
     answers.say(None)
     opened(answers)

@@ -89,6 +89,7 @@ def test_a_reply_is_coming_while_its_tab_holds_the_lock_and_then_cut(opened):
     assert in_page(opened, script) == [["streaming", ""], True, ["cut", CLOSED]]
 
 
+@pytest.mark.slow
 def test_without_locks_a_reply_that_is_not_written_any_more_is_cut(page):
     page.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
     page.goto("/")

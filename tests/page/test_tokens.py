@@ -244,6 +244,7 @@ def test_a_click_on_the_strip_goes_to_the_token_there(show):
     assert until(lambda: strip.evaluate(coloured))
 
 
+@pytest.mark.slow
 def test_two_thousand_tokens_come_without_a_long_task(show):
     candidates = [{"id": i, "text": f"c{i}", "logprobs": logprobs(-i)} for i in range(15)]
     one = [token(f"word{i % 9}{'.' * (i % 40 == 0)} ", i % 7 - 3) for i in range(2000)]
