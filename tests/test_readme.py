@@ -43,6 +43,7 @@ NOT_RUN = {
     "pip install edge-eft": "compiles llama.cpp, minutes",
     "pip install 'edge-eft[serve]'": "a release, and the packages are here",
     "edge-eft serve atlas": "serves until it is ended: tests/server/ does that",
+    "edge-eft serve atlas --open": "serves until it is ended, in a browser: tests/page/ does that",
     "edge-eft serve qwen3-8b": "needs what was pulled",
     "pip install '.[convert]'": "downloads torch, gigabytes",
     "pip install '.[train]'": "downloads torch, gigabytes",

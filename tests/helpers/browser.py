@@ -46,8 +46,14 @@ class Look(NamedTuple):
 
 
 LOOKS = [Look(width, scheme) for width in (1280, 360) for scheme in ("light", "dark")]
-# A test that is run in each of these looks; one without it is run in the first.
-every_look = pytest.mark.parametrize("look", LOOKS, indirect=True, ids=str)
+# A test that is run in each of these looks, in the two that differ in all with the quick tests; one
+# without it is run in the first.
+every_look = pytest.mark.parametrize(
+    "look",
+    [pytest.param(look, marks=[pytest.mark.slow] * (0 < i < 3)) for i, look in enumerate(LOOKS)],
+    indirect=True,
+    ids=str,
+)
 
 
 def executable():

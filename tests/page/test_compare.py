@@ -1,6 +1,7 @@
 """The comparison: one prompt and seed, and a column for each model or strength of the delta."""
 
 import httpx
+import pytest
 from helpers.browser import every_look
 from helpers.page_checks import axe
 from helpers.page_talk import COMPLETIONS, bodies, kept, opened, replied
@@ -50,6 +51,7 @@ def test_columns_have_one_prompt_and_seed(page, server):
         expect(column.locator(".column-state")).to_contain_text("tokens/s")
 
 
+@pytest.mark.slow
 def test_another_alpha_runs_its_column_alone(page):
     asked = bodies(compared(page))
     run(page)
@@ -95,6 +97,7 @@ def test_a_column_goes_on_from_a_token(page):
     assert asked[-1]["seed"] == asked[0]["seed"]
 
 
+@pytest.mark.slow
 def test_more_columns_than_the_server_has_slots_wait(open_page, scripted_server):
     server = scripted_server(["word " * 8])
     page = open_page(server.url)

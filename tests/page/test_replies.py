@@ -147,6 +147,7 @@ def test_a_reply_whose_tokens_nobody_asked_for_goes_on_as_a_message(chat, acting
     assert WORDS.startswith(said["content"])
 
 
+@pytest.mark.slow
 def test_a_reload_in_mid_reply_keeps_what_had_come(chat, acting):
     begin(chat, acting)
     chat.wait_for_timeout(600)  # it is kept twice a second

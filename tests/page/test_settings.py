@@ -3,8 +3,9 @@
 import httpx
 import pytest
 from helpers.browser import every_look
+from helpers.http_server import until
 from helpers.page_checks import axe
-from helpers.page_talk import COMPLETIONS, bodies, opened, replied, say
+from helpers.page_talk import COMPLETIONS, bodies, kept, opened, replied, say
 from playwright.sync_api import expect
 
 TYPED = {
@@ -111,6 +112,7 @@ def test_settings_are_kept_with_the_conversation_and_begin_the_next(settings):
     show(settings)
     field(settings, "Temperature").fill("0.9")
     done(settings)
+    assert until(lambda: kept(settings)[0]["about"]["settings"]["temperature"] == 0.9)
     opened(settings)  # a new one
     show(settings)
     expect(field(settings, "Temperature")).to_have_value("0.9")

@@ -59,6 +59,7 @@ def test_loading_has_a_bar_of_bytes(answers):
     expect(bar).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_comes_back(answers):
     answers.say(None)
     opened(answers)
@@ -83,7 +84,7 @@ def test_a_prompt_that_is_read_has_a_bar_of_tokens(page):
             mountStatus(app, root);
             const turn = { id: "t", text: "" };
             const progress = { total: 4096, processed: 1024 };
-            app.generations.set("t", { turn, progress, tree: app.tree, addEventListener() {} });
+            app.generations.set("t", { turn, progress, tree: app.tree, on() {} });
             app.emit("generation", app.generation);
             return [root.textContent, root.querySelector("progress").position];
         }"""

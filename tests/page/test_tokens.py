@@ -66,13 +66,13 @@ def show(page):
     return shown
 
 
-def calculated(page, function, *calls):
+def calculated(page, function, *calls, module="token_math"):
     """What a function of token_math.js returns, called with each of these lists."""
-    call = """async ([name, calls]) => {
-        const math = await import("/page/token_math.js");
+    call = """async ([module, name, calls]) => {
+        const math = await import(`/page/${module}.js`);
         return calls.map((given) => math[name](...given));
     }"""
-    return page.evaluate(call, [function, [list(given) for given in calls]])
+    return page.evaluate(call, [module, function, [list(given) for given in calls]])
 
 
 def table(page, function, inputs):
@@ -130,10 +130,10 @@ def test_one_model_alone_and_what_is_ruled_out_have_no_sum(show):
 
 def test_a_token_has_the_weights_of_the_last_mark_before_it(show):
     marks = [{"at": 3, "weights": {"alpha": 0.3}}, {"at": 5, "weights": {"beta": 2}}]
-    reply = reply_of(token(), marks=marks)
-    page = show(reply)
-    held = calculated(page, "weightsAt", *((reply, i) for i in (0, 2, 3, 4, 5, 9)))
-    assert held == [{}, {}, {"alpha": 0.3}, {"alpha": 0.3}, {"beta": 2}, {"beta": 2}]
+    page = show(reply_of(token(), marks=marks))
+    calls = [(marks, i) for i in (0, 2, 3, 4, 5, 9)]
+    held = calculated(page, "weightsAt", *calls, module="weights")
+    assert held == [*2 * [{"alpha": 1}], *2 * [{"alpha": 0.3}], *2 * [{"beta": 2}]]
 
 
 # -- the view ------------------------------------------------------------------------------
@@ -244,6 +244,7 @@ def test_a_click_on_the_strip_goes_to_the_token_there(show):
     assert until(lambda: strip.evaluate(coloured))
 
 
+@pytest.mark.slow
 def test_two_thousand_tokens_come_without_a_long_task(show):
     candidates = [{"id": i, "text": f"c{i}", "logprobs": logprobs(-i)} for i in range(15)]
     one = [token(f"word{i % 9}{'.' * (i % 40 == 0)} ", i % 7 - 3) for i in range(2000)]

@@ -1,7 +1,7 @@
 /** The server, as the page asks it: nothing here that other clients could not ask. */
 
 /** What the server refused, or that it cannot be reached (`status` 0: the connection failed). */
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, message, code = "") {
     super(message);
     this.status = status;
@@ -21,7 +21,6 @@ export class Api {
     this.key = sessionStorage.getItem(KEY) ?? "";
   }
 
-  /** The models, as /v1/models lists them. */
   async models() {
     return (await this.#json("/v1/models")).data;
   }

@@ -1,18 +1,20 @@
 /** What the page is about, and who is told when it changes. */
 
 import { Api } from "./api.js";
-import { mountCompare } from "./compare.js";
 import { mountComposer } from "./composer.js";
 import { mountDials, startDials, weightsOf } from "./dials.js";
-import { askForKey, waitForKey } from "./key.js";
-import { mountPanel } from "./panel.js";
-import { mountSettings, startSettings } from "./settings.js";
+import { element } from "./dom.js";
+import { Emitter } from "./events.js";
+import { recall, remember } from "./kept.js";
+import { part } from "./lazy.js";
+import { startSettings } from "./settings.js";
 import { mountSidebar } from "./sidebar.js";
 import { mountStatus } from "./status.js";
 import { openStore } from "./store.js";
 import { Tree } from "./tree.js";
 import { mountTurns } from "./turns.js";
 
+const at = (id) => document.getElementById(id);
 const SAID = 5000; // ms that something said is there to be read
 
 /**
@@ -28,8 +30,9 @@ const SAID = 5000; // ms that something said is there to be read
  * | generation | a reply begins or ends | the Generation |
  * | pick | a token is looked at | {turn, index, pinned} or null |
  */
-export class App extends EventTarget {
+export class App extends Emitter {
   #opening = null;
+  #wanted = "text"; // the view
 
   /**
    * @param {Api} api
@@ -37,34 +40,36 @@ export class App extends EventTarget {
    */
   constructor(api, store) {
     super();
-    this.api = api;
-    this.store = store;
+    [this.api, this.store] = [api, store];
     /** @type {{id: string, meta: Object}[]} */
     this.models = [];
     /** What is running, of any conversation: id of a turn → Generation. */
     this.generations = new Map();
     this.view = "text"; // or "tokens"
+    /** What shows tokens (panel.js), once they are shown. @type {any} */
+    this.tokens = null;
     this.settings = startSettings();
     this.dials = startDials();
     this.model = "";
     this.tree = Tree.begun(this);
   }
 
-  /** Tell the parts of the page. */
-  emit(name, detail = null) {
-    this.dispatchEvent(new CustomEvent(name, { detail }));
+  async learn() {
+    this.models = await this.api.models();
+    if (!this.recipes.some(({ id }) => id === this.model)) {
+      this.model = this.recipes[0].id;
+    }
+    this.emit("models");
   }
 
-  /** Call a function when something changes: `on("turns", draw)`. */
-  on(names, listener) {
-    for (const name of names.split(" ")) {
-      this.addEventListener(name, (event) => listener(event.detail));
-    }
+  /** The models but for those that are parts of others. */
+  get recipes() {
+    return this.models.filter(({ id }) => !id.includes(":"));
   }
 
   /** What is known of the recipe that is talked to. */
   get meta() {
-    return this.models.find((model) => model.id === this.model)?.meta ?? {};
+    return this.models.find(({ id }) => id === this.model)?.meta ?? {};
   }
 
   /** The recipe's deltas, name → weight. */
@@ -72,14 +77,38 @@ export class App extends EventTarget {
     return this.meta.deltas ?? {};
   }
 
-  /** The weights that the dials stand for. */
+  /** Another recipe's deltas; of one that is not known, those of this one. */
+  deltasOf(model) {
+    return this.models.find(({ id }) => id === model)?.meta?.deltas ?? this.deltas;
+  }
+
   get weights() {
     return weightsOf(this.dials, this.deltas);
   }
 
+  /** The replies that are coming in a conversation. */
+  running(id) {
+    return [...this.generations.values()].filter((one) => one.tree.about.id === id);
+  }
+
   /** The reply that is coming in the open conversation, or undefined. */
   get generation() {
-    return [...this.generations.values()].find((one) => one.tree === this.tree);
+    return this.running(this.tree.about.id)[0];
+  }
+
+  /** Show replies as "text" or "tokens". */
+  async look(view) {
+    this.#wanted = view;
+    if (view === "tokens" && !this.tokens) {
+      const tokens = await part(() => import("./panel.js"), "tokens.css");
+      if (!tokens || this.#wanted !== view) {
+        return;
+      }
+      this.tokens ??= (tokens.mountPanel(this, at("panel")), tokens);
+    }
+    this.view = view;
+    remember("view", view);
+    this.emit("view");
   }
 
   /**
@@ -88,7 +117,7 @@ export class App extends EventTarget {
    */
   async open(id) {
     this.#opening = id;
-    const running = [...this.generations.values()].find((one) => one.tree.about.id === id);
+    const [running] = this.running(id);
     const tree = running?.tree ?? (id && (await this.store.load(id))) ?? Tree.begun(this);
     if (this.#opening !== id) {
       return; // something else was opened meanwhile
@@ -105,17 +134,20 @@ export class App extends EventTarget {
     ["conversation", "turns", "model", "dials", "settings"].forEach((name) => this.emit(name));
   }
 
+  /** The conversation of an id, if it is open or replied in. */
+  inMemory(id) {
+    return this.tree.about.id === id ? this.tree : this.running(id)[0]?.tree;
+  }
+
   /** Take over what another tab did to a conversation; where one is, is where one stays. */
   async refresh(id) {
-    const trees = [this.tree, ...[...this.generations.values()].map((one) => one.tree)];
-    const [open] = trees.filter((tree) => tree.about.id === id && tree.turns.size);
-    if (!open) {
+    const open = this.inMemory(id);
+    if (!open?.turns.size) {
       return;
     }
     const tree = await this.store.load(id);
     if (!tree) {
-      const running = [...this.generations.values()].filter((one) => one.tree === open);
-      running.forEach((one) => one.stop());
+      this.running(id).forEach((one) => one.stop());
       return open === this.tree ? this.open(null) : undefined;
     }
     Object.assign(open.about, { title: tree.about.title, renamed: tree.about.renamed });
@@ -129,11 +161,11 @@ export class App extends EventTarget {
   /** Let the address and the tab's title name the open conversation. */
   #name() {
     const { about, turns } = this.tree;
-    const address = turns.size ? `#${about.id}` : location.pathname;
-    if (location.hash.slice(1) !== (turns.size ? about.id : "")) {
-      history.replaceState(null, "", address);
+    const hash = turns.size ? `#${about.id}` : "";
+    if (location.hash !== hash) {
+      history.replaceState(null, "", hash || location.pathname);
     }
-    document.title = turns.size ? `${about.title} · edge_eft` : "edge_eft";
+    document.title = hash ? `${about.title} · edge_eft` : "edge_eft";
   }
 
   /** Keep what the open conversation is about: its title, dials, settings, the path shown. */
@@ -153,68 +185,78 @@ export class App extends EventTarget {
 
   /** Say something to those who do not see the page, after what else is being said. */
   announce(text) {
-    const line = document.createElement("p");
-    line.textContent = text;
-    document.getElementById("announced").append(line);
+    const line = element("p", text);
+    at("announced").append(line);
     setTimeout(() => line.remove(), SAID);
   }
 }
 
 /** Learn which models there are, asking again while the server loads or is away. */
-async function learnModels(app) {
+async function learnModels(app, keys) {
+  const later = () => new Promise((resolve) => setTimeout(resolve, 1000));
   for (;;) {
     try {
-      app.models = await app.api.models();
-      break;
+      return await app.learn();
     } catch (error) {
-      const later = () => new Promise((resolve) => setTimeout(resolve, 1000));
-      await (error.status === 401 ? waitForKey() : later());
+      const key = error.status === 401 ? await keys() : null;
+      await (key ? key.waitForKey() : later());
     }
   }
-  const recipes = app.models.filter((model) => !model.id.includes(":"));
-  app.model = recipes.some(({ id }) => id === app.model) ? app.model : recipes[0].id;
-  app.emit("models");
 }
 
 function mountBar(app) {
-  const model = document.getElementById("model");
+  const model = at("model");
   app.on("models", () => {
-    const recipes = app.models.filter(({ id }) => !id.includes(":"));
+    const { recipes } = app;
     model.replaceChildren(...recipes.map(({ id }) => new Option(id, id)));
     model.disabled = recipes.length < 2;
   });
   app.on("models model", () => (model.value = app.model));
-  model.addEventListener("change", () => {
+  model.onchange = () => {
     app.model = model.value;
     app.emit("model");
-  });
+  };
   for (const view of ["text", "tokens"]) {
-    const button = document.getElementById(`view-${view}`);
-    button.addEventListener("click", () => {
-      app.view = view;
-      app.emit("view");
-    });
+    const button = at(`view-${view}`);
+    button.onclick = () => app.look(view);
     app.on("view", () => button.setAttribute("aria-pressed", String(app.view === view)));
   }
 }
 
+function mountLater(app) {
+  let toggle, open;
+  at("open-compare").onclick = async () => {
+    const module = await part(() => import("./compare.js"), "compare.css");
+    toggle ??= module?.mountCompare(app, at("compare"));
+    toggle?.();
+  };
+  at("open-settings").onclick = async () => {
+    const module = await part(() => import("./settings_dialog.js"), "dialogs.css");
+    open ??= module?.settingsDialog(app);
+    open?.();
+  };
+}
+
 async function start() {
-  const app = new App(new Api(askForKey), await openStore());
+  const keys = () => part(() => import("./key.js"), "dialogs.css");
+  const api = new Api(async (wasRefused) => (await keys())?.askForKey(wasRefused) ?? null);
+  const app = new App(api, await openStore());
   mountBar(app);
-  mountSidebar(app, document.getElementById("sidebar"));
-  mountDials(app, document.getElementById("dials"));
-  mountTurns(app, document.getElementById("turns"));
-  mountCompare(app, document.getElementById("compare"));
-  mountPanel(app, document.getElementById("panel")); // it takes Escape before the composer does
-  mountComposer(app, document.getElementById("composer"));
-  mountStatus(app, document.getElementById("status"));
-  mountSettings(app);
+  mountLater(app);
+  mountSidebar(app, at("sidebar"));
+  mountDials(app, at("dials"));
+  mountComposer(app, at("composer"));
+  mountTurns(app, at("turns"));
+  mountStatus(app, at("status"));
   const named = () => location.hash.match(/^#([0-9a-f]{24})$/u)?.[1] ?? null; // or a place
   const opening = () => app.open(named());
   addEventListener("hashchange", () => named() && named() !== app.tree.about.id && opening());
-  app.store.addEventListener("changed", ({ detail }) => app.refresh(detail.conversation));
+  app.store.on("changed", ({ conversation }) => app.refresh(conversation));
+  if (recall("view") === "tokens") {
+    await app.look("tokens");
+  }
   await opening();
-  await learnModels(app);
+  await learnModels(app, keys);
   await opening();
 }
 

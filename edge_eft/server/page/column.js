@@ -2,12 +2,11 @@
 
 import { startDials, weightsOf } from "./dials.js";
 import { element } from "./dom.js";
+import { Emitter } from "./events.js";
 import { Generation } from "./generation.js";
 import { renderMarkdown } from "./markdown.js";
-import { replyOf } from "./panel.js";
+import { shown } from "./numbers.js";
 import { bodyOf } from "./replies.js";
-import { shown } from "./slider.js";
-import { TokenView } from "./token_view.js";
 import { Tree } from "./tree.js";
 import { figuresOf, noticeOf } from "./turn_words.js";
 import { mainDelta } from "./weights.js";
@@ -17,9 +16,8 @@ import { mainDelta } from "./weights.js";
  * @typedef {{recipe: string, only: ?string, alpha: number}} Choice
  */
 
-/** What a column may show, as [value, text], of all recipes. */
 function choices(app) {
-  const several = app.models.filter(({ id }) => !id.includes(":")).length > 1;
+  const several = app.recipes.length > 1;
   return app.models.map(({ id, meta }) => {
     const [recipe, ...part] = id.split(":");
     return [id, (several ? `${recipe} · ` : "") + inShort(part.join(":"), meta?.deltas ?? {})];
@@ -38,15 +36,15 @@ function inShort(part, deltas) {
  * Draws itself, and runs its reply when it is told to. Tells "changed" when the person wants
  * something else in it, "ended", "removed" and "adopted".
  */
-export class Column extends EventTarget {
+export class Column extends Emitter {
   #view = null; // of the tokens, if they are shown
-  #text = element("div", { class: "column-text" });
+  #text = element("div.column-text");
   #prose = element("div"); // of the Markdown, which keeps to itself what is in it
-  #state = element("p", { class: "column-state" });
+  #state = element("p.column-state.quiet");
   #what = element("select", { "aria-label": "What this column shows" });
   #alpha = element("input", { type: "number", min: 0, step: 0.05, inputmode: "decimal" });
-  #strength = element("label", { class: "column-alpha" }, "α ", this.#alpha);
-  #adopt = element("button", { type: "button", text: "Go on with this one", hidden: true });
+  #strength = element("label.column-alpha", "α ", this.#alpha);
+  #adopt = element("button", { text: "Go on with this one", hidden: true });
 
   /**
    * @param {import("./app.js").App} app
@@ -60,26 +58,25 @@ export class Column extends EventTarget {
     this.generation = null;
     this.isWaiting = false; // for its turn
     this.isKept = false;
-    const remove = element("button", {
-      ...{ class: "plain icon", type: "button", text: "×", "aria-label": "Remove this column" },
-      onclick: () => this.#tell("removed"),
+    const remove = element("button.plain.icon", {
+      text: "×",
+      "aria-label": "Remove this column",
+      onclick: () => this.emit("removed"),
     });
-    const head = element("header", {}, this.#what, this.#strength, remove);
+    const head = element("header.row", this.#what, this.#strength, remove);
     const parts = [head, this.#state, this.#text, this.#adopt];
-    this.element = element("section", { class: "column-reply" }, ...parts);
+    this.element = element("section.column-reply", ...parts);
     this.#what.addEventListener("change", () => this.#chosen());
     this.#alpha.addEventListener("change", () => this.#chosen());
     this.#adopt.addEventListener("click", () => this.adopt());
     // Where columns snap, what has the focus would else be scrolled out of sight again.
-    this.element.addEventListener("focusin", () =>
-      this.element.scrollIntoView({ block: "nearest", inline: "nearest" }),
-    );
+    this.element.addEventListener("focusin", ({ target }) => {
+      if (target.matches(":focus-visible")) {
+        this.element.scrollIntoView({ block: "nearest", inline: "nearest" });
+      } // and what is pressed by a pointer stays below it
+    });
     this.drawHead();
     this.draw();
-  }
-
-  #tell(name) {
-    this.dispatchEvent(new CustomEvent(name));
   }
 
   get isRunning() {
@@ -93,8 +90,7 @@ export class Column extends EventTarget {
       return { only };
     }
     const { mix } = this.app.dials;
-    const deltas = this.app.models.find(({ id }) => id === recipe)?.meta?.deltas ?? {};
-    return weightsOf({ ...startDials(), alpha, mix }, deltas);
+    return weightsOf({ ...startDials(), alpha, mix }, this.app.deltasOf(recipe));
   }
 
   #chosen() {
@@ -102,7 +98,7 @@ export class Column extends EventTarget {
     const alpha = this.#alpha.valueAsNumber >= 0 ? this.#alpha.valueAsNumber : this.choice.alpha;
     this.choice = { recipe, only: part.join(":") || null, alpha };
     this.drawHead();
-    this.#tell("changed");
+    this.emit("changed");
   }
 
   /** Draw what it shows; the models may have become known. */
@@ -116,8 +112,6 @@ export class Column extends EventTarget {
     this.element.setAttribute("aria-label", only ? name : `${name}, α ${shown(alpha)}`);
   }
 
-  // -- its reply -------------------------------------------------------------------------------
-
   /**
    * Ask for the reply.
    * @param {string} prompt
@@ -126,8 +120,7 @@ export class Column extends EventTarget {
   run(prompt, settings) {
     const { app, choice, weights } = this;
     const model = choice.recipe;
-    const deltas = app.models.find(({ id }) => id === model)?.meta?.deltas ?? {};
-    const body = bodyOf({ model, weights, settings, deltas });
+    const body = bodyOf({ model, weights, settings, deltas: app.deltasOf(model) });
     const dials = { ...startDials(), mix: app.dials.mix, ...dialsOf(choice) };
     const tree = Tree.begun({ model, settings: { ...settings, seed: app.settings.seed }, dials });
     const asked = tree.add(null, { role: "user", text: prompt });
@@ -140,14 +133,12 @@ export class Column extends EventTarget {
     const generation = new Generation(app, tree, turn, { keep: false });
     this.generation = generation;
     this.show();
-    for (const name of ["text", "tokens", "progress"]) {
-      generation.addEventListener(name, () => generation === this.generation && this.draw());
-    }
+    generation.on("text tokens progress", () => generation === this.generation && this.draw());
     generation.run({ ...body, messages: tree.messages(asked, settings.system) }).then(() => {
       if (generation === this.generation) {
         this.draw();
       }
-      this.#tell("ended");
+      this.emit("ended");
     });
     this.draw();
   }
@@ -184,10 +175,8 @@ export class Column extends EventTarget {
       await app.keep(tree);
     }
     await app.open(tree.about.id);
-    this.#tell("adopted");
+    this.emit("adopted");
   }
-
-  // -- how it is drawn -------------------------------------------------------------------------
 
   /** Begin to show the reply anew, as the page's view is. */
   show() {
@@ -199,14 +188,13 @@ export class Column extends EventTarget {
       // What is asked for from a token on needs a conversation first.
       const more = { turn, adopt: () => this.adopt() };
       const pick = (one) => this.app.emit("pick", one && { ...one, ...more });
-      this.#view = new TokenView({ onPick: pick });
-      this.#view.set(replyOf(this.app, turn, tokens));
+      this.#view = new this.app.tokens.TokenView({ onPick: pick });
+      this.#view.set(this.app.tokens.replyOf(this.app, turn, tokens));
       this.#text.replaceChildren(this.#view.element);
     }
     this.draw();
   }
 
-  /** Draw what has come. */
   draw() {
     const { generation } = this;
     this.#text.setAttribute("aria-busy", String(this.isRunning));

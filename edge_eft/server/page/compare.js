@@ -2,14 +2,18 @@
 
 import { Column } from "./column.js";
 import { element } from "./dom.js";
+import { Emitter } from "./events.js";
+import { entering, submitting } from "./field.js";
+import { drawnSeed } from "./replies.js";
 
 const AT_ONCE = 4; // the server's slots, as it has them if nobody says otherwise
 const MORE = 0.5; // α of a column that is added
 
 /**
- * Draw the comparison, which its button in the bar shows in the conversation's place.
+ * Draw the comparison.
  * @param {import("./app.js").App} app
  * @param {HTMLElement} root
+ * @returns {() => void}  shows it in the conversation's place, and takes it away again
  */
 export function mountCompare(app, root) {
   const button = document.getElementById("open-compare");
@@ -29,46 +33,38 @@ export function mountCompare(app, root) {
       compare.begin();
     }
   };
-  button.addEventListener("click", () => show(root.hidden));
   app.on("conversation", () => show(false));
-  compare.addEventListener("adopted", () => {
+  compare.on("adopted", () => {
     show(false);
     document.getElementById("message")?.focus();
   });
+  return () => show(root.hidden);
 }
 
-class Compare extends EventTarget {
+class Compare extends Emitter {
   /** @type {Column[]} */
   #columns = [];
   #asked = null; // {prompt, settings}, of the run that is shown
-  #row = element("div", { class: "compare-columns" });
+  #row = element("div.compare-columns");
   #prompt = element("textarea", {
     ...{ id: "compare-prompt", rows: 2, placeholder: "One prompt for all columns" },
   });
-  #run = element("button", { class: "primary", text: "Run" });
-  #stop = element("button", { type: "button", text: "Stop all", hidden: true });
-  #seed = element("span", { class: "compare-seed" });
+  #run = element("button.primary", { type: "submit" }, "Run");
+  #stop = element("button", { text: "Stop all", hidden: true });
+  #seed = element("span.quiet");
 
   /** @param {import("./app.js").App} app */
   constructor(app) {
     super();
     this.app = app;
-    const label = element("label", { class: "hidden", for: this.#prompt.id, text: "Prompt" });
-    const add = element("button", { type: "button", text: "+ Column" });
-    const buttons = element("div", { class: "compare-buttons" }, this.#run, this.#stop, add);
+    const label = element("label.hidden", { for: this.#prompt.id, text: "Prompt" });
+    const add = element("button", "+ Column");
+    const buttons = element("div.row", this.#run, this.#stop, add);
     buttons.append(this.#seed);
-    const form = element("form", { class: "compare-form" }, label, this.#prompt, buttons);
-    this.element = element("div", { class: "compare-whole" }, form, this.#row);
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#runAll();
-    });
-    this.#prompt.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-        event.preventDefault();
-        this.#runAll();
-      }
-    });
+    const form = element("form.compare-form", label, this.#prompt, buttons);
+    this.element = element("div.compare-whole", form, this.#row);
+    submitting(form, () => this.#runAll());
+    entering(this.#prompt);
     this.#stop.addEventListener("click", () => this.#stopAll());
     add.addEventListener("click", () => this.#added().element.querySelector("select").focus());
     app.on("view", () => this.#columns.forEach((column) => column.show()));
@@ -100,10 +96,10 @@ class Compare extends EventTarget {
     const column = new Column(this.app, choice);
     this.#columns.push(column);
     this.#row.append(column.element);
-    column.addEventListener("changed", () => this.#asked && this.#again(column));
-    column.addEventListener("ended", () => this.#next());
-    column.addEventListener("adopted", () => this.dispatchEvent(new CustomEvent("adopted")));
-    column.addEventListener("removed", () => this.#remove(column));
+    column.on("changed", () => this.#asked && this.#again(column));
+    column.on("ended", () => this.#next());
+    column.on("adopted", () => this.emit("adopted"));
+    column.on("removed", () => this.#remove(column));
     return column;
   }
 
@@ -124,14 +120,13 @@ class Compare extends EventTarget {
       return;
     }
     const { settings } = this.app;
-    const seed = settings.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
+    const seed = settings.seed ?? drawnSeed();
     this.#asked = { prompt, settings: { ...settings, seed } };
     this.#seed.textContent = `Same seed: ${seed}`;
     this.#columns.forEach((column) => column.wait());
     this.#next();
   }
 
-  /** Run one column again, after those that wait. */
   #again(column) {
     column.wait();
     this.#next();

@@ -1,23 +1,9 @@
 /** Where the next message is written. */
 
 import { element } from "./dom.js";
+import { entering, growing, submitting } from "./field.js";
+import { recall, remember } from "./kept.js";
 import { send } from "./replies.js";
-
-const DRAFT = "edge_eft.draft.";
-const TALLEST = 0.4; // of the window
-
-/** Let a field grow with its text. @param {HTMLTextAreaElement} area */
-export function growing(area) {
-  const fit = () => {
-    area.style.height = "auto";
-    const { borderTopWidth, borderBottomWidth } = getComputedStyle(area);
-    const borders = parseFloat(borderTopWidth) + parseFloat(borderBottomWidth);
-    area.style.height = `${Math.min(area.scrollHeight + borders, innerHeight * TALLEST)}px`;
-  };
-  area.addEventListener("input", fit);
-  requestAnimationFrame(fit);
-  return fit;
-}
 
 /**
  * @param {import("./app.js").App} app
@@ -39,41 +25,21 @@ export function mountComposer(app, root) {
 class Composer {
   constructor(app, root) {
     this.app = app;
-    this.area = element("textarea", {
-      id: "message",
-      class: "composer-text",
-      rows: 1,
-      placeholder: "Message",
-      "aria-label": "Message",
-      "aria-describedby": "composer-hint",
-      enterkeyhint: "send",
+    this.area = element("textarea.composer-text", {
+      ...{ id: "message", rows: 1, placeholder: "Message", enterkeyhint: "send" },
+      ...{ "aria-label": "Message", "aria-describedby": "composer-hint" },
     });
-    this.sends = element("button", { class: "primary composer-send", text: "Send" });
+    this.sends = element("button.primary.composer-send", { type: "submit" }, "Send");
     const stop = () => app.generation?.stop();
-    const plain = { class: "composer-send", type: "button" };
-    this.stops = element("button", { ...plain, text: "Stop", onclick: stop });
-    this.hint = element("p", { class: "composer-hint", id: "composer-hint" });
-    const row = element("div", { class: "composer-row" }, this.area, this.sends, this.stops);
+    this.stops = element("button.composer-send", { onclick: stop }, "Stop");
+    this.hint = element("p.composer-hint", { id: "composer-hint" });
+    const row = element("div.composer-row.row", this.area, this.sends, this.stops);
     root.append(row, this.hint);
     this.fit = growing(this.area);
-    this.#listen(root);
-  }
-
-  #listen(root) {
-    root.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.submit();
-    });
-    this.area.addEventListener("keydown", (event) => {
-      // 229: of a composition, in browsers that end it before they tell of the key.
-      const isOurs = event.key === "Enter" && !event.shiftKey && event.keyCode !== 229;
-      if (isOurs && !event.isComposing) {
-        event.preventDefault();
-        this.submit();
-      }
-    });
+    submitting(root, () => this.submit());
+    entering(this.area);
     this.area.addEventListener("input", () => {
-      write(this.area, this.app);
+      remember(draftOf(app), this.area.value);
       this.draw();
     });
   }
@@ -102,7 +68,7 @@ class Composer {
     const text = area.value.trim();
     if (text && app.models.length && !app.generation) {
       area.value = "";
-      write(area, app);
+      remember(draftOf(app), "");
       this.fit();
       this.draw();
       send(app, text);
@@ -111,36 +77,13 @@ class Composer {
 
   /** Show what was not sent of the conversation that was opened. */
   restore() {
-    const text = read(this.app);
-    if (this.area.value !== text) {
-      this.area.value = text;
-    }
+    this.area.value = recall(draftOf(this.app));
     this.fit();
     this.draw();
   }
 }
 
-/** The text that was not sent, of the open conversation; of one that begins, there is one. */
-function read(app) {
-  try {
-    return localStorage.getItem(draftOf(app)) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-function write(area, app) {
-  try {
-    if (area.value) {
-      localStorage.setItem(draftOf(app), area.value);
-    } else {
-      localStorage.removeItem(draftOf(app));
-    }
-  } catch {
-    // There is no storage, or no room: the text is in the field.
-  }
-}
-
+/** The name of what was not sent, of the open conversation; of those that begin, there is one. */
 function draftOf({ tree }) {
-  return DRAFT + (tree.turns.size ? tree.about.id : "new");
+  return `draft.${tree.turns.size ? tree.about.id : "new"}`;
 }

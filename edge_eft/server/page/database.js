@@ -77,7 +77,7 @@ export class Database {
   /** Yield the same a few at a time: to read megabytes at once would hold the page up. */
   async *batches(kind, owner) {
     let range = owner === undefined ? null : under(owner);
-    for (let n = BATCH[kind]; n === BATCH[kind]; ) {
+    for (let n = BATCH[kind]; n === BATCH[kind];) {
       const records = await this.#run("readonly", (at) => at.objectStore(kind).getAll(range, n));
       yield records;
       n = records.length;

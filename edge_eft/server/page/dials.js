@@ -1,12 +1,12 @@
 /** The dials: how strongly the delta acts, in a bar that stays in sight. */
 
-import { element } from "./dom.js";
+import { element, setAttribute } from "./dom.js";
+import { shown } from "./numbers.js";
 import { paced } from "./pace.js";
-import { shown, slider } from "./slider.js";
+import { slider } from "./slider.js";
 import { inWords, mainDelta, sameWeights } from "./weights.js";
 
 const PACE = 100; // ms between two changes of a reply that is coming
-const NARROW = "(max-width: 760px)";
 
 /** The dials that a conversation begins with. `mix` null: the recipe's. `only`: one model alone. */
 export function startDials() {
@@ -34,7 +34,7 @@ export function weightsOf({ mode, alpha, beta, mix, only }, deltas) {
  * @param {import("./weights.js").Weights} weights
  * @param {Object<string, number>} deltas
  */
-export function formula(weights, deltas) {
+function formula(weights, deltas) {
   if (weights.only !== undefined) {
     return weights.only === "base" ? "base" : "tuned, without the base";
   }
@@ -53,10 +53,9 @@ export function formula(weights, deltas) {
 }
 
 /** The models of the recipe's deltas, as `only` names them: "tuned" and "tuned:NAME". */
-function tunedModels(app) {
-  const start = `${app.model}:`;
-  const parts = app.models.filter(({ id }) => id.startsWith(`${start}tuned`));
-  return parts.map(({ id }) => id.slice(start.length));
+function tunedModels({ model, models }) {
+  const parts = models.filter(({ id }) => id.startsWith(`${model}:tuned`));
+  return parts.map(({ id }) => id.slice(model.length + 1));
 }
 
 /**
@@ -78,106 +77,98 @@ export function mountDials(app, root) {
     }
   };
   const parts = [presets(app, turn), strength(app, turn), words(app, turn), mixture(app, turn)];
-  const [choice, dial, ...row] = parts.flatMap((part) => part.elements);
-  const mix = row.pop();
-  root.replaceChildren(choice, dial, element("div", { class: "dials-row" }, ...row), mix);
+  root.replaceChildren(...parts.map((part) => part.element), foldOf(root));
   const draw = () => parts.forEach((part) => part.draw());
   app.on("dials model models", draw);
   draw();
 }
 
+/** Buttons of which some are pressed; `choices`: text, title, and what it does. */
+function segments(options, choices) {
+  const buttons = choices.map(([text, title, onclick]) =>
+    element("button", { text, title, onclick }),
+  );
+  const press = (isPressed) =>
+    buttons.forEach((one, at) => setAttribute(one, "aria-pressed", isPressed[at]));
+  return { element: element("div.segments", { role: "group", ...options }, ...buttons), press };
+}
+
 function presets(app, turn) {
   const whole = { alpha: 1, beta: 1, mix: null, only: null };
-  /** @type {[string, string, () => Object][]} */
-  const choices = [
-    ["Base", "The large base alone: α = 0", () => ({ ...whole, mode: "alpha", alpha: 0 })],
-    ["Emulated", "The base with the delta, as the recipe has it", () => whole],
-    ["Tuned alone", "The small tuned model, without the base", () => ({ only: "tuned" })],
-  ];
-  const buttons = choices.map(([text, title, dials]) =>
-    element("button", { type: "button", text, title, onclick: () => turn(dials()) }),
-  );
-  const group = { class: "segments", role: "group", "aria-label": "Presets" };
+  const base = { ...whole, mode: "alpha", alpha: 0 };
+  const group = segments({ "aria-label": "Presets" }, [
+    ["Base", "The large base alone: α = 0", () => turn(base)],
+    ["Emulated", "The base with the delta, as the recipe has it", () => turn(whole)],
+    ["Tuned alone", "The small tuned model, without the base", () => turn({ only: "tuned" })],
+  ]);
   return {
-    elements: [element("div", group, ...buttons)],
+    element: group.element,
     draw() {
       const { deltas, weights } = app;
-      const alone = weights.only !== undefined && weights.only !== "base";
-      const held = [{ alpha: 0 }, { alpha: 1 }].map((one) => sameWeights(weights, one, deltas));
-      [held[0], held[1] && !held[0], alone].forEach((is, at) =>
-        buttons[at].setAttribute("aria-pressed", String(is)),
-      );
+      const isBase = sameWeights(weights, { alpha: 0 }, deltas);
+      const isTuned = weights.only !== undefined && weights.only !== "base";
+      group.press([isBase, !isBase && sameWeights(weights, { alpha: 1 }, deltas), isTuned]);
     },
   };
 }
 
 const RECIPE = { value: 1, label: "recipe" };
-const MODES = {
-  alpha: {
-    sign: "α",
-    title: "α: how strongly the delta acts on the base",
-    marks: [{ value: 0, label: "base" }, RECIPE],
-  },
-  beta: {
-    sign: "β",
-    title: "β: how strongly the step from reference to base acts on the tuned model",
-    marks: [{ value: 0, label: "tuned" }, RECIPE],
-  },
+const MARKS = {
+  alpha: [{ value: 0, label: "base" }, RECIPE],
+  beta: [{ value: 0, label: "tuned" }, RECIPE],
 };
 
 function strength(app, turn) {
-  const change = (value, ended) => turn({ [app.dials.mode]: value, only: null }, ended);
-  const dial = slider("Strength α", MODES.alpha.marks, {
-    moved: (value) => change(value, false),
+  const dial = slider("Strength α", MARKS.alpha, {
+    moved: (value) => turn({ [app.dials.mode]: value, only: null }, false),
     left: () => app.keep(),
   });
-  const buttons = Object.entries(MODES).map(([mode, { sign, title }]) =>
-    element("button", {
-      type: "button",
-      text: sign,
-      title,
-      "aria-label": title,
-      onclick: () => turn({ mode, only: null }),
-    }),
-  );
-  const group = { class: "segments", role: "group", "aria-label": "Which dial" };
-  const switches = element("div", group, ...buttons);
-  let mode = "alpha";
+  const to = (mode) => () => turn({ mode, only: null });
+  const about = { class: "segments dials-mode", "aria-label": "Which dial" };
+  const modes = segments(about, [
+    ["α", "α: how strongly the delta acts on the base", to("alpha")],
+    ["β", "β: how strongly the step from reference to base acts on the tuned model", to("beta")],
+  ]);
+  for (const button of modes.element.children) {
+    button.setAttribute("aria-label", button.title);
+  }
   return {
-    elements: [element("div", { class: "dials-strength" }, switches, dial.element)],
+    element: element("div.dials-strength.row", modes.element, dial.element),
     draw() {
-      if (mode !== app.dials.mode) {
-        mode = app.dials.mode;
-        dial.name(`Strength ${MODES[mode].sign}`, MODES[mode].marks);
-      }
+      const { mode, only } = app.dials;
+      dial.name(`Strength ${mode === "beta" ? "β" : "α"}`, MARKS[mode]);
       dial.set(app.dials[mode]);
-      dial.element.classList.toggle("is-idle", Boolean(app.dials.only));
-      Object.keys(MODES).forEach((one, at) =>
-        buttons[at].setAttribute("aria-pressed", String(one === mode)),
-      );
+      dial.element.classList.toggle("is-idle", Boolean(only));
+      modes.press([mode === "alpha", mode === "beta"]);
     },
   };
 }
 
-/** One slider for each delta of a recipe that has several; a phone begins with them folded away. */
+/** A button for what can be folded away: the mix; on a phone, which begins so, the words, too. */
+function foldOf(root) {
+  const button = element(
+    "button.plain.dials-fold",
+    { onclick: () => fold(!isFolded()) },
+    ...[element("span", "Mix"), element("span.only-narrow", "More")],
+  );
+  const narrow = matchMedia("(max-width: 760px)");
+  const isFolded = () => root.classList.contains("is-folded");
+  const fold = (isAway) => {
+    root.classList.toggle("is-folded", isAway);
+    setAttribute(button, "aria-expanded", !isAway);
+  };
+  fold(narrow.matches);
+  narrow.addEventListener("change", () => fold(narrow.matches));
+  return button;
+}
+
+/** One slider for each delta of a recipe that has several. */
 function mixture(app, turn) {
-  const reset = element("button", {
-    ...{ type: "button", text: "As in the recipe" },
-    onclick: () => turn({ mix: null }),
-  });
-  const rows = element("div", { class: "dials-mix", id: "dials-mix" });
-  const fold = element("button", {
-    ...{ class: "plain dials-fold", type: "button", text: "Mix", "aria-controls": rows.id },
-    onclick: () => show(rows.hidden),
-  });
-  /** @type {Object<string, import("./slider.js").Slider>} */
+  const reset = element("button", { onclick: () => turn({ mix: null }) }, "As in the recipe");
+  const rows = element("div.dials-mix.row", { hidden: true });
+  /** @type {Object<string, any>} */
   let sliders = {};
   let drawn = "";
-
-  function show(open) {
-    rows.hidden = !open;
-    fold.setAttribute("aria-expanded", String(open));
-  }
 
   function rebuild(deltas) {
     sliders = {};
@@ -189,12 +180,11 @@ function mixture(app, turn) {
     }
     const all = Object.values(sliders).map((one) => one.element);
     rows.replaceChildren(...all, reset);
-    fold.hidden = all.length < 2;
-    show(all.length > 1 && !matchMedia(NARROW).matches);
+    rows.hidden = all.length < 2;
   }
 
   return {
-    elements: [fold, rows],
+    element: rows,
     draw() {
       const { deltas, dials } = app;
       if (drawn !== JSON.stringify(deltas)) {
@@ -220,13 +210,14 @@ function sumOf(mix) {
 /** What holds, in words; and which of several tuned models is meant by "tuned alone". */
 function words(app, turn) {
   const short = element("strong");
-  const long = element("span", { class: "dials-formula" });
+  const long = element("span.dials-formula");
+  const line = element("p.dials-words", short, " ", long);
   const which = element("select", {
     "aria-label": "Which tuned model",
     onchange: () => turn({ only: which.value }),
   });
   return {
-    elements: [element("p", { class: "dials-words" }, short, " ", long), which],
+    element: element("div.dials-row.row", line, which),
     draw() {
       const { weights, deltas } = app;
       short.textContent = inWords(weights, deltas);

@@ -1,15 +1,23 @@
 /** Elements, made in one call. */
 
 /**
- * Make an element: `element("button", { class: "plain", text: "Copy", onclick: copy })`.
- * @param {string} tag
- * @param {Object} options  `class` and other attributes (true: without a value; false, null: not
- *   set; of `aria-…` true and false are words), `text`, and listeners by `on…`
- * @param {...(Node | string | null | false)} children  null and false are left out
+ * Make an element: `element("button.plain", { onclick: copy }, "Copy")`.
+ * @param {string} tag  with its classes; a button submits only where its type says so
+ * @param {...any} parts  first, if there are any: attributes (true: without a value; false, null:
+ *   not set; of `aria-…` true and false are words), `text`, and listeners by `on…`; then the
+ *   children, of which null and false are left out
  * @returns {any}  the element
  */
-export function element(tag, options = {}, ...children) {
-  const made = document.createElement(tag);
+export function element(tag, ...parts) {
+  const options = parts[0]?.constructor === Object ? parts.shift() : {};
+  const [name, ...classes] = tag.split(".");
+  const made = document.createElement(name);
+  if (name === "button") {
+    made.type = "button";
+  }
+  if (classes.length) {
+    made.className = classes.join(" ");
+  }
   for (const [name, value] of Object.entries(options)) {
     if (name === "text") {
       made.textContent = value ?? "";
@@ -19,7 +27,7 @@ export function element(tag, options = {}, ...children) {
       setAttribute(made, name, value);
     }
   }
-  made.append(...children.filter((child) => child !== null && child !== false));
+  made.append(...parts.filter((child) => child !== null && child !== false));
   return made;
 }
 

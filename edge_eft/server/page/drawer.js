@@ -1,6 +1,6 @@
 /** A part of the page that is a drawer where there is no room for it. */
 
-import { element } from "./dom.js";
+import { element, setAttribute } from "./dom.js";
 
 /**
  * @param {HTMLElement} root
@@ -10,14 +10,14 @@ import { element } from "./dom.js";
 export function mountDrawer(root, opener) {
   const narrow = matchMedia("(max-width: 760px)");
   const name = `Close ${root.ariaLabel.toLowerCase()}`;
-  const about = { class: "drawer-backdrop", hidden: true, "aria-label": name };
-  const backdrop = element("button", { ...about, onclick: close });
+  const about = { hidden: true, "aria-label": name, onclick: close };
+  const backdrop = element("button.drawer-backdrop", about);
   root.after(backdrop);
   const others = () => [...root.parentElement.children].filter((one) => one !== root);
 
   function show(isOpen) {
     root.classList.toggle("is-open", isOpen);
-    opener.setAttribute("aria-expanded", String(isOpen));
+    setAttribute(opener, "aria-expanded", isOpen);
     backdrop.hidden = !isOpen;
     others().forEach((one) => (one.inert = isOpen && one !== backdrop));
   }

@@ -23,27 +23,27 @@ export function emptyState(app) {
   };
   const examples = EXAMPLES.map(({ name, says, dials }) => {
     const button = element(
-      "button",
-      { class: "empty-example", type: "button", onclick: () => ask(dials) },
-      element("span", { class: "hidden", text: QUESTION }),
-      element("strong", { text: name }),
-      element("span", { class: "empty-says", text: says }),
+      "button.empty-example",
+      { onclick: () => ask(dials) },
+      element("span.hidden", QUESTION),
+      element("strong", name),
+      element("span.quiet", says),
     );
     app.on("models", () => (button.disabled = false));
     button.disabled = app.models.length === 0;
     return button;
   });
   return element(
-    "section",
-    { class: "empty", "aria-label": "What this is" },
-    element("h2", { text: "A large model, steered by a small one" }),
+    "section.empty",
+    { "aria-label": "What this is" },
+    element("h2", "A large model, steered by a small one"),
     element("p", {
       text:
         "At every token the large base is moved by what tuning did to a small model: " +
         "base + α · (tuned − reference). Turn α while it writes, and look at any token " +
         "to see what each model wanted.",
     }),
-    element("p", { text: `“${QUESTION}”, asked three ways:` }),
-    element("div", { class: "empty-examples" }, ...examples),
+    element("p", `“${QUESTION}”, asked three ways:`),
+    element("div.empty-examples", ...examples),
   );
 }

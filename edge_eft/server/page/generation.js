@@ -1,14 +1,9 @@
 /** One reply as it comes: asked for, kept, steered in mid-reply, and ended one way or another. */
 
-import { ApiError } from "./api.js";
+import { Emitter } from "./events.js";
 import { Places, tokenOf } from "./incoming.js";
+import { lockOf } from "./store.js";
 import { sameWeights } from "./weights.js";
-
-/**
- * @typedef {import("./tree.js").Token} Token
- * @typedef {import("./tree.js").Turn} Turn
- * @typedef {import("./weights.js").Weights} Weights
- */
 
 const SAVED_EVERY = 500; // ms
 const SHOWN_EVERY = 250; // ms, at the least: no frames are drawn while the page is hidden
@@ -18,7 +13,7 @@ const STOPPING = 1000; // ms that the server has for its last words
  * Runs an assistant's turn. It tells of what comes by events: "text", "tokens" ({from}: the first
  * new one), "mark" ({mark}), "progress" and "end".
  */
-export class Generation extends EventTarget {
+export class Generation extends Emitter {
   #abort = new AbortController();
   #inbox = { text: "", reasoning: "", entries: [] };
   #isDue = false; // to be shown
@@ -34,8 +29,8 @@ export class Generation extends EventTarget {
   /**
    * @param {import("./app.js").App} app
    * @param {import("./tree.js").Tree} tree
-   * @param {Turn} turn  whose text is that of the tokens given
-   * @param {{tokens?: Token[], n_saved?: number, keep?: boolean}} options  tokens that the reply
+   * @param {import("./tree.js").Turn} turn  whose text is that of the tokens given
+   * @param {{tokens?: Object[], n_saved?: number, keep?: boolean}} options  tokens that the reply
    *   begins with; how many of them the store has; whether it is kept at all
    */
   constructor(app, tree, turn, { tokens = [], n_saved = 0, keep = true } = {}) {
@@ -43,7 +38,6 @@ export class Generation extends EventTarget {
     [this.app, this.tree, this.turn, this.tokens] = [app, tree, turn, tokens];
     this.#saved = n_saved;
     this.keep = keep;
-    /** How many tokens the reply began with. */
     this.n_before = tokens.length;
     /** What the server knows the reply by. */
     this.id = null;
@@ -60,8 +54,7 @@ export class Generation extends EventTarget {
 
   /** Ask for it. @param {Object} body  of the request */
   run(body) {
-    this.done = this.#run(body);
-    return this.done;
+    return (this.done = this.#run(body));
   }
 
   async #run(body) {
@@ -70,7 +63,7 @@ export class Generation extends EventTarget {
     Object.assign(turn, { state: "streaming", problem: undefined, timings: undefined });
     this.#begun = performance.now();
     app.emit("generation", this);
-    const unlock = holdLock(`reply-${turn.id}`);
+    const unlock = holdLock(lockOf(turn.id));
     this.#save();
     try {
       for await (const event of app.api.chat(body, this.#abort.signal)) {
@@ -86,7 +79,7 @@ export class Generation extends EventTarget {
     await this.#save();
     unlock();
     app.generations.delete(turn.id);
-    this.dispatchEvent(new CustomEvent("end"));
+    this.emit("end");
     app.emit("generation", this);
   }
 
@@ -103,7 +96,7 @@ export class Generation extends EventTarget {
 
   /**
    * Turn its dials: the weights act from the next token on.
-   * @param {Weights} weights
+   * @param {import("./weights.js").Weights} weights
    */
   async setWeights(weights) {
     this.#wanted = weights;
@@ -126,8 +119,6 @@ export class Generation extends EventTarget {
     this.#isTurning = false;
   }
 
-  // -- what comes ------------------------------------------------------------------------------
-
   #take(event) {
     if (!this.id && event.id) {
       this.id = event.id;
@@ -137,7 +128,7 @@ export class Generation extends EventTarget {
     }
     if (event.prompt_progress) {
       this.progress = event.prompt_progress;
-      this.dispatchEvent(new CustomEvent("progress"));
+      this.emit("progress");
     }
     const [{ delta = {}, explain = [], finish_reason = null } = {}] = event.choices ?? [];
     this.#reason = finish_reason ?? this.#reason;
@@ -158,11 +149,10 @@ export class Generation extends EventTarget {
       this.firstTokenMs = performance.now() - this.#begun;
       this.turn.first_token_ms = this.firstTokenMs;
       this.progress = null;
-      this.dispatchEvent(new CustomEvent("progress"));
+      this.emit("progress");
     }
   }
 
-  /** Show what came once a frame, however often it comes. */
   #showSoon() {
     if (!this.#isDue) {
       this.#isDue = true;
@@ -188,10 +178,10 @@ export class Generation extends EventTarget {
     this.#place(isLast);
     this.#measure();
     if (text || reasoning) {
-      this.dispatchEvent(new CustomEvent("text"));
+      this.emit("text");
     }
     if (tokens.length > from) {
-      this.dispatchEvent(new CustomEvent("tokens", { detail: { from } }));
+      this.emit("tokens", { from });
     }
     if (!isLast) {
       this.#saving ??= setTimeout(() => this.#save(), SAVED_EVERY);
@@ -230,7 +220,7 @@ export class Generation extends EventTarget {
     const held = marks[n_before - 1];
     const isNews = !held || !sameWeights(held.weights, weights, app.deltas);
     marks.splice(n_before, marks.length, ...(isNews ? [mark] : []));
-    this.dispatchEvent(new CustomEvent("mark", { detail: { mark } }));
+    this.emit("mark", { mark });
     this.#saving ??= setTimeout(() => this.#save(), SAVED_EVERY);
   }
 
@@ -242,16 +232,13 @@ export class Generation extends EventTarget {
     }
   }
 
-  // -- how it ends -----------------------------------------------------------------------------
-
   #fail(error) {
     const { turn } = this;
     if (error.name === "AbortError" && this.#isStopped) {
       turn.state = "stopped";
       return;
     }
-    const isRefused = error instanceof ApiError && error.status >= 400 && error.status < 500;
-    turn.state = isRefused ? "failed" : "cut";
+    turn.state = error.status >= 400 && error.status < 500 ? "failed" : "cut";
     turn.problem = error.message;
   }
 

@@ -20,7 +20,7 @@ export function waitForKey() {
   return new Promise((resolve) => {
     button?.remove();
     const onclick = () => (button.remove(), resolve());
-    button = element("button", { class: "primary", text: "Enter the API key", onclick });
+    button = element("button.primary", { text: "Enter the API key", onclick });
     document.querySelector(".bar").append(button);
   });
 }
@@ -35,21 +35,20 @@ function ask(wasRefused) {
     "This server answers those who have its API key, the one that was set when it was started. " +
     "The key is kept in this tab until the tab is closed.";
   const dialog = element(
-    "dialog",
-    { class: "key", "aria-labelledby": "key-title" },
+    "dialog.key",
+    { "aria-labelledby": "key-title" },
     element(
       "form",
       { method: "dialog" },
       element("h2", { id: "key-title", text: "API key" }),
-      element("p", { text: about }),
+      element("p", about),
       element("label", { for: "key", text: "Key" }),
       input,
-      element("p", { id: "key-problem", class: "key-problem", text: problem }),
+      element("p", { id: "key-problem", class: "is-bad", text: problem }),
       element(
-        "div",
-        { class: "key-buttons" },
-        element("button", { type: "button", text: "Not now", onclick: () => dialog.close() }),
-        element("button", { class: "primary", value: "given", text: "Use it" }),
+        "div.row",
+        element("button", { text: "Not now", onclick: () => dialog.close() }),
+        element("button.primary", { type: "submit", value: "given" }, "Use it"),
       ),
     ),
   );

@@ -187,7 +187,7 @@ function made(block, old) {
     () => {
       sign(token, marks);
       const isPlain = token.type === "plain";
-      const content = isPlain ? element("p", { class: "plain", text: token.text }) : toHtml(token);
+      const content = isPlain ? element("p.plain", { text: token.text }) : toHtml(token);
       showMarks(content, marks);
       const shown = isPlain ? content : fromHtml(content);
       shown.dir = shown.matches(".code") ? "ltr" : "auto";

@@ -53,7 +53,7 @@ export function fromHtml(fragment) {
   }
   fragment.querySelectorAll("pre").forEach(dress);
   const alone = fragment.childElementCount === 1;
-  return alone ? fragment.firstElementChild : element("div", {}, fragment);
+  return alone ? fragment.firstElementChild : element("div", fragment);
 }
 
 /** The text of a block of code, without the end of its last line. */
@@ -112,7 +112,7 @@ class Writer extends Renderer {
 function dress(pre) {
   const code = pre.firstElementChild;
   const language = code.className.replace("language-", "");
-  const button = element("button", { type: "button", class: "plain", text: "Copy" });
+  const button = element("button", { class: "plain", text: "Copy" });
   button.setAttribute("aria-live", "polite");
   button.addEventListener("click", async () => {
     const copy = code.cloneNode(true);
@@ -120,8 +120,8 @@ function dress(pre) {
     button.textContent = (await copyText(copy.textContent)) ? "Copied" : "Not copied";
     setTimeout(() => (button.textContent = "Copy"), COPIED);
   });
-  const name = element("span", { text: language });
-  const block = element("div", { class: "code" }, element("div", {}, name, button));
+  const name = element("span", language);
+  const block = element("div.code", element("div", name, button));
   pre.replaceWith(block);
   block.append(pre);
   pre.tabIndex = 0; // what scrolls is reached by keys

@@ -83,7 +83,7 @@ export function showMarks(root, marks) {
   for (const node of signed) {
     const parts = node.data.split(SIGN).map((part, index) => {
       const mark = index % 2 ? marks[part.codePointAt(0) - FIRST] : null;
-      return mark ? element("span", { class: "mark", text: mark.label }) : part;
+      return mark ? element("span.mark", { text: mark.label }) : part;
     });
     node.replaceWith(...parts.filter((part) => part !== ""));
   }

@@ -11,15 +11,19 @@ const STEPS = { ArrowDown: 1, ArrowUp: -1 };
  */
 export function openMenu(button, actions) {
   const items = actions.map(([text, act]) =>
-    element("button", {
-      ...{ class: "plain", role: "menuitem", tabindex: "-1", text },
+    element("button.plain", {
+      role: "menuitem",
+      tabindex: "-1",
+      text,
       onclick: () => (menu.hidePopover(), act()),
     }),
   );
   const menu = element(
-    "div",
+    "div.menu",
     {
-      ...{ class: "menu", role: "menu", popover: "auto", "aria-label": button.ariaLabel },
+      role: "menu",
+      popover: "auto",
+      "aria-label": button.ariaLabel,
       onkeydown: (event) => {
         const at = items.indexOf(document.activeElement);
         const ends = { Home: 0, End: items.length - 1, Tab: -1 };

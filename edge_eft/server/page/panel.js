@@ -1,7 +1,10 @@
 /** The panel beside the replies: what is known of the token that is looked at. */
 
-import { continueFrom, replay, tokensOf } from "./replies.js";
+import { continueFrom, replay } from "./branches.js";
+import { tokensOf } from "./replies.js";
 import { TokenPanel } from "./token_panel.js";
+
+export { tokenLegend, TokenView } from "./token_view.js";
 
 const BESIDE = "(min-width: 1151px)"; // where it is a column and not a sheet, as in style.css
 
@@ -13,9 +16,8 @@ const BESIDE = "(min-width: 1151px)"; // where it is a column and not a sheet, a
  * @returns {import("./token_math.js").Reply}
  */
 export function replyOf(app, turn, tokens) {
-  const deltas = app.models.find(({ id }) => id === turn.model)?.meta?.deltas ?? app.deltas;
   return {
-    deltas,
+    deltas: app.deltasOf(turn.model),
     tokens,
     get marks() {
       return turn.marks ?? [];
@@ -29,6 +31,7 @@ export function replyOf(app, turn, tokens) {
  */
 export function mountPanel(app, root) {
   const beside = matchMedia(BESIDE);
+  const compare = document.getElementById("compare");
   let picked = null; // {turn, index, pinned, view, adopt?}
   let closed = false; // by the person, until a token is asked for
   const panel = new TokenPanel(root, {
@@ -60,10 +63,9 @@ export function mountPanel(app, root) {
     if (picked !== pick || !tokens[index]) {
       return;
     }
-    const opens = root.hidden;
     root.hidden = false;
     panel.show(view?.reply ?? replyOf(app, turn, tokens), index, { pinned });
-    if (opens) {
+    if (pick.asked) {
       // The sheet took room from the text, whose end is then scrolled to where it was in sight.
       requestAnimationFrame(() => setTimeout(() => view?.reveal(index)));
     }
@@ -71,7 +73,8 @@ export function mountPanel(app, root) {
 
   function rest() {
     picked = null;
-    root.hidden = closed || app.view !== "tokens" || !beside.matches;
+    const isApart = app.view !== "tokens" || !compare.hidden || !beside.matches;
+    root.hidden = closed || isApart;
     if (!root.hidden) {
       panel.showHint();
     }
@@ -96,7 +99,9 @@ export function mountPanel(app, root) {
     rest();
   });
   beside.addEventListener("change", () => picked || rest());
-  addEventListener("keydown", (event) => {
+  rest();
+  // At the document: it takes Escape before the composer does, which listens at the window.
+  document.addEventListener("keydown", (event) => {
     const inDialog = event.target.closest?.("dialog, [popover]");
     if (event.key === "Escape" && picked && !event.defaultPrevented && !inDialog) {
       event.preventDefault();

@@ -1,15 +1,9 @@
-/** Ways to a reply: said anew, tried again, gone on with, branched off at one of its tokens. */
+/** How a reply is asked for: to something that is said, or once more. */
 
 import { Generation } from "./generation.js";
-import { mainDelta, sameWeights } from "./weights.js";
+import { mainDelta } from "./weights.js";
 
-/**
- * @typedef {import("./app.js").App} App
- * @typedef {import("./tree.js").Tree} Tree
- * @typedef {import("./tree.js").Turn} Turn
- * @typedef {import("./tree.js").Token} Token
- * @typedef {import("./weights.js").Weights} Weights
- */
+/** @typedef {import("./app.js").App} App */
 
 const N_EXPLAINED = 5; // of each model's likeliest tokens
 const SAMPLING = [
@@ -20,7 +14,7 @@ const SAMPLING = [
 /**
  * What the server is asked, but for the messages: settings that are null are left to it, a seed is
  * always there, so that the reply can be had again.
- * @param {{model: string, weights: Weights, settings: Object, deltas: Object}} asked
+ * @param {{model: string, weights: Object, settings: Object, deltas: Object}} asked
  */
 export function bodyOf({ model, weights, settings, deltas }) {
   const body = { ...named(model, weights, deltas), seed: settings.seed ?? drawnSeed() };
@@ -37,7 +31,7 @@ export function bodyOf({ model, weights, settings, deltas }) {
 }
 
 /** The model and the dials: one model alone is asked for by its name. */
-function named(model, weights, deltas) {
+export function named(model, weights, deltas) {
   if (weights.only === undefined) {
     return { model, ...weights };
   }
@@ -45,7 +39,7 @@ function named(model, weights, deltas) {
   return { model: `${model}:${part}` };
 }
 
-function drawnSeed() {
+export function drawnSeed() {
   return crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
@@ -53,11 +47,6 @@ function drawnSeed() {
 export async function tokensOf(app, turn) {
   const running = app.generations.get(turn.id);
   return running ? running.tokens : (await app.store.tokens(turn.id)).slice(0, turn.n_tokens ?? 0);
-}
-
-/** The weights that a reply's token was drawn with; without marks the recipe's own. */
-export function weightsAt(turn, at) {
-  return (turn.marks ?? []).filter((mark) => mark.at <= at).pop()?.weights ?? { alpha: 1 };
 }
 
 /**
@@ -74,7 +63,7 @@ export async function send(app, text) {
 /**
  * Have another reply in a reply's place, as dials and settings now are.
  * @param {App} app
- * @param {Turn} turn
+ * @param {import("./tree.js").Turn} turn
  */
 export async function regenerate(app, turn) {
   const { tree } = app;
@@ -82,111 +71,24 @@ export async function regenerate(app, turn) {
   return answer(app, tree, tree.turns.get(turn.parent));
 }
 
-/**
- * Go on with a reply that was cut or stopped, or is at the longest that was asked for. The dials
- * are those of now; a reply without tokens is begun again.
- * @param {App} app
- * @param {Turn} turn
- */
-export async function goOn(app, turn) {
-  const { tree, weights, settings } = app;
-  await settle(app, tree);
-  const tokens = await tokensOf(app, turn);
-  const { system, ...before } = turn.body ?? fresh(app);
-  const deltas = deltasOf(app, turn);
-  const body = { ...withWeights(before, turn, weights, deltas), max_tokens: settings.max_tokens };
-  turn.body = { system, ...body };
-  const mark = { at: tokens.length, offset: turn.text.length, weights };
-  if (!tokens.length && !turn.text) {
-    Object.assign(turn, { marks: [mark], reasoning: undefined });
-  } else if (!sameWeights(weightsAt(turn, tokens.length), weights, deltas)) {
-    turn.marks = [...(turn.marks ?? []).filter(({ at }) => at < mark.at), mark];
-  }
-  return begin(app, tree, turn, tokens, tokens.length);
-}
-
-/**
- * Take another token in a reply's token's place, and go on from there as the reply was begun.
- * @param {App} app
- * @param {Turn} turn
- * @param {number} at
- * @param {{id: number, text: string, logprobs: Object<string, number>}} candidate
- */
-export async function continueFrom(app, turn, at, candidate) {
-  const before = await tokensOf(app, turn);
-  const { id, text, logprobs } = candidate;
-  const taken = { ...before[at], id, text, logprobs, drafted: null };
-  const tokens = [...before.slice(0, at), taken];
-  const more = { tokens, at, printed: printed(text), weights: weightsAt(turn, at) };
-  const isEnd = id === endToken(turn, before);
-  return branch(app, turn, isEnd ? { ...more, printed: null } : more);
-}
-
-/** The token that ended a reply: the last one, where it printed nothing; undefined if none did. */
-function endToken({ state, text }, tokens) {
-  const last = tokens.at(-1);
-  return state === "done" && last?.offset === text.length ? last.id : undefined;
-}
-
-/**
- * Go on from a reply's token with other weights, and the same seed.
- * @param {App} app
- * @param {Turn} turn
- * @param {number} at
- * @param {Weights} weights
- */
-export async function replay(app, turn, at, weights) {
-  const tokens = (await tokensOf(app, turn)).slice(0, at);
-  return branch(app, turn, { tokens, at, printed: "", weights });
-}
-
-/**
- * Say a turn otherwise: the user's has a reply of its own, the assistant's stands as it is written.
- * @param {App} app
- * @param {Turn} turn
- * @param {string} text
- */
-export async function edit(app, turn, text) {
-  const { tree } = app;
-  await settle(app, tree);
-  if (turn.role === "user") {
-    const asked = text === turn.text ? turn : said(app, tree, turn.parent, text);
-    return answer(app, tree, asked);
-  }
-  const { model } = turn;
-  const own = { role: "assistant", text, model, state: "done", from: turn.id, n_tokens: 0 };
-  return keepWhole(app, tree, tree.add(turn.parent, own), []);
-}
-
-// -- how it is done --------------------------------------------------------------------------
-
 /** Only one reply comes in a conversation: what is running is stopped. */
-async function settle(app, tree) {
-  const running = [...app.generations.values()].filter((one) => one.tree === tree);
-  await Promise.all(running.map((one) => one.stop().then(() => one.done)));
+export async function settle(app, tree) {
+  const stopped = app.running(tree.about.id).map((one) => one.stop().then(() => one.done));
+  await Promise.all(stopped);
 }
 
-/** Keep and show a reply of which nothing is to come. */
-async function keepWhole(app, tree, turn, tokens) {
-  await Promise.all([app.store.appendTokens(turn.id, 0, tokens), app.store.saveTurn(turn)]);
-  await app.keep(tree);
-  app.emit("turns");
-  return null;
-}
-
-function said(app, tree, parent, text) {
+export function said(app, tree, parent, text) {
   const turn = tree.add(parent, { role: "user", text });
   app.store.saveTurn(turn);
   return turn;
 }
 
-function fresh(app) {
+export function fresh(app) {
   const { model, weights, settings, deltas } = app;
   return { ...bodyOf({ model, weights, settings, deltas }), system: settings.system };
 }
 
-/** A new reply to a user's turn. */
-function answer(app, tree, asked) {
+export function answer(app, tree, asked) {
   const turn = tree.add(asked.id, {
     role: "assistant",
     model: app.model,
@@ -196,49 +98,7 @@ function answer(app, tree, asked) {
   return begin(app, tree, turn, [], 0);
 }
 
-/** A new reply that begins with another's tokens; with `printed` null they are all of it. */
-async function branch(app, source, { tokens, at, printed: more, weights }) {
-  const { tree } = app;
-  const all = await tokensOf(app, source);
-  await settle(app, tree);
-  const { system, ...body } = source.body ?? fresh(app);
-  const kept = textBefore(source, all[at]);
-  const part = kept.isThought ? "reasoning" : "text";
-  const marks = (source.marks ?? []).filter((mark) => mark.at < at);
-  const deltas = deltasOf(app, source);
-  if (!marks.length || !sameWeights(marks[marks.length - 1].weights, weights, deltas)) {
-    marks.push({ at, offset: kept.text.length, weights });
-  }
-  const turn = tree.add(source.parent, {
-    ...{ role: "assistant", model: source.model, from: source.id, n_given: tokens.length },
-    ...{ text: kept.text, reasoning: kept.reasoning, marks },
-    body: { system, ...withWeights(body, source, weights, deltas) },
-  });
-  const own = tokens.map((token) => ({ ...token }));
-  if (more === null) {
-    return keepWhole(app, tree, Object.assign(turn, { state: "done", n_tokens: own.length }), own);
-  }
-  turn[part] += more;
-  return begin(app, tree, turn, own, 0);
-}
-
-/** What a reply says before one of its tokens; all of it, without one. */
-function textBefore({ text, reasoning }, token) {
-  const isThought = token?.part === "reasoning";
-  if (isThought) {
-    return { text: "", reasoning: reasoning.slice(0, token.offset), isThought };
-  }
-  return { text: token ? text.slice(0, token.offset) : text, reasoning, isThought };
-}
-
-/** A body with other weights; the rest of it as it was. */
-function withWeights(body, turn, weights, deltas) {
-  const { alpha, beta, mix, ...rest } = body;
-  return { ...rest, ...named(turn.model, weights, deltas) };
-}
-
-/** Run a turn, and show it. */
-function begin(app, tree, turn, tokens, n_saved) {
+export function begin(app, tree, turn, tokens, n_saved) {
   const { system, ...body } = turn.body;
   const asked = tree.turns.get(turn.parent);
   const messages = tree.messages(asked, system);
@@ -252,13 +112,4 @@ function begin(app, tree, turn, tokens, n_saved) {
   app.keep(tree);
   app.emit("turns");
   return generation;
-}
-
-function deltasOf(app, turn) {
-  return app.models.find(({ id }) => id === turn.model)?.meta?.deltas ?? {};
-}
-
-/** What a token adds to the text; a part of a character and a template's mark add nothing. */
-function printed(text) {
-  return /\ufffd|^<\|.*\|>$|^<\/?s>$/u.test(text) ? "" : text;
 }

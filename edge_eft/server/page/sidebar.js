@@ -2,20 +2,18 @@
 
 import { element, place, setAttribute } from "./dom.js";
 import { mountDrawer } from "./drawer.js";
+import { part } from "./lazy.js";
 import { openMenu } from "./menu.js";
-import { makeNotice } from "./notice.js";
+import { counted } from "./numbers.js";
 import { firstWords } from "./tree.js";
-
-/**
- * @typedef {import("./app.js").App} App
- * @typedef {import("./tree.js").Conversation} Conversation
- */
 
 const DAY = 24 * 60 * 60 * 1000;
 const TYPING = 150; // ms, after which what was typed is searched
 
+const actions = () => part(() => import("./conversation_actions.js"));
+
 /**
- * @param {App} app
+ * @param {import("./app.js").App} app
  * @param {HTMLElement} root
  */
 export function mountSidebar(app, root) {
@@ -27,68 +25,71 @@ export function mountSidebar(app, root) {
 class Sidebar {
   onOpened = () => {};
   /** @type {Map<string, HTMLElement>} */
-  #rows = new Map(); // id of a conversation → its row
+  rows = new Map(); // id of a conversation → its row
+  #isRenaming = false;
   #found = null; // ids of what is searched for; null: nothing is
   #headed = new Map(); // a heading's text → it and its list
-  #renaming = false;
 
   constructor(app, root) {
     this.app = app;
-    this.root = root;
-    this.list = element("div", { class: "sidebar-list" });
+    this.list = element("div.sidebar-list");
     this.search = element("input", {
       ...{ type: "search", placeholder: "Search", "aria-label": "Search conversations" },
       oninput: () => this.#typed(),
     });
-    this.notice = makeNotice(app, () => this.search.focus());
-    this.unkept = element("p", { class: "sidebar-unkept", hidden: true });
-    root.append(this.#head(), this.list, this.notice.root, this.unkept, this.#foot());
+    this.notice = element("div.sidebar-notice.row", { hidden: true });
+    this.unkept = element("p.sidebar-unkept", { hidden: true });
+    root.append(this.#head(), this.list, this.notice, this.unkept, this.#foot());
     const draw = () => this.draw();
     app.on("conversation conversations generation", draw);
-    app.store.addEventListener("changed", draw);
-    app.store.addEventListener("problem", () => this.#drawProblem());
+    app.store.on("changed", draw);
+    app.store.on("problem", () => this.#drawProblem());
     document.addEventListener("visibilitychange", draw); // "Today" may be yesterday
     this.#drawProblem();
     draw();
   }
 
   #head() {
-    const begin = element("button", {
-      ...{ class: "sidebar-new", text: "New conversation", onclick: () => this.#open(null) },
-    });
-    return element("div", { class: "sidebar-head" }, begin, this.search);
+    const begin = element("button", { onclick: () => this.#open(null) }, "New conversation");
+    return element("div.sidebar-head", begin, this.search);
   }
 
   #foot() {
     const picker = element("input", {
       ...{ type: "file", multiple: true, accept: ".json,.md", hidden: true },
       onchange: async () => {
-        await this.#import([...picker.files]);
+        await this.#do("takeIn", [...picker.files]);
         picker.value = ""; // so that the same file can be chosen again
       },
     });
-    const button = (text, onclick) => element("button", { class: "plain", text, onclick });
-    const all = async () => {
-      const ids = (await this.app.store.conversations()).map(({ id }) => id);
-      await this.#save("conversations", "json", ({ asJson }) => asJson(this.app.store, ids));
-    };
-    return element(
-      "div",
-      { class: "sidebar-foot" },
-      ...[button("Import…", () => picker.click()), button("Export all", all), picker],
-    );
+    const choose = element("button.plain", { onclick: () => picker.click() }, "Import…");
+    const all = element("button.plain", { onclick: () => this.#do("saveAll") }, "Export all");
+    return element("div.sidebar-foot", choose, all, picker);
   }
 
-  // -- the list --------------------------------------------------------------------------------
+  #actions(id) {
+    const action = (text, name, what) => [text, () => this.#do(name, id, what)];
+    return [
+      ["Rename", () => this.#rename(id)],
+      action("Export as Markdown", "saveMarkdown"),
+      action("Export as JSON", "saveJson"),
+      action("Export as JSON with tokens", "saveJson", { tokens: true }),
+      action("Delete", "remove"),
+    ];
+  }
+
+  /** Do something of conversation_actions.js. */
+  async #do(name, ...detail) {
+    await (await actions())?.[name](this, ...detail);
+  }
 
   /** Show the conversations that there are, or those that are found. */
   async draw() {
     const every = await this.app.store.conversations();
     const shown = every.filter(({ id }) => this.#found?.has(id) ?? true);
-    const rows = new Map(shown.map((about) => [about.id, this.#row(about)]));
     const groups = Map.groupBy(shown, ({ updated }) => groupOf(updated));
-    this.#rows = rows;
-    if (!this.#renaming) {
+    this.rows = new Map(shown.map((about) => [about.id, this.#row(about)]));
+    if (!this.#isRenaming) {
       const focused = document.activeElement;
       place(this.list, this.#sections(groups));
       if (this.list.contains(focused)) {
@@ -100,70 +101,53 @@ class Sidebar {
   #sections(groups) {
     if (groups.size === 0) {
       const none = this.#found ? "No conversation has these words." : "No conversations yet.";
-      return [element("p", { class: "sidebar-none", text: none })];
+      return [element("p.sidebar-none", none)];
     }
     return [...groups].flatMap(([name, all]) => {
       const [heading, list] = this.#headed.get(name) ?? [
-        element("h2", { class: "sidebar-group", text: name }),
+        element("h2.sidebar-group", name),
         element("ul", { "aria-label": name }),
       ];
       this.#headed.set(name, [heading, list]);
-      place(list, all.map(({ id }) => this.#rows.get(id)));
+      const rows = all.map(({ id }) => this.rows.get(id));
+      place(list, rows);
       return [heading, list];
     });
   }
 
   #row(about) {
     const { id, title } = about;
-    const row = this.#rows.get(id) ?? this.#newRow(about);
-    const isRunning = [...this.app.generations.values()].some((one) => one.tree.about.id === id);
+    const row = this.rows.get(id) ?? this.#newRow(about);
     const [link, more] = row.querySelectorAll("a, button");
     if (link && more) {
-      if (link.firstChild.textContent !== title) {
-        link.firstChild.textContent = title;
-        link.title = title;
+      if (link.title !== title) {
+        link.title = link.firstChild.textContent = title;
         more.setAttribute("aria-label", `Do something with “${title}”`);
       }
-      link.lastChild.hidden = !isRunning;
-      const isCurrent = this.app.tree.about.id === id;
-      setAttribute(link, "aria-current", isCurrent ? "page" : null);
+      link.lastChild.hidden = !this.app.running(id).length;
+      setAttribute(link, "aria-current", this.app.tree.about.id === id ? "page" : null);
     }
     return row;
   }
 
   #newRow({ id }) {
-    const running = element("span", { class: "sidebar-running", text: "replying", hidden: true });
-    const link = element(
-      "a",
-      { href: `#${id}`, onclick: () => this.onOpened() },
-      ...[element("span", { class: "sidebar-title" }), running],
-    );
-    const more = element("button", {
-      ...{ class: "plain icon", text: "⋯", "aria-haspopup": "menu" },
-      onclick: () => openMenu(more, this.#actions(id)),
+    const opens = { href: `#${id}`, onclick: () => this.onOpened() };
+    const running = element("span.sidebar-running", { hidden: true }, "replying");
+    const link = element("a", opens, element("span.sidebar-title"), running);
+    const more = element("button.plain.icon", {
+      text: "⋯",
+      "aria-haspopup": "menu",
+      onclick: () => {
+        openMenu(more, this.#actions(id));
+        actions();
+      },
     });
-    return element("li", { class: "sidebar-row" }, link, more);
+    return element("li.sidebar-row", link, more);
   }
-
-  #actions(id) {
-    const { store, deltas } = this.app;
-    const json = (tokens) => () =>
-      this.#save(id, "json", ({ asJson }) => asJson(store, [id], { tokens }));
-    const markdown = async ({ asMarkdown }) => new Blob([asMarkdown(await store.load(id), deltas)]);
-    return [
-      ["Rename", () => this.#rename(id)],
-      ["Export as Markdown", () => this.#save(id, "md", markdown)],
-      ["Export as JSON", json(false)],
-      ["Export as JSON with tokens", json(true)],
-      ["Delete", () => this.#delete(id)],
-    ];
-  }
-
-  // -- what is done ----------------------------------------------------------------------------
 
   async #open(id) {
     await this.app.open(id);
-    this.notice.tell([]);
+    this.notice.hidden = true;
     this.onOpened();
     document.getElementById("composer").querySelector("textarea")?.focus();
   }
@@ -176,22 +160,20 @@ class Sidebar {
       if (words === this.search.value.trim()) {
         this.#found = found;
         await this.draw();
-        this.app.announce(found ? `${counted(found.size)} found` : "");
+        this.app.announce(found ? `${counted(found.size, "conversation")} found` : "");
       }
     }, TYPING);
   }
 
   #rename(id) {
-    const row = this.#rows.get(id);
+    const row = this.rows.get(id);
     const kept = [...row.children];
     const before = kept[0].title;
-    const input = element("input", { value: before, "aria-label": "Title" });
-    this.#renaming = true;
     const end = async (isMeant) => {
-      if (!this.#renaming) {
+      if (!this.#isRenaming) {
         return;
       }
-      this.#renaming = false;
+      this.#isRenaming = false;
       row.replaceChildren(...kept);
       kept[0].focus();
       if (isMeant && input.value !== before) {
@@ -199,14 +181,16 @@ class Sidebar {
       }
       await this.draw();
     };
-    input.addEventListener("keydown", (event) => {
+    const onkeydown = (event) => {
       if ((event.key === "Enter" && !event.isComposing) || event.key === "Escape") {
         event.preventDefault();
         event.stopPropagation();
         end(event.key === "Enter");
       }
-    });
-    input.addEventListener("blur", () => end(true));
+    };
+    const about = { value: before, "aria-label": "Title", onkeydown, onblur: () => end(true) };
+    const input = element("input", about);
+    this.#isRenaming = true;
     row.replaceChildren(input);
     input.focus();
     input.select();
@@ -215,60 +199,12 @@ class Sidebar {
   /** Give a conversation a title; without one it has that of its first words again. */
   async #name(id, typed) {
     const { app } = this;
-    const inMemory = [app.tree, ...[...app.generations.values()].map((one) => one.tree)];
-    const tree = inMemory.find(({ about }) => about.id === id) ?? (await app.store.load(id));
+    const tree = app.inMemory(id) ?? (await app.store.load(id));
     if (tree) {
       const title = firstWords(typed || (tree.path()[0]?.text ?? ""));
       Object.assign(tree.about, { title, renamed: typed !== "" });
       await app.keep(tree);
     }
-  }
-
-  async #delete(id) {
-    const { app } = this;
-    const running = [...app.generations.values()].filter((one) => one.tree.about.id === id);
-    await Promise.all(running.map((one) => (one.stop(), one.done)));
-    const whole = await app.store.remove(id);
-    const wasOpen = app.tree.about.id === id;
-    await (wasOpen ? app.open(null) : null);
-    await this.draw();
-    if (whole) {
-      const undo = async () => {
-        await app.store.add(whole);
-        await (wasOpen ? app.open(id) : null);
-        await this.draw();
-        this.#rows.get(id)?.querySelector("a")?.focus();
-      };
-      this.notice.tell([`“${whole.about.title}” is deleted.`], ["Undo", undo]);
-      this.notice.root.querySelector("button").focus();
-    }
-  }
-
-  /** Hand the person a file; what makes it is loaded when it is needed. */
-  async #save(id, ending, make) {
-    const transfer = await import("./transfer.js");
-    const [about] = (await this.app.store.conversations()).filter((one) => one.id === id);
-    const name = about ? transfer.fileName(about.title) : id;
-    transfer.download(await make(transfer), `${name}.${ending}`);
-  }
-
-  async #import(files) {
-    const { importFile } = await import("./transfer.js");
-    const ids = [];
-    const problems = [];
-    for (const file of files) {
-      try {
-        ids.push(...(await importFile(this.app.store, file)));
-      } catch (error) {
-        problems.push(error.message);
-      }
-    }
-    if (ids.length) {
-      await this.app.open(ids[0]);
-    }
-    await this.draw();
-    const done = ids.length ? [`${counted(ids.length)} imported.`] : [];
-    this.notice.tell([...problems, ...done]);
   }
 
   #drawProblem() {
@@ -279,10 +215,6 @@ class Sidebar {
       this.app.announce(problem);
     }
   }
-}
-
-function counted(n) {
-  return `${n} conversation${n === 1 ? "" : "s"}`;
 }
 
 /** The heading that a time is found under: by days, then by months. */

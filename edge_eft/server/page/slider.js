@@ -1,41 +1,31 @@
 /** A dial as one can take hold of it: a range, with its marks below, and a number field. */
 
 import { element } from "./dom.js";
+import { shown } from "./numbers.js";
 
 const MOST = 2;
 const STEP = 0.05;
 
 let made = 0;
 
-/** A number as it is shown: no more digits than it has. */
-export function shown(value) {
-  return String(Number(value.toFixed(4)));
-}
-
-/**
- * @typedef {{
- *   element: HTMLElement, set: (value: number) => void,
- *   name: (label: string, marks: Marks) => void,
- * }} Slider
- * @typedef {{value: number, label: string}[]} Marks
- */
+/** @typedef {{value: number, label: string}[]} Marks */
 
 /**
  * Make a slider from 0 to 2; the number field takes larger numbers, too.
  * @param {string} label  its visible name
  * @param {Marks} marks
  * @param {{moved: (value: number) => void, left: () => void}} told  while it is moved; at its end
- * @returns {Slider}
+ * @returns {{element: HTMLElement, set: (value: number) => void, name: Function}}
  */
 export function slider(label, marks, { moved, left }) {
   const list = element("datalist", { id: `marks-${++made}` });
   const limits = { min: 0, step: STEP };
   const range = element("input", { type: "range", max: MOST, list: list.id, ...limits });
   const number = element("input", { type: "number", inputmode: "decimal", ...limits });
-  const name = element("span", { class: "slider-name" });
-  const labels = element("span", { class: "slider-marks", "aria-hidden": "true" });
+  const name = element("span.slider-name");
+  const labels = element("span.slider-marks", { "aria-hidden": "true" });
   let value = 0;
-  let known = marks;
+  let known = [];
 
   function draw() {
     range.value = String(value);
@@ -53,6 +43,9 @@ export function slider(label, marks, { moved, left }) {
   }
 
   function rename(text, given) {
+    if (known === given && name.textContent === text) {
+      return;
+    }
     known = given;
     name.textContent = text;
     range.setAttribute("aria-label", text);
@@ -70,9 +63,9 @@ export function slider(label, marks, { moved, left }) {
     left();
   });
   rename(label, marks);
-  const track = element("span", { class: "slider-track" }, range, labels, list);
+  const track = element("span.slider-track", range, labels, list);
   return {
-    element: element("div", { class: "slider" }, name, track, number),
+    element: element("div.slider.row", name, track, number),
     set(given) {
       value = given;
       draw();
@@ -82,7 +75,7 @@ export function slider(label, marks, { moved, left }) {
 }
 
 function labelOf({ value, label }) {
-  const made = element("span", { text: label });
+  const made = element("span", label);
   made.style.setProperty("--at", String(Math.min(value, MOST) / MOST));
   return made;
 }

@@ -1,6 +1,8 @@
 /** One line: how fast replies come, how much memory it takes, and what the server is busy with. */
 
 import { element } from "./dom.js";
+import { Emitter } from "./events.js";
+import { bytes, counted, share, speed } from "./numbers.js";
 import { paced } from "./pace.js";
 
 const DRAWN_EVERY = 250; // ms, while a reply comes
@@ -11,27 +13,14 @@ const SELDOM = 30_000;
 
 const NOTHING_LOST = "Nothing is lost: what was said is kept in this browser.";
 
-const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
-
-/** A number of bytes in words: "5.2 GiB". */
-export function bytes(n) {
-  const power = Math.min(4, Math.floor(Math.log2(Math.max(1, n)) / 10));
-  const value = n / 1024 ** power;
-  return `${value.toFixed(power && value < 100 ? 1 : 0)} ${UNITS[power]}`;
-}
-
-function counted(n) {
-  return n.toLocaleString("en");
-}
-
 /**
  * Draw the line, and keep asking how the server does.
  * @param {import("./app.js").App} app
  * @param {HTMLElement} root
  */
 export function mountStatus(app, root) {
-  const doing = element("div", { class: "status-doing" });
-  const figures = element("dl", { class: "status-figures" });
+  const doing = element("div.status-doing.row");
+  const figures = element("dl.status-figures.row");
   root.replaceChildren(doing, figures);
   const watch = new Watch(app);
   let said = "";
@@ -45,13 +34,11 @@ export function mountStatus(app, root) {
     said = kind === "prompt" ? said : kind;
   };
   const soon = paced(draw, DRAWN_EVERY);
-  watch.addEventListener("health", draw);
+  watch.on("health", draw);
   app.on("conversation turns models model", draw);
   app.on("generation", (generation) => {
     if (generation && app.generations.has(generation.turn.id)) {
-      for (const name of ["text", "tokens", "progress"]) {
-        generation.addEventListener(name, soon);
-      }
+      generation.on("text tokens progress", soon);
     }
     draw();
     watch.ask();
@@ -66,7 +53,7 @@ export function mountStatus(app, root) {
  */
 
 /** Asks /health: often while something is to come of it. Tells "health" after each answer. */
-class Watch extends EventTarget {
+class Watch extends Emitter {
   #timer = 0;
   #isAsking = false;
 
@@ -88,10 +75,10 @@ class Watch extends EventTarget {
     this.health = await this.app.api.health();
     this.#isAsking = false;
     this.#timer = setTimeout(() => this.ask(), this.#pause());
-    if (before === "gone" && this.health.status !== "gone") {
-      await this.#learnAgain();
+    if (before === "gone" && this.health.status !== "gone" && this.app.models.length) {
+      await this.app.learn().catch(() => {}); // who was away may have come back with others
     }
-    this.dispatchEvent(new CustomEvent("health"));
+    this.emit("health");
   }
 
   #pause() {
@@ -105,36 +92,18 @@ class Watch extends EventTarget {
     const isWaiting = [...this.app.generations.values()].some((one) => one.firstTokenMs === null);
     return status === "loading" || status === "restarting" || isWaiting ? SOON : SELDOM;
   }
-
-  /** Who was away may have come back with other models. */
-  async #learnAgain() {
-    const { app } = this;
-    if (!app.models.length) {
-      return; // they are being asked for already
-    }
-    try {
-      app.models = await app.api.models();
-    } catch {
-      return; // they stay as they were known
-    }
-    if (!app.models.some(({ id }) => id === app.model)) {
-      app.model = app.models[0].id;
-    }
-    app.emit("models");
-  }
 }
 
 /** What is going on, if it is worth a word: its kind, a text, and how much of how much. */
 function activity(app, /** @type {Health} */ { status, error, progress }) {
-  if (status === "gone") {
-    return { kind: "gone", text: `The server does not answer; trying again. ${NOTHING_LOST}` };
-  }
-  if (status === "down") {
-    const why = typeof error === "string" ? error : (error?.message ?? "");
-    return { kind: "down", text: `The engine is down. ${NOTHING_LOST} ${why}` };
-  }
-  if (status === "restarting") {
-    return { kind: "restarting", text: `The engine had ended, and starts again. ${NOTHING_LOST}` };
+  const bad = {
+    gone: "The server does not answer; trying again.",
+    down: "The engine is down.",
+    restarting: "The engine had ended, and starts again.",
+  };
+  if (status in bad) {
+    const why = status === "down" ? (error?.message ?? error ?? "") : "";
+    return { kind: status, text: `${bad[status]} ${NOTHING_LOST} ${why}`.trim() };
   }
   if (progress || status === "loading") {
     const { bytes: done, total } = progress ?? {};
@@ -144,7 +113,8 @@ function activity(app, /** @type {Health} */ { status, error, progress }) {
   const reading = app.generation?.progress;
   if (reading && reading.processed < reading.total) {
     const { processed, total } = reading;
-    const text = `Reading the prompt: ${counted(processed)} of ${counted(total)} tokens`;
+    const done = processed.toLocaleString("en");
+    const text = `Reading the prompt: ${done} of ${counted(total, "token")}`;
     return { kind: "prompt", text, bar: [processed, total] };
   }
   return { kind: "", text: "" };
@@ -183,18 +153,16 @@ function figuresOf(app, /** @type {Health} */ { memory }) {
   const used = times && times.cache_n + times.prompt_n + times.predicted_n;
   const { n_ctx } = app.meta;
   const figures = [
-    ["Speed", rate && `${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s`],
+    ["Speed", rate && speed(rate)],
     ["First token", firstMs && `${(firstMs / 1000).toFixed(2)} s`],
-    ["Drafts accepted", drafted && `${Math.round((100 * accepted) / drafted)} %`],
-    ["Context", used && n_ctx && `${counted(used)} of ${counted(n_ctx)}`],
+    ["Drafts accepted", drafted && share(accepted, drafted)],
+    ["Context", used && n_ctx && `${used.toLocaleString("en")} of ${n_ctx.toLocaleString("en")}`],
     ["Memory", memory && bytes(memory)],
   ];
   return figures.filter(([, value]) => value);
 }
 
 function drawFigures(root, figures) {
-  const rows = figures.map(([name, value]) =>
-    element("div", {}, element("dt", { text: name }), element("dd", { text: value })),
-  );
-  root.replaceChildren(...rows);
+  const row = ([name, value]) => element("div", element("dt", name), element("dd", value));
+  root.replaceChildren(...figures.map(row));
 }

@@ -7,13 +7,13 @@
  */
 
 import { Database, Memory } from "./database.js";
+import { Emitter } from "./events.js";
 import { Tree } from "./tree.js";
 
 /**
  * @typedef {import("./tree.js").Conversation} Conversation
  * @typedef {import("./tree.js").Turn} Turn
  * @typedef {import("./tree.js").Token} Token
- * @typedef {import("./database.js").Entry} Entry
  *
  * All of a conversation. A chunk: the tokens of a turn that come after `at` others.
  * @typedef {{turn: string, at: number, tokens: Token[]}} Chunk
@@ -26,15 +26,11 @@ const QUIET = 2500; // ms without a write after which a reply is dead, where loc
 
 /** @returns {Promise<Store>} */
 export async function openStore() {
-  try {
-    return new Store(await Database.open());
-  } catch {
-    return new Store(null);
-  }
+  return new Store(await Database.open().catch(() => null));
 }
 
 /** Events: "changed" {conversation}: another tab changed one; "problem": `problem` is another. */
-export class Store extends EventTarget {
+export class Store extends Emitter {
   /** Why what is written is not kept, in a line; "": it is. */
   problem = "";
   #database;
@@ -52,13 +48,8 @@ export class Store extends EventTarget {
     this.#channel.onmessage = ({ data: { conversation, gone, back } }) => {
       gone?.forEach((id) => this.#gone.add(id));
       back?.forEach((id) => this.#gone.delete(id));
-      this.#emit("changed", { conversation });
+      this.emit("changed", { conversation });
     };
-  }
-
-  /** Whether what is written outlives the page. */
-  get kept() {
-    return this.problem === "";
   }
 
   /**
@@ -147,11 +138,11 @@ export class Store extends EventTarget {
   async add({ about, turns, chunks }) {
     const back = [about.id, ...turns.map((turn) => turn.id)];
     back.forEach((id) => this.#gone.delete(id));
-    /** @type {Entry[]} */
-    const entries = [["conversations", about]];
-    turns.forEach((turn) => entries.push(["turns", turn]));
-    chunks.forEach(({ turn, at, tokens }) => entries.push(...inChunks(turn, at, tokens)));
-    await this.#put(entries);
+    await this.#put([
+      ["conversations", about],
+      ...turns.map((turn) => ["turns", turn]),
+      ...chunks.flatMap(({ turn, at, tokens }) => inChunks(turn, at, tokens)),
+    ]);
     this.#channel.postMessage({ conversation: about.id, back });
   }
 
@@ -167,7 +158,10 @@ export class Store extends EventTarget {
       const left = missing.get(id) ?? [];
       if (left.length) {
         const folds = folded(text);
-        missing.set(id, left.filter((word) => !folds.includes(word)));
+        missing.set(
+          id,
+          left.filter((word) => !folds.includes(word)),
+        );
       }
     };
     for (const { id, title } of await this.conversations()) {
@@ -224,12 +218,8 @@ export class Store extends EventTarget {
   #tell(problem) {
     if (problem !== this.problem) {
       this.problem = problem;
-      this.#emit("problem");
+      this.emit("problem");
     }
-  }
-
-  #emit(name, detail = null) {
-    this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
   /** Tell when a reply that another tab is streaming has ended, however. */
@@ -238,7 +228,7 @@ export class Store extends EventTarget {
       this.#awaited.add(id);
       await (navigator.locks?.request(lockOf(id), () => {}) ?? pause(QUIET));
       this.#awaited.delete(id);
-      this.#emit("changed", { conversation });
+      this.emit("changed", { conversation });
     }
   }
 }
@@ -275,7 +265,7 @@ function pause(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Records of tokens, none of which takes long to read. @returns {Entry[]} */
+/** Records of tokens, none of which takes long to read. */
 function inChunks(turn, at, tokens) {
   const starts = Array.from({ length: Math.ceil(tokens.length / CHUNK) }, (_, i) => i * CHUNK);
   const chunk = (i) => ({ turn, at: at + i, tokens: tokens.slice(i, i + CHUNK) });

@@ -44,11 +44,6 @@ export function displaced({ candidates = [] }) {
   return base && emulated && base.id !== emulated.id ? base : null;
 }
 
-/** The weights that a reply's token was chosen with. @returns {Weights} */
-export function weightsAt(reply, index) {
-  return reply.marks.findLast(({ at }) => at <= index)?.weights ?? {};
-}
-
 /**
  * How a candidate's log-probability adds up: log p = Σ factor · value − log Z.
  *
@@ -111,7 +106,10 @@ export function inWordsOf(nats) {
 
 /** Two decimals, with a real minus sign. */
 export function signed(value) {
-  return value.toFixed(2).replace(/^-0\.00$/u, "0.00").replace("-", "−");
+  return value
+    .toFixed(2)
+    .replace(/^-0\.00$/u, "0.00")
+    .replace("-", "−");
 }
 
 // What would be invisible, or would change what is seen around it: controls, bidi, zero width.

@@ -2,9 +2,9 @@
 
 import { element } from "./dom.js";
 import { change, displaced, inWordsOf, percent, ranked } from "./token_math.js";
-import { signed, standing, sumOf, weightsAt } from "./token_math.js";
+import { signed, standing, sumOf } from "./token_math.js";
 import { tokenLegend } from "./token_view.js";
-import { inWords, mainDelta } from "./weights.js";
+import { inWords, mainDelta, weightsAt } from "./weights.js";
 
 const DRAFTED = {
   true: "The small tuned model had drafted it, and the draft was accepted.",
@@ -14,11 +14,7 @@ const DRAFTED = {
 const HINT = "Point at a token, or move with the arrow keys. A click or Enter keeps it here.";
 const UNKNOWN = "What each model would have said instead is not known of this token.";
 
-/**
- * @typedef {import("./token_math.js").Reply} Reply
- * @typedef {import("./token_math.js").Candidate} Candidate
- * @typedef {import("./tree.js").Weights} Weights
- */
+/** @typedef {import("./token_math.js").Candidate} Candidate */
 export class TokenPanel {
   #delta = ""; // whose models are shown, where there are several
   /** @type {any} */
@@ -28,7 +24,7 @@ export class TokenPanel {
    * @param {HTMLElement} root
    * @param {{
    *   onContinue?: (index: number, candidate: Candidate) => void,
-   *   onReplay?: (index: number, weights: Weights) => void, onClose?: () => void,
+   *   onReplay?: (index: number, weights: Object) => void, onClose?: () => void,
    * }} actions  without one, there is no button for it
    */
   constructor(root, actions = {}) {
@@ -38,7 +34,7 @@ export class TokenPanel {
 
   /**
    * Show what is known of a token.
-   * @param {Reply} reply
+   * @param {import("./token_math.js").Reply} reply
    * @param {number} index
    */
   show(reply, index, { pinned = false } = {}) {
@@ -47,14 +43,14 @@ export class TokenPanel {
     const top = isSame ? this.root.scrollTop : 0;
     this.#shown = { reply, index, pinned };
     const token = reply.tokens[index];
-    const weights = weightsAt(reply, index);
+    const weights = weightsAt(reply.marks, index);
     const place = `${index + 1} of ${reply.tokens.length}${pinned ? ", kept" : ""}`;
     const parts = [this.#head(element("code", { text: standing(token.text) }), place)];
     parts.push(facts(token));
     if (token.candidates?.length) {
       parts.push(this.#emulated(reply, index, weights), this.#models(reply, token));
     } else {
-      parts.push(element("p", { class: "token-note", text: UNKNOWN }));
+      parts.push(element("p.token-note.quiet", UNKNOWN));
     }
     if (this.actions.onReplay) {
       parts.push(replay || this.#replay(index, weights));
@@ -66,18 +62,17 @@ export class TokenPanel {
   /** Say how a token is looked at, and what the shades mean. */
   showHint() {
     this.#shown = {};
-    const hint = element("p", { class: "token-note", text: HINT });
+    const hint = element("p.token-note.quiet", HINT);
     this.root.replaceChildren(this.#head("Token", ""), hint, tokenLegend());
   }
 
   #head(name, place) {
     const { onClose } = this.actions;
-    const close = { class: "plain icon", type: "button", "aria-label": "Close", text: "✕" };
+    const close = { class: "plain icon", "aria-label": "Close", text: "✕" };
     return element(
-      "div",
-      { class: "token-head" },
-      element("h2", {}, name),
-      element("span", { text: place }),
+      "div.token-head",
+      element("h2", name),
+      element("span.quiet", place),
       onClose ? element("button", { ...close, onclick: () => onClose() }) : null,
     );
   }
@@ -92,29 +87,29 @@ export class TokenPanel {
       const sum = element("td", { colspan: 3 }, sumOfWords(one, weights, reply.deltas));
       const { onContinue } = this.actions;
       if (onContinue && one.id !== token.id) {
-        const says = { type: "button", text: "Continue from this" };
+        const says = { text: "Continue from this" };
         const label = `Continue from this: ${standing(one.text)}`;
         const act = { "aria-label": label, onclick: () => onContinue(index, one) };
         sum.append(element("button", { ...says, ...act }));
       }
-      return [element("tr", { class: "token-sum" }, sum)];
+      return [element("tr.token-sum", sum)];
     });
-    const note = element("p", { class: "token-note", text: formula(weights) });
-    return element("section", { class: "token-part" }, table, note);
+    const note = element("p.token-note.quiet", { text: formula(weights) });
+    return element("section.token-part", table, note);
   }
 
-  /** What base, tuned and reference have as their likeliest. */
   #models(reply, token) {
     const names = Object.keys(reply.deltas).filter((name) => `tuned:${name}` in token.logprobs);
     const weighed = Object.fromEntries(names.map((name) => [name, reply.deltas[name]]));
     const delta = names.includes(this.#delta) ? this.#delta : mainDelta(weighed);
-    const part = element("section", { class: "token-part token-models" });
+    const part = element("section.token-part.token-models");
     if (names.length > 1) {
       part.append(this.#deltas(names, delta));
     }
-    for (const role of ["base", `tuned:${delta}`, `reference:${delta}`]) {
+    const roles = { Base: "base", Tuned: `tuned:${delta}`, Reference: `reference:${delta}` };
+    for (const [name, role] of Object.entries(roles)) {
       if (role in token.logprobs) {
-        part.append(likeliest(capital(role.split(":")[0]), role, ranked(token, role), token));
+        part.append(likeliest(name, role, ranked(token, role), token));
       }
     }
     return part;
@@ -129,12 +124,12 @@ export class TokenPanel {
       },
     });
     choice.append(...names.map((name) => new Option(name, name, false, name === shown)));
-    return element("label", {}, "Models of the delta ", choice);
+    return element("label", "Models of the delta ", choice);
   }
 
   #replay(index, { beta, mix, alpha = 1, only }) {
     const [dial, sign] = beta === undefined ? ["alpha", "α"] : ["beta", "β"];
-    const strength = only === undefined ? beta ?? alpha : 0;
+    const strength = only === undefined ? (beta ?? alpha) : 0;
     const value = strength ? Math.round(strength * 50) / 100 : 1; // half shows a difference
     const range = { type: "number", min: 0, max: 2, step: "any", required: true, value };
     const field = element("input", { ...range, "aria-label": `${sign} of the replay` });
@@ -142,8 +137,8 @@ export class TokenPanel {
       event.preventDefault();
       this.actions.onReplay(index, { [dial]: Number(field.value), ...(mix ? { mix } : {}) });
     };
-    const says = element("button", { text: `Replay from here with ${sign} =` });
-    return element("form", { class: "token-replay", autocomplete: "off", onsubmit }, says, field);
+    const says = element("button", { type: "submit" }, `Replay from here with ${sign} =`);
+    return element("form.token-replay.row", { autocomplete: "off", onsubmit }, says, field);
   }
 }
 
@@ -161,7 +156,7 @@ function facts(token) {
     const shares = `${percent(base)} → ${percent(emulated)}`;
     lines.unshift(`${capital(words)} ${than} under the base alone: ${shares}.`);
   }
-  return element("ul", { class: "token-facts" }, ...lines.map((text) => element("li", { text })));
+  return element("ul.token-facts", ...lines.map((text) => element("li", { text })));
 }
 
 function capital(text) {
@@ -172,25 +167,24 @@ function capital(text) {
 function likeliest(name, role, candidates, { id }, more = () => []) {
   const rows = candidates.flatMap((one) => {
     const logprob = one.logprobs[role];
-    const bar = element("span", { class: "token-bar" });
+    const bar = element("span.token-bar");
     bar.style.width = `${100 * Math.exp(logprob)}%`;
-    const taken = one.id === id ? element("span", { text: "taken" }) : null;
+    const taken = one.id === id ? element("span", "taken") : null;
     const row = element(
       "tr",
       { class: taken ? "is-taken" : null },
       element("th", { scope: "row" }, element("code", { text: standing(one.text) }), taken),
-      element("td", {}, bar),
+      element("td", bar),
       element("td", { text: percent(logprob) }),
     );
     return [row, ...more(one)];
   });
   const head = ["Token", "Bar", "Share"].map((text) => element("th", { scope: "col", text }));
   return element(
-    "table",
-    { class: "token-likeliest" },
-    element("caption", { text: name }),
-    element("thead", { class: "hidden" }, element("tr", {}, ...head)),
-    element("tbody", {}, ...rows),
+    "table.token-likeliest",
+    element("caption", name),
+    element("thead.hidden", element("tr", ...head)),
+    element("tbody", ...rows),
   );
 }
 
@@ -209,7 +203,6 @@ function sumOfWords(candidate, weights, deltas) {
   return `${terms.join(" + ")} ${rest} = ${signed(sum.total)}`;
 }
 
-/** What the numbers of a sum are. */
 function formula({ beta, only }) {
   if (only !== undefined) {
     return "One model alone: no sum.";

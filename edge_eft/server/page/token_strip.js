@@ -17,7 +17,7 @@ export class TokenStrip {
 
   /** @param {(index: number) => void} onGo  what a click on a token's place does */
   constructor(onGo) {
-    this.element = element("canvas", { class: "token-strip", role: "img", hidden: true });
+    this.element = element("canvas.token-strip", { role: "img", hidden: true });
     this.element.addEventListener("click", ({ offsetX }) => {
       onGo(Math.min(this.#values.length - 1, Math.floor(offsetX / this.#step)));
     });
@@ -88,7 +88,6 @@ export class TokenStrip {
     });
   }
 
-  /** Width of a token's place. */
   get #step() {
     return Math.min(WIDEST, this.element.clientWidth / Math.max(1, this.#values.length));
   }

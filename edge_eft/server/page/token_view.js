@@ -26,8 +26,7 @@ export class TokenView {
   #column = null; // where up and down began, in pixels
   #focuses = false; // by itself, and not the person
   #due = 0;
-  #list = element("div", {
-    class: "tokens",
+  #list = element("div.tokens", {
     role: "listbox",
     "aria-label": "Tokens of the reply",
     "aria-orientation": "horizontal",
@@ -37,7 +36,7 @@ export class TokenView {
   constructor({ onPick = () => {} } = {}) {
     this.onPick = onPick;
     this.strip = new TokenStrip((index) => this.go(index, true));
-    this.element = element("div", { class: "token-view" }, this.strip.element, this.#list);
+    this.element = element("div.token-view", this.strip.element, this.#list);
     this.#listen();
   }
 
@@ -83,7 +82,6 @@ export class TokenView {
     }
   }
 
-  /** Bring a token into sight. */
   reveal(index) {
     this.#spans[index]?.scrollIntoView({ block: "nearest" });
   }
@@ -135,7 +133,7 @@ export class TokenView {
     for (const { at, weights } of shown) {
       const text = inWords(weights, deltas);
       const span = this.#spans[at] ?? null;
-      const mark = element("span", { class: "token-mark", "aria-hidden": "true", text });
+      const mark = element("span.token-mark.pill", { "aria-hidden": "true", text });
       this.#list.insertBefore(mark, span);
       const label = span?.getAttribute("aria-label").replace(/^from here .*?: /u, "");
       span?.setAttribute("aria-label", `from here ${text}: ${label}`);
@@ -239,13 +237,12 @@ export class TokenView {
   }
 }
 
-/** What the shades, underlines and marks mean. */
 export function tokenLegend() {
   const steps = { 1: "twice", 2: "10 ×", 3: "100 × likelier", "-1": "half", "-2": "a tenth" };
   const all = Object.entries({ ...steps, "-3": "a hundredth" });
   const shades = all.map(([step, text]) => element("span", { class: shade(Number(step)), text }));
-  const moved = element("span", { class: "token--moved", text: "another first choice" });
-  return element("p", { class: "token-legend" }, "The delta made it", ...shades, moved);
+  const moved = element("span.token--moved", "another first choice");
+  return element("p.token-legend.row.quiet", "The delta made it", ...shades, moved);
 }
 
 function shade(step) {

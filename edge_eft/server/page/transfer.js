@@ -125,8 +125,25 @@ export async function importFile(store, file) {
   }
 }
 
-/** Hand a file to the person. */
-export function download(blob, name) {
+/** Hand the person a conversation as JSON. */
+export async function saveJson({ app: { store } }, id, what) {
+  const { about } = await store.load(id);
+  download(await asJson(store, [id], what), `${fileName(about.title)}.json`);
+}
+
+/** Hand the person all conversations. */
+export async function saveAll({ app: { store } }) {
+  const ids = (await store.conversations()).map(({ id }) => id);
+  download(await asJson(store, ids), "conversations.json");
+}
+
+/** Hand the person the path shown of a conversation as Markdown. */
+export async function saveMarkdown({ app: { store, deltas } }, id) {
+  const tree = await store.load(id);
+  download(new Blob([asMarkdown(tree, deltas)]), `${fileName(tree.about.title)}.md`);
+}
+
+function download(blob, name) {
   const link = element("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

@@ -146,7 +146,6 @@ function ended(turn) {
   return turn.state === "streaming" ? { ...turn, ...cut } : turn;
 }
 
-/** Conversations of the terminal's chat, and of other programs. */
 function fromMessages(messages, data) {
   const settings = isObject(data.settings) ? data.settings : {};
   const dials = { ...settings, mode: "beta" in settings ? "beta" : "alpha" };

@@ -143,7 +143,10 @@ export class Tree {
 
 /** A title: the first words of a text, on one line. */
 export function firstWords(text) {
-  const line = text.slice(0, 10 * TITLE).trim().replace(/\s+/gu, " ");
+  const line = text
+    .slice(0, 10 * TITLE)
+    .trim()
+    .replace(/\s+/gu, " ");
   if (line.length <= TITLE) {
     return line || "New conversation";
   }

@@ -1,35 +1,35 @@
 /** The field in which a turn is written anew. */
 
+import { edit } from "./branches.js";
 import { element } from "./dom.js";
-import { growing } from "./composer.js";
+import { growing, submitting } from "./field.js";
 
 /**
  * Ctrl+Enter saves, Escape leaves it as it was.
- * @param {string} text
- * @param {{says: string, onSave: (text: string) => void, onCancel: () => void}} options  `says`:
- *   the word on the button that saves
+ * @param {import("./app.js").App} app
+ * @param {import("./tree.js").Turn} turn
+ * @param {() => void} end  puts what is shown of the turn in the field's place again
  * @returns {HTMLFormElement}
  */
-export function turnEditor(text, { says, onSave, onCancel }) {
-  const named = { class: "turn-area", "aria-label": "Text of the turn" };
-  const area = element("textarea", { ...named, rows: 2 });
-  area.value = text;
-  const save = () => area.value.trim() && onSave(area.value);
-  const saves = element("button", { class: "primary", text: says });
-  const cancel = element("button", { type: "button", text: "Cancel", onclick: onCancel });
-  const row = element("div", { class: "turn-editor-row" }, saves, cancel);
-  const form = element("form", {}, area, row);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    save();
-  });
+export function turnEditor(app, turn, end) {
+  const area = element("textarea.turn-area", { "aria-label": "Text of the turn", rows: 2 });
+  area.value = turn.text;
+  const save = () => {
+    if (area.value.trim()) {
+      end();
+      edit(app, turn, area.value);
+    }
+  };
+  const says = turn.role === "user" ? "Send" : "Save";
+  const saves = element("button.primary", { type: "submit" }, says);
+  const cancel = element("button", { onclick: end }, "Cancel");
+  const form = element("form", area, element("div.row", saves, cancel));
+  submitting(form, save);
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    const isSaved = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+    if (isSaved || (event.key === "Escape" && !event.isComposing)) {
       event.preventDefault();
-      save();
-    } else if (event.key === "Escape" && !event.isComposing) {
-      event.preventDefault();
-      onCancel();
+      (isSaved ? save : end)();
     }
   });
   growing(area);

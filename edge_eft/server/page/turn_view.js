@@ -2,18 +2,10 @@
 
 import { copyText, element } from "./dom.js";
 import { renderMarkdown } from "./markdown.js";
-import { replyOf } from "./panel.js";
-import { edit, goOn, regenerate, tokensOf } from "./replies.js";
-import { TokenView } from "./token_view.js";
+import { part } from "./lazy.js";
+import { regenerate, tokensOf } from "./replies.js";
 import { canGoOn, figuresOf, noticeOf, originOf } from "./turn_words.js";
-import { turnEditor } from "./turn_editor.js";
 import { inWords } from "./weights.js";
-
-/**
- * @typedef {import("./app.js").App} App
- * @typedef {import("./tree.js").Turn} Turn
- * @typedef {import("./tree.js").Tree} Tree
- */
 
 const COPIED = 1500; // ms that a button says so
 
@@ -24,28 +16,24 @@ export class TurnView {
   #isEdited = false;
 
   /**
-   * @param {App} app
-   * @param {Tree} tree
-   * @param {Turn} turn
+   * @param {import("./app.js").App} app
+   * @param {import("./tree.js").Tree} tree
+   * @param {import("./tree.js").Turn} turn
    */
   constructor(app, tree, turn) {
     [this.app, this.tree, this.turn] = [app, tree, turn];
     this.isReply = turn.role === "assistant";
-    this.head = element("header", { class: "turn-head" });
-    this.thoughts = element("div", { class: "turn-thoughts" });
-    const summary = element("summary", { text: "Reasoning" });
-    this.reasoning = element("details", { class: "turn-reasoning" }, summary, this.thoughts);
-    this.body = element("div", { class: "turn-body" });
-    this.notice = element("p", { class: "turn-notice", hidden: true });
-    this.foot = element("footer", { class: "turn-foot" });
+    this.head = element("header.turn-head.row.quiet");
+    this.thoughts = element("div.turn-thoughts");
+    const summary = element("summary", "Reasoning");
+    this.reasoning = element("details.turn-reasoning", summary, this.thoughts);
+    this.body = element("div.turn-body");
+    this.notice = element("p.turn-notice", { hidden: true });
+    this.foot = element("footer.turn-foot.row.quiet");
+    const name = this.isReply ? `Reply of ${turn.model ?? "a model"}` : "You";
     this.element = element(
-      "article",
-      {
-        class: `turn turn-${turn.role}`,
-        tabindex: -1,
-        id: `turn-${turn.id}`,
-        "aria-label": this.isReply ? `Reply of ${turn.model ?? "a model"}` : "You",
-      },
+      `article.turn.turn-${turn.role}`,
+      { tabindex: -1, id: `turn-${turn.id}`, "aria-label": name },
       ...[this.head, this.reasoning, this.body, this.notice, this.foot],
     );
   }
@@ -54,7 +42,6 @@ export class TurnView {
     return this.app.generations.get(this.turn.id);
   }
 
-  /** Whether what is drawn is what there is. */
   get isFresh() {
     return this.#drawn === this.#state();
   }
@@ -68,7 +55,6 @@ export class TurnView {
     return JSON.stringify([says, place, this.isReply && app.view]);
   }
 
-  /** Draw what has changed. */
   draw() {
     if (this.#isEdited || this.isFresh) {
       return;
@@ -95,9 +81,12 @@ export class TurnView {
     this.draw();
   }
 
-  /** Write it anew, in its own place. */
-  edit() {
+  async edit() {
     const { app, turn, body } = this;
+    const editing = await part(() => import("./turn_editor.js"));
+    if (!editing) {
+      return;
+    }
     const end = () => {
       this.#isEdited = false;
       this.#drawn = "";
@@ -106,20 +95,19 @@ export class TurnView {
       this.draw();
       this.element.focus({ preventScroll: true });
     };
-    const save = (text) => {
-      end();
-      edit(app, turn, text);
-    };
     this.#isEdited = true;
     this.element.classList.add("is-edited");
     this.foot.replaceChildren();
-    const says = this.isReply ? "Save" : "Send";
-    const editor = turnEditor(turn.text, { says, onSave: save, onCancel: end });
+    const editor = editing.turnEditor(app, turn, end);
     body.replaceChildren(editor);
     editor.querySelector("textarea").focus();
   }
 
-  /** Draw the text, or its tokens. */
+  async #goOn() {
+    const branches = await part(() => import("./branches.js"));
+    branches?.goOn(this.app, this.turn);
+  }
+
   drawText() {
     const { turn, body } = this;
     const isComing = Boolean(this.generation);
@@ -134,7 +122,7 @@ export class TurnView {
     } else {
       this.#tokens = null;
       if (this.#text.parentNode !== body) {
-        this.#text = element("div", { class: "turn-text" });
+        this.#text = element("div.turn-text");
         body.replaceChildren(this.#text);
       }
       renderMarkdown(this.#text, turn.text, { marks: this.#marks(), streaming: isComing });
@@ -156,7 +144,7 @@ export class TurnView {
   }
 
   get #deltas() {
-    return this.app.models.find(({ id }) => id === this.turn.model)?.meta?.deltas ?? {};
+    return this.app.deltasOf(this.turn.model);
   }
 
   async #drawTokens() {
@@ -166,12 +154,12 @@ export class TurnView {
     }
     const { app, turn } = this;
     const onPick = (pick) => app.emit("pick", pick && { ...pick, turn });
-    const view = new TokenView({ onPick });
+    const view = new app.tokens.TokenView({ onPick });
     this.#tokens = view;
     const tokens = await tokensOf(app, turn);
     if (this.#tokens === view) {
       this.body.replaceChildren(view.element);
-      view.set(replyOf(app, turn, tokens));
+      view.set(app.tokens.replyOf(app, turn, tokens));
     }
   }
 
@@ -181,14 +169,14 @@ export class TurnView {
     }
     const { turn } = this;
     const first = turn.marks?.find(({ at }) => at === 0);
-    const parts = [element("span", { class: "turn-name", text: turn.model ?? "assistant" })];
+    const parts = [element("span.turn-name", { text: turn.model ?? "assistant" })];
     if (first) {
       const text = inWords(first.weights, this.#deltas);
-      parts.push(element("span", { class: "turn-weights", text }));
+      parts.push(element("span.pill", { text }));
     }
     const origin = originOf(turn, this.app.view === "tokens" && !this.#hasTokens);
     if (origin && !this.generation) {
-      parts.push(element("span", { class: "turn-origin", text: origin }));
+      parts.push(element("span.turn-origin", origin));
     }
     this.head.replaceChildren(...parts);
   }
@@ -203,7 +191,10 @@ export class TurnView {
     this.notice.replaceChildren(text);
     if (text && canGoOn(turn)) {
       const does = turn.text || turn.reasoning ? "Continue" : "Try again";
-      this.notice.append(" ", this.#button(does, () => goOn(this.app, turn)));
+      this.notice.append(
+        " ",
+        this.#button(does, () => this.#goOn()),
+      );
     }
   }
 
@@ -211,20 +202,22 @@ export class TurnView {
     const { app, turn } = this;
     const parts = [this.#variants()];
     if (!this.generation) {
-      parts.push(this.#copyButton(), this.#button("Edit", () => this.edit()));
+      parts.push(
+        this.#copyButton(),
+        this.#button("Edit", () => this.edit()),
+      );
       if (this.isReply && turn.parent) {
         parts.push(this.#button("Regenerate", () => regenerate(app, turn)));
       }
       if (this.isReply) {
-        parts.push(element("span", { class: "turn-figures", text: figuresOf(turn) }));
+        parts.push(element("span.turn-figures", { text: figuresOf(turn) }));
       }
     }
     this.foot.replaceChildren(...parts.filter((part) => part !== null));
   }
 
   #button(text, onclick, options = {}) {
-    const plain = { class: "plain turn-button", type: "button" };
-    return element("button", { ...plain, text, onclick, ...options });
+    return element("button.plain.turn-button", { onclick, ...options }, text);
   }
 
   #copyButton() {
@@ -245,17 +238,15 @@ export class TurnView {
     if (all.length < 2) {
       return null;
     }
-    const step = (by, sign, name) =>
-      this.#button(sign, () => this.#showVariant(all[here + by], name), {
-        "aria-label": name,
-        "data-step": name,
-        disabled: !all[here + by],
-      });
+    const step = (by, sign, name) => {
+      const about = { "aria-label": name, "data-step": name, disabled: !all[here + by] };
+      return this.#button(sign, () => this.#showVariant(all[here + by], name), about);
+    };
     return element(
-      "span",
-      { class: "turn-variants", role: "group", "aria-label": "Versions" },
+      "span.turn-variants",
+      { role: "group", "aria-label": "Versions" },
       step(-1, "‹", "Previous version"),
-      element("span", { text: `${here + 1} / ${all.length}` }),
+      element("span", `${here + 1} / ${all.length}`),
       step(1, "›", "Next version"),
     );
   }

@@ -1,5 +1,7 @@
 /** What is said of a turn, in a line. */
 
+import { counted, share, speed } from "./numbers.js";
+
 /** @typedef {import("./tree.js").Turn} Turn */
 
 /**
@@ -38,14 +40,17 @@ export function originOf({ from, n_given: n }, isUnknown) {
   return parts.filter(Boolean).join("; ");
 }
 
-/** The reply in figures. */
 export function figuresOf({ timings, n_tokens, body }) {
-  const { predicted_n: n = n_tokens, predicted_per_second: rate, draft_n, draft_n_accepted } =
-    timings ?? {};
+  const {
+    predicted_n: n = n_tokens,
+    predicted_per_second: rate,
+    draft_n,
+    draft_n_accepted,
+  } = timings ?? {};
   return [
-    n && `${n} token${n === 1 ? "" : "s"}`,
-    rate && `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,
-    draft_n && `${Math.round((100 * draft_n_accepted) / draft_n)} % of drafts right`,
+    n && counted(n, "token"),
+    rate && speed(rate),
+    draft_n && `${share(draft_n_accepted, draft_n)} of drafts right`,
     body?.seed !== undefined && `seed\u00a0${body.seed}`,
   ]
     .filter(Boolean)

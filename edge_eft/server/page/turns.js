@@ -1,8 +1,7 @@
 /** The conversation as it is shown: its turns, the end that is followed, what is told aloud. */
 
-import { element } from "./dom.js";
+import { element, place } from "./dom.js";
 import { emptyState } from "./empty_state.js";
-import { tokenLegend } from "./token_view.js";
 import { TurnView } from "./turn_view.js";
 
 const NEAR = 48; // pixels from the end that count as at the end
@@ -16,6 +15,7 @@ export function mountTurns(app, root) {
   const shown = new Conversation(app, root);
   app.on("turns models view", () => shown.draw());
   app.on("conversation", () => shown.follow[app.tree.turns.size ? "toEnd" : "toStart"]());
+  app.on("pick", (pick) => pick?.asked && shown.follow.rest());
   app.on("generation", (generation) => {
     if (generation?.tree !== app.tree) {
       return;
@@ -30,18 +30,17 @@ export function mountTurns(app, root) {
   shown.draw();
 }
 
-/** The turns on the path that is open. */
 class Conversation {
   #waiting = []; // views to be drawn, the next one last
 
   constructor(app, root) {
     this.app = app;
-    this.list = element("div", { class: "turns-list" });
+    this.list = element("div");
     this.empty = emptyState(app);
-    this.legend = tokenLegend();
-    const toEnd = element("button", { class: "turns-end", type: "button", text: "↓ To the end" });
-    const dock = element("div", { class: "turns-dock" }, toEnd);
-    root.append(this.empty, this.list, this.legend, dock);
+    const named = { "aria-label": "To the end", title: "To the end", hidden: true };
+    const toEnd = element("button.icon", named, "↓");
+    document.getElementById("message").after(toEnd); // where it covers no text
+    root.append(this.empty, this.list);
     this.follow = new Follow(root, this.list, toEnd);
     /** @type {Map<string, TurnView>} */
     this.views = new Map();
@@ -57,14 +56,25 @@ class Conversation {
     this.views = new Map(path.map((turn) => [turn.id, viewOf(turn)]));
     const views = [...this.views.values()];
     const hadFocus = list.contains(document.activeElement);
-    place(list, views.map((view) => view.element));
+    const shown = views.map((view) => view.element);
+    place(list, shown);
     this.empty.hidden = path.length > 0;
-    this.legend.hidden = app.view !== "tokens" || path.every(({ role }) => role === "user");
+    this.#drawLegend(path);
     this.#waiting = views.filter((view) => !view.isFresh);
     this.#drawSome();
     if (hadFocus && document.activeElement === document.body) {
       list.lastElementChild?.focus({ preventScroll: true });
     }
+  }
+
+  /** What the shades mean; it comes with what shows tokens. */
+  #drawLegend(path) {
+    const isShown = this.app.view === "tokens" && path.some(({ role }) => role === "assistant");
+    if (isShown && !this.legend) {
+      this.legend = this.app.tokens.tokenLegend();
+      this.list.after(this.legend);
+    }
+    this.legend?.toggleAttribute("hidden", !isShown);
   }
 
   /** Draw from the end, where one looks first; a long conversation in several goes. */
@@ -84,26 +94,14 @@ function attend(app, generation, viewOf) {
   const { turn } = generation;
   const announce = (text) => app.tree === generation.tree && app.announce(text);
   const teller = new Teller(announce, turn.text);
-  const on = (name, listener) => generation.addEventListener(name, listener);
   const drawText = () => viewOf()?.drawText();
-  on("text", () => {
+  generation.on("text", () => {
     drawText();
     teller.tell(turn.text, false);
   });
-  on("tokens", () => app.view === "tokens" && drawText());
-  on("mark", drawText);
-  on("end", () => teller.tell(turn.text, true));
-}
-
-/** Put elements into a list; those that stand right are not touched, and keep focus and scroll. */
-function place(list, elements) {
-  const wanted = new Set(elements);
-  [...list.children].filter((child) => !wanted.has(child)).forEach((child) => child.remove());
-  elements.forEach((one, i) => {
-    if (list.children[i] !== one) {
-      list.insertBefore(one, list.children[i] ?? null);
-    }
-  });
+  generation.on("tokens", () => app.view === "tokens" && drawText());
+  generation.on("mark", drawText);
+  generation.on("end", () => teller.tell(turn.text, true));
 }
 
 /** Keeps the end in sight as it grows, while the reader is there. */
@@ -126,6 +124,11 @@ class Follow {
     this.#isFollowing = true;
     this.root.scrollTop = this.root.scrollHeight;
     this.button.hidden = true;
+  }
+
+  /** Follow no longer: there is something to look at. */
+  rest() {
+    this.#isFollowing = false;
   }
 
   toStart() {
@@ -153,7 +156,10 @@ class Teller {
     const rest = text.slice(this.#told);
     const ends = [...rest.matchAll(/[.!?…](?=["'”’)\]*_]*\s)|[。！？\n]/gu)];
     const end = isLast ? rest.length : (ends.pop()?.index ?? -1) + 1;
-    const sentences = rest.slice(0, end).replace(/[*_`#>|]+/gu, " ").trim();
+    const sentences = rest
+      .slice(0, end)
+      .replace(/[*_`#>|]+/gu, " ")
+      .trim();
     if (sentences) {
       this.#told += end;
       this.announce(sentences);

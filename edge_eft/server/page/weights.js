@@ -43,6 +43,11 @@ function fullRole(role, deltas) {
   return role === "tuned" || role === "reference" ? `${role}:${mainDelta(deltas)}` : role;
 }
 
+/** The weights that a reply's token is drawn with. @returns {Weights} */
+export function weightsAt(marks, at) {
+  return marks?.findLast((mark) => mark.at <= at)?.weights ?? { alpha: 1 };
+}
+
 /**
  * Weights in words, as a mark in the text says them: "α 0.8", "β 1.3", "base", "tuned alone".
  * @param {Weights} weights
