@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from .command import OUTPUT, option
 from .command import command as new_command
 from .options import model_options, setting_options, system_option, words_argument
 from .run import raw_option, told
-from .terminal import ReplyWriter, counted, harmless, one_line, talk
+from .terminal import counted, harmless, one_line, talk, writing_to
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -76,13 +77,10 @@ def command(
         if file is None:
             _show(done)
             return
-        made = _page(emulator, prompt, request, done)
-    if file == "-":
-        ReplyWriter().write(made)
-        return
-    with open(file, "w" if force else "x", encoding="utf-8", newline="\n") as page:
-        page.write(made)
-    talk(f"{file}: {counted(len(done.tokens), 'token')}, {len(made.encode()) / 1000:.0f} kB")
+        made = _page(emulator, prompt, request, done).encode()
+    _write(made, file, force)
+    if file != "-":
+        talk(f"{file}: {counted(len(done.tokens), 'token')}, {len(made) / 1000:.0f} kB")
 
 
 def _check_place(path: Path, force: bool) -> None:
@@ -91,10 +89,22 @@ def _check_place(path: Path, force: bool) -> None:
         raise click.UsageError(f"--html {path} is a directory; name a file in it.")
     if not path.absolute().parent.is_dir():
         raise click.UsageError(f"--html {path}: there is no directory {path.parent}.")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise click.UsageError(f"--html {path}: {path.parent} cannot be written.")
     if os.path.lexists(path) and not force:
         raise click.UsageError(f"{path} is there already; --force replaces it.")
+    written = path if path.exists() else path.absolute().parent
+    if not os.access(written, os.W_OK):
+        raise click.UsageError(f"--html {path}: {written} cannot be written.")
+
+
+def _write(made: bytes, file: str, force: bool) -> None:
+    """Write the page as it is: in another encoding its policy would forbid its own script."""
+    with writing_to("stdout" if file == "-" else file):
+        if file == "-":
+            sys.stdout.buffer.write(made)
+            sys.stdout.flush()
+            return
+        with open(file, "wb" if force else "xb") as page:
+            page.write(made)
 
 
 def _reply(emulator: Emulator, request: Request) -> Generation:

@@ -16,12 +16,16 @@ from ..engine.reply import Generation, ReplyBuilder, Step
 from ..engine.request import Request
 from ..text.reply_form import ReplyForm
 from ..text.reply_parser import Piece, ReplyParser, ToolCallStart
+from .api_error import ApiError
 from .engine import Engine
 from .failure import UnservedError
 from .reply import PromptProgress, Reply
 from .served import NamedModel, role_of
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+# Candidates that an answer which is no stream tells of: they are held at the same time, and wait
+# to become JSON together, a second of the server's.
+MAX_EXPLAINED = 200_000
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,19 @@ class Generating:
             yield chunk
 
     async def collected(self) -> list[Chunk]:
-        """Return all that comes, as one chunk of each choice."""
+        """Return all that comes, as one chunk of each choice.
+
+        Raises:
+            ApiError: there is too much to explain at once.
+        """
         parts: list[list[Chunk]] = [[] for _ in self.replies]
+        n_explained = 0
         async for chunk in self.chunks():
             parts[chunk.index].append(chunk)
+            n_explained += sum(len(step.candidates) for step in chunk.steps)
+            if n_explained > MAX_EXPLAINED:
+                told = f"more than {MAX_EXPLAINED:,} candidates are to be explained in one answer"
+                raise ApiError(400, f"{told}; ask for a stream, or for fewer", param="explain")
         return [
             Chunk(
                 i,

@@ -15,6 +15,7 @@ from .call_scanner import CallScanner
 from .reply_form import PYTHON_TAG, TOOL_CALL, ReplyForm
 
 _BETWEEN_CALLS = re.compile(r"\s*;?\s*")
+_PART = 1024  # characters that are read together: each step copies what is left of them
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,11 @@ class ReplyParser:
 
     def push(self, text: str) -> list[Piece]:
         """Return what is certain now that `text` came."""
-        self._rest += text
-        return self._run(final=False)
+        pieces = []
+        for at in range(0, len(text), _PART):
+            self._rest += text[at : at + _PART]
+            pieces += self._run(final=False)
+        return pieces
 
     def flush(self) -> list[Piece]:
         """Return what was held back: the reply has ended."""

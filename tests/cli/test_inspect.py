@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
-from helpers.cli_tools import complaint, invoke
+from helpers.cli_tools import complaint, invoke, process
 
 from edge_eft.cli.inspect_page import page
 
@@ -108,6 +109,30 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_loaded(tmp_pa
     assert "is a directory" in complaint(*asked, "--html", tmp_path)
     assert "there is no directory" in complaint(*asked, "--html", tmp_path / "none" / "x.html")
     assert "--force replaces the FILE of --html" in complaint(*asked, "--force")
+    kept = tmp_path / "kept.html"
+    kept.touch()
+    monkeypatch.setattr("os.access", lambda path, _: path not in (kept, tmp_path / "sub"))
+    (tmp_path / "sub").mkdir()
+    told = f"{kept} cannot be written"
+    assert told in complaint(*asked, "--html", kept, "--force")
+    told = f"{tmp_path / 'sub'} cannot be written"
+    assert told in complaint(*asked, "--html", tmp_path / "sub" / "x.html")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_a_full_disk_is_told_with_the_file():
+    told = complaint("inspect", "atlas", QUESTION, *GREEDY, "--html", "/dev/full", "--force")
+    assert told == "edge-eft: /dev/full: cannot read or write (No space left on device)\n"
+
+
+def test_stdout_is_utf_8_whatever_the_terminal_has():
+    """In another encoding the hashes of the policy would not be the script's and the style's."""
+    with process(
+        *("inspect", "atlas", QUESTION, *GREEDY, "--html", "-"),
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    ) as running:
+        assert 'content: "▾"' in running.communicate()[0]
 
 
 def test_the_file_needs_no_web_framework():

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 from helpers.scripted_replies import ATLAS, CALL, HERMES, Engine, Reply, generating, steps, whole
 
+from edge_eft.engine.reply import Candidate
 from edge_eft.engine.request import Request
+from edge_eft.server.api_error import ApiError
 from edge_eft.server.generation import Ask, begin
 from edge_eft.server.openai_chat import ChatWriter, Message
 
@@ -27,6 +29,21 @@ def test_the_stop_string_that_ended_a_reply_is_named():
 def test_a_reply_that_was_cut_had_no_stop_string():
     done = ended(generating(steps(["aEN"], finish_reason="length", ends=False), stop=("END",)))
     assert (done.finish_reason, done.generation.stop_string) == ("length", None)
+
+
+@pytest.mark.parametrize(("most", "status"), [(6, None), (5, 400)])
+def test_a_whole_answer_explains_only_so_much(monkeypatch, most, status):
+    """It is held in memory, and nobody is served while all of it becomes JSON."""
+    monkeypatch.setattr("edge_eft.server.generation.MAX_EXPLAINED", most)
+    candidates = tuple(Candidate(i, b"a", {"emulated": -1.0, "base": -1.0}) for i in range(2))
+    explained = [replace(step, candidates=candidates) for step in steps(["a", "b"])]
+    assert len(explained) == 3
+    if status is None:
+        assert len(whole(ChatWriter("id", "atlas", {}), generating(explained))["choices"]) == 1
+        return
+    with pytest.raises(ApiError, match="ask for a stream") as refusal:
+        whole(ChatWriter("id", "atlas", {}), generating(explained))
+    assert (refusal.value.status, refusal.value.param) == (status, "explain")
 
 
 # -- a reply that goes on after `prefix_ids` ---------------------------------------------------

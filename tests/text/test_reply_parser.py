@@ -166,6 +166,15 @@ def test_only_what_may_be_a_mark_is_held_back():
     assert parser.push("}</tool_call>") == parser.flush() == []
 
 
+@pytest.mark.parametrize("part", ["<tool_call>", "<tool_call>{", call("f")])
+def test_a_long_text_is_taken_apart_in_parts(part):
+    """Each mark costs a copy of what is left, and of what was handed out before it."""
+    parser = ReplyParser(QWEN, tools=True, reasoning=True, in_reasoning=False)
+    pieces = parser.push(part * 2_000)
+    assert len(pieces) > 20
+    assert all(len(piece.text) < 2_000 for piece in pieces if isinstance(piece, Content))
+
+
 PARTS = st.sampled_from(
     [
         *("<think>", "</think>", "<tool_call>", "</tool_call>", "<|python_tag|>", "<", "\n", " "),
