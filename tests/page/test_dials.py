@@ -189,6 +189,42 @@ def test_dials_of_another_recipe(dials):
     assert weights == [{"alpha": 1}, {"only": "tuned"}, {"only": "base"}]
 
 
+def models_with(page, deltas):
+    """Let the server's recipe have other deltas; None: it is not loaded, and does not know them."""
+    models = page.evaluate("async () => (await fetch('/v1/models')).json()")
+    for model in models["data"]:
+        del model["meta"]["deltas"]
+        model["meta"] |= {} if deltas is None else {"deltas": deltas}
+    page.route("**/v1/models", lambda route: route.fulfill(json=models))
+    page.reload()
+
+
+def test_a_recipe_that_is_not_loaded_is_learned_with_its_first_reply(dials):
+    models_with(dials, None)
+    expect(dials.locator(".empty-example").last).to_be_enabled()
+    expect(words(dials)).to_have_text("α 1 base + 1 · (tuned − reference)")
+    expect(preset(dials, "Emulated")).to_have_attribute("aria-pressed", "true")
+    expect(preset(dials, "Base")).to_have_attribute("aria-pressed", "false")
+    expect(number(dials, "brief")).to_have_count(0)
+    dials.unroute("**/v1/models")
+    say(dials, "What is Peru?")
+    replied(dials)
+    expect(number(dials, "brief")).to_be_visible()
+
+
+def test_more_of_a_recipe_with_one_delta_on_a_phone(dials):
+    dials.set_viewport_size({"width": 360, "height": 780})
+    models_with(dials, {"chat": 1.0})
+    expect(dials.locator(".empty-example").last).to_be_enabled()
+    dials.get_by_role("button", name="More").click()
+    dials.get_by_role("button", name="β: ").click()
+    number(dials, "Strength β").fill("1.3")
+    expect(words(dials)).to_have_text("β 1.3 tuned + 1.3 · (base − reference)")
+    expect(dials.locator(".dials-formula")).to_be_visible()
+    dials.set_viewport_size({"width": 1280, "height": 780})
+    expect(dials.get_by_role("button", name="Mix")).to_be_hidden()
+
+
 @every_look
 def test_dials_in_every_look(dials, look, screenshot):
     is_wide = look.width > 760
