@@ -3,7 +3,7 @@
 import pytest
 from helpers.browser import every_look
 from helpers.page_checks import axe
-from helpers.page_talk import CONTROL, bodies, kept, opened, replied, say
+from helpers.page_talk import CONTROL, bodies, kept, opened, replied, reply, say
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
@@ -164,6 +164,63 @@ def test_of_many_changes_the_server_hears_few_and_the_last(dials, acting):
     go_on(dials, acting, "α 2")
     assert turned[-1]["alpha"] == 2
     assert len(turned) < MANY / 2
+
+
+def test_a_dial_that_is_held_acts_seldom_and_at_once_when_it_is_let_go_of(dials, acting):
+    turned = bodies(dials, CONTROL)
+    begin(dials, acting)
+    box = dials.get_by_role("slider", name="Strength α").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    dials.mouse.move(box["x"] + box["width"] / 2, middle)
+    dials.mouse.down()
+    for _ in range(8):
+        box["x"] += 4
+        dials.mouse.move(box["x"] + box["width"] / 2, middle)
+    value = float(number(dials, "Strength α").input_value())
+    assert value > 1
+    dials.mouse.up()
+    go_on(dials, acting, f"α {value:g}")
+    assert len(turned) < 5
+    assert turned[-1]["alpha"] == value
+
+
+def test_a_reply_goes_on_as_it_was_drawn_or_as_the_dials_were_turned_since(dials, acting):
+    asked = bodies(dials)
+    begin(dials, acting, 6)
+    dials.keyboard.press("Escape")
+    expect(reply(dials)).to_contain_text("Stopped.")
+    at = kept(dials)[-1]["n_tokens"] - 1
+    acting.hold_at(9)
+    branch_at(dials, at, 2)
+    expect(reply(dials).locator(".turn-head .pill")).to_have_text("α 1, then α 2")
+    expect(reply(dials)).to_have_attribute("aria-busy", "true")
+    stop_and_continue(dials)
+    expect(reply(dials)).to_have_attribute("aria-busy", "true")
+    acting.hold_at(None)
+    assert replied(dials) == WORDS
+    assert [body["alpha"] for body in asked] == [1, 2, 2]
+    dials.get_by_role("button", name="Previous version").click()
+    number(dials, "Strength α").fill("0.5")
+    dials.get_by_role("button", name="Continue").click()
+    expect(reply(dials)).not_to_contain_text("Stopped.")
+    assert replied(dials) == WORDS
+    assert [body["alpha"] for body in asked] == [1, 2, 2, 0.5]
+
+
+def stop_and_continue(page):
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(reply(page)).to_contain_text("Stopped.")
+    page.get_by_role("button", name="Continue").click()
+    expect(reply(page)).not_to_contain_text("Stopped.")
+
+
+def branch_at(page, at, alpha):
+    """Replay the last reply from a token on, with another α."""
+    page.get_by_role("button", name="Tokens", exact=True).click()
+    reply(page).get_by_role("option").nth(at).click()
+    page.get_by_label("α of the replay").fill(str(alpha))
+    page.get_by_role("button", name="Replay from here").click()
+    expect(reply(page)).to_contain_text("2 / 2")
 
 
 def test_dials_are_kept_with_the_conversation(dials):

@@ -52,6 +52,8 @@ export class App extends Emitter {
     this.tokens = null;
     this.settings = startSettings();
     this.dials = startDials();
+    /** Whether the dials were turned since the last reply began. */
+    this.isTurned = false;
     this.model = "";
     this.tree = Tree.begun(this);
   }
@@ -135,6 +137,7 @@ export class App extends Emitter {
       return; // something else was opened meanwhile
     }
     this.tree = tree;
+    this.isTurned = false;
     if (this.tree.turns.size) {
       const { model, settings, dials } = this.tree.about;
       this.settings = { ...startSettings(), ...settings };

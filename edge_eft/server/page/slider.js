@@ -26,6 +26,8 @@ export function slider(label, marks, { moved, left }) {
   const labels = element("span.slider-marks", { "aria-hidden": "true" });
   let value = 0;
   let known = [];
+  let isMoved = false; // and not let go of
+  let isKeyed = false; // by a key that is down, which may repeat
 
   function draw() {
     range.value = String(value);
@@ -38,8 +40,21 @@ export function slider(label, marks, { moved, left }) {
 
   function take(given) {
     value = given;
+    isMoved = true;
     draw();
     moved(value);
+  }
+
+  function letGo() {
+    if (isMoved && !isKeyed) {
+      isMoved = false;
+      left();
+    }
+  }
+
+  function keyed(isDown) {
+    isKeyed = isDown;
+    letGo();
   }
 
   function rename(text, given) {
@@ -56,11 +71,24 @@ export function slider(label, marks, { moved, left }) {
   }
 
   range.addEventListener("input", () => take(range.valueAsNumber));
-  number.addEventListener("input", () => number.valueAsNumber >= 0 && take(number.valueAsNumber));
-  range.addEventListener("change", left);
+  number.addEventListener("input", () => {
+    const isNone = number.value === "" && !number.validity.badInput; // another is to be typed
+    const isWrong = !isNone && !(number.valueAsNumber >= 0);
+    number.setCustomValidity(isWrong ? "A dial is a number from 0 up" : "");
+    if (isWrong) {
+      number.reportValidity();
+    } else if (!isNone) {
+      take(number.valueAsNumber);
+    }
+  });
+  range.addEventListener("change", letGo);
+  range.addEventListener("keydown", () => keyed(true));
+  range.addEventListener("keyup", () => keyed(false));
+  range.addEventListener("blur", () => keyed(false));
   number.addEventListener("change", () => {
+    number.setCustomValidity("");
     number.value = shown(value); // what was not a number, or below 0, is not kept
-    left();
+    letGo();
   });
   rename(label, marks);
   const track = element("span.slider-track", range, labels, list);
