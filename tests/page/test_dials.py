@@ -282,6 +282,21 @@ def test_more_of_a_recipe_with_one_delta_on_a_phone(dials):
     expect(dials.get_by_role("button", name="Mix")).to_be_hidden()
 
 
+def test_folded_on_a_phone_the_words_say_what_no_dial_in_sight_says(dials):
+    dials.set_viewport_size({"width": 360, "height": 780})
+    more = dials.get_by_role("button", name="More")
+    expect(words(dials)).to_be_hidden()
+    more.click()
+    number(dials, "brief").fill("1")
+    more.click()
+    expect(words(dials)).to_be_visible()
+    expect(words(dials).locator("strong")).to_have_text("α 1, chat 1 + brief 1")
+    press(dials, "Tuned alone")
+    expect(dials.get_by_label("Which tuned model")).to_be_visible()
+    press(dials, "Emulated")
+    expect(words(dials)).to_be_hidden()
+
+
 @every_look
 def test_dials_in_every_look(dials, look, screenshot):
     is_wide = look.width > 760

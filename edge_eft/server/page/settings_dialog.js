@@ -18,11 +18,10 @@ function asked(name, label, start, low, high, help, more = {}) {
 
 const MOST = 2 ** 31 - 1;
 const whole = { step: 1 };
+const above = { above: true };
 const NUMBERS = [
   asked("temperature", "Temperature", "0.8", 0, 100, "how random; 0: always the likeliest token"),
-  asked("top_p", "Top-p", "0.95", 0, 1, "keep the likeliest tokens up to this total; 1: off", {
-    above: true,
-  }),
+  asked("top_p", "Top-p", "0.95", 0, 1, "keep the likeliest up to this probability; 1: off", above),
   asked("top_k", "Top-k", "40", 0, MOST, "keep this many of the likeliest tokens; 0: off", whole),
   asked("min_p", "Min-p", "0", 0, 1, "drop tokens below this share of the likeliest; 0: off"),
   asked("seed", "Seed", "another each time", 0, 2 ** 53 - 1, "same seed, same reply", whole),
