@@ -80,6 +80,8 @@ def test_alpha_by_keyboard_and_number(dials):
     number(dials, "Strength α").fill("3.5")  # more than the range shows
     expect(words(dials)).to_contain_text("α 3.5")
     number(dials, "Strength α").fill("-1")
+    said = number(dials, "Strength α").evaluate("(field) => field.validationMessage")
+    assert said == "A dial is a number from 0 up"
     dials.keyboard.press("Tab")
     expect(number(dials, "Strength α")).to_have_value("3.5")
     expect(preset(dials, "Emulated")).to_have_attribute("aria-pressed", "false")
@@ -295,6 +297,25 @@ def test_folded_on_a_phone_the_words_say_what_no_dial_in_sight_says(dials):
     expect(dials.get_by_label("Which tuned model")).to_be_visible()
     press(dials, "Emulated")
     expect(words(dials)).to_be_hidden()
+
+
+def test_the_examples_are_asked_of_all_three_in_one_place(dials):
+    asked = bodies(dials)
+    dials.locator(".empty-example").first.click()
+    for name in ("Base", "Tuned alone"):
+        replied(dials)
+        dials.get_by_role("button", name=f"Ask again as {name}").press("Enter")
+        expect(reply(dials)).to_be_focused()
+        expect(preset(dials, name)).to_have_attribute("aria-pressed", "true")
+    replied(dials)
+    expect(reply(dials)).to_contain_text("3 / 3")
+    assert [(body["model"], body.get("alpha")) for body in asked] == [
+        ("atlas", 1),
+        ("atlas", 0),
+        ("atlas:tuned", None),
+    ]
+    say(dials, "And of Chile?")
+    expect(dials.get_by_role("button", name="Ask again as")).to_have_count(0)
 
 
 @every_look
