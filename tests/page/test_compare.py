@@ -104,6 +104,8 @@ def test_more_columns_than_the_server_has_slots_wait(open_page, scripted_server)
     asked = bodies(compared(page))
     for _ in range(2):
         page.get_by_role("button", name="+ Column").click()
+    for alpha in ("0.5", "1.5"):
+        expect(page.get_by_label(f"Emulated, α {alpha}", exact=True)).to_have_count(1)
     server.hold_at(3)
     run(page)
     expect(columns(page).filter(has_text="Waits for the others")).to_have_count(1)

@@ -97,7 +97,12 @@ def test_what_is_wrong_is_said_in_the_servers_words_and_not_taken(settings, serv
         expect(typed).to_have_accessible_description(f"{about} {words}")
     settings.get_by_role("button", name="Done").click()
     expect(field(settings, "Temperature")).to_be_focused()
+    typed = field(settings, "Temperature")
+    typed.fill("101")
+    field(settings, "Seed").focus()
     settings.keyboard.press("Escape")
+    expect(typed).to_be_focused()
+    settings.keyboard.press("Escape")  # what is wrong is given up
     say(settings, "Hi")
     replied(settings)
     assert not {*asked[0]} & {param for param, _ in WRONG.values()}
@@ -131,5 +136,6 @@ def test_settings_in_every_look(settings, look, screenshot):
     field(settings, "Temperature").fill("200")
     screenshot(settings)
     assert axe(settings) == []
+    field(settings, "Temperature").fill("")
     settings.keyboard.press("Escape")
     expect(settings.get_by_role("button", name="Settings")).to_be_focused()

@@ -115,7 +115,7 @@ def test_what_is_deleted_can_be_had_back(listed):
     expect(row(page, "Why is the sky blue?").get_by_role("link")).to_be_focused()
     expect(page.locator("#turns")).to_contain_text("It is.")
     choose(page, "capital of Peru", "Delete")
-    page.get_by_role("button", name="Put away").click()
+    page.get_by_role("button", name="Dismiss").click()
     page.reload()
     expect(page.locator(".sidebar-row")).to_have_count(1)
     expect(page.locator("#turns")).to_contain_text("It is.")

@@ -212,5 +212,5 @@ def branch(page, at, choose):
     choose(page.get_by_role("complementary", name="Token")).click()
     expect(reply(page).get_by_role("group", name="Versions")).to_be_visible()
     assert n_before <= 1
-    expect(reply(page)).to_contain_text("of another reply")
+    expect(reply(page)).to_contain_text("begins with")
     replied(page)

@@ -15,6 +15,7 @@ import { Tree } from "./tree.js";
 import { mountTurns } from "./turns.js";
 
 const at = (id) => document.getElementById(id);
+const UNKNOWN = { "": 1 }; // deltas of a recipe that is not loaded yet: some delta
 const SAID = 5000; // ms that something said is there to be read
 
 /**
@@ -33,6 +34,7 @@ const SAID = 5000; // ms that something said is there to be read
 export class App extends Emitter {
   #opening = null;
   #wanted = "text"; // the view
+  #isLearning = false;
 
   /**
    * @param {Api} api
@@ -50,6 +52,8 @@ export class App extends Emitter {
     this.tokens = null;
     this.settings = startSettings();
     this.dials = startDials();
+    /** Whether the dials were turned since the last reply began. */
+    this.isTurned = false;
     this.model = "";
     this.tree = Tree.begun(this);
   }
@@ -60,6 +64,16 @@ export class App extends Emitter {
       this.model = this.recipes[0].id;
     }
     this.emit("models");
+  }
+
+  /** Learn what a recipe is made of, if it is not known: the server knows it once it is loaded. */
+  async learnDeltas(model) {
+    const about = this.models.find(({ id }) => id === model);
+    if (!this.#isLearning && about && !about.meta.deltas) {
+      this.#isLearning = true;
+      await this.learn().catch(() => {});
+      this.#isLearning = false;
+    }
   }
 
   /** The models but for those that are parts of others. */
@@ -74,7 +88,7 @@ export class App extends Emitter {
 
   /** The recipe's deltas, name → weight. */
   get deltas() {
-    return this.meta.deltas ?? {};
+    return this.meta.deltas ?? UNKNOWN;
   }
 
   /** Another recipe's deltas; of one that is not known, those of this one. */
@@ -123,6 +137,7 @@ export class App extends Emitter {
       return; // something else was opened meanwhile
     }
     this.tree = tree;
+    this.isTurned = false;
     if (this.tree.turns.size) {
       const { model, settings, dials } = this.tree.about;
       this.settings = { ...startSettings(), ...settings };
@@ -191,6 +206,16 @@ export class App extends Emitter {
   }
 }
 
+/** Ask what a recipe is made of where it may have become known: chosen, or replying. */
+function learnLater(app) {
+  app.on("model", () => app.learnDeltas(app.model));
+  app.on("generation", (generation) => {
+    const learn = () => app.learnDeltas(generation.turn.model);
+    generation.on("progress", learn);
+    learn();
+  });
+}
+
 /** Learn which models there are, asking again while the server loads or is away. */
 async function learnModels(app, keys) {
   const later = () => new Promise((resolve) => setTimeout(resolve, 1000));
@@ -243,6 +268,7 @@ async function start() {
   const app = new App(api, await openStore());
   mountBar(app);
   mountLater(app);
+  learnLater(app);
   mountSidebar(app, at("sidebar"));
   mountDials(app, at("dials"));
   mountComposer(app, at("composer"));

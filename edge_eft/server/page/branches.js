@@ -10,15 +10,18 @@ import { sameWeights, weightsAt } from "./weights.js";
  */
 
 /**
- * Go on with a reply that was cut or stopped, or is at the longest that was asked for. The dials
- * are those of now; a reply without tokens is begun again.
+ * Go on with a reply that was cut or stopped, or is at the longest that was asked for: as it was
+ * drawn at its end, or as the dials are if they were turned since. A reply without tokens is begun
+ * again.
  * @param {App} app
  * @param {Turn} turn
  */
 export async function goOn(app, turn) {
-  const { tree, weights, settings } = app;
+  const { tree, settings } = app;
+  const turned = app.isTurned ? app.weights : null;
   await settle(app, tree);
   const tokens = await tokensOf(app, turn);
+  const weights = turned ?? weightsAt(turn.marks, tokens.length);
   const { system, ...before } = turn.body ?? fresh(app);
   const deltas = app.deltasOf(turn.model);
   const body = { ...withWeights(before, turn, weights, deltas), max_tokens: settings.max_tokens };
@@ -64,7 +67,8 @@ export async function continueFrom(app, turn, at, candidate) {
   const tokens = [...before.slice(0, at), taken];
   const more = { tokens, at, printed: printed(text), weights: weightsAt(turn.marks, at) };
   const isEnd = id === endToken(turn, before);
-  return branch(app, turn, isEnd ? { ...more, printed: null } : more);
+  const chosen = text.trim() || text;
+  return branch(app, turn, isEnd ? { ...more, printed: null } : { ...more, chosen });
 }
 
 /** The token that ended a reply: the last one, where it printed nothing; undefined if none did. */
@@ -86,7 +90,7 @@ export async function replay(app, turn, at, weights) {
 }
 
 /** A new reply that begins with another's tokens; with `printed` null they are all of it. */
-async function branch(app, source, { tokens, at, printed: more, weights }) {
+async function branch(app, source, { tokens, at, printed: more, chosen, weights }) {
   const { tree } = app;
   const all = await tokensOf(app, source);
   await settle(app, tree);
@@ -99,7 +103,7 @@ async function branch(app, source, { tokens, at, printed: more, weights }) {
     marks.push({ at, offset: kept.text.length, weights });
   }
   const turn = tree.add(source.parent, {
-    ...{ role: "assistant", model: source.model, from: source.id, n_given: tokens.length },
+    ...{ role: "assistant", model: source.model, from: source.id, n_given: tokens.length, chosen },
     ...{ text: kept.text, reasoning: kept.reasoning, marks },
     body: { system, ...withWeights(body, source, weights, deltas) },
   });

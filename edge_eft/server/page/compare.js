@@ -7,7 +7,7 @@ import { entering, submitting } from "./field.js";
 import { drawnSeed } from "./replies.js";
 
 const AT_ONCE = 4; // the server's slots, as it has them if nobody says otherwise
-const MORE = 0.5; // α of a column that is added
+const MORE = [0.5, 1.5, 0.25, 0.75, 2]; // α of columns that are added: one that is not there
 
 /**
  * Draw the comparison.
@@ -84,7 +84,12 @@ class Compare extends Emitter {
   }
 
   #added() {
-    const column = this.#add({ recipe: this.app.model, only: null, alpha: MORE });
+    const recipe = this.app.model;
+    const choices = this.#columns.map((column) => column.choice);
+    const isThere = (alpha) =>
+      choices.some((one) => one.recipe === recipe && !one.only && one.alpha === alpha);
+    const alpha = MORE.find((one) => !isThere(one)) ?? MORE[0];
+    const column = this.#add({ recipe, only: null, alpha });
     if (this.#asked) {
       this.#again(column);
     }

@@ -52,7 +52,7 @@ export async function remove(sidebar, id) {
 
 /** Say something that stays until it is put away, or its button is pressed. */
 function tell({ app, notice, search }, lines, button = null) {
-  const away = element("button.plain.icon", { "aria-label": "Put away" }, "✕");
+  const away = element("button.plain.icon", { "aria-label": "Dismiss" }, "✕");
   away.addEventListener("click", () => search.focus());
   const said = element("div", ...lines.map((line) => element("p", line)));
   for (const one of [away, button]) {

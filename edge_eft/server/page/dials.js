@@ -6,7 +6,7 @@ import { paced } from "./pace.js";
 import { slider } from "./slider.js";
 import { inWords, mainDelta, sameWeights } from "./weights.js";
 
-const PACE = 100; // ms between two changes of a reply that is coming
+const PACE = 400; // ms between two changes of a reply while a dial is held: each leaves a mark
 
 /** The dials that a conversation begins with. `mix` null: the recipe's. `only`: one model alone. */
 export function startDials() {
@@ -65,14 +65,19 @@ function tunedModels({ model, models }) {
  */
 export function mountDials(app, root) {
   const send = paced((generation, weights) => generation.setWeights(weights), PACE);
-  /** Turn the dials; `ended` once the person has let go of them. */
-  const turn = (change, ended = true) => {
+  /** Turn the dials; `isHeld` while the person holds one. */
+  const turn = (change, isHeld = false) => {
+    const { generation } = app;
     app.dials = { ...app.dials, ...change };
+    app.isTurned = true;
     app.emit("dials");
-    if (app.generation) {
-      send(app.generation, app.weights);
+    if (generation && isHeld) {
+      send(generation, app.weights);
+    } else {
+      send.drop();
+      generation?.setWeights(app.weights);
     }
-    if (ended) {
+    if (!isHeld) {
       app.keep();
     }
   };
@@ -120,8 +125,8 @@ const MARKS = {
 
 function strength(app, turn) {
   const dial = slider("Strength α", MARKS.alpha, {
-    moved: (value) => turn({ [app.dials.mode]: value, only: null }, false),
-    left: () => app.keep(),
+    moved: (value) => turn({ [app.dials.mode]: value, only: null }, true),
+    left: () => turn({}),
   });
   const to = (mode) => () => turn({ mode, only: null });
   const about = { class: "segments dials-mode", "aria-label": "Which dial" };
@@ -174,9 +179,9 @@ function mixture(app, turn) {
     sliders = {};
     for (const [name, value] of Object.entries(deltas)) {
       const moved = (weight) =>
-        turn({ mix: { ...deltas, ...app.dials.mix, [name]: weight }, only: null }, false);
+        turn({ mix: { ...deltas, ...app.dials.mix, [name]: weight }, only: null }, true);
       const marks = [{ value, label: "recipe" }];
-      sliders[name] = slider(name, marks, { moved, left: () => app.keep() });
+      sliders[name] = slider(name, marks, { moved, left: () => turn({}) });
     }
     const all = Object.values(sliders).map((one) => one.element);
     rows.replaceChildren(...all, reset);
@@ -216,10 +221,14 @@ function words(app, turn) {
     "aria-label": "Which tuned model",
     onchange: () => turn({ only: which.value }),
   });
+  const row = element("div.dials-row.row", line, which);
   return {
-    element: element("div.dials-row.row", line, which),
+    element: row,
     draw() {
       const { weights, deltas } = app;
+      const { mix, ...dial } = weights;
+      const isOne = weights.only === undefined && sameWeights(weights, dial, deltas);
+      row.classList.toggle("is-one", isOne); // the dial in sight says it
       short.textContent = inWords(weights, deltas);
       long.textContent = formula(weights, deltas);
       const models = tunedModels(app);

@@ -1,7 +1,8 @@
 /** What is shown before anything is said. */
 
 import { element } from "./dom.js";
-import { send } from "./replies.js";
+import { regenerate, send } from "./replies.js";
+import { sameWeights, weightsAt } from "./weights.js";
 
 const QUESTION = "What is the capital of Peru?";
 const EXAMPLES = [
@@ -17,8 +18,7 @@ const EXAMPLES = [
  */
 export function emptyState(app) {
   const ask = (dials) => {
-    app.dials = { ...app.dials, mode: "alpha", mix: null, only: null, ...dials };
-    app.emit("dials");
+    turn(app, dials);
     send(app, QUESTION);
   };
   const examples = EXAMPLES.map(({ name, says, dials }) => {
@@ -46,4 +46,40 @@ export function emptyState(app) {
     element("p", `“${QUESTION}”, asked three ways:`),
     element("div.empty-examples", ...examples),
   );
+}
+
+/** Turn the dials to an example's. */
+function turn(app, dials) {
+  app.dials = { ...app.dials, mode: "alpha", mix: null, only: null, ...dials };
+  app.emit("dials");
+}
+
+/**
+ * What stands below the reply to the examples' question: the other ways to ask it.
+ * @param {import("./app.js").App} app
+ * @returns {HTMLElement}
+ */
+export function askAgain(app) {
+  const row = element("div.row.quiet", { hidden: true });
+  const draw = () => {
+    const [asked, reply, ...more] = app.tree.path();
+    row.hidden = asked?.text !== QUESTION || !reply || more.length > 0 || Boolean(app.generation);
+    if (row.hidden) {
+      return;
+    }
+    const weights = weightsAt(reply.marks, 0);
+    const others = EXAMPLES.filter(({ dials }) => !sameWeights(weights, dials, app.deltas));
+    const again = (dials) => async () => {
+      turn(app, dials);
+      const generation = await regenerate(app, reply);
+      const shown = document.getElementById(`turn-${generation.turn.id}`);
+      shown?.focus({ preventScroll: true }); // the button is gone
+    };
+    const buttons = others.map(({ name, dials }) =>
+      element("button", { "aria-label": `Ask again as ${name}`, onclick: again(dials) }, name),
+    );
+    row.replaceChildren("Ask again as", ...buttons);
+  };
+  app.on("turns generation models conversation", draw);
+  return row;
 }

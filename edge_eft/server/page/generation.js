@@ -60,7 +60,8 @@ export class Generation extends Emitter {
   async #run(body) {
     const { app, turn } = this;
     app.generations.set(turn.id, this);
-    Object.assign(turn, { state: "streaming", problem: undefined, timings: undefined });
+    Object.assign(turn, { state: "streaming", problem: undefined, code: undefined });
+    turn.timings = undefined;
     this.#begun = performance.now();
     app.emit("generation", this);
     const unlock = holdLock(lockOf(turn.id));
@@ -239,7 +240,7 @@ export class Generation extends Emitter {
       return;
     }
     turn.state = error.status >= 400 && error.status < 500 ? "failed" : "cut";
-    turn.problem = error.message;
+    Object.assign(turn, { problem: error.message, code: error.code || undefined });
   }
 
   /** Keep the turn and the tokens that are new: tokens first, so that none is missing. */

@@ -6,7 +6,7 @@
  * @template {any[]} Given
  * @param {(...given: Given) => void} act
  * @param {number} pause  ms
- * @returns {(...given: Given) => void}
+ * @returns {((...given: Given) => void) & {drop: () => void}}  `drop`: what waits is not done
  */
 export function paced(act, pause) {
   let timer = 0;
@@ -19,10 +19,11 @@ export function paced(act, pause) {
       act(...given);
     }
   };
-  return (...given) => {
+  const often = (...given) => {
     waiting = given;
     if (!timer) {
       next();
     }
   };
+  return Object.assign(often, { drop: () => (waiting = null) });
 }

@@ -17,7 +17,9 @@ const BESIDE = "(min-width: 1151px)"; // where it is a column and not a sheet, a
  */
 export function replyOf(app, turn, tokens) {
   return {
-    deltas: app.deltasOf(turn.model),
+    get deltas() {
+      return app.deltasOf(turn.model); // they may become known meanwhile
+    },
     tokens,
     get marks() {
       return turn.marks ?? [];

@@ -108,6 +108,7 @@ export function begin(app, tree, turn, tokens, n_saved) {
     messages.push({ role: "assistant", content: turn.text });
   }
   const generation = new Generation(app, tree, turn, { tokens, n_saved });
+  app.isTurned = false;
   generation.run({ ...body, messages });
   app.keep(tree);
   app.emit("turns");

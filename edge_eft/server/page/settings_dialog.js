@@ -18,16 +18,17 @@ function asked(name, label, start, low, high, help, more = {}) {
 
 const MOST = 2 ** 31 - 1;
 const whole = { step: 1 };
+const above = { above: true };
 const NUMBERS = [
-  asked("temperature", "Temperature", "0.8", 0, 100, "0 always takes the likeliest token"),
-  asked("top_p", "Top-p", "0.95", 0, 1, "draw from the likeliest that sum to it", { above: true }),
-  asked("top_k", "Top-k", "40", 0, MOST, "draw from so many of the likeliest; 0: from all", whole),
-  asked("min_p", "Min-p", "0", 0, 1, "drop tokens below this share of the likeliest"),
-  asked("seed", "Seed", "another each time", 0, 2 ** 53 - 1, "same seed, same text", whole),
+  asked("temperature", "Temperature", "0.8", 0, 100, "how random; 0: always the likeliest token"),
+  asked("top_p", "Top-p", "0.95", 0, 1, "keep the likeliest up to this probability; 1: off", above),
+  asked("top_k", "Top-k", "40", 0, MOST, "keep this many of the likeliest tokens; 0: off", whole),
+  asked("min_p", "Min-p", "0", 0, 1, "drop tokens below this share of the likeliest; 0: off"),
+  asked("seed", "Seed", "another each time", 0, 2 ** 53 - 1, "same seed, same reply", whole),
   asked("max_tokens", "Max tokens", "as the context", 1, MOST, "the longest reply", whole),
-  asked("repetition_penalty", "Repetition penalty", "1", 0.01, 100, "on what was said; 1: off"),
-  asked("presence_penalty", "Presence penalty", "0", -100, 100, "off what was said, once"),
-  asked("frequency_penalty", "Frequency penalty", "0", -100, 100, "off what was said, each time"),
+  asked("repetition_penalty", "Repetition penalty", "1", 0.01, 100, "for used tokens; 1: off"),
+  asked("presence_penalty", "Presence penalty", "0", -100, 100, "for any used token; 0: off"),
+  asked("frequency_penalty", "Frequency penalty", "0", -100, 100, "for each use of it; 0: off"),
 ];
 const MOST_DRAFTED = 15;
 
@@ -93,15 +94,20 @@ function dialogOf(fields, reset) {
       element("button.primary", { type: "submit" }, "Done"),
     ),
   );
-  form.addEventListener("submit", (event) => {
+  let refused = null; // what was wrong when Escape did not close it
+  const keepOpen = (event) => {
     const wrong = form.querySelector("[aria-invalid=true]");
-    if (wrong) {
+    if (wrong && (event.type === "submit" || refused !== wrong.value)) {
       event.preventDefault();
       wrong.focus();
+      refused = wrong.value;
     }
-  });
+  };
+  form.addEventListener("submit", keepOpen);
   const onclick = ({ target }) => target === dialog && dialog.close();
   const dialog = element("dialog.settings", { "aria-labelledby": title.id, onclick }, form);
+  dialog.addEventListener("cancel", keepOpen); // Escape; a second one closes it
+  dialog.addEventListener("close", () => (refused = null));
   return dialog;
 }
 
@@ -162,7 +168,7 @@ function systemField(app, set) {
   const control = element("textarea", { rows: 3, placeholder: "none" });
   return otherField(app, set, {
     ...{ name: "system", label: "System prompt", control },
-    help: "tells the models what they are to be, before the first message",
+    help: "instructions that come before the first message",
     draw: (system) => (control.value = system),
     read: () => control.value,
   });
@@ -172,7 +178,7 @@ function stopField(app, set) {
   const control = element("textarea", { rows: 2, placeholder: "none" });
   return otherField(app, set, {
     ...{ name: "stop", label: "Stop strings", control },
-    help: "one a line: the reply ends before one of them",
+    help: "one per line; the reply ends before the first that comes",
     draw: (stop) => (control.value = stop.join("\n")),
     read: () => control.value.split("\n").filter(Boolean),
   });
@@ -184,7 +190,7 @@ function draftField(app, set) {
   const control = element("select", ...ends, ...counts);
   return otherField(app, set, {
     ...{ name: "draft", label: "Draft", control, names: FIELD },
-    help: "tokens that tuned drafts, for speed",
+    help: "tokens that the small tuned model drafts ahead, for speed",
     draw: (draft) => (control.value = draft),
     read: () => (control.value === "auto" ? "auto" : Number(control.value)),
   });

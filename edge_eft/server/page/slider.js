@@ -26,6 +26,7 @@ export function slider(label, marks, { moved, left }) {
   const labels = element("span.slider-marks", { "aria-hidden": "true" });
   let value = 0;
   let known = [];
+  const hold = holding(range, left);
 
   function draw() {
     range.value = String(value);
@@ -38,6 +39,7 @@ export function slider(label, marks, { moved, left }) {
 
   function take(given) {
     value = given;
+    hold.moves();
     draw();
     moved(value);
   }
@@ -56,11 +58,11 @@ export function slider(label, marks, { moved, left }) {
   }
 
   range.addEventListener("input", () => take(range.valueAsNumber));
-  number.addEventListener("input", () => number.valueAsNumber >= 0 && take(number.valueAsNumber));
-  range.addEventListener("change", left);
+  number.addEventListener("input", () => isFit(number) && take(number.valueAsNumber));
   number.addEventListener("change", () => {
+    number.setCustomValidity("");
     number.value = shown(value); // what was not a number, or below 0, is not kept
-    left();
+    hold.ends();
   });
   rename(label, marks);
   const track = element("span.slider-track", range, labels, list);
@@ -72,6 +74,38 @@ export function slider(label, marks, { moved, left }) {
     },
     name: rename,
   };
+}
+
+/** Tells when a range is let go of; a key that is down may repeat, and is none of many ends. */
+function holding(range, left) {
+  let isMoved = false;
+  let isKeyed = false;
+  const ends = () => {
+    if (isMoved && !isKeyed) {
+      isMoved = false;
+      left();
+    }
+  };
+  const keyed = (isDown) => {
+    isKeyed = isDown;
+    ends();
+  };
+  range.addEventListener("change", ends);
+  range.addEventListener("keydown", () => keyed(true));
+  range.addEventListener("keyup", () => keyed(false));
+  range.addEventListener("blur", () => keyed(false));
+  return { moves: () => (isMoved = true), ends };
+}
+
+/** Whether what is typed can be taken; what is wrong is said beside it. */
+function isFit(number) {
+  const isNone = number.value === "" && !number.validity.badInput; // another is to be typed
+  const isWrong = !isNone && !(number.valueAsNumber >= 0);
+  number.setCustomValidity(isWrong ? "A dial is a number from 0 up" : "");
+  if (isWrong) {
+    number.reportValidity();
+  }
+  return !isNone && !isWrong;
 }
 
 function labelOf({ value, label }) {

@@ -150,8 +150,9 @@ function figuresOf(app, /** @type {Health} */ { memory }) {
   const [accepted, drafted] = times
     ? [times.draft_n_accepted, times.draft_n]
     : [running?.accepted, running?.drafted];
-  const used = times && times.cache_n + times.prompt_n + times.predicted_n;
   const { n_ctx } = app.meta;
+  const all = times && times.cache_n + times.prompt_n + times.predicted_n;
+  const used = n_ctx ? Math.min(all, n_ctx) : all; // the last token of a full one takes no place
   const figures = [
     ["Speed", rate && speed(rate)],
     ["First token", firstMs && `${(firstMs / 1000).toFixed(2)} s`],

@@ -23,6 +23,7 @@ const isToken = (value) => isCandidate(value) && isListOf(isCandidate)(value.can
 const ROLES = oneOf("user assistant");
 const TURN = {
   ...{ text: isText, reasoning: isText, model: isText, problem: isText, from: isText },
+  ...{ code: isText, chosen: isText },
   ...{ created: isNumber, n_tokens: isNumber, n_given: isNumber, first_token_ms: isNumber },
   ...{ body: isObject, timings: isObject, marks: isListOf(isMark), tokens: isListOf(isToken) },
   state: oneOf("done length stopped cut failed streaming"),

@@ -22,12 +22,13 @@
  * One turn. Of an assistant's: `state` is "streaming", "done", "length" (max_tokens), "stopped" (by
  * the user), "cut" (the connection, a reload, the engine) or "failed"; `problem` says why in a line;
  * `n_given` of its tokens were taken over from another reply, `from`; `body` is what was sent,
- * with the system prompt (`system`) for all messages. `model` is the recipe's name.
+ * with the system prompt (`system`) for all messages. `model` is the recipe's name. `code` is the
+ * server's for the problem, `chosen` what the last token given says if the person took it.
  * @typedef {{
  *   id: string, conversation: string, parent: ?string, role: "user" | "assistant", text: string,
  *   created: number, reasoning?: string, model?: string, state?: string, problem?: string,
  *   body?: Object, marks?: Mark[], n_tokens?: number, n_given?: number, from?: string,
- *   timings?: Object, first_token_ms?: number,
+ *   timings?: Object, first_token_ms?: number, code?: string, chosen?: string,
  * }} Turn
  *
  * @typedef {{

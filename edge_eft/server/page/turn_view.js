@@ -4,7 +4,7 @@ import { copyText, element } from "./dom.js";
 import { renderMarkdown } from "./markdown.js";
 import { part } from "./lazy.js";
 import { regenerate, tokensOf } from "./replies.js";
-import { canGoOn, figuresOf, noticeOf, originOf } from "./turn_words.js";
+import { canGoOn, figuresOf, isFull, noticeOf, originOf, startOf } from "./turn_words.js";
 import { inWords } from "./weights.js";
 
 const COPIED = 1500; // ms that a button says so
@@ -168,11 +168,9 @@ export class TurnView {
       return;
     }
     const { turn } = this;
-    const first = turn.marks?.find(({ at }) => at === 0);
     const parts = [element("span.turn-name", { text: turn.model ?? "assistant" })];
-    if (first) {
-      const text = inWords(first.weights, this.#deltas);
-      parts.push(element("span.pill", { text }));
+    if (turn.marks?.some(({ at }) => at === 0)) {
+      parts.push(element("span.pill", { text: startOf(turn, this.#deltas) }));
     }
     const origin = originOf(turn, this.app.view === "tokens" && !this.#hasTokens);
     if (origin && !this.generation) {
@@ -184,11 +182,17 @@ export class TurnView {
   #drawNotice() {
     const { turn } = this;
     const isElsewhere = turn.state === "streaming";
-    const says = isElsewhere ? "It is coming in another tab." : noticeOf(turn);
+    const says = isElsewhere ? "This reply is being written in another tab." : noticeOf(turn);
     const text = this.isReply && !this.generation ? says : "";
     this.notice.hidden = !text;
     this.notice.classList.toggle("is-bad", turn.state === "failed" || turn.state === "cut");
     this.notice.replaceChildren(text);
+    if (text && isFull(turn)) {
+      this.notice.append(
+        " ",
+        this.#button("New conversation", () => this.app.open(null)),
+      );
+    }
     if (text && canGoOn(turn)) {
       const does = turn.text || turn.reasoning ? "Continue" : "Try again";
       this.notice.append(

@@ -1,7 +1,7 @@
 /** The conversation as it is shown: its turns, the end that is followed, what is told aloud. */
 
 import { element, place } from "./dom.js";
-import { emptyState } from "./empty_state.js";
+import { askAgain, emptyState } from "./empty_state.js";
 import { TurnView } from "./turn_view.js";
 
 const NEAR = 48; // pixels from the end that count as at the end
@@ -40,7 +40,7 @@ class Conversation {
     const named = { "aria-label": "To the end", title: "To the end", hidden: true };
     const toEnd = element("button.icon", named, "↓");
     document.getElementById("message").after(toEnd); // where it covers no text
-    root.append(this.empty, this.list);
+    root.append(this.empty, this.list, askAgain(app));
     this.follow = new Follow(root, this.list, toEnd);
     /** @type {Map<string, TurnView>} */
     this.views = new Map();
