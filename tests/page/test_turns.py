@@ -136,6 +136,14 @@ def test_the_end_is_followed_until_the_reader_goes_up(chat, acting):
     to_end.click()
     expect(to_end).to_be_hidden()
     assert distance() < 48
+    chat.locator("#turns").hover()
+    chat.mouse.wheel(0, -300)
+    expect(to_end).to_be_visible()
+    say(chat, "Number 1")
+    expect(chat.locator(".turn-assistant")).to_have_count(2)
+    ended(chat)
+    assert until(lambda: distance() < 48, 2)
+    expect(to_end).to_be_hidden()
 
 
 def test_only_what_changed_is_drawn_again(chat):
