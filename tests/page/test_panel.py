@@ -65,7 +65,7 @@ def test_on_a_phone_it_is_a_sheet_that_leaves_the_token_in_sight(tokens, look):
     expect(panel(tokens)).to_be_hidden()
 
 
-@pytest.mark.parametrize(("width", "height"), [(900, 800), (740, 360)])
+@pytest.mark.parametrize(("width", "height"), [(900, 800), (740, 360), (844, 390)])
 def test_a_small_window_has_room_for_the_text_beside_it(tokens, width, height):
     tokens.set_viewport_size({"width": width, "height": height})
     brief = tokens.get_by_role("slider", name="brief")
