@@ -56,7 +56,9 @@ def test_another_alpha_runs_its_column_alone(page):
     asked = bodies(compared(page))
     run(page)
     ended(page)
+    page.set_viewport_size({"width": 1280, "height": 300})  # the replies are longer than it
     page.get_by_role("button", name="+ Column").click()
+    expect(page.get_by_role("button", name="Run")).to_be_in_viewport()
     ended(page)
     columns(page).last.get_by_label("α").fill("0.25")
     page.keyboard.press("Tab")
@@ -106,6 +108,8 @@ def test_more_columns_than_the_server_has_slots_wait(open_page, scripted_server)
         page.get_by_role("button", name="+ Column").click()
     for alpha in ("0.5", "1.5"):
         expect(page.get_by_label(f"Emulated, α {alpha}", exact=True)).to_have_count(1)
+    expect(columns(page).last).to_be_in_viewport(ratio=0.99)
+    assert columns(page).last.bounding_box()["width"] > 300
     server.hold_at(3)
     run(page)
     expect(columns(page).filter(has_text="Waits for the others")).to_have_count(1)

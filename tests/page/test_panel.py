@@ -65,6 +65,36 @@ def test_on_a_phone_it_is_a_sheet_that_leaves_the_token_in_sight(tokens, look):
     expect(panel(tokens)).to_be_hidden()
 
 
+@pytest.mark.parametrize(("width", "height"), [(900, 800), (740, 360), (844, 390)])
+def test_a_small_window_has_room_for_the_text_beside_it(tokens, width, height):
+    tokens.set_viewport_size({"width": width, "height": height})
+    brief = tokens.get_by_role("slider", name="brief")
+    if not brief.is_visible():
+        tokens.locator(".dials-fold").click()
+    expect(brief).to_be_visible()
+    token(tokens, 2).click()
+    expect(panel(tokens)).to_contain_text("kept")
+    expect(token(tokens, 2)).to_be_in_viewport(ratio=1)
+    assert tokens.locator("#turns").bounding_box()["height"] > 180
+    assert tokens.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_above_a_phones_keyboard_there_is_the_field(tokens):
+    tokens.set_viewport_size({"width": 360, "height": 420})
+    tokens.get_by_role("button", name="More").click()
+    expect(tokens.get_by_label("Message", exact=True)).to_be_in_viewport(ratio=1)
+    assert tokens.locator("#turns").bounding_box()["height"] > 100
+
+
+def test_the_legend_is_there_once_in_line_with_the_text(tokens):
+    tokens.set_viewport_size({"width": 1920, "height": 800})
+    expect(panel(tokens)).to_contain_text("Point at a token")
+    legend = tokens.get_by_text("The delta made it")
+    expect(legend).to_have_count(1)
+    text = tokens.locator(".turns > div:has(.token)")
+    assert legend.bounding_box()["x"] == text.bounding_box()["x"]
+
+
 @every_look
 def test_it_is_for_everybody(tokens, look, screenshot):
     token(tokens, 0).press("Enter")
@@ -82,6 +112,7 @@ def test_an_alternative_begins_another_reply(tokens):
     button.click()
     expect(tokens.locator(".turn-assistant")).to_have_attribute("aria-busy", "false")
     expect(tokens.locator(".turn-assistant")).to_contain_text("2 / 2")
+    expect(tokens.locator(".turn-assistant")).to_be_focused()
     expect(token(tokens, 0)).to_have_text(taken.replace("·", " "))
     expect(panel(tokens)).to_contain_text("Point at a token")
 

@@ -128,6 +128,19 @@ def test_one_model_alone_and_what_is_ruled_out_have_no_sum(show):
     assert base["logZ"] == 0
 
 
+def test_a_rounded_sum_adds_up(show):
+    page = show(reply_of(token()))
+    exact = {"terms": [[1, -0.0236], [0.5, 0.0049]], "logZ": 0.0041, "total": -0.0256}
+    step = {"terms": [[0.6, -1.006], [1.3, -2.004]], "logZ": -0.006, "total": -3.2028}
+    sums = calculated(page, "rounded", [exact], [step])
+    for given, sum_ in zip((exact, step), sums, strict=True):
+        left = sum(factor * value for factor, value in sum_["terms"]) - sum_["logZ"]
+        assert left == pytest.approx(sum_["total"], abs=5e-3)
+        assert sum_["total"] == pytest.approx(given["total"], abs=5e-3)
+        for (_, one), (_, other) in zip(given["terms"], sum_["terms"], strict=True):
+            assert one == pytest.approx(other, abs=2e-2)
+
+
 def test_a_token_has_the_weights_of_the_last_mark_before_it(show):
     marks = [{"at": 3, "weights": {"alpha": 0.3}}, {"at": 5, "weights": {"beta": 2}}]
     page = show(reply_of(token(), marks=marks))

@@ -136,6 +136,28 @@ def test_the_end_is_followed_until_the_reader_goes_up(chat, acting):
     to_end.click()
     expect(to_end).to_be_hidden()
     assert distance() < 48
+    chat.locator("#turns").hover()
+    chat.mouse.wheel(0, -300)
+    expect(to_end).to_be_visible()
+    say(chat, "Number 1")
+    expect(chat.locator(".turn-assistant")).to_have_count(2)
+    ended(chat)
+    assert until(lambda: distance() < 48, 2)
+    expect(to_end).to_be_hidden()
+
+
+def test_enter_while_a_reply_comes_says_what_stops_it(chat, acting):
+    acting.hold_at(10)
+    say(chat, "Go on.")
+    expect(chat.locator(".turn-assistant")).to_contain_text("A first")
+    say(chat, "And then?")
+    expect(chat.get_by_text("Escape stops the reply first").first).to_be_visible()
+    chat.keyboard.press("Escape")
+    ended(chat)
+    chat.keyboard.press("Enter")
+    expect(chat.locator(".turn-user").last).to_contain_text("And then?")
+    acting.hold_at(None)
+    ended(chat)
 
 
 def test_only_what_changed_is_drawn_again(chat):

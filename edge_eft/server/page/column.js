@@ -72,11 +72,19 @@ export class Column extends Emitter {
     // Where columns snap, what has the focus would else be scrolled out of sight again.
     this.element.addEventListener("focusin", ({ target }) => {
       if (target.matches(":focus-visible")) {
-        this.element.scrollIntoView({ block: "nearest", inline: "nearest" });
+        this.reveal();
       } // and what is pressed by a pointer stays below it
     });
     this.drawHead();
     this.draw();
+  }
+
+  /** Bring it into its row's sight, sideways: what is above the row stays there. */
+  reveal() {
+    const row = this.element.parentElement;
+    const [own, all] = [this.element, row].map((one) => one.getBoundingClientRect());
+    const toRight = Math.max(own.right - all.right, 0);
+    row.scrollLeft += own.left < all.left ? own.left - all.left : toRight;
   }
 
   get isRunning() {

@@ -66,7 +66,9 @@ class Compare extends Emitter {
     submitting(form, () => this.#runAll());
     entering(this.#prompt);
     this.#stop.addEventListener("click", () => this.#stopAll());
-    add.addEventListener("click", () => this.#added().element.querySelector("select").focus());
+    add.addEventListener("click", () => {
+      this.#added().element.querySelector("select").focus({ preventScroll: true });
+    });
     app.on("view", () => this.#columns.forEach((column) => column.show()));
     app.on("models", () => this.#columns.forEach((column) => column.drawHead()));
   }
@@ -93,7 +95,7 @@ class Compare extends Emitter {
     if (this.#asked) {
       this.#again(column);
     }
-    column.element.scrollIntoView({ block: "nearest", inline: "nearest" });
+    column.reveal();
     return column;
   }
 

@@ -5,6 +5,8 @@ import { entering, growing, submitting } from "./field.js";
 import { recall, remember } from "./kept.js";
 import { send } from "./replies.js";
 
+const AT_A_DESK = "(min-width: 761px) and (not (pointer: coarse))"; // no keyboard covers the page
+
 /**
  * @param {import("./app.js").App} app
  * @param {HTMLFormElement} root
@@ -20,6 +22,9 @@ export function mountComposer(app, root) {
     }
   });
   composer.draw();
+  if (matchMedia(AT_A_DESK).matches && document.activeElement === document.body) {
+    composer.area.focus();
+  }
 }
 
 class Composer {
@@ -66,7 +71,10 @@ class Composer {
   submit() {
     const { app, area } = this;
     const text = area.value.trim();
-    if (text && app.models.length && !app.generation) {
+    if (text && app.generation) {
+      this.hint.textContent = "Escape stops the reply first; then Enter sends.";
+      app.announce(this.hint.textContent);
+    } else if (text && app.models.length) {
       area.value = "";
       remember(draftOf(app), "");
       this.fit();

@@ -54,7 +54,7 @@ export function mountPanel(app, root) {
     const { turn, adopt } = picked;
     app.emit("pick");
     await adopt?.(); // a reply of the comparison becomes a conversation before
-    document.getElementById("turns").focus();
+    document.getElementById(`turn-${turn.id}`)?.focus({ preventScroll: true });
     await way(app, turn, index, detail);
   }
 

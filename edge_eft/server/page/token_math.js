@@ -79,6 +79,19 @@ export function sumOf({ logprobs: log }, weights, deltas) {
   return { terms, logZ, total: log.emulated };
 }
 
+/** A sum of two decimals that adds up: its first term makes up for what the others lose. */
+export function rounded({ terms: [[factor, value], ...others], logZ: z, total: p }) {
+  const [logZ, total] = [z, p].map(hundredths);
+  const rest = others.map(([times, one]) => [times, hundredths(one)]);
+  const sum = rest.reduce((all, [times, one]) => all + times * one, 0);
+  const first = factor ? hundredths((total + logZ - sum) / factor) : hundredths(value);
+  return { terms: [[factor, first], ...rest], logZ, total };
+}
+
+function hundredths(value) {
+  return Math.round(value * 100) / 100;
+}
+
 /** A log-probability as people read it: "97 %", "0.3 %", "< 0.1 %". */
 export function percent(logprob) {
   const share = 100 * Math.exp(logprob);

@@ -2,8 +2,7 @@
 
 import { element } from "./dom.js";
 import { change, displaced, inWordsOf, percent, ranked } from "./token_math.js";
-import { signed, standing, sumOf } from "./token_math.js";
-import { tokenLegend } from "./token_view.js";
+import { rounded, signed, standing, sumOf } from "./token_math.js";
 import { inWords, mainDelta, weightsAt } from "./weights.js";
 
 const DRAFTED = {
@@ -59,11 +58,11 @@ export class TokenPanel {
     this.root.scrollTop = top;
   }
 
-  /** Say how a token is looked at, and what the shades mean. */
+  /** Say how a token is looked at. */
   showHint() {
     this.#shown = {};
     const hint = element("p.token-note.quiet", HINT);
-    this.root.replaceChildren(this.#head("Token", ""), hint, tokenLegend());
+    this.root.replaceChildren(this.#head("Token", ""), hint);
   }
 
   #head(name, place) {
@@ -82,7 +81,8 @@ export class TokenPanel {
     const token = reply.tokens[index];
     const best = ranked(token, "emulated");
     const taken = token.candidates.filter((one) => one.id === token.id && !best.includes(one));
-    const name = `Emulated, ${inWords(weights, reply.deltas)}`;
+    const words = inWords(weights, reply.deltas);
+    const name = weights.only === undefined ? `Emulated, ${words}` : capital(words);
     const table = likeliest(name, "emulated", [...best, ...taken], token, (one) => {
       const sum = element("td", { colspan: 3 }, sumOfWords(one, weights, reply.deltas));
       const { onContinue } = this.actions;
@@ -190,10 +190,11 @@ function likeliest(name, role, candidates, { id }, more = () => []) {
 
 /** How the log-probability came: −1.20 + 0.5 · 3.40 − 0.11 = 0.39. */
 function sumOfWords(candidate, weights, deltas) {
-  const sum = sumOf(candidate, weights, deltas);
-  if (!sum) {
+  const exact = sumOf(candidate, weights, deltas);
+  if (!exact) {
     return weights.only === undefined ? "ruled out by one of the models" : "";
   }
+  const sum = rounded(exact);
   const inner = (value) => (value < 0 ? `(${signed(value)})` : signed(value));
   const terms = sum.terms.map(([factor, value], i) => {
     const times = factor === 1 ? "" : `${Math.round(factor * 1000) / 1000} · `;

@@ -107,13 +107,14 @@ function attend(app, generation, viewOf) {
 /** Keeps the end in sight as it grows, while the reader is there. */
 class Follow {
   #isFollowing = true;
+  #top = 0; // where the end was
 
   constructor(root, list, button) {
     [this.root, this.list, this.button] = [root, list, button];
     root.addEventListener("scroll", () => this.#look(), { passive: true });
     button.addEventListener("click", () => {
       this.toEnd();
-      root.focus({ preventScroll: true });
+      list.lastElementChild.focus({ preventScroll: true });
     });
     const sizes = new ResizeObserver(() => (this.#isFollowing ? this.toEnd() : this.#look()));
     sizes.observe(list);
@@ -123,6 +124,7 @@ class Follow {
   toEnd() {
     this.#isFollowing = true;
     this.root.scrollTop = this.root.scrollHeight;
+    this.#top = this.root.scrollTop;
     this.button.hidden = true;
   }
 
@@ -138,7 +140,9 @@ class Follow {
 
   #look() {
     const { scrollTop, scrollHeight, clientHeight } = this.root;
-    this.#isFollowing = scrollHeight - scrollTop - clientHeight < NEAR;
+    const isNear = scrollHeight - scrollTop - clientHeight < NEAR;
+    // What was said meanwhile moves the end away too; the reader leaves it by going up.
+    this.#isFollowing = isNear || (this.#isFollowing && scrollTop >= this.#top);
     this.button.hidden = this.#isFollowing || !this.list.firstChild;
   }
 }
