@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from .command import OUTPUT, option
 from .command import command as new_command
 from .options import model_options, setting_options, system_option, words_argument
 from .run import raw_option, told
-from .terminal import counted, harmless, one_line, talk, writing_to
+from .terminal import counted, harmless, one_line, say_bytes, talk, writing_to
 
 if TYPE_CHECKING:
     from ..engine.emulator import Emulator
@@ -100,8 +99,7 @@ def _write(made: bytes, file: str, force: bool) -> None:
     """Write the page as it is: in another encoding its policy would forbid its own script."""
     with writing_to("stdout" if file == "-" else file):
         if file == "-":
-            sys.stdout.buffer.write(made)
-            sys.stdout.flush()
+            say_bytes(made)
             return
         with open(file, "wb" if force else "xb") as page:
             page.write(made)

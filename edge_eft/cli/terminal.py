@@ -161,6 +161,12 @@ def say(*parts: str, err: bool = False) -> None:
         click.echo(compose(*parts), err=err)
 
 
+def say_bytes(data: bytes) -> None:
+    """Write a file's content to stdout as it is, in whatever encoding a terminal's text is."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+
+
 _quiet = False
 
 

@@ -68,10 +68,11 @@ def test_on_a_phone_it_is_a_sheet_that_leaves_the_token_in_sight(tokens, look):
 @pytest.mark.parametrize(("width", "height"), [(900, 800), (740, 360), (844, 390)])
 def test_a_small_window_has_room_for_the_text_beside_it(tokens, width, height):
     tokens.set_viewport_size({"width": width, "height": height})
-    brief = tokens.get_by_role("slider", name="brief")
-    if not brief.is_visible():
-        tokens.locator(".dials-fold").click()
-    expect(brief).to_be_visible()
+    fold = tokens.get_by_role("button", name="More" if width <= 760 else "Mix")
+    expect(fold).to_have_attribute("aria-expanded", "false" if width <= 760 else "true")
+    if width <= 760:
+        fold.click()
+    expect(tokens.get_by_role("slider", name="brief")).to_be_visible()
     token(tokens, 2).click()
     expect(panel(tokens)).to_contain_text("kept")
     expect(token(tokens, 2)).to_be_in_viewport(ratio=1)
