@@ -7,6 +7,8 @@ from helpers.page_checks import axe
 from helpers.page_talk import COMPLETIONS, bodies, kept, opened, replied
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "What is the capital of Peru?"
 
 
@@ -51,7 +53,6 @@ def test_columns_have_one_prompt_and_seed(page, server):
         expect(column.locator(".column-state")).to_contain_text("tokens/s")
 
 
-@pytest.mark.slow
 def test_another_alpha_runs_its_column_alone(page):
     asked = bodies(compared(page))
     run(page)
@@ -99,7 +100,6 @@ def test_a_column_goes_on_from_a_token(page):
     assert asked[-1]["seed"] == asked[0]["seed"]
 
 
-@pytest.mark.slow
 def test_more_columns_than_the_server_has_slots_wait(open_page, scripted_server):
     server = scripted_server(["word " * 8])
     page = open_page(server.url)

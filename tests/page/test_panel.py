@@ -5,6 +5,8 @@ from helpers.browser import LOOKS, every_look
 from helpers.page_checks import axe
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.slow
+
 PHONE = pytest.mark.parametrize("look", LOOKS[2:3], indirect=True, ids=str)
 
 

@@ -64,7 +64,7 @@ def reply(page):
 def text_of(page):
     """What the last reply says, when it has come."""
     expect(reply(page)).to_have_attribute("aria-busy", "false", timeout=20_000)
-    return reply(page).locator(".turn-body").inner_text()
+    return reply(page).locator(".turn-body").text_content().strip()
 
 
 def press(page, name):

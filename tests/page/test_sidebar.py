@@ -10,6 +10,8 @@ from helpers.kept_conversations import in_page, keep
 from helpers.page_checks import axe
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.slow
+
 PHONE = pytest.mark.parametrize("look", [Look(360)], indirect=True, ids=str)
 CLOSED = "the page was closed before the reply ended"
 
@@ -146,7 +148,6 @@ def test_exports_are_files_that_can_be_imported(listed, tmp_path):
     expect(page.locator("#turns")).to_contain_text("Lima.")
 
 
-@pytest.mark.slow
 def test_another_tab_sees_what_changes_and_stays_where_it_is(listed):
     page = listed
     other = page.context.new_page()
@@ -211,7 +212,6 @@ def test_the_list_is_accessible_in_every_look(listed, look, screenshot):
     assert page.evaluate("document.documentElement.scrollWidth") <= look.width
 
 
-@pytest.mark.slow
 def test_a_running_reply_is_marked_and_a_reload_loses_none_of_what_was_said(
     scripted_server, open_page
 ):

@@ -8,6 +8,8 @@ from helpers.page_checks import axe
 from helpers.page_talk import opened, replied, say
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.slow
+
 LOADING = {
     "status": "loading",
     "error": {"message": "the model is being loaded"},
@@ -59,7 +61,6 @@ def test_loading_has_a_bar_of_bytes(answers):
     expect(bar).to_have_count(0)
 
 
-@pytest.mark.slow
 def test_a_server_that_is_gone_comes_back(answers):
     answers.say(None)
     opened(answers)

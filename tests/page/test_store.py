@@ -4,6 +4,8 @@ import pytest
 from helpers.browser import watched
 from helpers.kept_conversations import in_page, keep
 
+pytestmark = pytest.mark.slow
+
 TOKENS = """
 const token = (i) => ({ id: i, text: `t${i}`, drafted: null, logprobs: {}, candidates: [] });
 const tokens = (from, to) => Array.from({ length: to - from }, (_, i) => token(from + i));
@@ -89,7 +91,6 @@ def test_a_reply_is_coming_while_its_tab_holds_the_lock_and_then_cut(opened):
     assert in_page(opened, script) == [["streaming", ""], True, ["cut", CLOSED]]
 
 
-@pytest.mark.slow
 def test_without_locks_a_reply_that_is_not_written_any_more_is_cut(page):
     page.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
     page.goto("/")
