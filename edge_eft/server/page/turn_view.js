@@ -51,7 +51,8 @@ export class TurnView {
     const { text, reasoning, state, problem, marks } = turn;
     const others = tree.siblings(turn);
     const place = [others.indexOf(turn), others.length, app.models.length];
-    const says = [text.length, reasoning?.length, state, problem, marks?.length];
+    const isComing = Boolean(this.generation); // its end is written after it came
+    const says = [text.length, reasoning?.length, state, problem, marks?.length, isComing];
     return JSON.stringify([says, place, this.isReply && app.view]);
   }
 
