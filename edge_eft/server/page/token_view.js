@@ -104,15 +104,13 @@ export class TokenView {
   }
 
   #span(token) {
-    const nats = change(token);
-    const other = displaced(token);
-    const first = other ? `, the base's first choice was ${spoken(other.text)}` : "";
+    const moved = displaced(token) ? " token--moved" : "";
     const span = element("span", {
-      class: `token ${shade(level(nats))}${other ? " token--moved" : ""}`,
+      class: `token ${shade(level(change(token)))}${moved}`,
       role: "option",
       tabindex: -1,
       "aria-selected": "false",
-      "aria-label": `${spoken(token.text)}, ${inWordsOf(nats)}${first}`,
+      "aria-label": labelOf(token),
       "data-index": this.#spans.length,
       text: disclosed(token.text).replace(/\n/gu, "↵\n") || "∅",
     });
@@ -129,14 +127,24 @@ export class TokenView {
       return;
     }
     this.#marks = drawn;
-    this.#list.querySelectorAll(".token-mark").forEach((mark) => mark.remove());
+    const label = (span, before) => {
+      const token = this.reply.tokens[span.dataset.index];
+      span.setAttribute("aria-label", before + labelOf(token));
+    };
+    for (const mark of this.#list.querySelectorAll(".token-mark")) {
+      if (mark.nextElementSibling) {
+        label(mark.nextElementSibling, "");
+      }
+      mark.remove();
+    }
     for (const { at, weights } of shown) {
       const text = inWords(weights, deltas);
       const span = this.#spans[at] ?? null;
       const mark = element("span.token-mark.pill", { "aria-hidden": "true", text });
       this.#list.insertBefore(mark, span);
-      const label = span?.getAttribute("aria-label").replace(/^from here .*?: /u, "");
-      span?.setAttribute("aria-label", `from here ${text}: ${label}`);
+      if (span) {
+        label(span, `from here ${text}: `);
+      }
     }
   }
 
@@ -235,6 +243,13 @@ export class TokenView {
     this.strip.look(index);
     this.onPick({ index, pinned: this.#pinned === index, asked, view: this });
   }
+}
+
+/** What is read out of a token. */
+function labelOf(token) {
+  const other = displaced(token);
+  const first = other ? `, the base's first choice was ${spoken(other.text)}` : "";
+  return `${spoken(token.text)}, ${inWordsOf(change(token))}${first}`;
 }
 
 export function tokenLegend() {
