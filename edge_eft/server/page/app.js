@@ -139,14 +139,26 @@ export class App extends Emitter {
     this.tree = tree;
     this.isTurned = false;
     if (this.tree.turns.size) {
-      const { model, settings, dials } = this.tree.about;
+      const { settings, dials } = this.tree.about;
       this.settings = { ...startSettings(), ...settings };
       this.dials = { ...startDials(), ...dials };
-      this.model = this.models.some((one) => one.id === model) ? model : this.model;
     }
+    this.#useModel();
     this.#name();
     this.emit("pick");
     ["conversation", "turns", "model", "dials", "settings"].forEach((name) => this.emit(name));
+  }
+
+  /** Talk to the recipe that the open conversation was with, if it is served. */
+  #useModel() {
+    const { model } = this.tree.about;
+    this.model = this.models.some(({ id }) => id === model) ? model : this.model;
+  }
+
+  /** The models are known now: go on with the open conversation's. */
+  resume() {
+    this.#useModel();
+    this.emit("model");
   }
 
   /** The conversation of an id, if it is open or replied in. */
@@ -283,7 +295,7 @@ async function start() {
   }
   await opening();
   await learnModels(app, keys);
-  await opening();
+  app.resume();
 }
 
 start();
