@@ -48,7 +48,7 @@ export function setAttribute(of, name, value) {
  * @param {string} text
  * @returns {Promise<boolean>}  whether it worked
  */
-export async function copyText(text) {
+async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
@@ -63,6 +63,23 @@ export async function copyText(text) {
     from?.focus({ preventScroll: true });
     return worked;
   }
+}
+
+const COPIED = 1500; // ms that a button says so
+
+/**
+ * Have a button copy a text, and say for a moment whether that worked.
+ * @param {HTMLElement} button  which says "Copy"
+ * @param {() => string} textOf
+ * @param {string} failed  what it says if it did not
+ * @param {(said: string) => void} [told]
+ */
+export function copying(button, textOf, failed, told = () => {}) {
+  button.addEventListener("click", async () => {
+    button.textContent = (await copyText(textOf())) ? "Copied" : failed;
+    told(button.textContent);
+    setTimeout(() => (button.textContent = "Copy"), COPIED);
+  });
 }
 
 /** Put children into an element; those that stand right are not touched. */

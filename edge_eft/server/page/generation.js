@@ -185,7 +185,7 @@ export class Generation extends Emitter {
       this.emit("tokens", { from });
     }
     if (!isLast) {
-      this.#saving ??= setTimeout(() => this.#save(), SAVED_EVERY);
+      this.#saveSoon();
     }
   }
 
@@ -222,7 +222,7 @@ export class Generation extends Emitter {
     const isNews = !held || !sameWeights(held.weights, weights, app.deltas);
     marks.splice(n_before, marks.length, ...(isNews ? [mark] : []));
     this.emit("mark", { mark });
-    this.#saving ??= setTimeout(() => this.#save(), SAVED_EVERY);
+    this.#saveSoon();
   }
 
   /** No token was drawn behind the last one: weights that would have acted there did not. */
@@ -241,6 +241,10 @@ export class Generation extends Emitter {
     }
     turn.state = error.status >= 400 && error.status < 500 ? "failed" : "cut";
     Object.assign(turn, { problem: error.message, code: error.code || undefined });
+  }
+
+  #saveSoon() {
+    this.#saving ??= setTimeout(() => this.#save(), SAVED_EVERY);
   }
 
   /** Keep the turn and the tokens that are new: tokens first, so that none is missing. */

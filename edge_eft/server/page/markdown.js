@@ -3,7 +3,7 @@
  * where it leads. Of a text that grows, only the blocks that change are read and made again.
  */
 
-import { element } from "./dom.js";
+import { element, place } from "./dom.js";
 import { codeOf, fromHtml, toHtml } from "./markdown_html.js";
 import { showMarks, sign } from "./markdown_marks.js";
 import { Lexer, Tokenizer, getDefaults } from "./vendor/marked.js";
@@ -60,7 +60,8 @@ export function renderMarkdown(root, text, { marks = [], streaming = false } = {
       block.shown = block.key === old?.key ? old.shown : made(block, old);
     }
   });
-  put(root, blocks);
+  root.classList.add("markdown");
+  place(root, blocks.map((block) => block.shown).filter(Boolean));
   const took = performance.now() - began;
   const resume = began + (took > SLOW ? 9 * took : 0);
   shown.set(root, { source, labels, links, blocks, resume, later: 0 });
@@ -210,21 +211,4 @@ function hasGrown({ token, marks }, old) {
   }
   text.appendData(code.slice(text.data.length));
   return true;
-}
-
-/** Let the root have the blocks, touching none that it has already. */
-function put(root, blocks) {
-  root.classList.add("markdown");
-  const elements = blocks.map((block) => block.shown).filter(Boolean);
-  const staying = new Set(elements);
-  for (const child of [...root.childNodes]) {
-    if (!staying.has(child)) {
-      child.remove();
-    }
-  }
-  elements.forEach((one, index) => {
-    if (root.childNodes[index] !== one) {
-      root.insertBefore(one, root.childNodes[index] ?? null);
-    }
-  });
 }

@@ -1,6 +1,6 @@
 /** Markdown that has been read becomes HTML, which is sanitised, and dressed. */
 
-import { copyText, element } from "./dom.js";
+import { copying, element } from "./dom.js";
 import { Parser, Renderer, getDefaults } from "./vendor/marked.js";
 import DOMPurify from "./vendor/purify.js";
 
@@ -22,8 +22,6 @@ DOMPurify.addHook("uponSanitizeAttribute", (_, attribute) => {
     attribute.keepAttr = false;
   }
 });
-
-const COPIED = 1500; // ms that a button says so
 
 /**
  * The elements of a token of marked's, sanitised.
@@ -114,12 +112,12 @@ function dress(pre) {
   const language = code.className.replace("language-", "");
   const button = element("button", { class: "plain", text: "Copy" });
   button.setAttribute("aria-live", "polite");
-  button.addEventListener("click", async () => {
+  const unmarked = () => {
     const copy = code.cloneNode(true);
     copy.querySelectorAll(".mark").forEach((mark) => mark.remove());
-    button.textContent = (await copyText(copy.textContent)) ? "Copied" : "Not copied";
-    setTimeout(() => (button.textContent = "Copy"), COPIED);
-  });
+    return copy.textContent;
+  };
+  copying(button, unmarked, "Not copied");
   const name = element("span", language);
   const block = element("div.code", element("div", name, button));
   pre.replaceWith(block);

@@ -6,7 +6,7 @@ import { shown } from "./numbers.js";
 const MOST = 2;
 const STEP = 0.05;
 
-let made = 0;
+let n_made = 0;
 
 /** @typedef {{value: number, label: string}[]} Marks */
 
@@ -18,12 +18,8 @@ let made = 0;
  * @returns {{element: HTMLElement, set: (value: number) => void, name: Function}}
  */
 export function slider(label, marks, { moved, left }) {
-  const list = element("datalist", { id: `marks-${++made}` });
-  const limits = { min: 0, step: STEP };
-  const range = element("input", { type: "range", max: MOST, list: list.id, ...limits });
-  const number = element("input", { type: "number", inputmode: "decimal", ...limits });
-  const name = element("span.slider-name");
-  const labels = element("span.slider-marks", { "aria-hidden": "true" });
+  const parts = made();
+  const { range, number, name } = parts;
   let value = 0;
   let known = [];
   const hold = holding(range, left);
@@ -49,11 +45,7 @@ export function slider(label, marks, { moved, left }) {
       return;
     }
     known = given;
-    name.textContent = text;
-    range.setAttribute("aria-label", text);
-    number.setAttribute("aria-label", `${text}, as a number`);
-    list.replaceChildren(...given.map((mark) => element("option", { value: mark.value })));
-    labels.replaceChildren(...given.map((mark) => labelOf(mark)));
+    named(parts, text, given);
     draw();
   }
 
@@ -65,15 +57,36 @@ export function slider(label, marks, { moved, left }) {
     hold.ends();
   });
   rename(label, marks);
-  const track = element("span.slider-track", range, labels, list);
   return {
-    element: element("div.slider.row", name, track, number),
+    element: parts.element,
     set(given) {
       value = given;
       draw();
     },
     name: rename,
   };
+}
+
+/** The elements that a slider is made of. */
+function made() {
+  const list = element("datalist", { id: `marks-${++n_made}` });
+  const limits = { min: 0, step: STEP };
+  const range = element("input", { type: "range", max: MOST, list: list.id, ...limits });
+  const number = element("input", { type: "number", inputmode: "decimal", ...limits });
+  const name = element("span.slider-name");
+  const labels = element("span.slider-marks", { "aria-hidden": "true" });
+  const track = element("span.slider-track", range, labels, list);
+  const whole = element("div.slider.row", name, track, number);
+  return { element: whole, range, number, name, labels, list };
+}
+
+/** Name a slider, and put its marks below it. */
+function named({ range, number, name, labels, list }, text, marks) {
+  name.textContent = text;
+  range.setAttribute("aria-label", text);
+  number.setAttribute("aria-label", `${text}, as a number`);
+  list.replaceChildren(...marks.map((mark) => element("option", { value: mark.value })));
+  labels.replaceChildren(...marks.map((mark) => labelOf(mark)));
 }
 
 /** Tells when a range is let go of; a key that is down may repeat, and is none of many ends. */

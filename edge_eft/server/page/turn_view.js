@@ -1,13 +1,11 @@
 /** One turn of the conversation: what was said, what became of it, and what can be done with it. */
 
-import { copyText, element } from "./dom.js";
+import { copying, element } from "./dom.js";
 import { renderMarkdown } from "./markdown.js";
 import { part } from "./lazy.js";
 import { regenerate, tokensOf } from "./replies.js";
 import { canGoOn, figuresOf, isFull, noticeOf, originOf, startOf } from "./turn_words.js";
 import { inWords } from "./weights.js";
-
-const COPIED = 1500; // ms that a button says so
 
 export class TurnView {
   #drawn = ""; // what of
@@ -226,12 +224,9 @@ export class TurnView {
   }
 
   #copyButton() {
-    const button = this.#button("Copy", async () => {
-      const worked = await copyText(this.turn.text.trim());
-      button.textContent = worked ? "Copied" : "Copy failed";
-      this.app.announce(button.textContent);
-      setTimeout(() => (button.textContent = "Copy"), COPIED);
-    });
+    const button = element("button.plain.turn-button", "Copy");
+    const announce = (said) => this.app.announce(said);
+    copying(button, () => this.turn.text.trim(), "Copy failed", announce);
     return button;
   }
 

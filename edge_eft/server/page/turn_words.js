@@ -68,12 +68,7 @@ function taken({ n_given: n, chosen }) {
 }
 
 export function figuresOf({ timings, n_tokens, body }) {
-  const {
-    predicted_n,
-    predicted_per_second: rate,
-    draft_n,
-    draft_n_accepted,
-  } = timings ?? {};
+  const { predicted_n, predicted_per_second: rate, draft_n, draft_n_accepted } = timings ?? {};
   const n = n_tokens || predicted_n; // that one leaves out what was there before
   return [
     n && counted(n, "token"),
