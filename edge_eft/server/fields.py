@@ -31,9 +31,12 @@ SAMPLING = (
     *("max_tokens", "seed", "logit_bias", "n", "stream", "stream_options", "model", "user"),
     "prefix_ids",
 )
-_OWN = ("stop", "explain", "max_tokens", "n", "stream", "stream_options", "model", "user")
+_OWN = (
+    *("stop", "explain", "max_tokens", "n", "stream", "stream_options", "model", "user"),
+    "prefix_ids",
+)
 # Of these, what every dialect takes under the same names, with words of its own for the rest.
-COMMON = tuple(name for name in SAMPLING if name not in (*_OWN, "prefix_ids"))
+COMMON = tuple(name for name in SAMPLING if name not in _OWN)
 MAX_CHOICES = 16
 MAX_TOP_LOGPROBS = 20  # of OpenAI's interfaces
 
