@@ -4,6 +4,8 @@ import json
 
 from playwright.sync_api import expect
 
+from edge_eft import Weights
+
 COMPLETIONS = "/v1/chat/completions"
 CONTROL = f"{COMPLETIONS}/control"
 
@@ -60,6 +62,26 @@ def ask(page, text):
     """Send a message, and return the reply."""
     say(page, text)
     return replied(page)
+
+
+def off_by(token, weights, deltas):
+    """How far the emulation's log-probabilities of a token's candidates are from the weighted sum.
+
+    They may all be off by the same, which is the sum's normaliser.
+
+    Args:
+        token: as the page keeps it.
+        weights: plain data of `Weights`.
+        deltas: the recipe's, name → weight.
+    """
+    coefficients = Weights.from_dict(weights).coefficients(deltas)
+    rests = [
+        logprobs["emulated"] - sum(c * logprobs[role] for role, c in coefficients.items() if c)
+        for logprobs in (one["logprobs"] for one in token["candidates"])
+        if min(logprobs.values()) > -9999
+    ]
+    assert len(rests) > 2
+    return max(rests) - min(rests)
 
 
 def kept(page):

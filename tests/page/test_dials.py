@@ -3,11 +3,9 @@
 import pytest
 from helpers.browser import every_look
 from helpers.page_checks import axe
-from helpers.page_talk import CONTROL, bodies, kept, opened, replied, reply, say
+from helpers.page_talk import CONTROL, bodies, kept, off_by, opened, replied, reply, say
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
-
-from edge_eft.logits.weights import Weights
 
 WORDS = "It is a country in the west of South America, and its capital is Lima, by the sea."
 DELTAS = {"chat": 1.0, "brief": 0.0, "discreet": 0.0}
@@ -61,13 +59,7 @@ def go_on(page, server, mark):
 
 def weights_of(token, weights):
     """Whether the emulation's log-probabilities of a token's candidates are the sum of weights."""
-    coefficients = Weights.from_dict(weights).coefficients(DELTAS)
-    rests = [
-        logprobs["emulated"] - sum(c * logprobs[role] for role, c in coefficients.items() if c)
-        for logprobs in (one["logprobs"] for one in token["candidates"])
-        if min(logprobs.values()) > -9999
-    ]
-    return len(rests) > 2 and max(rests) - min(rests) < 1e-3
+    return off_by(token, weights, DELTAS) < 1e-3
 
 
 def test_alpha_by_keyboard_and_number(dials):

@@ -1,9 +1,9 @@
 """The page's replies: asked for, stopped, cut, gone on with, tried again, said otherwise."""
 
-import json
 import re
 
 import pytest
+from helpers.page_talk import bodies, opened, reply, say
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
@@ -40,25 +40,8 @@ def tokens(page):
 
 def begun(page):
     """A page that is open, with a list of what it asks for."""
-    page.asked = []
-
-    def note(request):
-        if request.url.endswith("/chat/completions"):
-            page.asked.append(json.loads(request.post_data))
-
-    page.on("request", note)
-    page.goto("/")
-    expect(page.locator(".empty-example").last).to_be_enabled()
-    return page
-
-
-def say(page, text):
-    page.get_by_label("Message", exact=True).fill(text)
-    page.keyboard.press("Enter")
-
-
-def reply(page):
-    return page.locator(".turn-assistant").last
+    page.asked = bodies(page)
+    return opened(page)
 
 
 def text_of(page):

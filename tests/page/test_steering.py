@@ -6,7 +6,7 @@ Most replies are the models' own, drawn at a temperature and with drafts, and he
 from itertools import pairwise
 
 import pytest
-from helpers.page_talk import ask, bodies, kept, opened, replied, reply, say, setting
+from helpers.page_talk import ask, bodies, kept, off_by, opened, replied, reply, say, setting
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
@@ -87,13 +87,7 @@ def holds(token, weights):
             abs(one["logprobs"]["emulated"] - one["logprobs"][role]) < 1e-3
             for one in token["candidates"]
         )
-    coefficients = Weights.from_dict(weights).coefficients(DELTAS)
-    rests = [
-        logprobs["emulated"] - sum(c * logprobs[role] for role, c in coefficients.items() if c)
-        for logprobs in (one["logprobs"] for one in token["candidates"])
-        if min(logprobs.values()) > -9999
-    ]
-    return len(rests) > 2 and max(rests) - min(rests) < 2e-3
+    return off_by(token, weights, DELTAS) < 2e-3
 
 
 def test_every_move_of_the_dials_acts_exactly_behind_its_mark(open_page, scripted_server):

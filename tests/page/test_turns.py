@@ -6,6 +6,7 @@ import pytest
 from helpers.browser import every_look
 from helpers.http_server import until
 from helpers.page_checks import axe, long_tasks
+from helpers.page_talk import kept, replied, say
 from helpers.scripted_server import scripted
 from playwright.sync_api import expect
 
@@ -29,30 +30,6 @@ def chat(open_page, acting):
     return page
 
 
-def say(page, text):
-    page.get_by_label("Message", exact=True).fill(text)
-    page.keyboard.press("Enter")
-
-
-def ended(page):
-    expect(page.locator(".turn-assistant").last).to_have_attribute(
-        "aria-busy", "false", timeout=20_000
-    )
-
-
-def kept(page):
-    """The last reply and its tokens, as the browser has them."""
-    return page.evaluate(
-        """async () => {
-            const { openStore } = await import("/page/store.js");
-            const id = [...document.querySelectorAll(".turn-assistant")].pop().id.slice(5);
-            const store = await openStore();
-            const tree = await store.load(location.hash.slice(1));
-            return { turn: tree.turns.get(id), tokens: await store.tokens(id) };
-        }"""
-    )
-
-
 def alpha_of(token):
     """The α that a token's candidates stand for: emulated = base + α · δ, up to a constant."""
     rows = [candidate["logprobs"] for candidate in token["candidates"]]
@@ -74,9 +51,9 @@ def test_a_dial_acts_on_exactly_the_tokens_behind_its_mark(chat, acting):
     alpha.press("Enter")
     expect(chat.locator(".turn-assistant .turn-body")).to_contain_text("α 0.3")
     acting.hold_at(None)
-    ended(chat)
-    last = kept(chat)
-    first, second = last["turn"]["marks"]
+    replied(chat)
+    last = kept(chat)[-1]
+    first, second = last["marks"]
     assert first == {"at": 0, "offset": 0, "weights": {"alpha": 1}}
     assert second["weights"] == {"alpha": 0.3}
     at = second["at"]
@@ -102,7 +79,7 @@ def test_sentences_are_told_aloud_when_they_are_whole(chat, acting):
     expect(chat.locator(".turn-assistant .turn-body p").nth(1)).to_be_attached(timeout=20_000)
     assert "A first sentence." in " ".join(chat.evaluate("window.told"))
     acting.hold_at(None)
-    ended(chat)
+    replied(chat)
     told = [text for text in chat.evaluate("window.told") if "prompt" not in text]
     assert told[-1].endswith("The end.")
     assert [text for text in told if not text.endswith((".", "!"))] == []
@@ -130,7 +107,7 @@ def test_the_end_is_followed_until_the_reader_goes_up(chat, acting):
     expect(to_end).to_be_visible()
     where = chat.evaluate("document.getElementById('turns').scrollTop")
     acting.hold_at(None)
-    ended(chat)
+    replied(chat)
     assert chat.evaluate("document.getElementById('turns').scrollTop") == where
     assert distance() > 250
     to_end.click()
@@ -141,7 +118,7 @@ def test_the_end_is_followed_until_the_reader_goes_up(chat, acting):
     expect(to_end).to_be_visible()
     say(chat, "Number 1")
     expect(chat.locator(".turn-assistant")).to_have_count(2)
-    ended(chat)
+    replied(chat)
     assert until(lambda: distance() < 48, 2)
     expect(to_end).to_be_hidden()
 
@@ -150,29 +127,57 @@ def test_enter_while_a_reply_comes_says_what_stops_it(chat, acting):
     acting.hold_at(10)
     say(chat, "Go on.")
     expect(chat.locator(".turn-assistant")).to_contain_text("A first")
-    say(chat, "And then?")
+    chat.get_by_label("Message", exact=True).fill("And then?")
+    chat.keyboard.press("Enter")
     expect(chat.get_by_text("Escape stops the reply first").first).to_be_visible()
     chat.keyboard.press("Escape")
-    ended(chat)
+    replied(chat)
     chat.keyboard.press("Enter")
     expect(chat.locator(".turn-user").last).to_contain_text("And then?")
     acting.hold_at(None)
-    ended(chat)
+    replied(chat)
+
+
+# Keeps the store from being written until `release` is called.
+HOLD = """() => new Promise((resolve) => {
+    indexedDB.open("edge_eft").onsuccess = ({ target: { result } }) => {
+        const names = [...result.objectStoreNames];
+        const turns = result.transaction(names, "readwrite").objectStore("turns");
+        let isHeld = true;
+        window.release = () => (isHeld = false);
+        const hold = () => isHeld && (turns.count().onsuccess = hold);
+        hold();
+        resolve();
+    };
+})"""
+
+
+def test_a_reply_that_is_drawn_while_its_end_is_written_has_ended(chat, acting):
+    acting.hold_at(10)
+    say(chat, "Say 2.")
+    expect(chat.locator(".turn-assistant")).to_contain_text("A first")
+    chat.evaluate(HOLD)
+    acting.hold_at(None)
+    expect(chat.locator(".turn-assistant .turn-body")).to_have_text(WORDS.strip())
+    chat.wait_for_timeout(300)  # the end comes after the text
+    chat.get_by_role("button", name="Text", exact=True).click()
+    chat.evaluate("release()")
+    replied(chat)
 
 
 def test_only_what_changed_is_drawn_again(chat):
     say(chat, "Say 1.")
-    ended(chat)
+    replied(chat)
     chat.evaluate("document.querySelector('.turn-assistant strong').dataset.same = 'yes'")
     say(chat, "Say 1 again.")
     expect(chat.locator(".turn-assistant")).to_have_count(2)
-    ended(chat)
+    replied(chat)
     assert chat.locator(".turn-assistant").first.locator("strong[data-same]").count() == 1
 
 
 def test_a_copied_reply_is_its_markdown(chat):
     say(chat, "Say 1.")
-    ended(chat)
+    replied(chat)
     chat.get_by_role("button", name="Copy", exact=True).last.click()
     expect(chat.get_by_role("button", name="Copied")).to_be_visible()
     field = chat.get_by_label("Message", exact=True)
@@ -186,7 +191,7 @@ def test_a_visitor_sees_what_the_delta_does(page):
     page.on("request", lambda one: one.post_data and bodies.append(json.loads(one.post_data)))
     for name in ("Emulated", "Base", "Tuned alone"):
         page.get_by_role("button", name=f"? {name} ").click()
-        ended(page)
+        replied(page)
         page.get_by_role("button", name="New conversation").click()
     emulated, base, tuned = bodies
     assert emulated["alpha"] == 1
@@ -222,5 +227,5 @@ def test_two_thousand_tokens_make_no_long_task(open_page, scripted_server):
         say(page, "Go on.")
         page.wait_for_timeout(500)
         page.wait_for_selector(".turn-assistant[aria-busy=false]", timeout=120_000)
-    assert len(kept(page)["tokens"]) > 2000
+    assert len(kept(page)[-1]["tokens"]) > 2000
     assert tasks == []
